@@ -1,0 +1,277 @@
+"""What this machine can do, and what a function asks of it.
+
+Timings mean little without the machine they were taken on: every benchmark
+reports its time next to `matmul_peak`, the speed of a large matrix product
+measured in the same minute, and next to the operations it needed (`dot_flops`).
+"""
+
+import math
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+
+class Timing(NamedTuple):
+  """Seconds of one call of a compiled function.
+
+  Attributes:
+    seconds: median over the repeats.
+    fastest: the quickest repeat.
+    slowest: the slowest repeat; far from `fastest` on a machine that is busy
+      with other work, and then the measurement is worth little.
+    compile_seconds: tracing and compilation, which `seconds` excludes.
+    compiled: the compiled function, for `peak_memory`.
+  """
+
+  seconds: float
+  fastest: float
+  slowest: float
+  compile_seconds: float
+  compiled: Any
+
+
+class Memory(NamedTuple):
+  """Bytes of memory.
+
+  Attributes:
+    program: arguments, results and temporaries of one compiled program, as the
+      compiler planned them. None where the backend does not tell.
+    process: most resident memory that this process ever held, on the host.
+    device: most memory ever in use on the first device. None on CPU, where
+      device memory is host memory.
+  """
+
+  program: int | None
+  process: int
+  device: int | None
+
+
+def device_name() -> str:
+  """Names the device that JAX computes on, for example `NVIDIA H200`."""
+  device = jax.devices()[0]
+  if device.platform != "cpu":
+    return f"{jax.device_count()} x {device.device_kind}"
+  return f"{_processor()}, {_num_cores()} cores"
+
+
+def timed(
+  fn: Callable[..., Any], *args: Any, repeats: int = 10, warmup: int = 1
+) -> Timing:
+  """Times a call of `fn`, compiled ahead of time.
+
+  Args:
+    fn: a function of arrays. One that is already jitted keeps its options; it
+      must not donate its arguments, since every repeat passes the same ones.
+    *args: what it is called with.
+    repeats: timed calls, at least 1.
+    warmup: calls before the timed ones, at least 0.
+
+  Returns:
+    The `Timing`.
+
+  Raises:
+    ValueError: `repeats` is below 1.
+  """
+  if repeats < 1:
+    raise ValueError(f"repeats must be at least 1, got {repeats}")
+  start = time.perf_counter()
+  jitted: Any = fn if hasattr(fn, "lower") else jax.jit(fn)
+  compiled = jitted.lower(*args).compile()
+  compile_seconds = time.perf_counter() - start
+  for _ in range(warmup):
+    jax.block_until_ready(compiled(*args))
+  seconds = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    jax.block_until_ready(compiled(*args))
+    seconds.append(time.perf_counter() - start)
+  return Timing(
+    seconds=statistics.median(seconds),
+    fastest=min(seconds),
+    slowest=max(seconds),
+    compile_seconds=compile_seconds,
+    compiled=compiled,
+  )
+
+
+def matmul_peak(size: int = 2048, repeats: int = 9) -> float:
+  """Measures the float32 matrix product: the speed to compare with.
+
+  The product runs at JAX's default precision, as the encoders' do. On a GPU
+  that may be less than 24 bits of mantissa.
+
+  Args:
+    size: side of the square matrices. Smaller ones do not fill the machine.
+    repeats: timed calls.
+
+  Returns:
+    GFLOP/s, a multiplication and an addition counted as two, at the median.
+  """
+  key_left, key_right = jax.random.split(jax.random.key(0))
+  left = jax.random.normal(key_left, (size, size))
+  right = jax.random.normal(key_right, (size, size))
+  timing = timed(jnp.dot, left, right, repeats=repeats, warmup=2)
+  return 2 * size**3 / timing.seconds / 1e9
+
+
+def dot_flops(fn: Callable[..., Any], *args: Any) -> int:
+  """Counts the operations of all matrix products and convolutions of `fn`.
+
+  Counted are `dot_general` and `conv_general_dilated`, two operations for each
+  multiply-add, wherever they stand in the traced program: a scan counts its
+  body `length` times, a `shard_map` its body once per device, a `cond` the
+  most expensive branch. A `while_loop` has no known length and counts one
+  turn. Results that nobody uses are not counted, since the compiler drops
+  them. Elementwise work (softmax, norms, activations) is left out, and so is
+  the zero padding of a convolution, which counts as data.
+
+  Args:
+    fn: a function of arrays; differentiate or map it before.
+    *args: what it is called with; shapes (`jax.ShapeDtypeStruct`) will do.
+
+  Returns:
+    The number of floating-point operations.
+  """
+  closed = jax.make_jaxpr(fn)(*args)
+  return _flops(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+
+
+def peak_memory(compiled: Any = None) -> Memory:
+  """Reads how much memory a compiled program, and this process, need at most.
+
+  Args:
+    compiled: a compiled function, for example `Timing.compiled`; None leaves
+      `Memory.program` out.
+
+  Returns:
+    The `Memory`.
+  """
+  unit = 1 if sys.platform == "darwin" else 1024
+  process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+  device = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+  plan = None if compiled is None else compiled.memory_analysis()
+  if plan is None:
+    return Memory(None, process, device)
+  program = (
+    plan.argument_size_in_bytes
+    + plan.output_size_in_bytes
+    + plan.temp_size_in_bytes
+    - plan.alias_size_in_bytes
+  )
+  return Memory(program, process, device)
+
+
+def _flops(jaxpr: core.Jaxpr, used: list[bool]) -> int:
+  """Operations needed for those results of `jaxpr` that are used."""
+  needed = {
+    v
+    for v, wanted in zip(jaxpr.outvars, used, strict=True)
+    if wanted and not isinstance(v, core.Literal)
+  }
+  total = 0
+  for eqn in reversed(jaxpr.eqns):
+    wanted = [v in needed for v in eqn.outvars]
+    if not any(wanted) and not eqn.effects:
+      continue
+    total += _equation_flops(eqn, wanted)
+    needed.update(v for v in eqn.invars if not isinstance(v, core.Literal))
+  return total
+
+
+def _equation_flops(eqn: core.JaxprEqn, wanted: list[bool]) -> int:
+  """Operations of one equation, whatever is nested in it included."""
+  name = eqn.primitive.name
+  if name == "dot_general":
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    left = eqn.invars[0].aval.shape
+    return (
+      2
+      * math.prod(eqn.outvars[0].aval.shape)
+      * math.prod(left[axis] for axis in contracted)
+    )
+  if name == "conv_general_dilated":
+    # Of the kernel's axes all but the outgoing channels feed one output.
+    kernel = eqn.invars[1].aval.shape
+    out_axis = eqn.params["dimension_numbers"].rhs_spec[0]
+    return (
+      2
+      * math.prod(eqn.outvars[0].aval.shape)
+      * math.prod(kernel)
+      // kernel[out_axis]
+    )
+  inner = [_flops(j, _used_inside(name, j, wanted)) for j in _nested(eqn)]
+  if not inner:
+    return 0
+  if name == "scan":
+    return eqn.params["length"] * sum(inner)
+  if name == "cond":
+    return max(inner)
+  if name == "shard_map":
+    mesh = eqn.params["mesh"]
+    # The parameter's name differs between the versions of JAX.
+    axes = eqn.params.get("newly_manual_axes", eqn.params.get("manual_axes"))
+    devices = math.prod(mesh.shape[axis] for axis in axes or mesh.axis_names)
+    return devices * sum(inner)
+  return sum(inner)
+
+
+def _used_inside(
+  name: str, jaxpr: core.Jaxpr, wanted: list[bool]
+) -> list[bool]:
+  """Which results of a nested program are used, given the outer ones."""
+  # What a loop carries feeds its next turn, used outside or not.
+  loops = name in ("scan", "while")
+  if loops or len(wanted) != len(jaxpr.outvars):
+    return [True] * len(jaxpr.outvars)
+  return wanted
+
+
+def _nested(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
+  """The programs among the parameters of an equation."""
+  found = []
+  for value in eqn.params.values():
+    for part in value if isinstance(value, tuple | list) else (value,):
+      if isinstance(part, core.ClosedJaxpr):
+        found.append(part.jaxpr)
+      elif isinstance(part, core.Jaxpr):
+        found.append(part)
+  return found
+
+
+def _processor() -> str:
+  """The processor's model name, where the system tells."""
+  try:
+    with open("/proc/cpuinfo") as lines:
+      for line in lines:
+        if line.startswith("model name"):
+          return line.partition(":")[2].strip()
+  except OSError:
+    pass
+  return platform.processor() or platform.machine()
+
+
+def _num_cores() -> int:
+  """Cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def main() -> None:
+  """Prints what a reader of a measurement wants to know of the machine."""
+  print(f"device: {device_name()}")
+  print(f"jax: {jax.__version__}")
+  print(f"float32 matrix product of 2048: {matmul_peak():.1f} GFLOP/s")
+
+
+if __name__ == "__main__":
+  main()

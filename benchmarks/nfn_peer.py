@@ -1,0 +1,308 @@
+"""The peer of `time_to_accuracy`: NFN-HNP, in PyTorch, on the same networks.
+
+The layers are those of the PyPI package `nfn` (Zhou et al., Permutation
+Equivariant Neural Functionals, NeurIPS 2023, arXiv:2302.14040), untouched:
+three hidden-neuron-permutation layers of 32 channels, its invariant pooling
+and an MLP, trained with Adam on a one-cycle schedule. PyTorch is imported only
+when the peer is built; `sne_jax` never imports it.
+
+    python benchmarks/nfn_peer.py data.npz --epochs 40 > nfn.json
+
+Dimensions: `N` networks, `P` weights of each, `B` networks of a batch.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+WIDTHS = (1, 32, 32, 1)
+"""Units per layer of the networks that are read: a sine INR of one input."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PeerOptions:
+  """How the peer is built and trained."""
+
+  epochs: int = 40  # Passes over the training rows; the schedule spans them.
+  batch_size: int = 64  # Networks per step.
+  learning_rate: float = 1e-3  # The peak of the one-cycle schedule.
+  channels: int = 32  # Of each of the equivariant layers.
+  depth: int = 3  # Equivariant layers.
+  head_dim: int = 256  # Hidden units of the MLP behind the pooling.
+  seed: int = 0  # Of the initial parameters and the order of the batches.
+
+  def __post_init__(self):
+    """Checks the ranges."""
+    for name in ("epochs", "batch_size", "channels", "depth", "head_dim"):
+      value = getattr(self, name)
+      if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    if self.learning_rate <= 0:
+      raise ValueError(
+        f"learning_rate must be above 0, got {self.learning_rate}"
+      )
+
+
+class PeerResult(NamedTuple):
+  """What a training of the peer gave.
+
+  Attributes:
+    curve: for each epoch, the seconds of training up to its end (validation
+      left out) and the validation MSE there.
+    test_mse: MSE on the test rows at the end, in squared units of the target.
+    num_params: trained parameters of the peer.
+    networks_per_second: training networks per second, over all epochs.
+  """
+
+  curve: list[tuple[float, float]]
+  test_mse: float
+  num_params: int
+  networks_per_second: float
+
+
+def train(
+  weights: np.ndarray,
+  targets: np.ndarray,
+  *,
+  train_rows: np.ndarray,
+  val_rows: np.ndarray,
+  test_rows: np.ndarray,
+  options: PeerOptions | None = None,
+) -> PeerResult:
+  """Trains the peer and measures it.
+
+  Inputs are standardised per tensor and targets as a whole, by mean and
+  standard deviation of the training rows; errors are in the targets' units.
+
+  Shapes: `N` networks, `P = 1153` weights.
+
+  Args:
+    weights: `[N, P]`, each row W1 [32, 1], b1, W2 [32, 32], b2, W3 [1, 32],
+      b3, every tensor row-major.
+    targets: `[N]`.
+    train_rows: integer rows that are learned from.
+    val_rows: rows behind the curve.
+    test_rows: rows behind `test_mse`.
+    options: the `PeerOptions`; the defaults if None.
+
+  Returns:
+    The `PeerResult`.
+
+  Raises:
+    ValueError: shapes do not fit, the rows of two splits overlap, or there
+      are too few training rows for one batch.
+    ImportError: PyTorch or `nfn` is missing; the message says what to install.
+  """
+  options = options or PeerOptions()
+  splits = {"train": train_rows, "val": val_rows, "test": test_rows}
+  _validate(weights, targets, splits, options)
+  torch = _import_torch()
+  torch.manual_seed(options.seed)
+
+  mean, std = _tensor_moments(weights[train_rows])
+  inputs = torch.as_tensor((weights - mean) / std, dtype=torch.float32)
+  center = float(targets[train_rows].mean())
+  scale = float(targets[train_rows].std()) or 1.0
+  outputs = torch.as_tensor((targets - center) / scale, dtype=torch.float32)
+  train_set, val_set, test_set = (
+    (inputs[rows], outputs[rows])
+    for rows in (torch.as_tensor(r, dtype=torch.long) for r in splits.values())
+  )
+
+  model = build(options)
+  steps = len(train_rows) // options.batch_size
+  optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
+  schedule = torch.optim.lr_scheduler.OneCycleLR(
+    optimizer,
+    max_lr=options.learning_rate,
+    total_steps=steps * options.epochs,
+  )
+
+  curve, seconds = [], 0.0
+  for epoch in range(options.epochs):
+    start = time.perf_counter()
+    _train_epoch(model, optimizer, schedule, train_set, options.batch_size)
+    seconds += time.perf_counter() - start
+    val_mse = _mse(model, *val_set) * scale**2
+    if not math.isfinite(val_mse):
+      raise FloatingPointError(
+        f"validation MSE is {val_mse} after epoch {epoch + 1}; lower"
+        f" learning_rate, now {options.learning_rate}"
+      )
+    curve.append((seconds, val_mse))
+  return PeerResult(
+    curve=curve,
+    test_mse=_mse(model, *test_set) * scale**2,
+    num_params=sum(p.numel() for p in model.parameters()),
+    networks_per_second=steps
+    * options.batch_size
+    * options.epochs
+    / max(seconds, 1e-9),
+  )
+
+
+def build(options: PeerOptions) -> Any:
+  """Returns the peer, a `torch.nn.Module` that maps `[B, P]` to `[B]`."""
+  torch = _import_torch()
+  from nfn import common, layers
+
+  nn = torch.nn
+  spec = common.NetworkSpec(
+    [common.ArraySpec(shape) for shape, is_bias in _shapes() if not is_bias],
+    [common.ArraySpec(shape) for shape, is_bias in _shapes() if is_bias],
+  )
+
+  class Unflatten(nn.Module):
+    """Cuts `[B, P]` into the tensors of `nfn`, with one channel each."""
+
+    def forward(self, flat):
+      """Maps `[B, P]` to weights `[B, 1, out, in]` and biases `[B, 1, out]`."""
+      sizes = [math.prod(shape) for shape, _ in _shapes()]
+      tensors = [
+        part.reshape(-1, 1, *shape)
+        for part, (shape, _) in zip(
+          flat.split(sizes, dim=1), _shapes(), strict=True
+        )
+      ]
+      return common.WeightSpaceFeatures(tensors[0::2], tensors[1::2])
+
+  equivariant = []
+  for place in range(options.depth):
+    in_channels = options.channels if place else 1
+    equivariant += [
+      layers.HNPLinear(spec, in_channels, options.channels),
+      layers.TupleOp(nn.ReLU()),
+    ]
+  pooled = options.channels * layers.HNPPool.get_num_outs(spec)
+  return nn.Sequential(
+    Unflatten(),
+    *equivariant,
+    layers.HNPPool(spec),
+    nn.Flatten(),
+    nn.Linear(pooled, options.head_dim),
+    nn.ReLU(),
+    nn.Linear(options.head_dim, 1),
+    nn.Flatten(0),
+  )
+
+
+def _train_epoch(model, optimizer, schedule, data, batch_size) -> None:
+  """One pass over the data in random order; the last, short batch is left."""
+  torch = _import_torch()
+  inputs, outputs = data
+  order = torch.randperm(len(inputs))
+  model.train()
+  for first in range(0, len(order) - batch_size + 1, batch_size):
+    rows = order[first : first + batch_size]
+    loss = torch.nn.functional.mse_loss(model(inputs[rows]), outputs[rows])
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+
+
+def _mse(model, inputs, outputs) -> float:
+  """Mean squared error over a whole split."""
+  torch = _import_torch()
+  model.eval()
+  with torch.no_grad():
+    parts = [model(part) for part in inputs.split(256)]
+    return torch.nn.functional.mse_loss(torch.cat(parts), outputs).item()
+
+
+def _shapes() -> list[tuple[tuple[int, ...], bool]]:
+  """Shape of each tensor in the order of the vector, and whether a bias."""
+  found = []
+  for fan_in, fan_out in zip(WIDTHS[:-1], WIDTHS[1:], strict=True):
+    found += [((fan_out, fan_in), False), ((fan_out,), True)]
+  return found
+
+
+def _tensor_moments(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and standard deviation of each tensor, spread over its entries."""
+  means, stds, start = [], [], 0
+  for shape, _ in _shapes():
+    size = math.prod(shape)
+    part = weights[:, start : start + size]
+    means.append(np.full(size, part.mean()))
+    stds.append(np.full(size, part.std() or 1.0))
+    start += size
+  return np.concatenate(means), np.concatenate(stds)
+
+
+def _validate(weights, targets, splits, options) -> None:
+  """Raises `ValueError` naming the first fault of the data."""
+  num_weights = sum(math.prod(shape) for shape, _ in _shapes())
+  if weights.ndim != 2 or weights.shape[1] != num_weights:
+    raise ValueError(
+      f"weights of shape {weights.shape} are not [N, {num_weights}]: the peer"
+      f" reads INRs of widths {WIDTHS}"
+    )
+  if targets.shape != weights.shape[:1]:
+    raise ValueError(
+      f"targets of shape {targets.shape} for weights of {weights.shape}"
+    )
+  seen = set()
+  for name, rows in splits.items():
+    rows = np.asarray(rows)
+    if not rows.size or rows.min() < 0 or rows.max() >= len(weights):
+      raise ValueError(
+        f"{name}_rows must name rows from 0 to {len(weights) - 1}"
+      )
+    if seen.intersection(rows.tolist()):
+      raise ValueError(f"{name}_rows share rows with an earlier split")
+    seen.update(rows.tolist())
+  if len(splits["train"]) < options.batch_size:
+    raise ValueError(
+      f"{len(splits['train'])} training rows make no batch of"
+      f" {options.batch_size}"
+    )
+
+
+def _import_torch() -> Any:
+  """Returns PyTorch, or says in one line what to install."""
+  try:
+    import nfn  # noqa: F401
+    import torch
+  except ImportError as error:
+    raise ImportError(
+      f"the NFN peer needs {error.name}; install it with"
+      " `pip install -e '.[torch]'`"
+    ) from error
+  return torch
+
+
+def main() -> None:
+  """Trains on an npz file and prints the result as one line of JSON."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument(
+    "data",
+    help="npz file of weights [N, P], targets [N], train_rows, val_rows and"
+    " test_rows",
+  )
+  for field in dataclasses.fields(PeerOptions):
+    parser.add_argument(
+      f"--{field.name}", type=field.type, default=field.default
+    )
+  given = vars(parser.parse_args())
+  path = given.pop("data")
+  names = ("weights", "targets", "train_rows", "val_rows", "test_rows")
+  with np.load(path, allow_pickle=False) as file:
+    missing = sorted(set(names) - set(file.files))
+    if missing:
+      parser.error(f"{path} lacks {', '.join(missing)}; it has {file.files}")
+    arrays = {name: file[name] for name in names}
+  try:
+    result = train(**arrays, options=PeerOptions(**given))
+  except (ImportError, ValueError) as error:
+    parser.exit(1, f"{error}\n")
+  print(json.dumps(result._asdict() | {"options": given}))
+
+
+if __name__ == "__main__":
+  main()

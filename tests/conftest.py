@@ -1,0 +1,37 @@
+"""Settings that every test runs under: strict where a slip would hide.
+
+They are set before any test module is imported, so before JAX has devices.
+"""
+
+import os
+
+import hypothesis
+import jax
+import matplotlib
+import pytest
+from absl import flags
+
+# JAX_PLATFORMS=cuda tests on a GPU; the tolerances are those of a CPU.
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)  # A key used twice raises.
+jax.config.update("jax_num_cpu_devices", 2)  # So that sharding is tested.
+
+matplotlib.use("Agg")  # Figures are drawn without a screen.
+
+# Tracing makes a first example slow, and a test must not depend on luck.
+hypothesis.settings.register_profile("sne_jax", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("sne_jax")
+
+if not flags.FLAGS.is_parsed():
+  flags.FLAGS.mark_as_parsed()  # Nobody parses flags under pytest.
+
+
+@pytest.fixture
+def strict_dtypes():
+  """No implicit promotion between dtypes inside this test.
+
+  For single tests: set for all, it would break inside optimisers of optax.
+  """
+  with jax.numpy_dtype_promotion("strict"):
+    yield

@@ -1,0 +1,168 @@
+"""The floors of the house: who may import whom, read from the source.
+
+Imports point down, encoders and zoo do not know each other, and each outside
+library that shapes the design is imported in the one place that owns it.
+"""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1] / "sne_jax"
+MODULES = sorted(
+  path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py")
+)
+
+FLOORS = {"networks": 0, "encoders": 1, "zoo": 1, "learning": 2, "predictor": 3}
+TOP = 4  # sne_jax/__init__.py: public names only.
+
+OUTSIDE = ("experiments", "benchmarks", "tests")
+NOWHERE = {"torch": "an extra", "chex": "for tests", "beartype": "for tests"}
+
+# Library -> the only modules and folders that may import it.
+OWNERS = {
+  "flax.linen": ("encoders/", "learning/model.py"),
+  "flax": ("encoders/", "zoo/", "learning/", "predictor.py"),
+  "orbax": ("learning/checkpoint.py",),
+  "tensorboardX": ("learning/logging.py",),
+  "absl": ("encoders/", "zoo/", "learning/", "predictor.py"),
+}
+
+
+def imported_names(module: str, tree: ast.AST) -> set[str]:
+  """Absolute names of everything that a module imports, at any depth.
+
+  `from a import b` gives `a.b`, module or not; inside functions counts too.
+  """
+  # The package that a relative import starts from.
+  package = ("sne_jax/" + module).split("/")[:-1]
+  names = set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      names.update(alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      parts = package[: len(package) - node.level + 1] if node.level else []
+      base = ".".join([*parts, *filter(None, [node.module])])
+      names.update(f"{base}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Call) and _dotted(node.func) in (
+      "importlib.import_module",
+      "import_module",
+      "__import__",
+    ):
+      names.update(
+        arg.value
+        for arg in node.args
+        if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+      )
+  return names
+
+
+def faults(module: str, source: str) -> list[str]:
+  """What is wrong with the imports of `module`, a path below sne_jax/."""
+  tree = ast.parse(source)
+  folder = module.split("/")[0].removesuffix(".py")
+  floor = TOP if folder == "__init__" else FLOORS.get(folder)
+  if floor is None:
+    return [f"{module} stands on no floor; add it to FLOORS"]
+  found = []
+  names = imported_names(module, tree)
+  for name in sorted(names):
+    root, *rest = name.split(".")
+    if root in OUTSIDE:
+      found.append(f"{module} imports {name}, which is no library code")
+    if root in NOWHERE:
+      found.append(f"{module} imports {name}, which is {NOWHERE[root]}")
+    for library, owners in OWNERS.items():
+      if _is_within(name, library) and not module.startswith(owners):
+        found.append(f"{module} imports {name}, which is for {owners}")
+    if root == "sne_jax" and rest[:1] != [folder]:
+      other = FLOORS.get(rest[0], TOP) if rest else TOP
+      if other >= floor:
+        found.append(f"{module} imports {name}, which is not below it")
+  for node in ast.walk(tree):
+    if not isinstance(node, ast.Call):
+      continue
+    called = _dotted(node.func)
+    if called == "jax.config.update" or (
+      called == "config.update" and "jax.config" in names
+    ):
+      found.append(f"{module} line {node.lineno} changes global configuration")
+  return found
+
+
+def _is_within(name: str, library: str) -> bool:
+  return name == library or name.startswith(library + ".")
+
+
+def _dotted(node: ast.AST) -> str:
+  """`a.b.c` of an expression of names and attributes, else what can be said."""
+  if isinstance(node, ast.Attribute):
+    return f"{_dotted(node.value)}.{node.attr}"
+  return node.id if isinstance(node, ast.Name) else ""
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+  assert not faults(module, (ROOT / module).read_text())
+
+
+def test_all_floors_are_found():
+  assert {m.split("/")[0] for m in MODULES} >= {
+    "networks",
+    "encoders",
+    "zoo",
+    "learning",
+  }
+
+
+@pytest.mark.parametrize(
+  ("module", "source"),
+  [
+    ("networks/spec.py", "from sne_jax import encoders"),
+    ("networks/spec.py", "import sne_jax.zoo.store"),
+    ("networks/spec.py", "from sne_jax.learning.losses import mse"),
+    ("networks/spec.py", "from ..zoo import store"),
+    ("networks/spec.py", "import sne_jax"),
+    ("networks/spec.py", "import flax"),
+    ("networks/spec.py", "from absl import logging"),
+    ("encoders/sne.py", "from sne_jax.zoo import store"),
+    ("zoo/store.py", "def f():\n  from sne_jax import encoders"),
+    ("zoo/store.py", "from flax import linen as nn"),
+    ("zoo/store.py", "import torch.nn"),
+    ("zoo/store.py", "import importlib\nimportlib.import_module('torch')"),
+    ("learning/losses.py", "import flax.linen as nn"),
+    ("learning/training.py", "import orbax.checkpoint as ocp"),
+    ("learning/training.py", "import tensorboardX"),
+    ("learning/training.py", "from sne_jax import predictor"),
+    ("learning/training.py", "from experiments import config"),
+    ("learning/training.py", "import chex"),
+    ("learning/training.py", "import jax\njax.config.update('x', True)"),
+    ("learning/losses.py", "from jax import config\nconfig.update('x', 1)"),
+    ("predictor.py", "from benchmarks import machine"),
+    ("predictor.py", "from sne_jax import Predictor"),
+    ("strange/new.py", "import numpy"),
+  ],
+)
+def test_a_forbidden_import_is_found(module, source):
+  assert faults(module, source)
+
+
+@pytest.mark.parametrize(
+  ("module", "source"),
+  [
+    ("__init__.py", "from sne_jax.predictor import Predictor"),
+    ("networks/chunking.py", "from sne_jax.networks import spec"),
+    ("networks/chunking.py", "from . import spec\nimport numpy, jax"),
+    ("encoders/sne.py", "from flax import linen as nn"),
+    ("encoders/sne.py", "from sne_jax.networks.spec import NetworkSpec"),
+    ("learning/model.py", "from flax import linen as nn"),
+    ("learning/model.py", "from sne_jax import encoders, zoo, networks"),
+    ("learning/checkpoint.py", "from orbax.checkpoint import v1 as ocp"),
+    ("learning/logging.py", "import tensorboardX"),
+    ("predictor.py", "from sne_jax.learning import checkpoint"),
+    ("zoo/store.py", "config = {}\nconfig.update(x=1)"),
+  ],
+)
+def test_an_allowed_import_is_left_alone(module, source):
+  assert not faults(module, source)
