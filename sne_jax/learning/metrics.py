@@ -12,7 +12,6 @@ one float. It is nan, never an error, where it is undefined:
 Dimensions: `N` members, `R` bootstrap resamples.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -21,8 +20,8 @@ from scipy import stats
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
-DENSE_LIMIT = 2048
-"""Up to this many members, tau is bootstrapped by one matrix of all pairs."""
+DENSE_LIMIT = 1024
+"""Up to this many members, tau is bootstrapped by a matrix of all pairs."""
 
 
 def kendall_tau(y: Float[np.ndarray, "N"], prediction) -> float:
@@ -279,61 +278,83 @@ def _r_squared_rows(y, prediction):
   return np.where(total == 0, np.nan, 1.0 - ratio)
 
 
-def _spearman_rows(y, prediction):
-  first = stats.rankdata(y, axis=1)
-  second = stats.rankdata(prediction, axis=1)
-  middle = (y.shape[1] + 1) / 2
-  first, second = first - middle, second - middle
-  scale = np.sum(first**2, axis=1) * np.sum(second**2, axis=1)
-  return np.sum(first * second, axis=1) / np.sqrt(scale)
+def _spearman_resamples(y, prediction, rng, num_resamples):
+  """Spearman's correlation of resamples, from counts; nothing is sorted."""
+  parts = []
+  for counts in _counted_draws(rng, y.size, num_resamples):
+    first, second = _mean_ranks(y, counts), _mean_ranks(prediction, counts)
+    first_square = np.sum(counts * first**2, axis=1)
+    second_square = np.sum(counts * second**2, axis=1)
+    product = np.sum(counts * first * second, axis=1)
+    parts.append(product / np.sqrt(first_square * second_square))
+  return np.concatenate(parts)
 
 
 def _kendall_resamples(y, prediction, rng, num_resamples):
   """Tau-b of resamples.
 
-  A resample is a count `w` of every member, so that `C - D` of all ordered
-  pairs is `w' S w`, where `S` holds the sign of each pair's agreement, and the
-  pairs untied in `y` are `w' |S_y| w`. Beyond `DENSE_LIMIT` members, sorting
-  is cheaper.
+  Few members: from counts `w`, as `w' S w` with `S` the agreement of every
+  pair. Many: sorted one by one, which then is cheaper.
   """
+  order = np.lexsort((prediction, y))
   if y.size > DENSE_LIMIT:
-    return _kendall_sorted(y, prediction, rng, num_resamples)
-  sign_y = np.sign(y[:, None] - y[None, :]).astype(np.float32)
-  sign_p = np.sign(prediction[:, None] - prediction[None, :])
-  sign_p = sign_p.astype(np.float32)
+    place = np.argsort(order)
+    y, prediction = y[order], prediction[order]
+    rows = (
+      np.sort(row)  # sorts faster when it is sorted by y already
+      for index in _draws(rng, y.size, num_resamples)
+      for row in place[index]
+    )
+    return np.array([kendall_tau(y[row], prediction[row]) for row in rows])
+  agreement = np.sign(y[:, None] - y) * np.sign(
+    prediction[:, None] - prediction
+  )
   parts = []
-  for index in _draws(rng, y.size, num_resamples):
-    counts = np.stack([np.bincount(row, minlength=y.size) for row in index])
-    counts = counts.astype(np.float32)  # sums stay below 2^24: exact
-
-    def form(matrix, counts=counts):
-      return np.sum(counts @ matrix * counts, axis=1, dtype=np.float64)
-
-    scale = np.sqrt(form(np.abs(sign_y))) * np.sqrt(form(np.abs(sign_p)))
-    parts.append(form(sign_y * sign_p) / scale)
+  for counts in _counted_draws(rng, y.size, num_resamples):
+    agree = (counts @ agreement.astype(np.float32)) * counts
+    untied = [
+      y.size**2 - _tied_pairs(counts[:, place], x[place])
+      for x, place in ((y, order), (prediction, np.argsort(prediction)))
+    ]
+    agree = np.sum(agree, axis=1, dtype=np.float64)
+    parts.append(agree / np.sqrt(untied[0] * untied[1]))
   return np.concatenate(parts)
 
 
-def _kendall_sorted(y, prediction, rng, num_resamples):
-  """The same by sorting; resamples are drawn in the order of `y`."""
-  order = np.lexsort((prediction, y))
-  first = stats.rankdata(y[order], method="dense")
-  second = stats.rankdata(prediction[order], method="dense")
-  place = np.empty_like(order)
-  place[order] = np.arange(order.size)
-  values = []
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # constant draws: nan, left out later
-    for index in _draws(rng, y.size, num_resamples):
-      for row in np.sort(place[index], axis=1):
-        tau = stats.kendalltau(first[row], second[row], method="asymptotic")
-        values.append(tau.statistic)
-  return np.array(values)
+def _counted_draws(rng, size: int, num_resamples: int) -> Iterator[np.ndarray]:
+  """Yields `[r, N]`: how often each member occurs in each resample."""
+  for index in _draws(rng, size, num_resamples):
+    rows = [np.bincount(row, minlength=size) for row in index]
+    yield np.stack(rows).astype(np.float32)  # integers: exact below 2^24
+
+
+def _group_starts(ordered) -> np.ndarray:
+  """Where each run of equal values begins."""
+  return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+
+
+def _tied_pairs(counts, ordered):
+  """Ordered pairs of draws `[r]` that are equal; a draw and itself too."""
+  sizes = np.add.reduceat(counts, _group_starts(ordered), axis=1)
+  return np.sum(np.square(sizes, dtype=np.float64), axis=1)
+
+
+def _mean_ranks(x, counts):
+  """Centred ranks `[r, N]` of members in resamples; ties get the mean."""
+  order = np.argsort(x, kind="stable")
+  starts = _group_starts(x[order])
+  sizes = np.add.reduceat(counts[:, order], starts, axis=1, dtype=np.float64)
+  ranks = np.cumsum(sizes, axis=1) - (sizes + x.size) / 2
+  group = np.empty(x.size, np.int64)
+  group[order] = np.repeat(
+    np.arange(starts.size), np.diff(np.append(starts, x.size))
+  )
+  return ranks[:, group]
 
 
 _VECTORISED = {
   kendall_tau: _kendall_resamples,
-  spearman: _by_rows(_spearman_rows),
+  spearman: _spearman_resamples,
   r_squared: _by_rows(_r_squared_rows),
   mse: _by_rows(lambda y, p: np.mean((y - p) ** 2, axis=1)),
   mae: _by_rows(lambda y, p: np.mean(np.abs(y - p), axis=1)),

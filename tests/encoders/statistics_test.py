@@ -39,9 +39,7 @@ def _weights(spec, members=3, seed=0):
 @pytest.mark.parametrize("xp", [np, jnp])
 def test_values_are_those_of_numpy(ddof, xp):
   weights = _weights(SPEC)
-  view = functools.partial(
-    statistics.tensor_statistics, SPEC, ddof=ddof, xp=xp
-  )
+  view = functools.partial(statistics.tensor_statistics, SPEC, ddof=ddof, xp=xp)
   view = view if xp is np else jax.jit(view)
   got = view(xp.asarray(weights))
   assert got.shape == (3, 7 * 6)

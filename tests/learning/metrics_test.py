@@ -105,7 +105,7 @@ def test_bootstrap_equals_plain_loops(name, dense_limit, monkeypatch):
   assert fast == pytest.approx(plain, abs=1e-10)
 
 
-def test_bootstrap_draws_are_bounded_and_complete(monkeypatch):
+def test_bootstrap_draws_are_bounded_and_complete():
   rng = np.random.default_rng(0)
   blocks = list(metrics._draws(rng, 1_000_000, 5))
   assert [block.shape for block in blocks] == [(2, 1_000_000)] * 2 + [
