@@ -65,7 +65,7 @@ def members(axis: Axis) -> Int[np.ndarray, "size"]:
   """
   sizes = tuple(f.size for f in axis)
   index = np.unravel_index(np.arange(math.prod(sizes)), sizes)
-  found = np.zeros(math.prod(sizes), np.int64)
+  found = np.zeros(math.prod(sizes), np.int32)
   for group in sorted(groups_of(axis)):
     factor = [f.group for f in axis].index(group)
     found = found * sizes[factor] + index[factor]
@@ -95,7 +95,9 @@ def number(spec: NetworkSpec) -> Neurons:
   rows, count, producers = [], 0, {}
   for tensor in spec.tensors:
     size = tensor.shape[0] if is_weight(tensor) else 0
-    rows.append(1 + count + np.arange(size) if size else None)
+    first = 1 + count
+    numbers = np.arange(first, first + size, dtype=np.int32)
+    rows.append(numbers if size else None)
     count += size
     if size:
       groups = groups_of(tensor.axes[0])
@@ -107,7 +109,7 @@ def number(spec: NetworkSpec) -> Neurons:
     nonlocal count
     groups = groups_of(axis)
     if not groups:
-      return np.zeros(math.prod(f.size for f in axis), np.int64)
+      return np.zeros(math.prod(f.size for f in axis), np.int32)
     earlier = [p for p in producers.get(groups, ()) if p[0].level < below]
     if earlier:
       tensor, numbers = max(earlier, key=lambda pair: pair[0].level)

@@ -27,6 +27,72 @@ def linear(
   return _with_bias(weight, f"{name}.bias", kinds[1], bias)
 
 
+def convolution(
+  name: str,
+  out: Axis,
+  into: Axis,
+  kernel: int,
+  level: int,
+  *,
+  bias: bool = True,
+  branch: int = 0,
+) -> list[TensorSpec]:
+  """Returns `name.weight` of a square kernel and, if asked for, its bias."""
+  axes = (out, into, spec_lib.plain_axis(kernel), spec_lib.plain_axis(kernel))
+  shape = (places(out), places(into), kernel, kernel)
+  weight = TensorSpec(
+    f"{name}.weight", "conv_weight", shape, level, axes, branch=branch
+  )
+  return _with_bias(weight, f"{name}.bias", "conv_bias", bias)
+
+
+def batch_norm(weight: TensorSpec) -> list[TensorSpec]:
+  """Returns the four vectors of a batch norm right behind a weight."""
+  name = f"{weight.name.removesuffix('.weight')}.norm"
+  return [
+    vector(
+      f"{name}.{part}", f"norm_{part}", weight.axes[0], weight.level, weight
+    )
+    for part in ("scale", "shift", "mean", "var")
+  ]
+
+
+def layer_norm(name: str, axis: Axis, level: int) -> list[TensorSpec]:
+  """Returns the two vectors of a layer norm, a level of its own."""
+  return [
+    vector(f"{name}.{part}", f"norm_{part}", axis, level)
+    for part in ("scale", "shift")
+  ]
+
+
+def image(shape: Sequence[int]) -> tuple[int, int, int]:
+  """Returns channels, height and width; `ValueError` if that is not it."""
+  if len(shape) != 3 or min(shape) < 1:
+    raise ValueError(
+      f"image_shape must be channels, height and width, got {tuple(shape)}"
+    )
+  return shape[0], shape[1], shape[2]
+
+
+def conv_size(
+  size: tuple[int, int], kernel: int, stride: int, padding: int
+) -> tuple[int, int]:
+  """Returns height and width behind a convolution.
+
+  Raises:
+    ValueError: the kernel is larger than the padded image.
+  """
+  height, width = size
+  if min(height, width) + 2 * padding < kernel:
+    raise ValueError(
+      f"a {kernel}x{kernel} kernel does not fit an image of {height}x{width}"
+      f" with padding {padding}; use a larger image or padding, or fewer or"
+      " smaller strides and pools"
+    )
+  new = [(s + 2 * padding - kernel) // stride + 1 for s in size]
+  return new[0], new[1]
+
+
 def _with_bias(
   weight: TensorSpec, name: str, kind: str, wanted: bool
 ) -> list[TensorSpec]:

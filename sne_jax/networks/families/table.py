@@ -10,11 +10,19 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sne_jax.networks import spec as spec_lib
-from sne_jax.networks.families import dense
+from sne_jax.networks.families import (
+  convolutional,
+  dense,
+  residual,
+  vision_transformer,
+)
 
 _FAMILIES = {
   "mlp": (dense.mlp, dense.forward),
   "inr": (dense.inr, dense.forward),
+  "cnn": (convolutional.cnn, convolutional.forward),
+  "resnet": (residual.resnet, residual.forward),
+  "transformer": (vision_transformer.transformer, vision_transformer.forward),
 }
 
 FAMILIES = tuple(_FAMILIES)
