@@ -68,17 +68,11 @@ class Predictor:
     folder = Path(workdir)
     if (folder / MODEL_FILE).exists():
       description = json.loads((folder / MODEL_FILE).read_text())
-      encoder = build_encoder(description)
-      spec = NetworkSpec.from_json(description["example_spec"])
-      like = jax.eval_shape(
-        lambda: init_params(build_model(description, encoder), encoder, spec, 0)
-      )
       try:
-        params = checkpoint.load_best(folder, like)
-      except FileNotFoundError as error:
+        params, _ = checkpoint.load_best(folder)
+      except checkpoint.CheckpointError as error:
         raise PredictorError(
-          f"{folder} has no trained model yet ({error}); run or finish"
-          " experiments/run.py with this workdir"
+          f"{folder} has no trained model yet ({error})"
         ) from error
       return cls(description, params, **kwargs)
     seeds = sorted(folder.glob(f"seed*/{MODEL_FILE}"))
@@ -96,7 +90,7 @@ class Predictor:
     Args:
       networks: `(spec, weights [P])` of any architectures.
     """
-    return self._scaled(self.logits(networks), np)
+    return self.scaled(self.logits(networks))
 
   def encode(self, networks: Sequence[Network]) -> np.ndarray:
     """Encodes networks as codes `[B, D]`."""
@@ -145,13 +139,30 @@ class Predictor:
       [np.asarray(weights, np.float32) for _, weights in networks],
       np.zeros((len(networks), 0)),
     )
-    found = [None] * len(networks)
-    batches = pipeline.fixed_batches(held, self._packer(specs), self._batch_size)
+    return self.run(self.params, self.batches(held), len(networks))
+
+  def batches(self, networks: pipeline.Networks) -> list:
+    """Packs networks for `run`, once for many parameters."""
+    packer = self._packer(networks.specs)
+    return [
+      (members, jax.device_put(packed))
+      for members, packed in pipeline.fixed_batches(
+        networks, packer, self._batch_size
+      )
+    ]
+
+  def run(self, params, batches, count: int):
+    """Returns logits `[B, T]` and codes `[B, D]` of packed networks."""
+    found: list[Any] = [None] * count
     for members, packed in batches:
-      logits, codes = jax.device_get(self._apply(self.params, packed))
+      logits, codes = jax.device_get(self._apply(params, packed))
       for row, member in enumerate(members):
         found[member] = (logits[row], codes[row])
     return tuple(np.stack(part) for part in zip(*found, strict=True))
+
+  def scaled(self, logits: np.ndarray) -> np.ndarray:
+    """Turns logits `[B, T]` into properties in their own units."""
+    return self._scaled(logits, np)
 
   def _scaled(self, logits, xp):
     """Turns logits into properties in their own units."""

@@ -53,6 +53,19 @@ def _mapped(module: type[nn.Module]) -> type[nn.Module]:
   )
 
 
+def _blocks(o: SNEOptions, function: str, number: int) -> sets.SetBlocks:
+  """Returns the set-to-set stage Phi."""
+  return sets.SetBlocks(
+    o.set_options, function, number, o.inducing_points, name="phi"
+  )
+
+
+def _pool(o: SNEOptions, function: str, seeds: int = 1) -> sets.SetPool:
+  """Returns the set-to-vector stage Psi: attention, or the mean (DeepSets)."""
+  kind = "mean" if function == "deepsets" else "pma"
+  return sets.SetPool(o.set_options, kind, seeds, name="psi")
+
+
 class ChunkEncoder(nn.Module):
   """Encodes one chunk, a set of weights, as a vector `[h]`."""
 
@@ -84,13 +97,12 @@ class ChunkEncoder(nn.Module):
       out = nn.Dense(o.width, dtype=dtype, name="out")
       return code + out(nn.gelu(hidden(code)))
     tokens = self._tokens(chunk, dtype)
-    u = sets.set_blocks(o.chunk_function, o.chunk_blocks, o, name="phi")(
+    u = _blocks(o, o.chunk_function, o.chunk_blocks)(
       tokens, mask, deterministic
     )
     u = combine(name="combine_type")(u, *types)
     u = combine(name="combine_level")(u, level)
-    pool = sets.set_pool(o.chunk_function, 1, o, name="psi")
-    return pool(u, mask, deterministic)[0]
+    return _pool(o, o.chunk_function)(u, mask, deterministic)
 
   def _tokens(self, chunk: Chunk, dtype):
     """Returns the tokens of the weights of a chunk: `[C, F + R]` or `[C, h]`.
@@ -137,11 +149,12 @@ class LayerEncoder(nn.Module):
     """Maps chunk codes `[Q, h]` and their mask `[Q]` to `[seeds, h]`."""
     o = self.options
     codes, mask = inputs
-    codes = sets.set_blocks(o.layer_function, o.layer_blocks, o, name="phi")(
+    codes = _blocks(o, o.layer_function, o.layer_blocks)(
       codes, mask, deterministic
     )
-    pool = sets.set_pool(o.layer_function, o.layer_seeds, o, name="psi")
-    return pool(codes, mask, deterministic)
+    pool = _pool(o, o.layer_function, o.layer_seeds)
+    code = pool(codes, mask, deterministic)
+    return code.reshape(o.layer_seeds, o.width)
 
 
 class NetworkEncoder(nn.Module):
@@ -154,11 +167,10 @@ class NetworkEncoder(nn.Module):
     """Maps layer codes `[Q, h]` and their mask `[Q]` to `[h]`."""
     o = self.options
     codes, mask = inputs
-    codes = sets.set_blocks(
-      o.network_function, o.network_blocks, o, name="phi"
-    )(codes, mask, deterministic)
-    pool = sets.set_pool(o.network_function, 1, o, name="psi")
-    code = pool(codes, mask, deterministic)[0]
+    codes = _blocks(o, o.network_function, o.network_blocks)(
+      codes, mask, deterministic
+    )
+    code = _pool(o, o.network_function)(codes, mask, deterministic)
     return nn.LayerNorm(name="norm")(code) if o.norm == "pre" else code
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from sne_jax.encoders import sets
+
 CHOICES = {
   "chunk_function": ("product", "sab", "isab", "deepsets", "linear"),
   "layer_function": ("sab", "isab", "deepsets", "none"),
@@ -120,3 +122,22 @@ class SNEOptions:
         "chunk_function product sums the identifiers of other neurons, but"
         " identifiers is none; choose content or random, or chunk_function sab"
       )
+    if self.layer_seeds > 1 and self.layer_function == "deepsets":
+      raise ValueError(
+        f"layer_seeds is {self.layer_seeds}, but layer_function deepsets pools"
+        " to one vector; use sab or isab"
+      )
+
+  @property
+  def set_options(self) -> sets.SetOptions:
+    """What the set functions of all stages share."""
+    return sets.SetOptions(
+      width=self.width,
+      heads=self.heads,
+      form=self.form,
+      norm=self.norm,
+      feed_forward=self.feed_forward,
+      activation="gelu",
+      dropout=self.dropout,
+      dtype=self.compute_dtype,
+    )
