@@ -105,12 +105,14 @@ def transformer(entries=5, dim=4, heads=2, units=3, num_out=2):
   )
 
 
+def linear(name, level, rows, columns):
+  """A linear weight of the given axes."""
+  shape = tuple(int(np.prod([f.size for f in a])) for a in (rows, columns))
+  return TensorSpec(name, "linear_weight", shape, level, (rows, columns))
+
+
 def residual():
   """A dense stream: stem, two blocks of two layers, a head."""
-
-  def weight(name, level, rows, columns):
-    shape = (sum(f.size for f in rows), sum(f.size for f in columns))
-    return TensorSpec(name, "linear_weight", shape, level, (rows, columns))
 
   stream, one, two = (
     plain_axis(3, "s"),
@@ -120,12 +122,12 @@ def residual():
   return NetworkSpec(
     "residual",
     (
-      weight("stem", 0, stream, plain_axis(2)),
-      weight("up1", 1, one, stream),
-      weight("down1", 2, stream, one),
-      weight("up2", 3, two, stream),
-      weight("down2", 4, stream, two),
-      weight("head", 5, plain_axis(2), stream),
+      linear("stem", 0, stream, plain_axis(2)),
+      linear("up1", 1, one, stream),
+      linear("down1", 2, stream, one),
+      linear("up2", 3, two, stream),
+      linear("down2", 4, stream, two),
+      linear("head", 5, plain_axis(2), stream),
     ),
     skips=((0, 2), (2, 4)),
   )
@@ -616,6 +618,85 @@ def test_two_norm_layers_in_a_row_are_not_merged():
   assert layout.layer_tensor.tolist() == [0, 2]
 
 
+def test_only_the_ends_of_the_network_are_inputs_and_outputs():
+  """Axes without a group in the middle are neither, and meet nobody."""
+  spec = NetworkSpec(
+    "dense",
+    (
+      linear("first", 0, plain_axis(2), plain_axis(3)),
+      linear("last", 1, plain_axis(4), plain_axis(2)),
+    ),
+  )
+  layout = chunking.layout(spec, ChunkOptions(chunk_size=3, **NEURON))
+  assert layout.io[:2].tolist() == [[[1, 0], [2, 0], [3, 0]]] * 2
+  assert layout.io[2:, :2].tolist() == [[[0, i]] * 2 for i in (1, 2, 3, 4)]
+  assert not (layout.role == ROLE["out"]).any()
+  assert not layout.other.any()
+
+
+def test_two_producers_of_one_stream():
+  """Both own their chunks; the reader points to the nearest."""
+  stream = plain_axis(2, "s")
+  spec = NetworkSpec(
+    "dense",
+    (
+      linear("far", 0, stream, plain_axis(1)),
+      linear("near", 1, stream, plain_axis(1)),
+      linear("twin", 1, stream, plain_axis(1)),
+      linear("head", 2, plain_axis(1), stream),
+    ),
+  )
+  layout = chunking.layout(spec, ChunkOptions(chunk_size=4, **NEURON))
+  assert layout.index[:, 1].tolist() == [6, 7] * 3 + [7]
+  assert layout.own.tolist() == [1, 2, 3, 4, 5, 6, 7]
+  assert layout.other[-1].tolist() == [3, 4, 0, 0]
+  plain = chunking.layout(spec, ChunkOptions(chunk_size=1, linear_rule="col"))
+  assert plain.own[-2:].tolist() == [3, 4]
+
+
+def test_norm_behind_a_weight_of_its_level():
+  stream = plain_axis(2, "s")
+  spec = NetworkSpec(
+    "dense",
+    (
+      linear("w", 0, stream, plain_axis(1)),
+      TensorSpec("scale", "norm_scale", (2,), 0, (stream,)),
+    ),
+  )
+  layout = chunking.layout(spec, ChunkOptions(chunk_size=2))
+  assert layout.other.tolist() == [[0, 0], [1, 2]]
+
+
+def test_axes_of_several_factors_meet():
+  """Equal axes place by place; others by member, whatever the order."""
+  rows = (Factor(2, "a"), Factor(3, "b"))
+  turned = (Factor(3, "b"), Factor(2, "a"))
+  grid = (Factor(2, "a"), Factor(2))
+  spec = NetworkSpec(
+    "dense",
+    (
+      linear("one", 0, rows, plain_axis(1)),  # 1-6
+      linear("two", 1, grid, turned),  # 7-10
+      linear("three", 2, grid, grid),  # 11-14
+      linear("four", 3, plain_axis(1), plain_axis(2, "a")),
+    ),
+  )
+  layout = chunking.layout(spec, ChunkOptions(chunk_size=24, linear_rule="row"))
+  assert layout.other[6, :6].tolist() == [1, 4, 2, 5, 3, 6]
+  assert layout.other[10, :4].tolist() == [7, 8, 9, 10]
+  assert layout.other[14, :2].tolist() == [11, 13]  # The first of each member.
+  layout = chunking.layout(spec, ChunkOptions(chunk_size=24, **NEURON))
+  out = layout.role == ROLE["out"]
+  assert elements(layout, (1, out[1]), spec) == [
+    ("two", 6 * r + 2) for r in range(4)
+  ]
+  assert elements(layout, (8, out[8]), spec) == [
+    ("three", 4 * r + 2) for r in range(4)
+  ]
+  assert elements(layout, (11, out[11]), spec) == [("four", 0)]
+  assert elements(layout, (12, out[12]), spec) == [("four", 1)]
+
+
 # Symmetry.
 
 
@@ -758,6 +839,15 @@ def test_lengths_are_checked():
     chunking.unchunk(layout, values, 16)
   with pytest.raises(ValueError, match="must end in"):
     chunking.unchunk(layout, values[:-1], 17)
+
+
+def test_unchunk_takes_the_first_of_several():
+  layout = chunking.layout(
+    dense((2, 3, 2)), ChunkOptions(chunk_size=5, **NEURON)
+  )
+  slots = np.arange(layout.index.size).reshape(layout.index.shape)
+  back = chunking.unchunk(layout, slots, 17)
+  assert back[9:15].tolist() == [3, 8, 13, 4, 9, 14]  # Not from rows 3 and 4.
 
 
 def test_missing_weights_are_refused():
