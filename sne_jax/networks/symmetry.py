@@ -106,15 +106,26 @@ def make_permutation_sampler(
   It is pure, so it may be compiled, and mapped over keys.
   """
   shapes = element_shapes(spec)
+  if not shapes:
+    return lambda key: jnp.asarray(identity(spec))
+  rows = sum(math.prod(shape[:-1]) for shape in shapes.values())
+  widest = max(shape[-1] for shape in shapes.values())
 
   def sample(key: PRNGKeyArray) -> Int[Array, "P"]:
-    keys = jax.random.split(key, len(shapes)) if shapes else ()
-    element = {
-      group: jax.random.permutation(
-        key_group, _places(shape), axis=-1, independent=True
-      )
-      for key_group, (group, shape) in zip(keys, shapes.items(), strict=True)
-    }
+    # One sort for all groups: each row ranks random numbers, and those beyond
+    # the size of its group are the largest and rank last.
+    noise = jax.random.bits(key, (rows, widest), dtype=jnp.uint32)
+    size = np.concatenate(
+      [np.full(math.prod(shape[:-1]), shape[-1]) for shape in shapes.values()]
+    )
+    beyond = np.arange(widest)[None] >= size[:, None]
+    ranks = jnp.where(beyond, np.uint32(2**32 - 1), noise)
+    ranks = jnp.argsort(ranks, axis=-1).astype(jnp.int32)
+    element, start = {}, 0
+    for group, shape in shapes.items():
+      stop = start + math.prod(shape[:-1])
+      element[group] = ranks[start:stop, : shape[-1]].reshape(shape)
+      start = stop
     return _index(spec, element, jnp)
 
   return sample
