@@ -2,11 +2,11 @@
 
 from sne_jax.networks.families.convolutional import cnn
 from sne_jax.networks.families.dense import inr, mlp
-from sne_jax.networks.families.initial import SCHEMES, init, random_weights
+from sne_jax.networks.families.initial import SCHEMES, init
 from sne_jax.networks.families.layers import ACTIVATIONS
 from sne_jax.networks.families.residual import resnet
 from sne_jax.networks.families.table import FAMILIES, build, forward
-from sne_jax.networks.families.tiny import tiny_specs
+from sne_jax.networks.families.tiny import random_weights, tiny_specs
 from sne_jax.networks.families.vision_transformer import transformer
 
 __all__ = [

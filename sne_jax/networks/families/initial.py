@@ -89,30 +89,6 @@ def init(
   return jnp.concatenate(values)
 
 
-def random_weights(
-  spec: spec_lib.NetworkSpec, key: PRNGKeyArray
-) -> Float[Array, "P"]:
-  """Draws weights in which no tensor is special, for checks of functions.
-
-  Unlike fresh weights, biases and norm statistics are random too, so that
-  ignoring one of them shows.
-  """
-  key_init, key_noise = jax.random.split(key)
-  scheme = "siren" if spec.family == "inr" else "he_normal"
-  tensors = spec.unflatten(init(spec, key_init, scheme))
-  keys = jax.random.split(key_noise, len(spec.tensors))
-  for key_tensor, t in zip(keys, spec.tensors, strict=True):
-    if t.kind in ("norm_scale", "norm_var"):
-      low_high = {"minval": 0.5, "maxval": 1.5}
-      value = jax.random.uniform(key_tensor, t.shape, **low_high)
-    elif t.kind not in spec_lib.WEIGHT_KINDS:
-      value = 0.3 * jax.random.normal(key_tensor, t.shape)
-    else:
-      continue
-    tensors[t.name] = value
-  return spec.flatten(tensors, jnp)
-
-
 def _weight_drawer(
   spec: spec_lib.NetworkSpec, scheme: str, is_last: bool, std
 ) -> Callable[[PRNGKeyArray, tuple[int, ...]], Array]:

@@ -1,4 +1,12 @@
-"""Tiny networks of every family, for checks that must hold on all of them."""
+"""Tiny networks of every family, for checks that must hold on all of them.
+
+Dimensions: `P` weights of a network.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
 
 from sne_jax.networks import spec as spec_lib
 from sne_jax.networks.families import (
@@ -46,9 +54,36 @@ def tiny_specs() -> dict[str, spec_lib.NetworkSpec]:
     "cnn_flat_last": cnn(
       **flat, flatten_order="channels_last", pool_before_activation=True
     ),
-    "resnet": residual.resnet(image, (4, 6), blocks=(1, 2), num_classes=3),
+    "resnet": residual.resnet(image, (4, 6), num_classes=3),
     "transformer": vision_transformer.transformer(**vit),
     "transformer_bare": vision_transformer.transformer(
       **{**vit, "depth": 1, "embed": "linear", "attention_bias": False}
     ),
   }
+
+
+def random_weights(
+  spec: spec_lib.NetworkSpec, rng: np.random.Generator
+) -> Float[np.ndarray, "P"]:
+  """Draws weights in which no tensor is special, on the host.
+
+  Unlike in fresh weights (`init`), biases and norm statistics are random too,
+  so that a mistake about any tensor shows in the outputs.
+
+  Args:
+    spec: the network.
+    rng: advanced by the draw.
+  """
+  w0 = dict(spec.options).get("w0", 1.0)
+  last = spec.num_levels - 1
+  tensors = {}
+  for t in spec.tensors:
+    value = rng.standard_normal(t.shape, np.float32)
+    if t.kind in spec_lib.WEIGHT_KINDS:
+      value *= math.sqrt(2 / t.fan_in) / (1 if t.level == last else w0)
+    elif t.kind in ("norm_scale", "norm_var"):
+      value = rng.uniform(0.5, 1.5, t.shape).astype(np.float32)
+    elif t.kind.endswith("_bias") and t.level < last:
+      value *= 0.5 / w0
+    tensors[t.name] = value
+  return spec.flatten(tensors, np)
