@@ -1,0 +1,23 @@
+"""The error of everything that reads or writes a zoo."""
+
+import os
+
+BROKEN = "restore the file from its source, or make the zoo anew"
+"""The remedy where a file is not what it was."""
+
+
+class ZooError(ValueError):
+  """A zoo that cannot be read or written. One line: where, what, remedy."""
+
+
+def fault(path, file: str, problem: str, remedy: str) -> ZooError:
+  """Returns a `ZooError` of one line, to be raised by the caller.
+
+  Args:
+    path: folder of the zoo.
+    file: file within the folder; empty if the folder itself is at fault.
+    problem: what is wrong, with the value seen.
+    remedy: what the user can do.
+  """
+  where = os.path.join(os.fspath(path), file) if file else os.fspath(path)
+  return ZooError(" ".join(f"{where}: {problem}; {remedy}".split()))

@@ -1,0 +1,358 @@
+"""Zoos of sine INRs: small networks, each fitted to a sine wave of its own.
+
+The task of the field: from the weights alone, say which frequency a network
+was fitted to. A zoo is generated in batches; finished batches are kept beside
+the zoo, so that a run that was broken off goes on where it was.
+
+References:
+  Navon et al., Equivariant Architectures for Learning in Deep Weight Spaces,
+  ICML 2023, arXiv:2301.12780: the task (`frequency`), and the generator in the
+  authors' code (`dws`).
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from sne_jax.networks import families
+from sne_jax.networks import spec as spec_lib
+from sne_jax.zoo import errors, files, inr_fit, lock, splits, store, writing
+
+GENERATOR = "sne_jax.zoo.inr"
+SPLIT = "default"
+"""Name of the split that `generate_inr_zoo` makes."""
+
+_PLAN_FILE = "plan.json"
+# Amplitudes, frequencies, and points, of each variant.
+_VARIANTS = {
+  "frequency": ((1.0, 1.0), (0.5, 10.0), 1000),
+  "dws": ((0.0, 10.0), (0.0, 10.0), 2000),
+}
+
+Progress = Callable[[int, int, str], None]
+"""Is told the networks done, how many there are, and what is going on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InrZooOptions:
+  """Which sine INRs to train, and how. The defaults make the usual task."""
+
+  num_networks: int = 1500  # Members of the zoo, at least 1.
+  seed: int = 0  # A member is a function of the seed and its number alone.
+  # "frequency": y = sin(f x), f ~ U(0.5, 10). "dws": y = a sin(f x), with a
+  # and f ~ U(0, 10), as in the code of the DWSNet authors.
+  variant: str = "frequency"
+  # Points of x in [-pi, pi); 0: 1,000 for "frequency", 2,000 for "dws".
+  points: int = 0
+  hidden: int = 32  # Neurons of a hidden layer, at least 1.
+  layers: int = 2  # Hidden (sine) layers, at least 1.
+  w0: float = 30.0  # Frequency inside a layer's sine, above 0.
+  learning_rate: float = 1e-3  # Of Adam, above 0.
+  weight_decay: float = 1e-4  # Times the weights, added to the gradient.
+  max_steps: int = 1500  # A network is done after so many steps, or
+  tolerance: float = 1e-4  # when its mean squared error is at most this.
+  check_every: int = 25  # Steps between two looks at the error.
+  # Networks trained together: the memory that a batch takes, and how much is
+  # lost when a run is broken off. 0: found from the memory that is free. It
+  # changes the weights by float rounding only.
+  batch_members: int = 100
+
+  def __post_init__(self):
+    """Raises `ValueError` for a value out of range."""
+    if self.variant not in _VARIANTS:
+      raise ValueError(
+        f"variant must be one of {', '.join(_VARIANTS)}, got {self.variant!r}"
+      )
+    least = {"num_networks": 1, "seed": 0, "points": 0, "hidden": 1}
+    least |= {"layers": 1, "max_steps": 1, "check_every": 1}
+    least |= {"batch_members": 0, "weight_decay": 0, "tolerance": 0}
+    for name, bound in least.items():
+      if not getattr(self, name) >= bound:
+        raise ValueError(
+          f"{name} must be at least {bound}, got {getattr(self, name)}"
+        )
+    for name in ("w0", "learning_rate"):
+      if not getattr(self, name) > 0:
+        raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+  @property
+  def num_points(self) -> int:
+    """Points of a wave, the variant's own number filled in."""
+    return self.points or _VARIANTS[self.variant][2]
+
+
+def inr_spec(options: InrZooOptions) -> spec_lib.NetworkSpec:
+  """Returns the spec of the zoo's networks."""
+  widths = (1, *(options.hidden,) * options.layers, 1)
+  return families.inr(widths, w0=options.w0)
+
+
+def wave_points(options: InrZooOptions) -> np.ndarray:
+  """Returns where the waves are sampled, float32, evenly in [-pi, pi)."""
+  step = 2 * np.pi / options.num_points
+  return (np.arange(options.num_points) * step - np.pi).astype(np.float32)
+
+
+def generate_inr_zoo(
+  path: str | os.PathLike,
+  options: InrZooOptions,
+  *,
+  split: Mapping[str, int] | None = None,
+  progress: Progress | None = None,
+) -> store.Zoo:
+  """Generates a zoo of sine INRs, or opens it if it is there already.
+
+  Properties: `frequency`, `amplitude`, `reconstruction_error`, `steps`,
+  `converged`. A network whose error is not finite is kept, as not valid.
+
+  The same options on the same kind of device give the same bytes, whether the
+  run was broken off and started again or not. Finished batches are in
+  `<path>.partial` until the zoo is complete.
+
+  Args:
+    path: folder of the zoo.
+    options: what to generate.
+    split: members of each part (train, val, test) of the split "default",
+      drawn with the seed of `options`; None makes no split.
+    progress: is called when networks are done; the caller draws it.
+
+  Returns:
+    The zoo, opened.
+
+  Raises:
+    ZooError: another process generates here, or `path` or `<path>.partial`
+      hold a zoo of other options, which the message names.
+    ValueError: the split asks for more members than there are.
+  """
+  path = os.path.abspath(path)
+  ids = member_ids(options)
+  made = _provenance(options, split)
+  parts = {}
+  if split is not None:
+    parts[SPLIT] = splits.random_split(ids, seed=options.seed, parts=split)
+  os.makedirs(os.path.dirname(path), exist_ok=True)
+  partial = f"{path}.partial"
+  with lock.folder_lock(path):
+    if os.path.isdir(path) and os.listdir(path):
+      zoo = store.Zoo.open(path)
+      _compare(path, "", made, zoo.provenance)
+      shutil.rmtree(partial, ignore_errors=True)
+      return zoo
+    batch = _begin(partial, options, made)
+    fit = _fit_all(partial, options, batch, progress or (lambda *_: None))
+    amplitude, frequency = member_waves(options)
+    finite = np.isfinite(fit.weights).all(axis=1) & np.isfinite(fit.error)
+    converged = fit.error <= options.tolerance
+    zoo = writing.write_zoo(
+      path,
+      specs=[inr_spec(options)],
+      weights=[fit.weights],
+      ids=ids,
+      valid=finite,
+      properties={
+        "frequency": writing.Property(
+          frequency, "f of the wave a sin(f x)", "radians per unit of x"
+        ),
+        "amplitude": writing.Property(amplitude, "a of the wave a sin(f x)"),
+        "reconstruction_error": writing.Property(
+          fit.error, "mean squared error of the network on its points"
+        ),
+        "steps": writing.Property(fit.steps, "training steps", "steps"),
+        "converged": writing.Property(
+          converged, "whether the error is at most the tolerance"
+        ),
+      },
+      splits=parts,
+      provenance=made | {"batch_members": batch},
+      licence="CC0-1.0",
+      staging=os.path.join(partial, "zoo"),
+    )
+    shutil.rmtree(partial)
+  return zoo
+
+
+def member_ids(options: InrZooOptions) -> list[str]:
+  """Returns the ids of the members, in order."""
+  return [f"inr-{options.seed}-{n:06d}" for n in range(options.num_networks)]
+
+
+def member_waves(options: InrZooOptions) -> tuple[np.ndarray, np.ndarray]:
+  """Returns amplitude and frequency of every member, float64 `[M]`.
+
+  Drawn from raw random words, so that no version of numpy changes them.
+  """
+  words = np.stack(
+    [
+      np.random.PCG64(np.random.SeedSequence((options.seed, n))).random_raw(2)
+      for n in range(options.num_networks)
+    ]
+  )
+  share = (words >> np.uint64(11)) * 2.0**-53  # [M, 2], in [0, 1)
+  amplitudes, frequencies, _ = _VARIANTS[options.variant]
+  return _between(amplitudes, share[:, 0]), _between(frequencies, share[:, 1])
+
+
+def _between(ends: tuple[float, float], share: np.ndarray) -> np.ndarray:
+  return ends[0] + (ends[1] - ends[0]) * share
+
+
+def _provenance(options: InrZooOptions, split) -> dict[str, Any]:
+  """Returns what makes two zoos the same, as plain values."""
+  values = dataclasses.asdict(options)
+  del values["batch_members"]
+  values["points"] = options.num_points
+  values["split"] = dict(split) if split is not None else None
+  return {"generator": GENERATOR, "seed": options.seed, "options": values}
+
+
+def _compare(path: str, file: str, made, found) -> None:
+  """Raises `ZooError` if `found` is of another generator or other options."""
+  if found.get("generator") != GENERATOR:
+    raise errors.fault(
+      path,
+      file,
+      f"holds a zoo of another origin ({found.get('generator')!r})",
+      "choose another folder",
+    )
+  old, new = found.get("options", {}), made["options"]
+  differing = [
+    f"{name} is {old.get(name)!r} there, {new.get(name)!r} asked for"
+    for name in sorted(old.keys() | new.keys())
+    if old.get(name) != new.get(name)
+  ]
+  if differing:
+    raise errors.fault(
+      path,
+      file,
+      f"holds a zoo of other options: {', '.join(differing)}",
+      "remove it, or choose another folder",
+    )
+
+
+def _begin(partial: str, options: InrZooOptions, made) -> int:
+  """Makes or takes up the partial folder; returns the size of its batches."""
+  plan_file = os.path.join(partial, _PLAN_FILE)
+  batch = options.batch_members or free_batch_members(options)
+  batch = min(batch, options.num_networks)
+  os.makedirs(partial, exist_ok=True)
+  if not os.path.exists(plan_file):
+    files.write_json(plan_file, made | {"batch_members": batch})
+    return batch
+  try:
+    with open(plan_file, encoding="utf-8") as file:
+      plan = json.load(file)
+    found = int(plan["batch_members"])
+  except (ValueError, KeyError, TypeError) as error:
+    raise errors.fault(
+      partial, _PLAN_FILE, f"unreadable ({error!r})", "remove the folder"
+    ) from error
+  _compare(partial, "", made, plan)
+  if options.batch_members and found != batch:
+    raise errors.fault(
+      partial,
+      "",
+      f"was begun with batches of {found}, not {batch}",
+      f"set batch_members to {found} or 0, or remove the folder",
+    )
+  return found
+
+
+def _fit_all(
+  partial: str, options: InrZooOptions, batch: int, progress: Progress
+) -> inr_fit.Fit:
+  """Trains the batches that are not there yet; returns all networks."""
+  total = options.num_networks
+  spec, x = inr_spec(options), wave_points(options)
+  amplitude, frequency = member_waves(options)
+  devices = jax.local_devices()
+  start, advance = inr_fit.make_fit_fn(
+    spec,
+    x,
+    learning_rate=options.learning_rate,
+    weight_decay=options.weight_decay,
+  )
+  key = jax.random.key(options.seed, impl="threefry2x32")
+  parts = []
+  for first in range(0, total, batch):
+    file = os.path.join(partial, f"part-{first:08d}.safetensors")
+    members = np.arange(first, min(first + batch, total))
+    part = _read_part(file, len(members), spec.num_weights)
+    if part is None:
+      # In float64, then rounded: independent of the device's sine.
+      targets = amplitude[members, None] * np.sin(
+        frequency[members, None] * x[None, :].astype(np.float64)
+      )
+      part = inr_fit.fit_batch(
+        spec,
+        start,
+        advance,
+        jax.vmap(functools.partial(jax.random.fold_in, key))(members),
+        targets.astype(np.float32),
+        sizes=inr_fit.batch_sizes(batch, len(devices)),
+        devices=devices,
+        max_steps=options.max_steps,
+        check_every=options.check_every,
+        tolerance=options.tolerance,
+        on_done=lambda done, first=first: progress(
+          first + done, total, "training networks"
+        ),
+      )
+      files.replace_file(
+        file,
+        lambda name, part=part: safetensors.numpy.save_file(
+          part._asdict(), name
+        ),
+      )
+    else:
+      progress(first + len(members), total, "batch was there already")
+    parts.append(part)
+  return inr_fit.Fit(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _read_part(file: str, count: int, num_weights: int) -> inr_fit.Fit | None:
+  """Reads a finished batch; None if it is missing or not whole."""
+  with contextlib.suppress(
+    FileNotFoundError, safetensors.SafetensorError, TypeError
+  ):
+    part = inr_fit.Fit(**safetensors.numpy.load_file(file))
+    shapes = [array.shape for array in part]
+    if shapes == [(count, num_weights), (count,), (count,)]:
+      return part
+  return None
+
+
+def free_batch_members(options: InrZooOptions) -> int:
+  """Returns how many networks can be trained together in the free memory.
+
+  Takes a quarter of what is free for the batch; on CPU no more than 100,
+  beyond which nothing is gained.
+  """
+  # Values of a layer, forward and back, with the sine and cosine of each.
+  per_point = 4 * 6 * options.hidden * options.layers
+  each = options.num_points * per_point + 32 * inr_spec(options).num_weights
+  devices = jax.local_devices()
+  if devices[0].platform == "cpu":
+    return max(1, min(100, _free_host_bytes() // 4 // each))
+  stats = devices[0].memory_stats() or {}
+  free = stats.get("bytes_limit", 1 << 30) - stats.get("bytes_in_use", 0)
+  return max(1, min(8192, free // 4 // each)) * len(devices)
+
+
+def _free_host_bytes() -> int:
+  """Returns the memory that programs can still take; 1 GiB if unknown."""
+  try:
+    with open("/proc/meminfo", encoding="ascii") as file:
+      sizes = dict(line.split(":") for line in file)
+    return 1024 * int(sizes["MemAvailable"].split()[0])
+  except (OSError, ValueError, KeyError):
+    return 1 << 30
