@@ -316,7 +316,8 @@ def _load(path, like):
 
 def _metadata(path) -> dict[str, Any]:
   with _quiet():
-    return dict(ocp.metadata(path).custom_metadata or {})
+    found: Any = ocp.metadata(path).custom_metadata
+  return dict(found or {})
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
@@ -335,9 +336,9 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Silences the many lines that Orbax logs about every checkpoint."""
+  """Silences what Orbax logs about a checkpoint; its errors are raised."""
   before = logging.get_verbosity()
-  logging.set_verbosity(min(before, logging.WARNING))
+  logging.set_verbosity(logging.FATAL)
   try:
     yield
   finally:

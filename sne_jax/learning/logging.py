@@ -6,13 +6,20 @@ the only values that a repeated run does not reproduce bit for bit.
 """
 
 from collections.abc import Mapping
+import contextlib
 import json
 import math
 import os
 import pathlib
+import time
 from typing import Any
 
-import tensorboardX
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
+
+# Generated classes, which type checkers do not see.
+_Event = getattr(event_pb2, "Event")  # noqa: B009
+_SessionLog = getattr(event_pb2, "SessionLog")  # noqa: B009
 
 FILE = "metrics.jsonl"
 EVENTS = "tensorboard"
@@ -68,23 +75,31 @@ class MetricWriter:
     self._file = path.open("a")
     if tensorboard:
       purge = None if resume_step is None or not found else resume_step + 1
-      self._events = tensorboardX.SummaryWriter(
-        logdir=str(workdir / EVENTS), purge_step=purge
-      )
+      self._events = _Events(workdir / EVENTS, purge)
 
   def write(self, step: int, values: Mapping[str, Any], prefix: str = ""):
-    """Records scalars of a step, each under `prefix` and its name."""
+    """Records scalars of a step, each under `prefix` and its name.
+
+    Raises:
+      OSError: the disk is full, or gone; the message says what to do.
+    """
     record: Record = {"step": int(step)}
     record |= {prefix + name: float(value) for name, value in values.items()}
     self.records.append(record)
-    if self._file is not None:
+    if self._file is None:
+      return
+    try:
       self._file.write(_line(record))
       self._file.flush()
-    if self._events is not None:
-      for name, value in record.items():
-        if name != "step" and math.isfinite(value):
-          self._events.add_scalar(name, value, record["step"])
-      self._events.flush()
+      if self._events is not None:
+        self._events.write(record)
+    except OSError as error:
+      raise OSError(
+        error.errno,
+        f"{error.strerror}: the metrics of step {step} could not be written;"
+        " make room there and start the same command again",
+        self._file.name,
+      ) from error
 
   def sync(self) -> None:
     """Waits until the records are on the disk, as before a checkpoint."""
@@ -93,10 +108,11 @@ class MetricWriter:
 
   def close(self) -> None:
     """Closes the files; `records` stays."""
-    if self._file is not None:
-      self._file.close()
-    if self._events is not None:
-      self._events.close()
+    for file in (self._file, self._events):
+      if file is not None:
+        # What could not be written has already been said in `write`.
+        with contextlib.suppress(OSError):
+          file.close()
     self._file = self._events = None
 
   def __enter__(self):
@@ -145,6 +161,38 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     temporary.replace(path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+class _Events:
+  """Writes TensorBoard events at once: no thread that could die or lag."""
+
+  def __init__(self, folder: pathlib.Path, purge_step: int | None):
+    """Opens a new file; TensorBoard hides what is from `purge_step` on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # The time makes the name unique: two starts may share a second.
+    self._writer = event_file_writer.EventsWriter(
+      str(folder / "events"), f".{time.time_ns()}"
+    )
+    if purge_step is not None:
+      log = _SessionLog(status=_SessionLog.START)
+      self._add(_Event(step=purge_step, session_log=log))
+    self._writer.flush()
+
+  def write(self, record: Record) -> None:
+    """Adds the finite scalars of a record."""
+    for name, value in record.items():
+      if name != "step" and math.isfinite(value):
+        scalar = summary.scalar(name, value)
+        self._add(_Event(step=record["step"], summary=scalar))
+    self._writer.flush()
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._writer.close()
+
+  def _add(self, event):
+    event.wall_time = time.time()
+    self._writer.write_event(event)
 
 
 def _line(record: Record) -> str:

@@ -91,7 +91,7 @@ def make_schedule(options: OptimizerOptions, num_steps: int) -> optax.Schedule:
     Smith and Topin, Super-Convergence, arXiv:1708.07120 (one_cycle).
   """
   inner = _inner_schedule(options, num_steps)
-  return lambda step: inner(step // options.accumulate)
+  return lambda step: inner(jnp.asarray(step) // options.accumulate)
 
 
 def make_optimizer(
@@ -142,9 +142,9 @@ def update_ema(ema, params, *, decay: float, step):
     step: completed updates before this one, int scalar.
   """
   step = jnp.asarray(step, jnp.float32)
-  decay = jnp.minimum(decay, (1 + step) / (10 + step))
+  stay = jnp.minimum(decay, (1 + step) / (10 + step))
   return jax.tree.map(
-    lambda a, b: (decay * a + (1 - decay) * b).astype(a.dtype), ema, params
+    lambda a, b: (stay * a + (1 - stay) * b).astype(a.dtype), ema, params
   )
 
 

@@ -4,7 +4,7 @@ Dimensions: none; batches are any values.
 """
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent import futures
 from typing import Any
 
@@ -18,7 +18,7 @@ def prefetch(
   last: int,
   *,
   depth: int = NUM_PREFETCH,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
   """Yields `batch_fn(s)` for `s` from `first` to below `last`, in order.
 
   One background thread prepares up to `depth` batches ahead. What `batch_fn`

@@ -264,9 +264,7 @@ def fit(
       step += 1
       is_last = step == num_steps
       log = is_last or step % options.log_every == 0
-      test = evaluate is not None and (
-        is_last or step % options.eval_every == 0
-      )
+      test = is_last or step % options.eval_every == 0
       save = is_last or step % options.save_every == 0
       queue.append(metrics["loss"])
       if len(queue) > NUM_IN_FLIGHT:
@@ -283,14 +281,14 @@ def fit(
         logged = (step, clock.seconds)
         if schedule is not None:
           # The rate of the update that gave these values.
-          values["learning_rate"] = float(schedule(step - 1))
+          values["learning_rate"] = float(jnp.asarray(schedule(step - 1)))
         writer.write(
           step,
           {f"train/{k}": v for k, v in values.items()}
           | {"time/steps_per_second": speed, "time/seconds": clock.seconds},
         )
         message = f"loss {values['loss']:.4g}"
-      if test:
+      if test and evaluate is not None:
         found = {k: float(v) for k, v in evaluate(state.eval_params).items()}
         writer.write(
           step, {k if "/" in k else f"val/{k}": v for k, v in found.items()}
@@ -371,7 +369,7 @@ def _judge(record, step, metrics, options):
   value = metrics[options.monitor]
   sign = 1 if options.monitor_mode == "min" else -1
   before = record.best_value
-  better = not math.isnan(value) and (
+  better = math.isfinite(value) and (
     before is None or sign * value < sign * before
   )
   if better:

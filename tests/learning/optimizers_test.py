@@ -1,0 +1,187 @@
+"""Optimizers: schedule values by hand, clipping, decay, accumulation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sne_jax.learning import optimizers
+
+PARAMS = {
+  "kernel": np.ones((2, 2), np.float32),
+  "bias": np.ones((2,), np.float32),
+}
+
+
+def options(**changes):
+  """Plain gradient descent, changed where a test wants."""
+  plain = {
+    "name": "sgd",
+    "beta1": 0.0,
+    "schedule": "constant",
+    "learning_rate": 1.0,
+    "weight_decay": 0.0,
+    "clip_norm": 0.0,
+  }
+  return optimizers.OptimizerOptions(**(plain | changes))
+
+
+def descend(tx, gradients):
+  """Applies gradients one after another."""
+
+  @jax.jit
+  def run(params, gradients):
+    state = tx.init(params)
+    for gradient in gradients:
+      updates, state = tx.update(gradient, state, params)
+      params = optax.apply_updates(params, updates)
+    return params
+
+  return run(PARAMS, gradients)
+
+
+def rates(schedule, steps):
+  """Learning rates before the given updates."""
+  return jax.jit(jax.vmap(schedule))(jnp.array(steps))
+
+
+def test_warmup_cosine_by_hand():
+  schedule = optimizers.make_schedule(
+    optimizers.OptimizerOptions(
+      learning_rate=2.0, warmup_fraction=0.2, final_learning_rate=0.1
+    ),
+    num_steps=20,
+  )
+  # Rises by 2 / 5 a step for 4 steps, then falls over 16 steps to 0.2.
+  np.testing.assert_allclose(
+    rates(schedule, [0, 1, 4, 12, 20]),
+    [0.4, 0.8, 2.0, (2.0 + 0.2) / 2, 0.2],
+    rtol=1e-6,
+  )
+
+
+def test_one_cycle_by_hand():
+  schedule = optimizers.make_schedule(
+    optimizers.OptimizerOptions(
+      schedule="one_cycle", learning_rate=1.0, warmup_fraction=0.4
+    ),
+    num_steps=10,
+  )
+  np.testing.assert_allclose(
+    rates(schedule, [0, 2, 4, 7, 10]),
+    [0.04, (0.04 + 1) / 2, 1.0, 0.5, 0.0],
+    atol=1e-6,
+  )
+
+
+@pytest.mark.parametrize("name", optimizers.SCHEDULES)
+@pytest.mark.parametrize("num_steps", [1, 2, 3])
+def test_schedules_of_few_steps_are_finite_and_positive(name, num_steps):
+  schedule = optimizers.make_schedule(
+    optimizers.OptimizerOptions(schedule=name), num_steps
+  )
+  found = rates(schedule, range(num_steps))
+  assert all(found > 0) and all(found <= 1.001e-3), found
+
+
+def test_accumulation_slows_the_schedule():
+  changed = optimizers.OptimizerOptions(accumulate=4)
+  plain = optimizers.make_schedule(optimizers.OptimizerOptions(), 10)
+  slow = optimizers.make_schedule(changed, 40)
+  steps = np.arange(40)
+  np.testing.assert_array_equal(rates(slow, steps), rates(plain, steps // 4))
+
+
+def test_clip_scales_long_gradients_only():
+  tx = optimizers.make_optimizer(options(clip_norm=1.0), 10)
+  long = {"kernel": np.full((2, 2), 1.5), "bias": np.full((2,), 2.0)}
+  norm = np.sqrt(4 * 1.5**2 + 2 * 2.0**2)
+  moved = descend(tx, [long])
+  np.testing.assert_allclose(moved["bias"], 1 - 2.0 / norm, rtol=1e-6)
+  short = jax.tree.map(lambda x: 0.1 * x / norm, long)
+  moved = descend(tx, [short])
+  np.testing.assert_allclose(moved["bias"], 1 - 0.2 / norm, rtol=1e-6)
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_weight_decay_spares_vectors_unless_told(vectors):
+  tx = optimizers.make_optimizer(
+    options(weight_decay=0.25, decay_vectors=vectors), 10
+  )
+  moved = descend(tx, [jax.tree.map(np.zeros_like, PARAMS)])
+  np.testing.assert_allclose(moved["kernel"], 0.75)
+  np.testing.assert_allclose(moved["bias"], 0.75 if vectors else 1.0)
+
+
+def test_adamw_equals_the_library():
+  ours = optimizers.make_optimizer(
+    options(name="adamw", beta1=0.9, learning_rate=0.1, weight_decay=0.1), 10
+  )
+  theirs = optax.adamw(
+    0.1,
+    weight_decay=0.1,
+    mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+  )
+  gradients = [
+    jax.tree.map(lambda x, s=s: np.float32(s) * np.asarray(x), PARAMS)
+    for s in (1, -2, 3)
+  ]
+  a, b = descend(ours, gradients), descend(theirs, gradients)
+  np.testing.assert_allclose(a["kernel"], b["kernel"], rtol=1e-6)
+  np.testing.assert_allclose(a["bias"], b["bias"], rtol=1e-6)
+
+
+def test_two_half_batches_equal_a_full_batch():
+  x = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+
+  def gradient(
+    rows,
+  ):  # Of the mean of `rows @ kernel + bias`, squared, by hand.
+    error = 2 * (rows @ np.ones((2, 2), np.float32) + 1) / (2 * len(rows))
+    return {"kernel": rows.T @ error, "bias": error.sum(0)}
+
+  full = descend(
+    optimizers.make_optimizer(options(clip_norm=1.0), 1), [gradient(x)]
+  )
+  halves = descend(
+    optimizers.make_optimizer(options(clip_norm=1.0, accumulate=2), 2),
+    [gradient(x[:4]), gradient(x[4:])],
+  )
+  one = descend(
+    optimizers.make_optimizer(options(clip_norm=1.0), 1), [gradient(x[:4])]
+  )
+  np.testing.assert_allclose(full["kernel"], halves["kernel"], rtol=1e-5)
+  assert np.abs(one["kernel"] - full["kernel"]).max() > 1e-3  # The control.
+
+
+def test_ema_by_hand():
+  ema, params = {"a": jnp.float32(0.0)}, {"a": jnp.float32(1.0)}
+  early = optimizers.update_ema(ema, params, decay=0.99, step=0)
+  np.testing.assert_allclose(early["a"], 0.9, rtol=1e-6)  # Decay 1 / 10.
+  late = optimizers.update_ema(ema, params, decay=0.99, step=10**6)
+  np.testing.assert_allclose(late["a"], 0.01, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"name": "adamax"}, "unknown name 'adamax'; known are adamw"),
+    ({"schedule": "step"}, "unknown schedule 'step'"),
+    ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0"),
+    ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+    ({"clip_norm": -1.0}, "clip_norm must be at least 0"),
+    ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+    ({"warmup_fraction": 1.5}, "warmup_fraction is a share"),
+    ({"ema_decay": 1.0}, "ema_decay must be in"),
+    ({"accumulate": 0}, "accumulate must be at least 1"),
+  ],
+)
+def test_options_refuse_what_cannot_be(changes, message):
+  with pytest.raises(ValueError, match=message):
+    optimizers.OptimizerOptions(**changes)
+
+
+def test_accumulating_longer_than_training_is_refused():
+  with pytest.raises(ValueError, match="num_steps 3 is below accumulate 4"):
+    optimizers.make_optimizer(optimizers.OptimizerOptions(accumulate=4), 3)
