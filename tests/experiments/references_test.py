@@ -110,8 +110,8 @@ def test_boosting_sees_what_a_line_cannot():
 
 
 def test_number_of_trees_is_that_of_the_least_validation_error():
-  parts = _parts(noise=3.0)
-  options = {"learning_rates": (0.5,), "max_leaf_nodes": (15,)}
+  parts = _parts(noise=1.0)
+  options = {"learning_rates": (0.2,), "max_leaf_nodes": (15,)}
   full = references.boosting(parts, **options, max_iter=60)
   trees = full.chosen["trees"]
   assert 1 < trees < 60
