@@ -13,6 +13,7 @@ Dimensions: `N` members, `R` bootstrap resamples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -33,7 +34,8 @@ def kendall_tau(y: Float[np.ndarray, "N"], prediction) -> float:
   y, prediction = _checked(y, prediction)
   if not _rankable(y, prediction):
     return float("nan")
-  return float(stats.kendalltau(y, prediction).statistic)
+  tau: Any = stats.kendalltau(y, prediction)
+  return float(tau.statistic)
 
 
 def spearman(y: Float[np.ndarray, "N"], prediction) -> float:
@@ -41,7 +43,8 @@ def spearman(y: Float[np.ndarray, "N"], prediction) -> float:
   y, prediction = _checked(y, prediction)
   if not _rankable(y, prediction):
     return float("nan")
-  return float(stats.spearmanr(y, prediction).statistic)
+  rho: Any = stats.spearmanr(y, prediction)
+  return float(rho.statistic)
 
 
 def r_squared(y: Float[np.ndarray, "N"], prediction) -> float:
@@ -352,7 +355,7 @@ def _mean_ranks(x, counts):
   return ranks[:, group]
 
 
-_VECTORISED = {
+_VECTORISED: dict[Metric, Callable[..., np.ndarray]] = {
   kendall_tau: _kendall_resamples,
   spearman: _spearman_resamples,
   r_squared: _by_rows(_r_squared_rows),
