@@ -1,0 +1,1 @@
+"""Experiments: tasks, flags, references, figures and reports."""

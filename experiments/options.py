@@ -1,0 +1,124 @@
+"""What a run of `run.py` is told, beyond the options of the library."""
+
+import dataclasses
+from typing import Any
+
+from sne_jax.encoders.sne_options import SNEOptions
+from sne_jax.learning.invariance import InvarianceOptions
+from sne_jax.learning.optimizers import OptimizerOptions
+from sne_jax.learning.pipeline import DataOptions
+from sne_jax.learning.training import TrainOptions
+from sne_jax.networks.chunking import ChunkOptions
+from sne_jax.zoo.inr import InrZooOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+  """What to run, where, and how often.
+
+  Attributes:
+    workdir: folder for everything that the run writes; a run that was stopped
+      continues there.
+    zoo: folder of the zoo. If there is none, a zoo of sine INRs is made there
+      by the zoo_ options.
+    variants: name of a list of variants to compare (see
+      experiments/tasks/variants.py); empty: one run.
+    only: comma-separated names of the variants to run; empty: all.
+    seeds: number of independent trainings.
+    first_seed: seed of the first; the others follow.
+    split: name of the zoo's split into train, val and test. Where the zoo has
+      none of that name, it is drawn from the three sizes below.
+    split_seed: of a split that is drawn.
+    train_members: members to train on.
+    validation_members: members that choose the best parameters.
+    test_members: members that are only reported on.
+    train_share: share of the training members that is used, from 0 to 1.
+    targets: comma-separated properties of the zoo to predict.
+    loss: mse for any property; bce for properties in [0, 1].
+    encoder: name of the encoder (see sne_jax/encoders/table.py).
+    head_width: hidden width of the head; 0 is a linear head.
+    head_dropout: share of the code that is dropped in training.
+    devices: local devices to share every batch; 0: all.
+    references: also fit constant, ridge and boosted-tree references.
+    title: heading of the report.
+  """
+
+  workdir: str = "runs/default"
+  zoo: str = "zoos/inr"
+  variants: str = ""
+  only: str = ""
+  seeds: int = 3
+  first_seed: int = 0
+  split: str = "default"
+  split_seed: int = 0
+  train_members: int = 1000
+  validation_members: int = 200
+  test_members: int = 300
+  train_share: float = 1.0
+  targets: str = "frequency"
+  loss: str = "mse"
+  encoder: str = "sne"
+  head_width: int = 64
+  head_dropout: float = 0.0
+  devices: int = 0
+  references: bool = True
+  title: str = "Properties of networks from their weights"
+
+  def __post_init__(self):
+    if self.loss not in ("mse", "bce"):
+      raise ValueError(f"loss is {self.loss!r}; choose mse or bce")
+    if self.seeds < 1:
+      raise ValueError(f"seeds is {self.seeds}; must be at least 1")
+    if not 0 < self.train_share <= 1:
+      raise ValueError(f"train_share is {self.train_share}; must be in (0, 1]")
+
+
+CLASSES = (
+  RunOptions,
+  InrZooOptions,
+  ChunkOptions,
+  SNEOptions,
+  DataOptions,
+  InvarianceOptions,
+  OptimizerOptions,
+  TrainOptions,
+)
+PREFIXES = {InrZooOptions: "zoo_"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """All options of a run, by class."""
+
+  run: RunOptions
+  zoo: InrZooOptions
+  chunk: ChunkOptions
+  sne: SNEOptions
+  data: DataOptions
+  invariance: InvarianceOptions
+  optimizer: OptimizerOptions
+  train: TrainOptions
+
+  def replaced(self, **changes: Any) -> "Options":
+    """Returns the options with some flags changed, whichever class has them.
+
+    Raises:
+      ValueError: no class has such a flag.
+    """
+    parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    left = dict(changes)
+    for name, part in parts.items():
+      prefix = PREFIXES.get(type(part), "")
+      mine = {
+        f.name: left.pop(prefix + f.name)
+        for f in dataclasses.fields(part)
+        if prefix + f.name in left
+      }
+      parts[name] = dataclasses.replace(part, **mine)
+    if left:
+      raise ValueError(f"no option is called {', '.join(sorted(left))}")
+    return Options(**parts)
+
+  def groups(self) -> tuple[Any, ...]:
+    """Returns the option objects, in the order of `CLASSES`."""
+    return tuple(getattr(self, f.name) for f in dataclasses.fields(self))

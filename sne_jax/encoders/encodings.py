@@ -1,0 +1,122 @@
+"""Encodings of scalars, positions, types and levels for set tokens.
+
+Dimensions: `h` width of an encoding, `F` features of a scalar.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+VALUE_FEATURES = {"raw": 1, "symlog": 2, "fourier": 9}
+"""Features of one weight, by name, and how many they are."""
+
+
+def sinusoidal(positions, width: int):
+  """Encodes positions `[...]` as sines and cosines `[..., width]`.
+
+  `PE(p, 2i) = sin(p / 10000^(2i/h))`, `PE(p, 2i+1) = cos(same)`: defined for
+  positions never seen in training.
+  """
+  rate = 10000.0 ** (-np.arange(0, width, 2) / width)
+  angle = positions[..., None] * jnp.asarray(rate, jnp.float32).reshape(
+    (1,) * positions.ndim + (-1,)
+  )
+  pair = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+  return pair.reshape(*positions.shape, -1)[..., :width]
+
+
+def value_features(values, kind: str):
+  """Turns scaled weights `[...]` into features `[..., F]`.
+
+  `raw` is the scalar itself. `symlog` adds `sign(w) log(1 + |w|)`, which keeps
+  small weights apart. `fourier` adds sines and cosines at four octaves.
+  """
+  if kind == "raw":
+    return values[..., None]
+  if kind == "symlog":
+    return jnp.stack([values, jnp.sign(values) * jnp.log1p(abs(values))], -1)
+  octaves = jnp.asarray(2.0 ** np.arange(-1, 3), jnp.float32)
+  angle = values[..., None] * octaves.reshape((1,) * values.ndim + (-1,))
+  return jnp.concatenate(
+    [values[..., None], jnp.sin(angle), jnp.cos(angle)], axis=-1
+  )
+
+
+class LevelEncoding(nn.Module):
+  """Encodes depth `[..., 2]` (level, and level / deepest level) as `[..., h]`.
+
+  `sinusoidal` is fixed, `relative` adds the sinusoid of the relative depth,
+  `learned` is a table of `max_levels` rows (deeper levels share the last one).
+  """
+
+  width: int
+  kind: str = "sinusoidal"
+  max_levels: int = 64
+
+  @nn.compact
+  def __call__(self, level):
+    """Returns the encoding; zeros for `none`."""
+    if self.kind == "none":
+      return jnp.zeros((*level.shape[:-1], self.width), jnp.float32)
+    if self.kind == "learned":
+      rows = jnp.clip(level[..., 0], 0, self.max_levels - 1).astype(jnp.int32)
+      return nn.Embed(self.max_levels, self.width, name="table")(rows)
+    code = sinusoidal(level[..., 0], self.width)
+    if self.kind == "relative":
+      code = code + sinusoidal(100.0 * level[..., 1], self.width)
+    return code
+
+
+class IndexFeatures(nn.Module):
+  """Encodes where each weight of a chunk stands, as `[M, C, width]`.
+
+  `io` marks weights that read a true input or feed a true output, by its
+  number; `chunk` the number of the chunk in its layer; `neuron` the out, in, y
+  and x index of the weight. All sinusoidal, through one learned map each.
+  """
+
+  width: int
+  kind: str
+
+  @nn.compact
+  def __call__(self, batch):
+    """Returns the features of a packed batch, None for kind `none`."""
+    if self.kind == "none":
+      return None
+    code = sinusoidal(batch.positions, self.width)
+    if self.kind == "chunk":
+      chunk = sinusoidal(batch.chunk.astype(jnp.float32), self.width)
+      code = nn.Dense(self.width, name="chunk")(chunk)[:, None, :]
+      return jnp.broadcast_to(code, (*batch.mask.shape, self.width))
+    if self.kind == "neuron":
+      total = 0.0
+      for axis, name in enumerate(("out", "in", "y", "x")):
+        table = nn.Dense(self.width, use_bias=False, name=name)(code)
+        total = total + table[batch.places[..., axis]]
+      return total
+    total = 0.0
+    for side, name in enumerate(("inputs", "outputs")):
+      table = nn.Dense(self.width, name=name)(code)
+      table = table * (batch.positions > 0)[:, None]  # 0 is "none"
+      total = total + table[batch.io[..., side]]
+    return total
+
+
+class Combine(nn.Module):
+  """Adds encodings to tokens, or concatenates and projects them to `h`."""
+
+  width: int
+  kind: str = "add"
+
+  @nn.compact
+  def __call__(self, tokens, *encodings):
+    """Combines `tokens [..., h]` with encodings of a broadcastable shape."""
+    if self.kind == "add":
+      for encoding in encodings:
+        tokens = tokens + encoding
+      return tokens
+    shaped = [
+      jnp.broadcast_to(e, (*tokens.shape[:-1], e.shape[-1])) for e in encodings
+    ]
+    joined = jnp.concatenate([tokens, *shaped], axis=-1)
+    return nn.Dense(self.width, name="project")(joined)

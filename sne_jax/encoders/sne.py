@@ -1,0 +1,288 @@
+"""SNE, the Set-based Neural network Encoder: chunk, layer, network.
+
+Each stage is a module for one chunk, one layer or one network, mapped over all
+of a packed batch. Equations (2) to (6) of the specification:
+
+  u = Phi_1(chunk);  v = Psi_2((u + type) + level)      chunk  -> [h]
+  z_j = Psi_4(Phi_3({v}))                               layer  -> [h]
+  z = Psi_6(Phi_5({z_j + level}))                       network -> [h]
+
+Dimensions: `M` chunks of `C` weights, `F` features of a weight, networks,
+`h` width, `d` width of an identifier, `R` roles.
+
+Reference: Andreis et al., Set-based Neural Network Encoding Without Weight
+Tying, NeurIPS 2024, arXiv:2305.16625.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sne_jax.encoders import encodings, identifiers, sets
+from sne_jax.encoders.packing import Packed, Sets
+from sne_jax.encoders.sne_options import SNEOptions
+from sne_jax.networks import chunking
+from sne_jax.networks.spec import KINDS
+
+NUM_ROLES = len(chunking.ROLES)
+
+
+class Chunk(NamedTuple):
+  """What the chunk encoder sees of one chunk (mapped: `[M, ...]`)."""
+
+  values: Any  # [C, F], features of each weight
+  weights: Any  # [C], the scaled weights
+  mask: Any  # [C], True where there is a weight
+  role: Any  # [C]
+  marks: Any  # [C, d], index features and identifiers of weights, or None
+  own: Any  # [d], identifier of the chunk's own neuron, or None
+  kind: Any  # []
+  level: Any  # [2]
+
+
+def _mapped(module: type[nn.Module]) -> type[nn.Module]:
+  """Maps a module for one example over a leading axis, sharing parameters."""
+  return nn.vmap(
+    module,
+    in_axes=(0, None),
+    variable_axes={"params": None},
+    split_rngs={"params": False, "dropout": True},
+  )
+
+
+def _blocks(o: SNEOptions, function: str, number: int) -> sets.SetBlocks:
+  """Returns the set-to-set stage Phi."""
+  return sets.SetBlocks(
+    o.set_options, function, number, o.inducing_points, name="phi"
+  )
+
+
+def _pool(o: SNEOptions, function: str, seeds: int = 1) -> sets.SetPool:
+  """Returns the set-to-vector stage Psi: attention, or the mean (DeepSets)."""
+  kind = "mean" if function == "deepsets" else "pma"
+  return sets.SetPool(o.set_options, kind, seeds, name="psi")
+
+
+class ChunkEncoder(nn.Module):
+  """Encodes one chunk, a set of weights, as a vector `[h]`."""
+
+  options: SNEOptions
+
+  @nn.compact
+  def __call__(self, chunk: Chunk, deterministic: bool = True):
+    """Maps a `Chunk` to its code `[h]`."""
+    o = self.options
+    dtype = jnp.dtype(o.compute_dtype)
+    combine = functools.partial(encodings.Combine, o.width, o.encoding_combine)
+    types = []
+    if o.type_encoding == "learned":
+      types.append(nn.Embed(len(KINDS), o.width, name="type")(chunk.kind))
+    level = encodings.LevelEncoding(o.width, o.level_encoding, name="level")
+    level = level(chunk.level)
+    mask = chunk.mask if o.pad_mask else jnp.ones_like(chunk.mask)
+    if o.chunk_function in ("product", "linear"):
+      parts = [chunk.weights]
+      if o.chunk_function == "product":
+        parts = [summary(chunk)]
+      if chunk.own is not None:
+        parts.append(chunk.own)
+      code = nn.Dense(o.width, dtype=dtype, name="summary")(
+        jnp.concatenate(parts)
+      )
+      code = combine(name="combine")(code, *types, level)
+      hidden = nn.Dense(o.feed_forward * o.width, dtype=dtype, name="hidden")
+      out = nn.Dense(o.width, dtype=dtype, name="out")
+      return code + out(nn.gelu(hidden(code)))
+    tokens = self._tokens(chunk, dtype)
+    u = _blocks(o, o.chunk_function, o.chunk_blocks)(
+      tokens, mask, deterministic
+    )
+    u = combine(name="combine_type")(u, *types)
+    u = combine(name="combine_level")(u, level)
+    return _pool(o, o.chunk_function)(u, mask, deterministic)
+
+  def _tokens(self, chunk: Chunk, dtype):
+    """Returns the tokens of the weights of a chunk: `[C, F + R]` or `[C, h]`.
+
+    With nothing to add, the coded form takes the scalars as they are: its
+    first attention block projects them to width h.
+    """
+    o = self.options
+    roles = jax.nn.one_hot(chunk.role, NUM_ROLES, dtype=chunk.values.dtype)
+    tokens = jnp.concatenate([chunk.values, roles], axis=-1)
+    if chunk.marks is None and chunk.own is None and o.form == "coded":
+      return tokens
+    dense = functools.partial(nn.Dense, o.width, dtype=dtype)
+    tokens = dense(name="embed")(tokens)
+    if chunk.marks is not None:
+      product = chunk.weights[:, None] * chunk.marks
+      tokens = tokens + dense(use_bias=False, name="marks")(chunk.marks)
+      tokens = tokens + dense(use_bias=False, name="product")(product)
+    if chunk.own is not None:
+      tokens = tokens + dense(use_bias=False, name="own")(chunk.own)[None, :]
+    return tokens
+
+
+def summary(chunk: Chunk):
+  """Returns the sums that the product chunk function is made of, `[...]`.
+
+  Per role: mean and root mean square of the weights, and the sum of the marks
+  of the weights, each times its weight, over the root of their number.
+  """
+  moments = identifiers.role_moments(chunk.values, chunk.mask, chunk.role)
+  product = chunk.weights[:, None] * chunk.marks
+  sums, counts = identifiers.role_sums(product, chunk.mask, chunk.role)
+  scaled = sums / jnp.sqrt(jnp.maximum(counts, 1))[:, None]
+  return jnp.concatenate([moments, scaled.reshape(-1)])
+
+
+class LayerEncoder(nn.Module):
+  """Encodes one layer, a set of chunk codes, as `layer_seeds` vectors."""
+
+  options: SNEOptions
+
+  @nn.compact
+  def __call__(self, inputs, deterministic: bool = True):
+    """Maps chunk codes `[Q, h]` and their mask `[Q]` to `[seeds, h]`."""
+    o = self.options
+    codes, mask = inputs
+    codes = _blocks(o, o.layer_function, o.layer_blocks)(
+      codes, mask, deterministic
+    )
+    pool = _pool(o, o.layer_function, o.layer_seeds)
+    code = pool(codes, mask, deterministic)
+    return code.reshape(o.layer_seeds, o.width)
+
+
+class NetworkEncoder(nn.Module):
+  """Encodes one network, a set of layer codes, as a vector `[h]`."""
+
+  options: SNEOptions
+
+  @nn.compact
+  def __call__(self, inputs, deterministic: bool = True):
+    """Maps layer codes `[Q, h]` and their mask `[Q]` to `[h]`."""
+    o = self.options
+    codes, mask = inputs
+    codes = _blocks(o, o.network_function, o.network_blocks)(
+      codes, mask, deterministic
+    )
+    code = _pool(o, o.network_function)(codes, mask, deterministic)
+    return nn.LayerNorm(name="norm")(code) if o.norm == "pre" else code
+
+
+class SNE(nn.Module):
+  """Encodes a packed batch of networks, of any specs, as `[B, h]`.
+
+  Random identifiers are drawn from the rng `identifiers`, dropout from the rng
+  `dropout`. All else is deterministic, and a network's code depends neither on
+  its batch mates nor on padding.
+
+  Attributes:
+    options: the switches.
+    global_scale: root mean square of the (fan-in scaled) training weights.
+  """
+
+  options: SNEOptions
+  global_scale: float = 1.0
+
+  @nn.compact
+  def __call__(self, batch: Packed, deterministic: bool = True):
+    """Maps a packed batch to network codes `[B, h]`."""
+    o = self.options
+    chunks = self._chunks(batch)
+    codes = _mapped(ChunkEncoder)(o, name="chunk")(chunks, deterministic)
+    if o.layer_function == "none":
+      rows, groups = codes[:, None, :], batch.chunk_networks
+    else:
+      rows, groups = self._layers(batch, codes, deterministic), batch.networks
+    encode = _mapped(NetworkEncoder)(o, name="network")
+    found = [encode(_gather(rows, g), deterministic) for g in groups]
+    return jnp.concatenate(found)[batch.order].astype(jnp.float32)
+
+  def _layers(self, batch: Packed, codes, deterministic):
+    """Returns the codes of layers, then of skips, `[L + skips, seeds, h]`."""
+    o = self.options
+    encode = _mapped(LayerEncoder)(o, name="layer")
+    rows = codes[:, None, :]
+    layers = jnp.concatenate(
+      [encode(_gather(rows, g), deterministic) for g in batch.layers]
+    )
+    level = encodings.LevelEncoding(o.width, o.level_encoding, name="level")
+    if o.level_again:
+      marks = level(batch.layer_level)
+      if o.type_encoding == "learned":
+        types = nn.Embed(len(KINDS), o.width, name="type")
+        marks = marks + types(batch.layer_kind)
+      layers = layers + marks[:, None, :]
+    if not batch.skip_level.shape[0]:
+      return layers
+    side = self.param("skip", nn.initializers.normal(0.02), (2, o.width))
+    skips = sum(
+      level(jnp.stack([batch.skip_level[:, end]] * 2, axis=-1))
+      + side[end][None, :]
+      for end in (0, 1)
+    )
+    skips = jnp.repeat(skips[:, None, :], o.layer_seeds, axis=1)
+    return jnp.concatenate([layers, skips])
+
+  def _chunks(self, batch: Packed) -> Chunk:
+    """Gathers what the chunk encoder sees."""
+    o = self.options
+    flat, log_scale = self._scaled(batch)
+    weights = jnp.where(batch.mask, flat[batch.index], 0)
+    values = encodings.value_features(weights, o.value_features)
+    if log_scale is not None:
+      fed_back = log_scale[batch.tensor_of[batch.index]]
+      fed_back = jnp.where(batch.mask, fed_back, 0)
+      values = jnp.concatenate([values, fed_back[..., None]], axis=-1)
+    marks = encodings.IndexFeatures(
+      o.identifier_dim, o.index_features, name="index"
+    )(batch)
+    own = None
+    if o.identifiers != "none":
+      table = identifiers.Identifiers(o, name="identifiers")(
+        batch, weights, values, marks
+      )
+      own = table[batch.own]
+      other = table[batch.other]
+      marks = other if marks is None else marks + other
+    return Chunk(
+      values=values,
+      weights=weights,
+      mask=batch.mask,
+      role=batch.role,
+      marks=marks,
+      own=own,
+      kind=batch.chunk_kind,
+      level=batch.chunk_level,
+    )
+
+  def _scaled(self, batch: Packed):
+    """Returns scaled weights `[T]`, and the log scale of tensors or None."""
+    o = self.options
+    flat = batch.weights
+    if o.fan_in_scale:
+      flat = flat * batch.scale
+    if o.weight_scale == "none":
+      return flat, None
+    if o.weight_scale == "global":
+      return flat / self.global_scale, None
+    count = len(batch.tensors)
+    total = jax.ops.segment_sum(flat**2, batch.tensor_of, count)
+    number = jax.ops.segment_sum(
+      (batch.scale > 0).astype(flat.dtype), batch.tensor_of, count
+    )
+    rms = jnp.sqrt(total / jnp.maximum(number, 1) + 1e-24)
+    return flat / rms[batch.tensor_of], jnp.log(rms)
+
+
+def _gather(rows, group: Sets):
+  """Returns the members of sets, `[S, Q * seeds, h]`, and their masks."""
+  found = rows[group.members]  # [S, Q, seeds, h]
+  seeds, width = rows.shape[1:]
+  mask = jnp.repeat(group.mask, seeds, axis=1)
+  return found.reshape(*mask.shape, width), mask

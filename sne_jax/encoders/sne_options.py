@@ -1,0 +1,143 @@
+"""The switches of SNE: all that the paper leaves open, each our choice."""
+
+import dataclasses
+
+from sne_jax.encoders import sets
+
+CHOICES = {
+  "chunk_function": ("product", "sab", "isab", "deepsets", "linear"),
+  "layer_function": ("sab", "isab", "deepsets", "none"),
+  "network_function": ("sab", "isab", "deepsets"),
+  "form": ("published", "coded"),
+  "norm": ("pre", "post", "none"),
+  "type_encoding": ("learned", "none"),
+  "level_encoding": ("sinusoidal", "relative", "learned", "none"),
+  "encoding_combine": ("add", "concat"),
+  "index_features": ("none", "io", "chunk", "neuron"),
+  "identifiers": ("none", "random", "content"),
+  "value_features": ("raw", "symlog", "fourier"),
+  "weight_scale": ("none", "global", "tensor"),
+  "compute_dtype": ("float32", "bfloat16"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SNEOptions:
+  """Options of the Set-based Neural network Encoder.
+
+  The paper (arXiv:2305.16625) fixes the order chunk, layer, network and the
+  use of set functions; the values below are ours, with defaults chosen by the
+  measurements in docs/results.
+
+  Attributes:
+    width: width h of chunk, layer and network codes.
+    heads: attention heads; must divide width.
+    form: attention block as published (output matrix, layer norm) or as coded
+      by the Set Transformer's authors (residual on the projected query).
+    norm: layer norm before each sub-layer, behind it, or none.
+    feed_forward: hidden width of the published feed-forward, as a multiple.
+    dropout: share of units dropped in attention blocks while training.
+    chunk_function: set function of a chunk. product: weighted sum of the
+      neurons at the other end of each weight (needs identifiers), the cheapest;
+      sab, isab: attention over the weights of a chunk, as in the paper;
+      deepsets; linear: a dense map of the chunk in order, not a set function.
+    chunk_blocks: attention or DeepSets blocks per chunk, before pooling.
+    layer_function: set function of a layer's chunks; none: chunk codes go
+      straight to the network encoder (the paper's Table 6 ablation).
+    layer_blocks: blocks per layer, before pooling.
+    layer_seeds: vectors that a layer is pooled into.
+    network_function: set function of a network's layers.
+    network_blocks: blocks per network, before pooling.
+    inducing_points: inducing points of isab.
+    type_encoding: learned table over tensor kinds, or none.
+    level_encoding: encoding of depth; relative adds level / deepest level.
+    encoding_combine: encodings are added, or concatenated and projected.
+    level_again: give the level to layer codes once more, before the network
+      encoder, which otherwise sees an unordered set.
+    skip_tokens: one token per residual connection, from its two levels.
+    index_features: position marks on weights. none; io: true inputs and
+      outputs only (keeps hidden-neuron invariance); chunk: number of the
+      chunk; neuron: out, in, y and x index of every weight.
+    identifiers: marks by which a chunk sees which neuron is at the other end
+      of a weight. none; random: drawn anew at every call; content: computed
+      from the neuron's own chunk, exactly invariant.
+    identifier_dim: width of an identifier.
+    value_features: features of a weight: raw, symlog or fourier.
+    weight_scale: none; global: divided by one number, the root mean square of
+      the training weights; tensor: divided by the root mean square of each
+      tensor, whose logarithm is given back as a feature.
+    fan_in_scale: multiply weights by the square root of their fan-in first, so
+      that all tensors of a freshly initialised network are of one size.
+    pad_mask: leave padded places out of the sets; off is the literal reading
+      of the paper, where they are zeros among the weights.
+    compute_dtype: type of activations; parameters stay float32.
+  """
+
+  width: int = 64
+  heads: int = 4
+  form: str = "published"
+  norm: str = "pre"
+  feed_forward: int = 2
+  dropout: float = 0.0
+  chunk_function: str = "product"
+  chunk_blocks: int = 2
+  layer_function: str = "sab"
+  layer_blocks: int = 2
+  layer_seeds: int = 1
+  network_function: str = "sab"
+  network_blocks: int = 2
+  inducing_points: int = 16
+  type_encoding: str = "learned"
+  level_encoding: str = "sinusoidal"
+  encoding_combine: str = "add"
+  level_again: bool = True
+  skip_tokens: bool = True
+  index_features: str = "io"
+  identifiers: str = "content"
+  identifier_dim: int = 32
+  value_features: str = "raw"
+  weight_scale: str = "global"
+  fan_in_scale: bool = True
+  pad_mask: bool = True
+  compute_dtype: str = "float32"
+
+  def __post_init__(self):
+    for name, allowed in CHOICES.items():
+      value = getattr(self, name)
+      if value not in allowed:
+        raise ValueError(
+          f"{name} is {value!r}; choose one of {', '.join(allowed)}"
+        )
+    for name in ("width", "heads", "layer_seeds", "identifier_dim"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
+    if self.width % self.heads:
+      raise ValueError(
+        f"width {self.width} is not a multiple of heads {self.heads}"
+      )
+    if not 0 <= self.dropout < 1:
+      raise ValueError(f"dropout is {self.dropout}; must be in [0, 1)")
+    if self.chunk_function == "product" and self.identifiers == "none":
+      raise ValueError(
+        "chunk_function product sums the identifiers of other neurons, but"
+        " identifiers is none; choose content or random, or chunk_function sab"
+      )
+    if self.layer_seeds > 1 and self.layer_function == "deepsets":
+      raise ValueError(
+        f"layer_seeds is {self.layer_seeds}, but layer_function deepsets pools"
+        " to one vector; use sab or isab"
+      )
+
+  @property
+  def set_options(self) -> sets.SetOptions:
+    """What the set functions of all stages share."""
+    return sets.SetOptions(
+      width=self.width,
+      heads=self.heads,
+      form=self.form,
+      norm=self.norm,
+      feed_forward=self.feed_forward,
+      activation="gelu",
+      dropout=self.dropout,
+      dtype=self.compute_dtype,
+    )

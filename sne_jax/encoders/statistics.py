@@ -1,0 +1,135 @@
+"""Statistics of a network's tensors: a simple and very strong description.
+
+Each tensor gives 7 numbers: mean, variance, and the quantiles 0, 25, 50, 75,
+100 % (linear interpolation). They do not change when neurons are permuted, nor
+when the entries of one tensor are shuffled, which does change the function.
+
+Dimensions: `N` networks, `P` weights, `T` tensors of a network.
+
+References:
+  Unterthiner et al., Predicting Neural Network Accuracy from Weights, 2020,
+  arXiv:2002.11448 (there the deviation in place of the variance).
+"""
+
+from typing import Any
+
+import numpy as np
+
+from sne_jax.networks.spec import NetworkSpec
+
+STATISTICS = ("mean", "variance", "min", "q25", "median", "q75", "max")
+"""The numbers of a tensor, in order."""
+
+POOLS = ("mean", "min", "max", "first", "last")
+"""How the numbers of several tensors become those of one network."""
+
+ROLES = ("weight", "bias")
+"""What tensors are pooled apart: multiplied ones, and shifts and norms."""
+
+
+def tensor_statistics(
+  spec: NetworkSpec, weights: Any, *, ddof: int = 1, xp: Any = np
+) -> Any:
+  """Returns 7 statistics of each tensor.
+
+  Shapes: weights `[..., P]` -> `[..., 7 T]`; the 7 of the first tensor come
+  first, in the order of `STATISTICS`. A view: differentiable with `jax.numpy`.
+
+  Args:
+    spec: the architecture.
+    weights: of networks of that spec. A weight that is not finite makes the
+      statistics of its tensor not finite.
+    ddof: the variance is over `size - ddof`: 1 unbiased, 0 population. The
+      variance of a single entry is 0 in both.
+    xp: the array module, `numpy` or `jax.numpy`.
+
+  Raises:
+    ValueError: `ddof` is neither 0 nor 1, or the last axis is not `P` long.
+  """
+  per_tensor = _per_tensor(spec, weights, ddof, xp)
+  return xp.concatenate(per_tensor, axis=-1)
+
+
+def pooled_statistics(
+  spec: NetworkSpec, weights: Any, *, ddof: int = 1, xp: Any = np
+) -> Any:
+  """Returns statistics of one length for every architecture.
+
+  The 7 numbers of each tensor are pooled over tensors by `POOLS`, for weights
+  and for biases (with norm vectors) apart. A network without any of the one
+  has zeros there.
+
+  Shapes: weights `[..., P]` -> `[..., 70]`, named by `pooled_names`.
+
+  Args:
+    spec: the architecture.
+    weights: of networks of that spec.
+    ddof: see `tensor_statistics`.
+    xp: the array module, `numpy` or `jax.numpy`.
+
+  Raises:
+    ValueError: see `tensor_statistics`.
+  """
+  per_tensor = _per_tensor(spec, weights, ddof, xp)
+  pooled = []
+  for role in ROLES:
+    chosen = [
+      numbers
+      for tensor, numbers in zip(spec.tensors, per_tensor, strict=True)
+      if _role(tensor.kind) == role
+    ]
+    if not chosen:
+      pooled.append(xp.zeros_like(xp.concatenate(per_tensor[:1] * 5, axis=-1)))
+      continue
+    stacked = xp.stack(chosen, axis=-2)  # [..., tensors, 7]
+    pooled += [
+      xp.mean(stacked, axis=-2),
+      xp.min(stacked, axis=-2),
+      xp.max(stacked, axis=-2),
+      chosen[0],
+      chosen[-1],
+    ]
+  return xp.concatenate(pooled, axis=-1)
+
+
+def tensor_names(spec: NetworkSpec) -> tuple[str, ...]:
+  """Names the numbers of `tensor_statistics`: `conv1.weight/mean`, ..."""
+  return tuple(f"{t.name}/{s}" for t in spec.tensors for s in STATISTICS)
+
+
+def pooled_names() -> tuple[str, ...]:
+  """Names the numbers of `pooled_statistics`: `weight/first/mean`, ..."""
+  return tuple(f"{r}/{p}/{s}" for r in ROLES for p in POOLS for s in STATISTICS)
+
+
+def _role(kind: str) -> str:
+  is_shift = kind.endswith("_bias") or kind.startswith("norm_")
+  return "bias" if is_shift else "weight"
+
+
+def _per_tensor(spec, weights, ddof, xp) -> list[Any]:
+  """Returns `[..., 7]` for each tensor."""
+  if ddof not in (0, 1):
+    raise ValueError(f"ddof must be 0 or 1, got {ddof}")
+  tensors = spec.unflatten(weights)
+  lead = weights.shape[:-1]
+  per_tensor = []
+  for tensor in spec.tensors:
+    flat = tensors[tensor.name].reshape(*lead, tensor.size)
+    mean = xp.mean(flat, axis=-1, keepdims=True)
+    square = xp.sum((flat - mean) ** 2, axis=-1, keepdims=True)
+    variance = square / max(tensor.size - ddof, 1)
+    quantiles = _quartiles(xp.sort(flat, axis=-1), tensor.size, xp)
+    per_tensor.append(xp.concatenate([mean, variance, quantiles], axis=-1))
+  return per_tensor
+
+
+def _quartiles(ordered, size: int, xp):
+  """Five quantiles `[..., 5]` of sorted `[..., size]`, by linear steps."""
+  parts = []
+  for quarter in range(5):
+    below, rest = divmod(quarter * (size - 1), 4)
+    above = min(below + 1, size - 1)
+    low, high = ordered[..., below], ordered[..., above]
+    parts.append(low + (high - low) * (rest / 4) if rest else low)
+  return xp.stack(parts, axis=-1)

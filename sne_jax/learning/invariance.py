@@ -1,0 +1,189 @@
+"""Logit Invariance: the loss that teaches a symmetry, and its measurement.
+
+With F the predictor before its last nonlinearity and G the hidden-neuron
+permutations,
+
+  L = L_task + beta / 2 E_x E_{g in G} |F(x) - F(g x)|^2.
+
+Which output F is (logit or code), whether one branch is held fixed, and beta
+are not settled by the SNE paper: they are options, and the defaults are ours.
+
+Dimensions: `B` networks, `T` targets, `P` weights.
+
+References: Moskalev et al., On genuine invariance learning without weight
+tying, arXiv:2308.03904; Andreis et al., arXiv:2305.16625.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sne_jax.learning import losses
+from sne_jax.learning.pipeline import Batch
+from sne_jax.networks import symmetry
+from sne_jax.networks.spec import NetworkSpec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InvarianceOptions:
+  """Options of the Logit Invariance regulariser.
+
+  Attributes:
+    invariance_weight: beta, the weight of the regulariser; 0: none.
+    invariance_target: what is compared: logit or code.
+    invariance_stop_gradient: hold the branch of the unmoved network fixed.
+    task_on_both: task loss on moved networks too (permutation augmentation on
+      half of the batch), not only on the unmoved ones.
+  """
+
+  invariance_weight: float = 0.0
+  invariance_target: str = "logit"
+  invariance_stop_gradient: bool = False
+  task_on_both: bool = True
+
+  def __post_init__(self):
+    if self.invariance_weight < 0:
+      raise ValueError(
+        f"invariance_weight is {self.invariance_weight}; must be at least 0"
+      )
+    if self.invariance_target not in ("logit", "code"):
+      raise ValueError(
+        f"invariance_target is {self.invariance_target!r}; choose logit or"
+        " code"
+      )
+
+
+TASK_LOSSES = {"mse": losses.mse, "bce": losses.bce_with_logits}
+
+
+def make_loss(
+  model,
+  task: str,
+  options: InvarianceOptions,
+  *,
+  sampler: Callable | None = None,
+  permute: bool = False,
+) -> Callable:
+  """Returns `loss(params, batch, key) -> (loss, metrics)` for training.
+
+  Args:
+    model: a `PropertyModel`.
+    task: mse or bce.
+    options: of the regulariser. If its weight is above 0, a batch holds every
+      network twice, the second time moved (or to be moved, see `sampler`).
+    sampler: `symmetry.make_permutation_sampler(spec)`, if permutations are
+      drawn on the device; all networks are then of that spec.
+    permute: with a sampler, move unpaired batches (augmentation).
+  """
+  task_loss = TASK_LOSSES[task]
+  paired = options.invariance_weight > 0
+
+  def loss_fn(params, batch: Batch, key):
+    key_move, key_ids, key_drop = jax.random.split(key, 3)
+    packed = batch.packed
+    count = batch.targets.shape[0]
+    if sampler is not None and (paired or permute):
+      total = count * (2 if paired else 1)
+      first = count if paired else 0
+      packed = _moved(packed, sampler, key_move, total, first)
+    logits, codes = model.apply(
+      params,
+      packed,
+      False,
+      rngs={"identifiers": key_ids, "dropout": key_drop},
+    )
+    task_of = lambda out: task_loss(
+      out, batch.targets, member_weight=batch.weight
+    )
+    plain = task_of(logits[:count])
+    metrics = {"task": plain}
+    if not paired:
+      return plain, metrics
+    both = {"logit": logits, "code": codes}[options.invariance_target]
+    first, second = both[:count], both[count:]
+    if options.invariance_stop_gradient:
+      first = jax.lax.stop_gradient(first)
+    error = losses.invariance_error(first, second, member_weight=batch.weight)
+    task_total = plain
+    if options.task_on_both:
+      task_total = (plain + task_of(logits[count:])) / 2
+    metrics["invariance"] = error
+    return task_total + options.invariance_weight * error, metrics
+
+  return loss_fn
+
+
+def _moved(packed, sampler, key, total: int, first: int):
+  """Permutes networks `first` to `total` of a one-spec packed batch."""
+  rows = packed.weights.reshape(total, -1)
+  keys = jax.random.split(key, total - first)
+  index = jax.vmap(sampler)(keys)
+  moved = jnp.take_along_axis(rows[first:], index, axis=1)
+  return packed._replace(
+    weights=jnp.concatenate([rows[:first], moved]).reshape(-1)
+  )
+
+
+def chunk_shuffle(
+  spec: NetworkSpec, chunk_size: int, rng: np.random.Generator
+) -> np.ndarray:
+  """Draws a FALSE symmetry: whole chunks of every weight tensor change places.
+
+  Tensors are cut flat; the tail that fills no chunk stays. Returns an index
+  `[P]`. An encoder without index features cannot tell the difference.
+  """
+  index = np.arange(spec.num_weights)
+  for tensor, start in zip(spec.tensors, spec.offsets, strict=True):
+    whole = tensor.size // chunk_size
+    if len(tensor.shape) < 2 or whole < 2:
+      continue
+    block = index[start : start + whole * chunk_size].reshape(whole, -1)
+    index[start : start + whole * chunk_size] = rng.permutation(block).ravel()
+  return index
+
+
+MOVES = {
+  "true permutation": lambda spec, size, rng: symmetry.draw_permutation(
+    spec, rng
+  ),
+  "shuffled chunks": chunk_shuffle,
+  "shuffled inputs of neurons": lambda spec, size, rng: (
+    symmetry.draw_input_shuffle(spec, rng)
+  ),
+}
+"""What predictions are probed with: one true symmetry, two false ones."""
+
+
+def measure(predict, networks, chunk_size: int, *, draws: int = 4, seed: int):
+  """Measures how predictions change under true and false symmetries.
+
+  Args:
+    predict: from a list of `(spec, weights)` to logits `[B, T]`.
+    networks: a list of `(spec, weights)` unseen in training.
+    chunk_size: size of the chunks that are shuffled.
+    draws: group elements per network.
+    seed: of the group elements.
+
+  Returns:
+    For each move of `MOVES`: `error`, the mean of `|F(x) - F(g x)|^2 / 2`, and
+    `ratio`, the same over the variance of `F` over the networks. A ratio near
+    0 under the true symmetry is invariance; near 0 under a false one is
+    blindness (or spectral decay).
+  """
+  rng = np.random.default_rng(seed)
+  plain = np.asarray(predict(networks), np.float64)
+  variance = float(np.sum(np.var(plain, axis=0)))
+  report = {"variance": variance}
+  for name, move in MOVES.items():
+    errors = []
+    for _ in range(draws):
+      moved = [(s, w[move(s, chunk_size, rng)]) for s, w in networks]
+      change = np.asarray(predict(moved), np.float64) - plain
+      errors.append(0.5 * np.mean(np.sum(change**2, axis=-1)))
+    error = float(np.mean(errors))
+    ratio = error / variance if variance > 0 else float("nan")
+    report[name] = {"error": error, "ratio": ratio}
+  return report

@@ -1,0 +1,156 @@
+"""Metrics of a run: one JSON line per record, and TensorBoard events.
+
+A record is a step and the scalars measured there. Names have a prefix that
+says where they come from: `train/`, `val/`, `test/`, and `time/` for clocks,
+the only values that a repeated run does not reproduce bit for bit.
+"""
+
+from collections.abc import Mapping
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+import tensorboardX
+
+FILE = "metrics.jsonl"
+EVENTS = "tensorboard"
+
+Record = dict[str, Any]
+"""`{"step": int, name: float, ...}`."""
+
+
+class MetricWriter:
+  """Appends records to `<workdir>/metrics.jsonl` and to TensorBoard.
+
+  Every write is flushed, so that a killed run keeps what it measured. A line
+  that was cut off is dropped when the file is opened again. Values that are
+  not finite are `null` in the file and NaN when read.
+
+  Attributes:
+    records: all records, those of earlier starts included.
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike | None,
+    *,
+    resume_step: int | None = None,
+    num_records: int | None = None,
+    tensorboard: bool = True,
+  ):
+    """Opens the files of a work directory, creating them where needed.
+
+    Args:
+      workdir: the run's folder; None keeps records in memory only.
+      resume_step: drop what was recorded behind this step, which is about to
+        be measured again; None drops nothing.
+      num_records: keep at most that many records, the first.
+      tensorboard: also write TensorBoard events.
+    """
+    self.records: list[Record] = []
+    self._file = self._events = None
+    if workdir is None:
+      return
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    found = read_metrics(workdir)
+    self.records = [
+      r
+      for r in found[:num_records]
+      if resume_step is None or r["step"] <= resume_step
+    ]
+    path = workdir / FILE
+    text = "".join(map(_line, self.records))
+    if not path.exists() or path.read_text() != text:
+      write_atomically(path, text)
+    self._file = path.open("a")
+    if tensorboard:
+      purge = None if resume_step is None or not found else resume_step + 1
+      self._events = tensorboardX.SummaryWriter(
+        logdir=str(workdir / EVENTS), purge_step=purge
+      )
+
+  def write(self, step: int, values: Mapping[str, Any], prefix: str = ""):
+    """Records scalars of a step, each under `prefix` and its name."""
+    record: Record = {"step": int(step)}
+    record |= {prefix + name: float(value) for name, value in values.items()}
+    self.records.append(record)
+    if self._file is not None:
+      self._file.write(_line(record))
+      self._file.flush()
+    if self._events is not None:
+      for name, value in record.items():
+        if name != "step" and math.isfinite(value):
+          self._events.add_scalar(name, value, record["step"])
+      self._events.flush()
+
+  def sync(self) -> None:
+    """Waits until the records are on the disk, as before a checkpoint."""
+    if self._file is not None:
+      os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    """Closes the files; `records` stays."""
+    if self._file is not None:
+      self._file.close()
+    if self._events is not None:
+      self._events.close()
+    self._file = self._events = None
+
+  def __enter__(self):
+    """Returns itself."""
+    return self
+
+  def __exit__(self, *unused):
+    """Closes the files."""
+    self.close()
+
+
+def read_metrics(workdir: str | os.PathLike) -> list[Record]:
+  """Reads the records of a run, in order; none if it has written none.
+
+  Raises:
+    ValueError: a line other than the last is no record; the message names it.
+  """
+  path = pathlib.Path(workdir) / FILE
+  if not path.exists():
+    return []
+  records = []
+  lines = path.read_text().split("\n")
+  for number, line in enumerate(lines[:-1], start=1):  # The rest was cut off.
+    try:
+      record = json.loads(line)
+      records.append(
+        {k: math.nan if v is None else v for k, v in record.items()}
+      )
+      record["step"]
+    except (ValueError, AttributeError, KeyError) as error:
+      raise ValueError(
+        f"{path}, line {number}: not a record of metrics ({error!r}); delete"
+        " this line"
+      ) from error
+  return records
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+  """Writes a file whole or not at all."""
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    with temporary.open("w") as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    temporary.replace(path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _line(record: Record) -> str:
+  """Returns a record as one line of strict JSON."""
+  values = {
+    k: v if isinstance(v, int) or math.isfinite(v) else None
+    for k, v in record.items()
+  }
+  return json.dumps(values, allow_nan=False) + "\n"

@@ -1,0 +1,31 @@
+"""The model that predicts properties: an encoder and one head.
+
+Dimensions: `B` networks, `D` width of a code, `T` targets.
+"""
+
+import flax.linen as nn
+
+
+class PropertyModel(nn.Module):
+  """Predicts `T` properties of networks from their weights.
+
+  Attributes:
+    encoder: maps a packed batch to codes `[B, D]`.
+    num_targets: properties predicted at once.
+    hidden_width: width of the head's hidden layer; 0: a linear head.
+    dropout: share of the code dropped before the head while training.
+  """
+
+  encoder: nn.Module
+  num_targets: int = 1
+  hidden_width: int = 64
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, batch, deterministic: bool = True):
+    """Returns logits `[B, T]` and codes `[B, D]`."""
+    codes = self.encoder(batch, deterministic)
+    hidden = nn.Dropout(self.dropout, name="dropout")(codes, deterministic)
+    if self.hidden_width:
+      hidden = nn.relu(nn.Dense(self.hidden_width, name="hidden")(hidden))
+    return nn.Dense(self.num_targets, name="logits")(hidden), codes

@@ -1,0 +1,187 @@
+"""Optimizers and learning rate schedules, built from plain options.
+
+Dimensions: none; scalars only. A *update* is one call of the jitted update
+function; with `accumulate` above 1 the parameters move at every
+`accumulate`-th update.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+NAMES = ("adamw", "adam", "sgd")
+SCHEDULES = ("warmup_cosine", "constant", "one_cycle")
+
+ONE_CYCLE_START = 1 / 25
+"""Where one-cycle starts, as a share of the peak learning rate."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+  """How parameters follow gradients.
+
+  Raises:
+    ValueError: a value is out of its range; the message names it.
+  """
+
+  name: str = "adamw"  # adamw; adam: no weight decay; sgd: momentum `beta1`.
+  learning_rate: float = 1e-3  # The peak of the schedule.
+  weight_decay: float = 1e-2  # Decoupled; used by adamw and sgd. 0 is off.
+  decay_vectors: bool = (
+    False  # Also decay biases and scales, not only matrices.
+  )
+  schedule: str = "warmup_cosine"  # warmup_cosine, constant or one_cycle.
+  warmup_fraction: float = 0.05  # Share of training in which the rate rises.
+  final_learning_rate: float = 0.0  # Where the rate ends, share of the peak.
+  clip_norm: float = 1.0  # Longer gradients are scaled to this norm. 0 is off.
+  accumulate: int = 1  # Updates whose gradients are averaged into one.
+  beta1: float = 0.9  # Decay of the mean gradient; momentum of sgd.
+  beta2: float = 0.999  # Decay of the mean squared gradient (adam, adamw).
+  epsilon: float = 1e-8  # Added to the root of the mean squared gradient.
+  ema_decay: float = (
+    0.0  # Of the averaged parameters that are evaluated. 0: off.
+  )
+
+  def __post_init__(self):
+    _one_of("name", self.name, NAMES)
+    _one_of("schedule", self.schedule, SCHEDULES)
+    if not self.learning_rate > 0:
+      raise ValueError(
+        f"learning_rate must be above 0, got {self.learning_rate}"
+      )
+    for name in ("weight_decay", "clip_norm"):
+      if not getattr(self, name) >= 0:
+        raise ValueError(
+          f"{name} must be at least 0 (0 is off), got {getattr(self, name)}"
+        )
+    if not self.epsilon > 0:
+      raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
+    for name in ("warmup_fraction", "final_learning_rate"):
+      if not 0 <= getattr(self, name) <= 1:
+        raise ValueError(
+          f"{name} is a share in [0, 1], got {getattr(self, name)}"
+        )
+    for name in ("beta1", "beta2", "ema_decay"):
+      if not 0 <= getattr(self, name) < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+    if self.accumulate < 1:
+      raise ValueError(
+        f"accumulate must be at least 1 (1 is off), got {self.accumulate}"
+      )
+
+
+def make_schedule(options: OptimizerOptions, num_steps: int) -> optax.Schedule:
+  """Returns the learning rate as a function of completed updates.
+
+  The rate is that of the next update. `warmup_cosine` rises linearly over the
+  first `warmup_fraction` of training, never from 0, then falls as a half
+  cosine. `one_cycle` rises as a half cosine from 1/25 of the peak, then falls
+  as one (momentum is not cycled, unlike in the paper).
+
+  Args:
+    options: the options of the optimizer.
+    num_steps: updates of the whole training, at least `accumulate`.
+
+  Raises:
+    ValueError: `num_steps` is below `accumulate`: no step would be taken.
+
+  References:
+    Smith and Topin, Super-Convergence, arXiv:1708.07120 (one_cycle).
+  """
+  inner = _inner_schedule(options, num_steps)
+  return lambda step: inner(step // options.accumulate)
+
+
+def make_optimizer(
+  options: OptimizerOptions, num_steps: int
+) -> optax.GradientTransformation:
+  """Returns the optimizer: clip, direction, weight decay, learning rate.
+
+  Args:
+    options: the options.
+    num_steps: updates of the whole training; fixes the schedule.
+
+  Raises:
+    ValueError: `num_steps` is below `accumulate`.
+  """
+  parts = []
+  if options.clip_norm:
+    parts.append(optax.clip_by_global_norm(options.clip_norm))
+  if options.name == "sgd":
+    if options.beta1:
+      parts.append(optax.trace(options.beta1))
+  else:
+    parts.append(
+      optax.scale_by_adam(options.beta1, options.beta2, options.epsilon)
+    )
+  if options.weight_decay and options.name != "adam":
+    mask = None if options.decay_vectors else _is_matrix
+    parts.append(optax.add_decayed_weights(options.weight_decay, mask))
+  parts.append(
+    optax.scale_by_learning_rate(_inner_schedule(options, num_steps))
+  )
+  tx = optax.chain(*parts)
+  if options.accumulate > 1:
+    steps = optax.MultiSteps(tx, options.accumulate)
+    return steps.gradient_transformation()
+  return tx
+
+
+def update_ema(ema, params, *, decay: float, step):
+  """Moves averaged parameters towards `params`.
+
+  The decay starts low, so that the initial parameters are soon forgotten:
+  `min(decay, (1 + step) / (10 + step))`.
+
+  Args:
+    ema: the average before; a tree of the shapes of `params`.
+    params: the parameters after the update.
+    decay: share of the old average that stays, in [0, 1).
+    step: completed updates before this one, int scalar.
+  """
+  step = jnp.asarray(step, jnp.float32)
+  decay = jnp.minimum(decay, (1 + step) / (10 + step))
+  return jax.tree.map(
+    lambda a, b: (decay * a + (1 - decay) * b).astype(a.dtype), ema, params
+  )
+
+
+def _inner_schedule(options, num_steps):
+  """Returns the learning rate as a function of the optimizer's own steps."""
+  total = num_steps // options.accumulate
+  if total < 1:
+    raise ValueError(
+      f"num_steps {num_steps} is below accumulate {options.accumulate}: the"
+      " parameters would never move; train longer or accumulate less"
+    )
+  peak = options.learning_rate
+  warmup = min(round(options.warmup_fraction * total), total - 1)
+  final = options.final_learning_rate
+  if options.schedule == "constant":
+    return optax.constant_schedule(peak)
+  if options.schedule == "one_cycle":
+    warmup = max(warmup, 1)
+    return optax.piecewise_interpolate_schedule(
+      "cosine",
+      ONE_CYCLE_START * peak,
+      {warmup: 1 / ONE_CYCLE_START, max(total, warmup + 1): final},
+    )
+  return optax.warmup_cosine_decay_schedule(
+    init_value=peak / (warmup + 1),
+    peak_value=peak,
+    warmup_steps=warmup,
+    decay_steps=total,
+    end_value=final * peak,
+  )
+
+
+def _is_matrix(params):
+  """Marks the leaves of two axes or more: all but biases and scales."""
+  return jax.tree.map(lambda x: x.ndim >= 2, params)
+
+
+def _one_of(name, value, known):
+  if value not in known:
+    raise ValueError(f"unknown {name} {value!r}; known are {', '.join(known)}")

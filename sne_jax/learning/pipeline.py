@@ -1,0 +1,198 @@
+"""The host's part of a step: which networks, moved how, packed.
+
+A batch is a pure function of `(seed, step)`: the members from `zoo.batching`,
+the group elements and augmentations from a generator seeded with both. It
+carries a leading axis of devices.
+
+Dimensions: `N` members, `P` weights of one, `b` networks per device, `D`
+devices, `T` targets.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sne_jax.networks import augment, symmetry
+from sne_jax.networks.spec import NetworkSpec
+from sne_jax.zoo import batching
+
+
+class Batch(NamedTuple):
+  """One step's networks; leading axis `D` while training."""
+
+  packed: Any  # the encoder's arrays; with pairs, networks then moved ones
+  targets: Any  # float32 [b, T], scaled
+  weight: Any  # float32 [b], 1 for a member, 0 for padding
+
+
+class Networks(NamedTuple):
+  """Networks of any specs in memory, with their targets."""
+
+  specs: tuple[NetworkSpec, ...]
+  numbers: np.ndarray  # int [N], the spec of each
+  vectors: Sequence[np.ndarray]  # N vectors [P]
+  targets: np.ndarray  # float [N, T]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataOptions:
+  """Options of batches and of how networks are moved while training.
+
+  Attributes:
+    batch_size: networks per step, over all devices.
+    augment_permutation: permute hidden neurons anew at every step.
+    augment_signs: flip the signs of neurons with an odd activation (tanh,
+      sine) anew at every step; the network's function stays the same.
+    augment_noise: standard deviation of noise on weights, as a share of each
+      tensor's own standard deviation; 0: none.
+    augment_translate: shift the input of one-input networks by up to this
+      much; the properties must not depend on the phase.
+    symmetry_on: where permutations are drawn: host or device (device: zoos of
+      one architecture only).
+  """
+
+  batch_size: int = 32
+  augment_permutation: bool = False
+  augment_signs: bool = False
+  augment_noise: float = 0.0
+  augment_translate: float = 0.0
+  symmetry_on: str = "host"
+
+  def __post_init__(self):
+    if self.batch_size < 1:
+      raise ValueError(f"batch_size is {self.batch_size}; must be at least 1")
+    if self.symmetry_on not in ("host", "device"):
+      raise ValueError(
+        f"symmetry_on is {self.symmetry_on!r}; choose host or device"
+      )
+
+
+def augmented(
+  spec: NetworkSpec,
+  vector: np.ndarray,
+  options: DataOptions,
+  rng: np.random.Generator,
+) -> np.ndarray:
+  """Returns a randomly moved copy of one network's weights `[P]`."""
+  if options.augment_permutation and options.symmetry_on == "host":
+    vector = vector[symmetry.draw_permutation(spec, rng)]
+  if options.augment_signs:
+    vector = vector * augment.draw_signs(spec, rng)
+  if options.augment_translate:
+    reach = options.augment_translate
+    vector = augment.translate(spec, vector, rng.uniform(-reach, reach), np)
+  if options.augment_noise:
+    noise = rng.standard_normal(len(vector), np.float32)
+    spread = [
+      np.full(t.size, tensor.std() * options.augment_noise, np.float32)
+      for t, tensor in zip(
+        spec.tensors, spec.unflatten(vector).values(), strict=True
+      )
+    ]
+    vector = vector + noise * np.concatenate(spread)
+  return np.asarray(vector, np.float32)
+
+
+class Pipeline:
+  """Makes packed batches of networks for one encoder.
+
+  Args:
+    networks: the members to draw from.
+    packer: the encoder's, for the same specs.
+    options: batch size and augmentation.
+    seed: root of everything that is drawn.
+    pairs: whether every network is packed twice, the second time moved by a
+      random group element (Logit Invariance).
+    devices: sub-batches per batch.
+    place: puts a batch `[D, ...]` on the devices.
+  """
+
+  def __init__(
+    self,
+    networks: Networks,
+    packer: Any,
+    options: DataOptions,
+    *,
+    seed: int,
+    pairs: bool = False,
+    devices: int = 1,
+    place: Callable[[Any], Any] = lambda batch: batch,
+  ):
+    if options.batch_size % devices:
+      raise ValueError(
+        f"batch_size {options.batch_size} does not divide over {devices}"
+        " devices; choose a multiple"
+      )
+    self._networks = networks
+    self._packer = packer
+    self._options = options
+    self._seed = seed
+    self._pairs = pairs
+    self._devices = devices
+    self._place = place
+    self._template = functools.lru_cache(maxsize=8)(self._placed_template)
+
+  def __call__(self, step: int) -> Batch:
+    """Returns the batch of a step, `[D, ...]`, on the devices."""
+    count = self._options.batch_size
+    rows = batching.batch_rows(
+      self._seed, step, count, np.arange(len(self._networks.numbers))
+    )
+    rng = np.random.default_rng([self._seed, step, 1])
+    rows = rows[np.argsort(self._networks.numbers[rows], kind="stable")]
+    parts = [
+      self._part(rows[d :: self._devices], rng) for d in range(self._devices)
+    ]
+    numbers = tuple(part[0] for part in parts)
+    weights, targets, valid = (
+      np.stack([part[k] for part in parts]) for k in (1, 2, 3)
+    )
+    moving = self._place((weights, targets, valid))
+    packed = self._template(numbers)._replace(weights=moving[0])
+    return Batch(packed, moving[1], moving[2])
+
+  def _part(self, rows: np.ndarray, rng: np.random.Generator):
+    """Returns spec numbers, flat weights, targets and validity of a device."""
+    o, networks = self._options, self._networks
+    numbers = tuple(int(n) for n in networks.numbers[rows])
+    specs = [networks.specs[n] for n in numbers]
+    vectors = [
+      augmented(s, networks.vectors[r], o, rng)
+      for s, r in zip(specs, rows, strict=True)
+    ]
+    if self._pairs:
+      vectors += [
+        v[symmetry.draw_permutation(s, rng)] if o.symmetry_on == "host" else v
+        for s, v in zip(specs, vectors, strict=True)
+      ]
+      numbers += numbers
+    flat = self._packer.pack(numbers, vectors).weights
+    targets = np.asarray(networks.targets[rows], np.float32)
+    return numbers, flat, targets, np.ones(len(rows), np.float32)
+
+  def _placed_template(self, numbers: tuple[tuple[int, ...], ...]):
+    """Returns everything but the weights, on the devices."""
+    templates = [self._packer.template(n) for n in numbers]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *templates)
+    return self._place(stacked)
+
+
+def fixed_batches(networks: Networks, packer: Any, batch_size: int):
+  """Yields `(members [b], packed)` over all networks, in order of spec.
+
+  The last batch of every spec is filled up with copies of its last member, so
+  that all batches of a spec have one shape; `members` names the real ones.
+  """
+  order = np.argsort(networks.numbers, kind="stable")
+  for number in np.unique(networks.numbers):
+    members = order[networks.numbers[order] == number]
+    size = min(batch_size, len(members))
+    for start in range(0, len(members), size):
+      real = members[start : start + size]
+      filled = np.concatenate([real, np.repeat(real[-1:], size - len(real))])
+      vectors = [networks.vectors[m] for m in filled]
+      yield real, packer.pack((int(number),) * size, vectors)

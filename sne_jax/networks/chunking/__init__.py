@@ -1,0 +1,27 @@
+"""Cuts any network into chunks of equal size, as a gather from its vector.
+
+`layout(spec, options)` says, on the host and once per spec, which weight lies
+in which slot of which chunk and what it is; `gather(layout, weights)` fetches
+the numbers. The parts: `options` (which rule cuts what), `cuts` and `neuron`
+(the rules), `neurons` (numbers of the hidden neurons), `arrays` (the layout).
+"""
+
+from sne_jax.networks.chunking.arrays import (
+  ChunkLayout,
+  gather,
+  layout,
+  num_chunks,
+  unchunk,
+)
+from sne_jax.networks.chunking.cuts import ROLES
+from sne_jax.networks.chunking.options import ChunkOptions
+
+__all__ = [
+  "ROLES",
+  "ChunkLayout",
+  "ChunkOptions",
+  "gather",
+  "layout",
+  "num_chunks",
+  "unchunk",
+]

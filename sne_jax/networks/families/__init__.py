@@ -1,0 +1,26 @@
+"""Families of networks that can be described, initialised and run."""
+
+from sne_jax.networks.families.convolutional import cnn
+from sne_jax.networks.families.dense import inr, mlp
+from sne_jax.networks.families.initial import SCHEMES, init, random_weights
+from sne_jax.networks.families.layers import ACTIVATIONS
+from sne_jax.networks.families.residual import resnet
+from sne_jax.networks.families.table import FAMILIES, build, forward
+from sne_jax.networks.families.tiny import tiny_specs
+from sne_jax.networks.families.vision_transformer import transformer
+
+__all__ = [
+  "ACTIVATIONS",
+  "FAMILIES",
+  "SCHEMES",
+  "build",
+  "cnn",
+  "forward",
+  "init",
+  "inr",
+  "mlp",
+  "random_weights",
+  "resnet",
+  "tiny_specs",
+  "transformer",
+]

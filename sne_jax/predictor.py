@@ -1,0 +1,219 @@
+"""Predicts properties of networks with a trained model.
+
+Dimensions: `B` networks, `P` weights of one, `D` width of a code, `T` targets.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sne_jax.encoders import sne_options, table
+from sne_jax.learning import checkpoint, model, pipeline
+from sne_jax.networks import chunking
+from sne_jax.networks.spec import NetworkSpec
+
+MODEL_FILE = "model.json"
+Network = tuple[NetworkSpec, Any]
+
+
+class PredictorError(ValueError):
+  """A work directory that holds no usable model; the message says why."""
+
+
+class Predictor:
+  """A trained model: from networks to predictions, codes and gradients.
+
+  Args:
+    description: what `model.json` holds: encoder, options, head, targets.
+    params: parameters of the `PropertyModel`.
+    batch_size: networks encoded at once.
+    draws: calls averaged where the encoder is stochastic.
+  """
+
+  def __init__(
+    self,
+    description: dict[str, Any],
+    params: Any,
+    *,
+    batch_size: int = 64,
+    draws: int = 8,
+  ):
+    self.description = description
+    self.targets = tuple(description["targets"])
+    self.params = params
+    self._encoder = build_encoder(description)
+    self._model = build_model(description, self._encoder)
+    self._batch_size = batch_size
+    self._draws = draws if self._encoder.stochastic else 1
+    self._packer = functools.lru_cache(maxsize=16)(self._encoder.make_packer)
+    self._apply = jax.jit(self._outputs)
+
+  @classmethod
+  def load(cls, workdir: str | Path, **kwargs) -> "Predictor | Ensemble":
+    """Loads the best checkpoint of a run, or all seeds of it as an ensemble.
+
+    Args:
+      workdir: the folder of a run (`--workdir`) or of one of its seeds.
+      **kwargs: passed to `Predictor`.
+
+    Raises:
+      PredictorError: there is no finished model in that folder.
+    """
+    folder = Path(workdir)
+    if (folder / MODEL_FILE).exists():
+      description = json.loads((folder / MODEL_FILE).read_text())
+      try:
+        params, _ = checkpoint.load_best(folder)
+      except checkpoint.CheckpointError as error:
+        raise PredictorError(
+          f"{folder} has no trained model yet ({error})"
+        ) from error
+      return cls(description, params, **kwargs)
+    seeds = sorted(folder.glob(f"seed*/{MODEL_FILE}"))
+    if not seeds:
+      raise PredictorError(
+        f"{folder} holds no {MODEL_FILE}, nor do folders seed* in it; give the"
+        " --workdir of a run of experiments/run.py"
+      )
+    members = [cls.load(path.parent, **kwargs) for path in seeds]
+    return Ensemble(members)
+
+  def predict(self, networks: Sequence[Network]) -> np.ndarray:
+    """Predicts the properties of networks: `[B, T]`, in their own units.
+
+    Args:
+      networks: `(spec, weights [P])` of any architectures.
+    """
+    return self.scaled(self.logits(networks))
+
+  def encode(self, networks: Sequence[Network]) -> np.ndarray:
+    """Encodes networks as codes `[B, D]`."""
+    return self._run(networks)[1]
+
+  def logits(self, networks: Sequence[Network]) -> np.ndarray:
+    """Returns what the head gives before scaling, `[B, T]`."""
+    return self._run(networks)[0]
+
+  def function(self, spec: NetworkSpec) -> Callable:
+    """Returns a differentiable `f(weights [P]) -> predictions [T]`.
+
+    The gradient of a predicted property with respect to a network's weights is
+    `jax.grad(lambda w: f(w)[0])(weights)`.
+    """
+    template = self._packer((spec,)).template((0,))
+
+    def predict(weights):
+      flat = jnp.asarray(weights, jnp.float32)
+      pad = template.scale.shape[0] - spec.num_weights
+      packed = template._replace(weights=jnp.pad(flat, (0, pad)))
+      logits, _ = self._outputs(self.params, packed)
+      return self._scaled(logits, jnp)[0]
+
+    return predict
+
+  def _outputs(self, params, packed):
+    """Returns logits and codes, averaged over draws."""
+    outputs = [
+      self._model.apply(
+        params, packed, True, rngs={"identifiers": jax.random.key(draw)}
+      )
+      for draw in range(self._draws)
+    ]
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *outputs)
+
+  def _run(self, networks: Sequence[Network]):
+    """Returns logits `[B, T]` and codes `[B, D]`, in the given order."""
+    if not networks:
+      raise ValueError("no networks given")
+    specs = tuple(dict.fromkeys(spec for spec, _ in networks))
+    number = {spec: place for place, spec in enumerate(specs)}
+    held = pipeline.Networks(
+      specs,
+      np.array([number[spec] for spec, _ in networks]),
+      [np.asarray(weights, np.float32) for _, weights in networks],
+      np.zeros((len(networks), 0)),
+    )
+    return self.run(self.params, self.batches(held), len(networks))
+
+  def batches(self, networks: pipeline.Networks) -> list:
+    """Packs networks for `run`, once for many parameters."""
+    packer = self._packer(networks.specs)
+    return [
+      (members, jax.device_put(packed))
+      for members, packed in pipeline.fixed_batches(
+        networks, packer, self._batch_size
+      )
+    ]
+
+  def run(self, params, batches, count: int):
+    """Returns logits `[B, T]` and codes `[B, D]` of packed networks."""
+    found: list[Any] = [None] * count
+    for members, packed in batches:
+      logits, codes = jax.device_get(self._apply(params, packed))
+      for row, member in enumerate(members):
+        found[member] = (logits[row], codes[row])
+    return tuple(np.stack(part) for part in zip(*found, strict=True))
+
+  def scaled(self, logits: np.ndarray) -> np.ndarray:
+    """Turns logits `[B, T]` into properties in their own units."""
+    return self._scaled(logits, np)
+
+  def _scaled(self, logits, xp):
+    """Turns logits into properties in their own units."""
+    if self.description["loss"] == "bce":
+      return jax.nn.sigmoid(logits) if xp is jnp else 1 / (1 + np.exp(-logits))
+    mean = xp.asarray(self.description["target_mean"])[None, :]
+    spread = xp.asarray(self.description["target_spread"])[None, :]
+    return logits * spread + mean
+
+
+class Ensemble:
+  """Several predictors of the same properties; predictions are their mean."""
+
+  def __init__(self, members: Sequence[Predictor]):
+    self.members = tuple(members)
+    self.targets = self.members[0].targets
+
+  def predict(self, networks: Sequence[Network]) -> np.ndarray:
+    """Returns the mean prediction `[B, T]`."""
+    return np.mean([m.predict(networks) for m in self.members], axis=0)
+
+  def encode(self, networks: Sequence[Network]) -> np.ndarray:
+    """Returns the members' codes side by side, `[B, members * D]`."""
+    return np.concatenate([m.encode(networks) for m in self.members], axis=-1)
+
+  def function(self, spec: NetworkSpec) -> Callable:
+    """Returns the mean of the members' functions."""
+    parts = [m.function(spec) for m in self.members]
+    return lambda weights: sum(f(weights) for f in parts) / len(parts)
+
+
+def build_encoder(description: dict[str, Any]) -> table.Encoder:
+  """Builds the encoder that a model description names."""
+  return table.build(
+    description["encoder"],
+    sne_options.SNEOptions(**description["encoder_options"]),
+    chunking.ChunkOptions(**description["chunk_options"]),
+    description["global_scale"],
+  )
+
+
+def build_model(description: dict[str, Any], encoder: table.Encoder):
+  """Builds the `PropertyModel` that a model description names."""
+  return model.PropertyModel(
+    encoder.module, len(description["targets"]), **description["head"]
+  )
+
+
+def init_params(net, encoder: table.Encoder, spec: NetworkSpec, seed: int):
+  """Draws parameters, with one network of zeros as the example."""
+  packer = encoder.make_packer((spec,))
+  packed = packer.pack((0,), [np.zeros(spec.num_weights, np.float32)])
+  key_params, key_ids = jax.random.split(jax.random.key(seed))
+  return net.init({"params": key_params, "identifiers": key_ids}, packed)

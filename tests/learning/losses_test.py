@@ -1,0 +1,138 @@
+"""Losses by hand, their floor, their gradients, and what padding may do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sne_jax.learning import losses
+
+LOSSES = {
+  "mse": jax.jit(losses.mse),
+  "bce": jax.jit(losses.bce_with_logits),
+}
+
+
+ENTROPY = jax.jit(losses.target_entropy)
+INVARIANCE = jax.jit(losses.invariance_error)
+
+
+def _batch(members=6, targets=3, seed=0):
+  rng = np.random.default_rng(seed)
+  prediction = jnp.asarray(rng.normal(size=(members, targets)), jnp.float32)
+  target = jnp.asarray(rng.uniform(size=(members, targets)), jnp.float32)
+  return prediction, target
+
+
+def test_mse_by_hand():
+  prediction = jnp.array([[1.0, 0.0], [2.0, 0.0]])
+  target = jnp.array([[0.0, 0.0], [0.0, 4.0]])
+  # Means over members: 5/2 and 16/2.
+  assert losses.mse(prediction, target) == pytest.approx(5.25)
+  weighted = losses.mse(prediction, target, target_weight=jnp.array([3.0, 1.0]))
+  assert weighted == pytest.approx((3 * 2.5 + 8.0) / 4)
+  uneven = losses.mse(prediction, target, member_weight=jnp.array([3.0, 1.0]))
+  assert uneven == pytest.approx((7 / 4 + 16 / 4) / 2)
+
+
+def test_bce_is_the_formula():
+  logits, target = _batch()
+  p = 1 / (1 + np.exp(-np.float64(logits)))
+  y = np.float64(target)
+  expected = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
+  loss = losses.bce_with_logits(logits, target)
+  assert loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_bce_is_finite_far_out_and_its_gradient_is_p_minus_y():
+  logits = jnp.array([[-1e4], [1e4], [0.0]])
+  target = jnp.array([[1.0], [0.0], [0.25]])
+  loss, gradient = jax.jit(jax.value_and_grad(losses.bce_with_logits))(
+    logits, target
+  )
+  assert loss == pytest.approx((2e4 + np.log(2)) / 3)
+  np.testing.assert_allclose(gradient[:, 0] * 3, [-1.0, 1.0, 0.25], atol=1e-6)
+
+
+def test_bce_meets_the_entropy_at_the_target_and_is_above_elsewhere():
+  _, target = _batch()
+  floor = float(ENTROPY(target))
+  logits = jnp.log(target) - jnp.log1p(-target)
+  best = losses.bce_with_logits(logits, target)
+  assert best == pytest.approx(floor, abs=1e-6)
+  assert losses.bce_with_logits(logits + 0.5, target) > floor + 1e-2
+
+
+def test_entropy_of_certain_targets_is_zero():
+  assert ENTROPY(jnp.array([[0.0], [1.0]])) == 0.0
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_padding_reaches_neither_loss_nor_gradient(name):
+  prediction, target = _batch()
+  pad = jnp.full((2, 3), jnp.nan)
+  long = jnp.concatenate([prediction, pad]), jnp.concatenate([target, pad])
+  mask = jnp.arange(8) < 6
+  plain = float(LOSSES[name](prediction, target))
+  value, gradient = jax.jit(
+    jax.value_and_grad(lambda p: LOSSES[name](p, long[1], member_weight=mask))
+  )(long[0])
+  assert value == pytest.approx(plain, rel=1e-6)
+  assert jnp.isfinite(gradient).all()
+  assert (gradient[6:] == 0).all()
+  assert (gradient[:6] != 0).all()
+  # The control: unmasked, the padding does reach it.
+  assert jnp.isnan(LOSSES[name](*long))
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_unknown_properties_count_for_nothing(name):
+  prediction, target = _batch()
+  known = jnp.ones((6, 3), bool).at[2:, 1].set(False)
+  loss = LOSSES[name](
+    prediction, jnp.where(known, target, jnp.nan), member_weight=known
+  )
+  by_target = [
+    LOSSES[name](prediction[:rows, t][:, None], target[:rows, t][:, None])
+    for t, rows in enumerate([6, 2, 6])
+  ]
+  assert loss == pytest.approx(float(sum(by_target)) / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_no_members_is_zero_not_nan(name):
+  prediction, target = _batch()
+  empty = jnp.zeros(6)
+  loss, gradient = jax.jit(
+    jax.value_and_grad(lambda p: LOSSES[name](p, target, member_weight=empty))
+  )(prediction)
+  assert loss == 0
+  assert (gradient == 0).all()
+
+
+def test_low_precision_is_summed_in_float32():
+  prediction = jnp.full((1024, 1), 1.0, jnp.bfloat16)
+  loss = losses.mse(prediction, jnp.zeros((1024, 1), jnp.bfloat16))
+  assert loss.dtype == jnp.float32
+  assert loss == 1.0
+
+
+def test_invariance_error_by_hand():
+  first = jnp.array([[1.0, 2.0], [0.0, 0.0]])
+  second = jnp.array([[0.0, 0.0], [0.0, 1.0]])
+  # Squared norms 5 and 1; half of their mean.
+  assert INVARIANCE(first, second) == pytest.approx(1.5)
+  only = INVARIANCE(first, second, member_weight=jnp.array([True, False]))
+  assert only == pytest.approx(2.5)
+  assert INVARIANCE(first, first) == 0
+
+
+def test_shapes_are_checked():
+  prediction, target = _batch()
+  with pytest.raises(ValueError, match=r"single target as \[B, 1\]"):
+    losses.mse(prediction[:, 0], target[:, 0])
+  with pytest.raises(ValueError, match=r"target_weight must be of shape \(3,"):
+    losses.mse(prediction, target, target_weight=jnp.ones(2))
+  for bad in (jnp.ones(5), jnp.ones((6, 2)), jnp.ones((6, 3, 1))):
+    with pytest.raises(ValueError, match="member_weight must be of shape"):
+      losses.mse(prediction, target, member_weight=bad)
