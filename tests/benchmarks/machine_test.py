@@ -65,6 +65,17 @@ def test_scan_counts_its_length(length):
   assert machine.dot_flops(fn, LEFT, SQUARE) == length * product
 
 
+def test_a_carry_counts_though_only_its_effect_on_another_is_used():
+  def fn(x, w):
+    def body(carry, _):
+      total, power = carry
+      return (total + power, power @ w), None
+
+    return jax.lax.scan(body, (x, x), length=3)[0][0]
+
+  assert machine.dot_flops(fn, LEFT, SQUARE) == 3 * (2 * 3 * 4 * 4)
+
+
 def test_gradient_of_nested_scans():
   def loss(x, w):
     def body(carry, _):
