@@ -122,3 +122,9 @@ class Options:
   def groups(self) -> tuple[Any, ...]:
     """Returns the option objects, in the order of `CLASSES`."""
     return tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+
+
+def of(*parts: Any) -> Options:
+  """Returns the options made of one object of each of `CLASSES`."""
+  names = [field.name for field in dataclasses.fields(Options)]
+  return Options(**dict(zip(names, parts, strict=True)))

@@ -52,7 +52,7 @@ def write_results(
     ValueError: a value that JSON cannot hold; the message says where.
   """
   text = json.dumps(to_json(results), indent=2, allow_nan=False) + "\n"
-  return _write(pathlib.Path(workdir) / "results.json", text)
+  return write_text(pathlib.Path(workdir) / "results.json", text)
 
 
 def write_report(
@@ -75,7 +75,7 @@ def write_report(
     if inside:
       path = path.resolve().relative_to(workdir.resolve())
     links[caption] = path.as_posix()
-  return _write(workdir / "report.md", report_text(results, links))
+  return write_text(workdir / "report.md", report_text(results, links))
 
 
 def report_text(
@@ -382,7 +382,7 @@ def _is_number(value: Any) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _write(path: pathlib.Path, text: str) -> pathlib.Path:
+def write_text(path: pathlib.Path, text: str) -> pathlib.Path:
   """Writes a text file by replacing it whole."""
   path.parent.mkdir(parents=True, exist_ok=True)
   handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")

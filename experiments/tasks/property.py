@@ -7,14 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from experiments import options as options_lib
 from experiments.tasks import members
 from sne_jax import predictor as predictor_lib
 from sne_jax.learning import (
-  logging,
   invariance,
+  logging,
   metrics,
   optimizers,
   parallel,
@@ -25,10 +24,143 @@ from sne_jax.networks import symmetry
 
 METRICS = ("mse", "r_squared", "kendall_tau", "spearman", "mae")
 RESULT_FILE = "result.json"
-NOT_IDENTITY = ("run.workdir", "run.only", "run.title", "run.seeds")
 
 
-def describe(options, data: members.Data) -> dict[str, Any]:
+class Trainer:
+  """What all seeds of a run share: data, model, and one compiled update."""
+
+  def __init__(self, options: options_lib.Options, data: members.Data):
+    """Builds encoder, model, loss and update.
+
+    Raises:
+      ValueError: options that do not go together, or with this zoo.
+    """
+    self.options = options
+    self.data = data
+    self.description = describe(options, data)
+    self._encoder = predictor_lib.build_encoder(self.description)
+    self._net = predictor_lib.build_model(self.description, self._encoder)
+    self._train = _scaled_targets(data.parts["train"], self.description)
+    self._mesh = parallel.make_mesh(options.run.devices or None)
+    sampler = None
+    if options.data.symmetry_on == "device":
+      specs = self._train.specs
+      if len(specs) > 1:
+        raise ValueError(
+          f"symmetry_on is device, but the zoo has {len(specs)} architectures;"
+          " use --symmetry_on=host"
+        )
+      sampler = symmetry.make_permutation_sampler(specs[0])
+    loss = invariance.make_loss(
+      self._net,
+      options.run.loss,
+      options.invariance,
+      sampler=sampler,
+      permute=options.data.augment_permutation,
+    )
+    steps = options.train.num_steps
+    self._schedule = optimizers.make_schedule(options.optimizer, steps)
+    self._tx = optimizers.make_optimizer(options.optimizer, steps)
+    self._update = training.make_update_fn(
+      loss,
+      self._tx,
+      ema_decay=options.optimizer.ema_decay,
+      mesh=self._mesh,
+    )
+    self._judge = predictor_lib.Predictor(self.description, None)
+    self._validation = self._judge.batches(data.parts["val"])
+
+  def run(self, folder: pathlib.Path, seed: int) -> dict[str, Any]:
+    """Trains with one seed, or returns what an earlier run of it has given."""
+    if (folder / RESULT_FILE).exists():
+      return json.loads((folder / RESULT_FILE).read_text())
+    options = self.options
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / predictor_lib.MODEL_FILE, self.description)
+    specs = self._train.specs
+    params = predictor_lib.init_params(
+      self._net, self._encoder, specs[0], seed
+    )
+    state = training.init_state(
+      params,
+      self._tx,
+      jax.random.key(seed),
+      ema_decay=options.optimizer.ema_decay,
+      mesh=self._mesh,
+    )
+    batch_fn = pipeline.Pipeline(
+      self._train,
+      self._encoder.make_packer(specs),
+      options.data,
+      seed=seed,
+      pairs=options.invariance.invariance_weight > 0,
+      devices=self._mesh.size,
+      place=lambda batch: parallel.shard(batch, self._mesh),
+    )
+    result = training.fit(
+      state,
+      self._update,
+      batch_fn,
+      self._evaluate,
+      options.train,
+      folder,
+      schedule=self._schedule,
+      title=f"seed {seed}",
+    )
+    report = self._report(jax.device_get(result.best_params), seed)
+    steps = int(result.state.step)
+    report |= {
+      "seed": seed,
+      "num_params": sum(x.size for x in jax.tree.leaves(params)),
+      "best_step": result.best_step,
+      "steps": steps,
+      "stopped_early": result.stopped_early,
+      "train_seconds": result.seconds,
+      "networks_per_second": (
+        steps * options.data.batch_size / max(result.seconds, 1e-9)
+      ),
+    }
+    _write_json(folder / RESULT_FILE, report)
+    return report
+
+  def _evaluate(self, params) -> dict[str, float]:
+    """Measures parameters on the validation part, the mean over targets."""
+    networks = self.data.parts["val"]
+    logits, _ = self._judge.run(
+      jax.device_get(params), self._validation, len(networks.numbers)
+    )
+    pairs = list(
+      zip(networks.targets.T, self._judge.scaled(logits).T, strict=True)
+    )
+    return {
+      "loss": float(np.mean([metrics.mse(*pair) for pair in pairs])),
+      "kendall_tau": float(np.mean([metrics.kendall_tau(*p) for p in pairs])),
+    }
+
+  def _report(self, params, seed: int) -> dict[str, Any]:
+    """Predicts the held-out parts and measures the predictions."""
+    best = predictor_lib.Predictor(self.description, params)
+    report: dict[str, Any] = {"metrics": {}, "predictions": {}}
+    for part in ("val", "test"):
+      networks = self.data.parts[part]
+      found = best.predict(as_list(networks))
+      report["predictions"][part] = found.tolist()
+      report["metrics"][part] = {
+        name: metrics.evaluate(networks.targets[:, t], found[:, t], METRICS)
+        for t, name in enumerate(best.targets)
+      }
+    report["invariance"] = invariance.measure(
+      best.logits,
+      as_list(self.data.parts["test"]),
+      self.options.chunk.chunk_size,
+      seed=seed,
+    )
+    return report
+
+
+def describe(
+  options: options_lib.Options, data: members.Data
+) -> dict[str, Any]:
   """Returns what `model.json` holds: all that a `Predictor` must know."""
   train = data.parts["train"]
   squares, count = 0.0, 0
@@ -58,96 +190,12 @@ def describe(options, data: members.Data) -> dict[str, Any]:
   }
 
 
-def train_seed(
-  options, data: members.Data, folder: pathlib.Path, seed: int
-) -> dict[str, Any]:
-  """Trains with one seed, or returns what an earlier run of it has given."""
-  if (folder / RESULT_FILE).exists():
-    return json.loads((folder / RESULT_FILE).read_text())
-  description = describe(options, data)
-  folder.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(description, indent=2, sort_keys=True)
-  logging.write_atomically(folder / predictor_lib.MODEL_FILE, text)
-  encoder = predictor_lib.build_encoder(description)
-  net = predictor_lib.build_model(description, encoder)
-  train = _scaled_targets(data.parts["train"], description)
-  specs = train.specs
-  mesh = parallel.make_mesh(options.run.devices or None)
-  paired = options.invariance.invariance_weight > 0
-  on_device = options.data.symmetry_on == "device"
-  if on_device and len(specs) > 1:
-    raise ValueError(
-      f"symmetry_on is device, but the zoo has {len(specs)} architectures;"
-      " use --symmetry_on=host"
-    )
-  loss = invariance.make_loss(
-    net,
-    options.run.loss,
-    options.invariance,
-    sampler=symmetry.make_permutation_sampler(specs[0]) if on_device else None,
-    permute=options.data.augment_permutation,
-  )
-  schedule = optimizers.make_schedule(options.optimizer, options.train.num_steps)
-  tx = optimizers.make_optimizer(options.optimizer, options.train.num_steps)
-  decay = options.optimizer.ema_decay
-  params = predictor_lib.init_params(net, encoder, specs[0], seed)["params"]
-  state = training.init_state(
-    params, tx, jax.random.key(seed), ema_decay=decay, mesh=mesh
-  )
-  batch_fn = pipeline.Pipeline(
-    train,
-    encoder.make_packer(specs),
-    options.data,
-    seed=seed,
-    pairs=paired,
-    devices=mesh.size,
-    place=lambda batch: parallel.shard(batch, mesh),
-  )
-  judge = predictor_lib.Predictor(description, params)
-  validation = data.parts["val"]
-  batches = judge.batches(validation)
-
-  def evaluate(now) -> dict[str, float]:
-    now = jax.device_get(now)
-    logits, _ = judge.run(now, batches, len(validation.numbers))
-    found = judge.scaled(logits)
-    mse = [
-      metrics.mse(y, p) for y, p in zip(validation.targets.T, found.T, strict=True)
-    ]
-    tau = [
-      metrics.kendall_tau(y, p)
-      for y, p in zip(validation.targets.T, found.T, strict=True)
-    ]
-    return {"loss": float(np.mean(mse)), "kendall_tau": float(np.mean(tau))}
-
-  update = training.make_update_fn(loss, tx, ema_decay=decay, mesh=mesh)
-  result = training.fit(
-    state,
-    update,
-    batch_fn,
-    evaluate,
-    options.train,
-    folder,
-    schedule=schedule,
-    title=f"seed {seed}",
-  )
-  best = predictor_lib.Predictor(description, jax.device_get(result.best_params))
-  report = _report(options, data, best, seed)
-  report |= {
-    "seed": seed,
-    "num_params": sum(x.size for x in jax.tree.leaves(params)),
-    "best_step": result.best_step,
-    "steps": int(result.state.step),
-    "stopped_early": result.stopped_early,
-    "train_seconds": result.seconds,
-    "networks_per_second": int(result.state.step)
-    * options.data.batch_size
-    / max(result.seconds, 1e-9),
-  }
-  logging.write_atomically(
-    folder / RESULT_FILE, json.dumps(report, indent=2, sort_keys=True)
-  )
-  return report
+def as_list(networks: pipeline.Networks) -> list:
+  """Returns `(spec, weights)` of every network."""
+  return [
+    (networks.specs[n], np.asarray(v))
+    for n, v in zip(networks.numbers, networks.vectors, strict=True)
+  ]
 
 
 def _scaled_targets(networks: pipeline.Networks, description):
@@ -160,34 +208,10 @@ def _scaled_targets(networks: pipeline.Networks, description):
         f" from {low:g} to {high:g}; use --loss=mse"
       )
     return networks
-  mean = np.asarray(description["target_mean"])
-  spread = np.asarray(description["target_spread"])
+  mean = np.asarray(description["target_mean"])[None, :]
+  spread = np.asarray(description["target_spread"])[None, :]
   return networks._replace(targets=(networks.targets - mean) / spread)
 
 
-def _report(options, data: members.Data, best, seed: int) -> dict[str, Any]:
-  """Predicts the held-out parts and measures the predictions."""
-  report: dict[str, Any] = {"metrics": {}, "predictions": {}}
-  for part in ("val", "test"):
-    networks = data.parts[part]
-    found = best.predict(as_list(networks))
-    report["predictions"][part] = found.tolist()
-    report["metrics"][part] = {
-      name: metrics.evaluate(networks.targets[:, t], found[:, t], METRICS)
-      for t, name in enumerate(best.targets)
-    }
-  report["invariance"] = invariance.measure(
-    best.logits,
-    as_list(data.parts["test"]),
-    options.chunk.chunk_size,
-    seed=seed,
-  )
-  return report
-
-
-def as_list(networks: pipeline.Networks) -> list:
-  """Returns `(spec, weights)` of every network."""
-  return [
-    (networks.specs[n], np.asarray(v))
-    for n, v in zip(networks.numbers, networks.vectors, strict=True)
-  ]
+def _write_json(path: pathlib.Path, value: Any) -> None:
+  logging.write_atomically(path, json.dumps(value, indent=2, sort_keys=True))

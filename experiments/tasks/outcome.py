@@ -1,0 +1,191 @@
+"""Puts together what the seeds of a run gave: results, figures, report."""
+
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+
+from experiments import config, environment, figures, references, report
+from experiments import options as options_lib
+from experiments.tasks import members
+from experiments.tasks.property import METRICS
+from sne_jax.learning import logging, metrics
+
+TRUE_MOVES = ("true permutation",)
+
+
+def collect(
+  options: options_lib.Options,
+  data: members.Data,
+  seeds: list[dict[str, Any]],
+  seconds: dict[str, float],
+) -> dict[str, Any]:
+  """Returns the results of a run, for `results.json` and the report."""
+  targets = members.target_names(options.run)
+  prefix = lambda name, text: text if len(targets) == 1 else f"{name} {text}"
+  rows = [
+    {
+      "seed": entry["seed"],
+      "metrics": {
+        part: {
+          prefix(name, metric): value
+          for name, found in by_target.items()
+          for metric, value in found.items()
+        }
+        for part, by_target in entry["metrics"].items()
+      },
+    }
+    | {
+      key: entry[key]
+      for key in ("best_step", "train_seconds", "networks_per_second")
+    }
+    for entry in seeds
+  ]
+  flagged = {
+    "not valid": int(np.sum(~data.zoo.members["valid"])),
+    "not converged": int(
+      np.sum(~data.zoo.members.get("converged", np.ones(1, bool)))
+    ),
+  }
+  moves = [m for m in seeds[0]["invariance"] if m != "variance"]
+  return {
+    "title": options.run.title,
+    "target": ", ".join(targets),
+    "config": config.resolved(*options.groups()),
+    "flagfile": config.to_flagfile(
+      *options.groups(), prefixes=options_lib.PREFIXES
+    ),
+    "environment": environment.environment(),
+    "seconds": seconds
+    | {"training, mean of seeds": _mean(e["train_seconds"] for e in seeds)},
+    "sizes": {part: len(rows) for part, rows in data.members.items()},
+    "num_params": seeds[0]["num_params"],
+    "networks_per_second": _mean(e["networks_per_second"] for e in seeds),
+    "select": options.train.monitor,
+    "seeds": rows,
+    "references": _references(options, data) if options.run.references else {},
+    "invariance": {
+      f"{move}, {what}": _mean(e["invariance"][move][what] for e in seeds)
+      for move in moves
+      for what in ("error", "ratio")
+    },
+    "notes": [
+      f"{count} members of the zoo are flagged as {what}."
+      for what, count in flagged.items()
+    ],
+  }
+
+
+def summary(results: dict[str, Any], part: str = "test") -> dict[str, Any]:
+  """Returns the mean over seeds, with interval, of every metric of a part."""
+  rows = [entry["metrics"][part] for entry in results["seeds"]]
+  return {
+    name: metrics.mean_interval([row[name]["value"] for row in rows])
+    for name in rows[0]
+  }
+
+
+def write(
+  workdir: pathlib.Path,
+  options: options_lib.Options,
+  data: members.Data,
+  seeds: list[dict[str, Any]],
+  results: dict[str, Any],
+) -> None:
+  """Writes results, figures and report of a run."""
+  folder = workdir / "figures"
+  folder.mkdir(parents=True, exist_ok=True)
+  drawn = {}
+  test = data.parts["test"]
+  for t, name in enumerate(members.target_names(options.run)):
+    truth = test.targets[:, t]
+    found = {
+      f"seed {e['seed']}": np.asarray(e["predictions"]["test"])[:, t]
+      for e in seeds
+    }
+    drawn[f"Predicted against true {name} of the test networks"] = (
+      figures.predicted_against_true(
+        folder / f"predicted_{name}.png", truth, found, name=name
+      )
+    )
+    drawn[f"Absolute error against {name}"] = figures.error_against_property(
+      folder / f"error_{name}.png", truth, found[next(iter(found))], name=name
+    )
+  drawn["Learning curves"] = figures.learning_curves(
+    folder / "learning_curves.png", _curves(workdir, seeds), ylabel="loss"
+  )
+  ratios = {
+    move: _mean(e["invariance"][move]["ratio"] for e in seeds)
+    for move in seeds[0]["invariance"]
+    if move != "variance"
+  }
+  drawn["Change of the prediction under true and false symmetries"] = (
+    figures.invariance(
+      folder / "invariance.png",
+      {m: r for m, r in ratios.items() if m in TRUE_MOVES},
+      {m: r for m, r in ratios.items() if m not in TRUE_MOVES},
+    )
+  )
+  report.write_results(workdir, results | {"summary": summary(results)})
+  report.write_report(workdir, results, drawn)
+
+
+class Stopwatch:
+  """Wall-clock seconds of the stages of a run."""
+
+  def __init__(self):
+    self.seconds: dict[str, float] = {}
+    self._since = time.monotonic()
+
+  def lap(self, name: str) -> None:
+    """Books the time since the last lap under a name."""
+    now = time.monotonic()
+    self.seconds[name] = now - self._since
+    self._since = now
+
+
+def _mean(values) -> float:
+  return float(np.mean(list(values)))
+
+
+def _curves(workdir: pathlib.Path, seeds) -> dict[str, Any]:
+  """Reads loss curves of the seeds from their metric files."""
+  curves = {}
+  for entry in seeds:
+    records = logging.read_metrics(workdir / f"seed{entry['seed']}")
+    for name, label in (("train/loss", "train"), ("val/loss", "val")):
+      points = [(r["step"], r[name]) for r in records if name in r]
+      if points:
+        steps, values = np.array(points, float).T
+        curves[f"{label}, seed {entry['seed']}"] = (steps, values)
+  return curves
+
+
+def _references(options, data: members.Data) -> dict[str, Any]:
+  """Fits the references on the same split, per target."""
+  table: dict[str, Any] = {}
+  targets = members.target_names(options.run)
+  inputs = {part: _features(n) for part, n in data.parts.items()}
+  for t, target in enumerate(targets):
+    parts = {
+      part: (inputs[part], data.parts[part].targets[:, t]) for part in inputs
+    }
+    for name, reference in references.all_references(parts).items():
+      for part in ("val", "test"):
+        found = metrics.evaluate(
+          parts[part][1], reference.predictions[part], METRICS
+        )
+        row = table.setdefault(name, {}).setdefault(part, {})
+        for metric, value in found.items():
+          row[metric if len(targets) == 1 else f"{target} {metric}"] = value
+  return table
+
+
+def _features(networks) -> np.ndarray:
+  groups = []
+  for number in np.unique(networks.numbers):
+    rows = np.flatnonzero(networks.numbers == number)
+    weights = np.stack([networks.vectors[r] for r in rows])
+    groups.append((networks.specs[number], weights, rows))
+  return references.features(groups)

@@ -1,0 +1,187 @@
+"""Named lists of variants of a run, and their comparison.
+
+Each variant is a change of flags. All else is as the flagfile says, so every
+list can be run on any zoo.
+"""
+
+import pathlib
+from typing import Any
+
+from experiments import figures, report
+from experiments import options as options_lib
+
+WITH = "logit invariance"
+LISTS: dict[str, dict[str, dict[str, Any]]] = {
+  # Table 6 of the paper, and the other switches that it leaves open.
+  "components": {
+    "full": {},
+    "no layer encoder": {"layer_function": "none"},
+    "no type encoding": {"type_encoding": "none"},
+    "no level encoding": {"level_encoding": "none", "level_again": False},
+    "no positions, no hierarchy": {
+      "type_encoding": "none",
+      "level_encoding": "none",
+      "level_again": False,
+      "layer_function": "none",
+    },
+    "no set functions": {
+      "layer_function": "deepsets",
+      "network_function": "deepsets",
+      "layer_blocks": 0,
+      "network_blocks": 0,
+    },
+    "no index features": {"index_features": "none"},
+    "random identifiers": {"identifiers": "random"},
+    "no sign augmentation": {"augment_signs": False},
+    "no fan-in scale": {"fan_in_scale": False},
+    "scale per tensor": {"weight_scale": "tensor"},
+    "norm post": {"norm": "post"},
+    "coded form": {"form": "coded", "norm": "post"},
+    "concatenated encodings": {"encoding_combine": "concat"},
+  },
+  # The four index features, index-free chunks by attention, with and without
+  # the regulariser; then identifiers.
+  "index_features": {
+    f"{mode}{', ' + WITH if beta else ''}": {
+      "chunk_function": "sab",
+      "identifiers": "none",
+      "index_features": mode,
+      "invariance_weight": beta,
+    }
+    for mode in ("none", "io", "chunk", "neuron")
+    for beta in (0.0, 1.0)
+  }
+  | {
+    f"{kind} identifiers{', ' + WITH if beta else ''}": {
+      "identifiers": kind,
+      "invariance_weight": beta,
+    }
+    for kind in ("random", "content")
+    for beta in (0.0, 1.0)
+  },
+  "invariance_weight": {
+    f"beta {beta:g}": {"identifiers": "random", "invariance_weight": beta}
+    for beta in (0.0, 0.01, 0.1, 1.0, 10.0)
+  },
+  # Table 7: chunks by attention, cut flat as in the paper.
+  "chunk_size": {
+    str(size): {
+      "chunk_function": "sab",
+      "identifiers": "none",
+      "linear_rule": "flat",
+      "conv_rule": "flat",
+      "chunk_size": size,
+    }
+    for size in (8, 16, 32, 64, 128)
+  },
+  # Figure 3: share of the training members.
+  "data_efficiency": {
+    f"{share:g}": {"train_share": share}
+    for share in (0.05, 0.1, 0.25, 0.5, 1.0)
+  },
+}
+SWEEPS = {"chunk_size": "chunk size", "data_efficiency": "share of training data"}
+"""Lists whose names are numbers: drawn as a line over them."""
+
+
+def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
+  """Returns the variants that the run asks for, by name.
+
+  Raises:
+    ValueError: an unknown list or variant.
+  """
+  name = options.run.variants
+  if name not in LISTS:
+    raise ValueError(
+      f"no list of variants {name!r}; known are {', '.join(sorted(LISTS))}"
+    )
+  only = [n.strip() for n in options.run.only.split(";") if n.strip()]
+  unknown = set(only) - set(LISTS[name])
+  if unknown:
+    raise ValueError(
+      f"{name} has no variant {sorted(unknown)}; it has"
+      f" {'; '.join(LISTS[name])}"
+    )
+  return {
+    label: options.replaced(
+      **changes,
+      workdir=str(pathlib.Path(options.run.workdir) / folder_name(label)),
+      title=f"{options.run.title}: {label}",
+      references=False,
+      variants="",
+      only="",
+    )
+    for label, changes in LISTS[name].items()
+    if not only or label in only
+  }
+
+
+def folder_name(label: str) -> str:
+  """Returns a name for the folder of a variant."""
+  return "".join(c if c.isalnum() or c in ".-" else "_" for c in label)
+
+
+def write(
+  workdir: pathlib.Path,
+  options: options_lib.Options,
+  outcomes: dict[str, dict[str, Any]],
+) -> None:
+  """Writes table, figure and results of a comparison."""
+  metric = next(iter(next(iter(outcomes.values()))["summary"]))
+  rows = {label: o["summary"][metric] for label, o in outcomes.items()}
+  (workdir / "figures").mkdir(parents=True, exist_ok=True)
+  picture = workdir / "figures" / f"{options.run.variants}.png"
+  if options.run.variants in SWEEPS:
+    figures.lines(
+      picture,
+      {"SNE": {float(label): row for label, row in rows.items()}},
+      xlabel=SWEEPS[options.run.variants],
+      ylabel=f"test {metric}",
+      x_log=True,
+    )
+  else:
+    figures.bars_with_intervals(picture, rows, xlabel=f"test {metric}")
+  moves = next(iter(outcomes.values()))["invariance"]
+  ratios = [name for name in moves if name.endswith("ratio")]
+  header = ["variant", f"test {metric}", "seeds", "parameters"]
+  header += ["networks/s", *ratios]
+  table = [
+    [
+      label,
+      report.with_interval(rows[label]),
+      rows[label]["count"],
+      o["num_params"],
+      f"{o['networks_per_second']:.0f}",
+      *(f"{o['invariance'][name]:.2g}" for name in ratios),
+    ]
+    for label, o in outcomes.items()
+  ]
+  first = next(iter(outcomes.values()))
+  text = [
+    f"# {options.run.title}",
+    f"Variants `{options.run.variants}`; mean over seeds with 95 % interval."
+    f" Networks: {first['sizes']}.",
+    report.markdown_table(header, table),
+    f"![{options.run.variants}](<figures/{picture.name}>)",
+  ]
+  report.write_text(workdir / "report.md", "\n\n".join(text) + "\n")
+  report.write_results(
+    workdir,
+    {
+      "title": options.run.title,
+      "variants": {
+        label: {
+          key: o[key]
+          for key in (
+            "summary",
+            "sizes",
+            "num_params",
+            "networks_per_second",
+            "invariance",
+            "seconds",
+          )
+        }
+        for label, o in outcomes.items()
+      },
+    },
+  )
