@@ -10,6 +10,11 @@ import pytest
 from sne_jax.networks import families, symmetry
 from sne_jax.networks import spec as spec_lib
 
+# Compiling costs more than running here.
+jit = functools.partial(
+  jax.jit, compiler_options={"xla_backend_optimization_level": "0"}
+)
+
 SPECS = families.tiny_specs()
 
 every_family = pytest.mark.parametrize("name", SPECS)
@@ -22,7 +27,7 @@ def case(name):
   rng = np.random.default_rng(5)
   shape = dict(spec.options).get("image_shape", (spec.tensors[0].shape[-1],))
   x = rng.standard_normal((6, *shape), np.float32)
-  run = jax.jit(jax.vmap(lambda w: families.forward(spec, w, x)))
+  run = jit(jax.vmap(lambda w: families.forward(spec, w, x)))
   return spec, families.random_weights(spec, rng), run
 
 
@@ -62,7 +67,7 @@ def test_every_group_matters_and_is_a_symmetry_alone(name):
 @every_family
 def test_device_sampler_draws_symmetries(name):
   spec, weights, run = case(name)
-  sample = jax.jit(jax.vmap(symmetry.make_permutation_sampler(spec)))
+  sample = jit(jax.vmap(symmetry.make_permutation_sampler(spec)))
   index = np.asarray(sample(jax.random.split(jax.random.key(2), 9)))
   assert index.dtype == np.int32
   assert (np.sort(index, axis=1) == symmetry.identity(spec)[None]).all()
@@ -172,7 +177,7 @@ def test_draws_are_uniform(where):
     rng = np.random.default_rng(0)
     index = [symmetry.draw_permutation(spec, rng) for _ in range(count)]
   else:
-    sample = jax.vmap(symmetry.make_permutation_sampler(spec))
+    sample = jit(jax.vmap(symmetry.make_permutation_sampler(spec)))
     index = sample(jax.random.split(jax.random.key(0), count))
   drawn = [tuple(row) for row in np.asarray(index)[:, 6:] - 6]
   counts = [drawn.count(p) for p in itertools.permutations(range(3))]
@@ -189,7 +194,7 @@ def test_members_of_an_outer_group_are_shuffled_independently(where):
     rng = np.random.default_rng(0)
     index = [symmetry.draw_permutation(spec, rng) for _ in range(count)]
   else:
-    sample = jax.jit(jax.vmap(symmetry.make_permutation_sampler(spec)))
+    sample = jit(jax.vmap(symmetry.make_permutation_sampler(spec)))
     index = sample(jax.random.split(jax.random.key(0), count))
   rows = (np.asarray(index)[:, start : start + 72 : 6] - start) // 6
   rows = rows.reshape(count, 3, 4)
