@@ -7,59 +7,14 @@ are left out of a curve, and bars without a value are marked as missing.
 Dimensions: `N` members, `S` steps.
 """
 
-import contextlib
-import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import figure, ticker
-from matplotlib.axes import Axes
-from matplotlib.backends import backend_agg
+from matplotlib import ticker
 
-PALETTE = (
-  "#0072B2",  # blue
-  "#D55E00",  # vermilion
-  "#009E73",  # green
-  "#CC79A7",  # pink
-  "#E69F00",  # orange
-  "#56B4E9",  # sky
-  "#000000",
-)
-"""Okabe and Ito's colours, which the colour-blind tell apart."""
-
-MARKERS = "osD^vPX"
-
-INK, PALE = "#333333", "#9A9A9A"
-
-STYLE = {
-  "font.size": 9,
-  "axes.titlesize": 10,
-  "axes.labelsize": 9,
-  "axes.edgecolor": INK,
-  "axes.labelcolor": INK,
-  "axes.linewidth": 0.8,
-  "axes.spines.top": False,
-  "axes.spines.right": False,
-  "axes.titlelocation": "left",
-  "text.color": INK,
-  "xtick.color": INK,
-  "ytick.color": INK,
-  "xtick.labelsize": 8,
-  "ytick.labelsize": 8,
-  "legend.fontsize": 8,
-  "legend.frameon": False,
-  "grid.color": "#E4E4E4",
-  "grid.linewidth": 0.7,
-  "axes.axisbelow": True,
-  "lines.linewidth": 1.6,
-}
-
-Interval = Mapping[str, float]
-"""`value` (or `mean`) with `low` and `high`, as `learning.metrics` gives."""
-
-PathLike = str | os.PathLike
+from experiments import drawing
+from experiments.drawing import Interval, PathLike
 
 
 def predicted_against_true(
@@ -87,29 +42,33 @@ def predicted_against_true(
   """
   if not isinstance(predictions, Mapping):
     predictions = {"": predictions}
-  with _drawing(path, (4.8, 4.6), pdf) as axes:
+  with drawing.drawing(path, (4.8, 4.6), pdf) as axes:
     y = np.asarray(y, float)
-    low, high = _limits([y, *predictions.values()])
-    axes.plot([low, high], [low, high], color=PALE, lw=1, zorder=1)
-    _scatter_mixed(axes, y, predictions)
+    low, high = drawing.limits([y, *predictions.values()])
+    axes.plot([low, high], [low, high], color=drawing.PALE, lw=1, zorder=1)
+    drawing.scatter_mixed(axes, y, predictions)
     axes.set(
       xlim=(low, high),
       ylim=(low, high),
       aspect="equal",
-      xlabel=_with_unit(f"true {name}", unit),
-      ylabel=_with_unit(f"predicted {name}", unit),
+      xlabel=drawing.with_unit(f"true {name}", unit),
+      ylabel=drawing.with_unit(f"predicted {name}", unit),
       title=title,
     )
     axes.grid(True)
     if notes:
       axes.text(
-        0.03, 0.97, "\n".join(notes), transform=axes.transAxes, va="top",
+        0.03,
+        0.97,
+        "\n".join(notes),
+        transform=axes.transAxes,
+        va="top",
         fontsize=8,
-      )  # fmt: skip
+      )
     if len(predictions) > 1:
       axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    _error_inset(axes, y, predictions, unit)
-  return _png(path)
+    drawing.error_inset(axes, y, predictions, unit)
+  return drawing.png_path(path)
 
 
 def learning_curves(
@@ -133,7 +92,7 @@ def learning_curves(
     floor: subtracted from the values, such as the entropy of the targets.
     pdf: whether a PDF is written too.
   """
-  with _drawing(path, (5.6, 3.4), pdf) as axes:
+  with drawing.drawing(path, (5.6, 3.4), pdf) as axes:
     for place, (name, (steps, values)) in enumerate(curves.items()):
       values = np.asarray(values, float) - floor
       keep = np.isfinite(values) & ((values > 0) | (not log))
@@ -141,18 +100,18 @@ def learning_curves(
       axes.plot(
         np.asarray(steps)[keep],
         values[keep],
-        color=_color(place),
+        color=drawing.color(place),
         lw=1.0 if thin else 1.8,
         alpha=0.75 if thin else 1.0,
         label=name,
       )
     axes.set(xlabel="step", ylabel=ylabel, title=title)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-    _scale(axes, y_log=log)
+    drawing.scale(axes, y_log=log)
     axes.grid(True, which="major")
     if curves:
       axes.legend()
-  return _png(path)
+  return drawing.png_path(path)
 
 
 def error_against_property(
@@ -184,29 +143,35 @@ def error_against_property(
   error = np.abs(prediction - y)[order]
   y = y[order]
   window = min(max(window or y.size // 10, 1), y.size)
-  with _drawing(path, (5.6, 3.4), pdf) as axes:
+  with drawing.drawing(path, (5.6, 3.4), pdf) as axes:
     axes.scatter(
-      y, error, s=6, color=PALE, alpha=0.5, linewidths=0, rasterized=True,
+      y,
+      error,
+      s=6,
+      color=drawing.PALE,
+      alpha=0.5,
+      linewidths=0,
+      rasterized=True,
       label="member",
-    )  # fmt: skip
+    )
     if y.size:
       kernel = np.full(window, 1 / window)
       axes.plot(
         np.convolve(y, kernel, "valid"),
         np.convolve(error, kernel, "valid"),
-        color=_color(1),
+        color=drawing.color(1),
         label=f"mean of {window} members",
       )
     positive = bool((error[np.isfinite(error)] > 0).any())
     axes.set(
-      xlabel=_with_unit(name, unit),
-      ylabel=_with_unit("absolute error", unit),
+      xlabel=drawing.with_unit(name, unit),
+      ylabel=drawing.with_unit("absolute error", unit),
       title=title,
     )
-    _scale(axes, y_log=positive)
+    drawing.scale(axes, y_log=positive)
     axes.grid(True, which="major")
     axes.legend(loc="best", markerscale=2)
-  return _png(path)
+  return drawing.png_path(path)
 
 
 def invariance(
@@ -233,12 +198,13 @@ def invariance(
   shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
   bottom = np.nanmin(shown) if np.isfinite(shown).any() else 1e-3
   bottom = 10.0 ** np.floor(np.log10(min(bottom, 0.1)) - 0.3)
-  with _drawing(path, (5.8, 0.9 + 0.42 * max(len(names), 2)), pdf) as axes:
+  size = (5.8, 0.9 + 0.42 * max(len(names), 2))
+  with drawing.drawing(path, size, pdf) as axes:
     places = np.arange(len(names))
     is_true = places < len(true_symmetries)
     for chosen, color, label in (
-      (is_true, _color(0), "true symmetry: should be small"),
-      (~is_true, _color(1), "false symmetry: should be large"),
+      (is_true, drawing.color(0), "true symmetry: should be small"),
+      (~is_true, drawing.color(1), "false symmetry: should be large"),
     ):
       axes.barh(
         places[chosen],
@@ -259,7 +225,7 @@ def invariance(
         fontsize=8,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
       )
-    axes.axvline(1.0, color=PALE, lw=1, ls=(0, (4, 3)))
+    axes.axvline(1.0, color=drawing.PALE, lw=1, ls=(0, (4, 3)))
     top = np.nanmax(np.append(shown, 1.0))
     axes.set_xscale("log")
     axes.set_xlim(bottom, top * (top / bottom) ** 0.12)
@@ -275,7 +241,7 @@ def invariance(
       picture.legend(
         loc="outside lower right", ncols=2, columnspacing=1.2, handlelength=1.0
       )
-  return _png(path)
+  return drawing.png_path(path)
 
 
 def bars_with_intervals(
@@ -299,10 +265,11 @@ def bars_with_intervals(
     baseline: a value to mark by a dashed line.
     pdf: whether a PDF is written too.
   """
-  with _drawing(path, (5.8, 0.9 + 0.36 * max(len(rows), 2)), pdf) as axes:
+  size = (5.8, 0.9 + 0.36 * max(len(rows), 2))
+  with drawing.drawing(path, size, pdf) as axes:
     ends = [0.0]
     for place, (name, row) in enumerate(rows.items()):
-      value, low, high = _interval(row)
+      value, low, high = drawing.interval(row)
       strong = not highlight or name in highlight
       if not np.isfinite(value):
         axes.annotate(
@@ -315,11 +282,15 @@ def bars_with_intervals(
         )
         continue
       axes.barh(
-        place, value, height=0.62, color=_color(0) if strong else "#B9CBDA"
+        place,
+        value,
+        height=0.62,
+        color=drawing.color(0) if strong else "#B9CBDA",
       )
       end = value
       if np.isfinite(low) and np.isfinite(high):
-        axes.plot([low, high], [place, place], color=INK, lw=1.2)
+        for color, width in (("white", 3.0), (drawing.INK, 1.2)):
+          axes.plot([low, high], [place, place], color=color, lw=width)
         end = high if value >= 0 else low
       ends.append(end)
       axes.annotate(
@@ -332,9 +303,10 @@ def bars_with_intervals(
         fontsize=8,
       )
     if baseline is not None:
-      axes.axvline(baseline, color=PALE, lw=1, ls=(0, (4, 3)))
+      axes.axvline(baseline, color=drawing.PALE, lw=1, ls=(0, (4, 3)))
       ends.append(baseline)
-    span = (max(ends) - min(ends)) or 1.0
+    ends = ends if any(ends) else [0.0, 1.0]
+    span = max(ends) - min(ends)
     left = min(ends) - (0.14 * span if min(ends) < 0 else 0)
     axes.set_xlim(left, max(ends) + (0.14 * span if max(ends) > 0 else 0))
     axes.set_yticks(range(len(rows)), list(rows))
@@ -342,7 +314,7 @@ def bars_with_intervals(
     axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="x")
     axes.set(xlabel=xlabel, title=title)
-  return _png(path)
+  return drawing.png_path(path)
 
 
 def lines(
@@ -370,17 +342,21 @@ def lines(
     x_base: base of the logarithm: 2 for sizes that double.
     pdf: whether a PDF is written too.
   """
-  with _drawing(path, (5.6, 3.4), pdf) as axes:
+  with drawing.drawing(path, (5.6, 3.4), pdf) as axes:
     for place, (name, points) in enumerate(series.items()):
       x = np.array(sorted(points), float)
-      rows = [_interval(points[key]) for key in sorted(points)]
+      rows = [drawing.interval(points[key]) for key in sorted(points)]
       value, low, high = np.array(rows, float).reshape(-1, 3).T
       keep = np.isfinite(value)
-      color = _color(place)
+      color = drawing.color(place)
       axes.plot(
-        x[keep], value[keep], color=color, marker=MARKERS[place % 7], ms=4.5,
+        x[keep],
+        value[keep],
+        color=color,
+        marker=drawing.MARKERS[place % 7],
+        ms=4.5,
         label=name,
-      )  # fmt: skip
+      )
       known = keep & np.isfinite(low) & np.isfinite(high)
       if y_log:
         low = np.maximum(low, 0.2 * value)  # an end below 0 has no place
@@ -394,119 +370,8 @@ def lines(
       if len(places) <= 10:
         axes.set_xticks(places, [f"{x:g}" for x in places])
         axes.minorticks_off()
-    _scale(axes, y_log=y_log)
+    drawing.scale(axes, y_log=y_log)
     axes.grid(True, which="major")
     if len(series) > 1:
       axes.legend()
-  return _png(path)
-
-
-@contextlib.contextmanager
-def _drawing(path, size, pdf: bool) -> Iterator[Axes]:
-  """Gives the axes of a fresh figure, and writes it at the end."""
-  with mpl.rc_context(STYLE):
-    picture = figure.Figure(figsize=size, layout="constrained")
-    backend_agg.FigureCanvasAgg(picture)
-    yield picture.add_subplot()
-    target = _png(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # No software or date in the file: equal data give equal bytes.
-    picture.savefig(target, dpi=150, metadata={"Software": None})
-    if pdf:
-      picture.savefig(
-        target.with_suffix(".pdf"), metadata={"CreationDate": None}
-      )
-
-
-def _png(path) -> pathlib.Path:
-  path = pathlib.Path(path)
-  known = path.suffix in (".png", ".pdf")
-  return (
-    path.with_suffix(".png") if known else path.with_name(path.name + ".png")
-  )
-
-
-def _color(place: int) -> str:
-  return PALETTE[place % len(PALETTE)]
-
-
-def _with_unit(name: str, unit: str) -> str:
-  return f"{name} [{unit}]" if unit else name
-
-
-def _interval(row) -> tuple[float, float, float]:
-  """Returns value, low, high; nan where unknown."""
-  if not isinstance(row, Mapping):
-    return float(row), np.nan, np.nan
-  value = row.get("value", row.get("mean", np.nan))
-  numbers = (value, row.get("low", np.nan), row.get("high", np.nan))
-  value, low, high = (np.nan if x is None else float(x) for x in numbers)
-  return value, low, high
-
-
-def _limits(arrays) -> tuple[float, float]:
-  """Limits that hold all finite values, with a margin."""
-  values = np.concatenate([np.ravel(np.asarray(a, float)) for a in arrays])
-  values = values[np.isfinite(values)]
-  if values.size == 0:
-    return 0.0, 1.0
-  margin = 0.04 * (np.ptp(values) or 1.0)
-  return float(values.min() - margin), float(values.max() + margin)
-
-
-def _scale(axes: Axes, *, y_log: bool) -> None:
-  """A logarithmic axis that has labels also within one decade."""
-  if not y_log:
-    return
-  axes.set_yscale("log")
-  low, high = axes.get_ylim()
-  if high / low < 30:
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
-  axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f"{y:g}"))
-
-
-def _scatter_mixed(axes: Axes, y, predictions) -> None:
-  """Scatters the series in mixed order, so that none covers the others."""
-  size = float(np.clip(3000 / max(y.size, 1), 2, 18))
-  count = len(predictions)
-  for place, label in enumerate(predictions):
-    axes.plot([], [], "o", color=_color(place), ms=4.5, label=label or None)
-  order = np.random.default_rng(0).permutation(count * y.size)
-  colors = np.repeat([_color(place) for place in range(count)], y.size)
-  values = [np.asarray(p, float) for p in predictions.values()]
-  axes.scatter(
-    np.tile(y, count)[order],
-    np.concatenate(values)[order],
-    s=size,
-    c=colors[order].tolist(),
-    alpha=0.45 if y.size > 200 else 0.7,
-    linewidths=0,
-    rasterized=True,
-    zorder=2,
-  )
-
-
-def _error_inset(axes: Axes, y, predictions, unit: str) -> None:
-  """A histogram of the errors in the empty corner below the diagonal."""
-  inset = axes.inset_axes((0.66, 0.1, 0.31, 0.2))
-  errors = [np.asarray(p, float) - y for p in predictions.values()]
-  everything = np.concatenate([e[np.isfinite(e)] for e in errors] or [y])
-  if everything.size == 0:
-    inset.remove()
-    return
-  reach = float(np.percentile(np.abs(everything), 99)) or 1.0
-  bins = np.linspace(-reach, reach, 32).tolist()
-  for place, error in enumerate(errors):
-    inset.hist(
-      np.clip(error[np.isfinite(error)], -reach, reach), bins=bins,
-      color=_color(place), histtype="stepfilled",
-      alpha=0.85 if len(errors) == 1 else 0.4,
-    )  # fmt: skip
-  inset.axvline(0, color=INK, lw=0.6)
-  inset.set_yticks([])
-  inset.spines["left"].set_visible(False)
-  inset.patch.set_alpha(0.85)
-  inset.tick_params(labelsize=7, length=2)
-  inset.xaxis.set_major_locator(ticker.MaxNLocator(3, symmetric=True))
-  inset.set_title(_with_unit("error", unit), fontsize=7, pad=2, loc="center")
+  return drawing.png_path(path)

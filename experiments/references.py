@@ -154,7 +154,7 @@ def boosting(
         learning_rate=rate,
         max_leaf_nodes=leaves,
         max_iter=max_iter,
-        early_stopping=False,
+        early_stopping=False,  # pyright: ignore[reportArgumentType]
         random_state=seed,
       )
       model.fit(inputs["train"], np.asarray(parts["train"][1], np.float64))
