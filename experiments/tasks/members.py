@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments import options as options_lib
 from sne_jax.learning import pipeline, progress
-from sne_jax.zoo import inr, splits, store
+from sne_jax.zoo import inr, splits, store, writing
 
 PARTS = ("train", "val", "test")
 
@@ -83,5 +83,5 @@ def _split(zoo: store.Zoo, run: options_lib.RunOptions):
   parts = splits.random_split(
     zoo.members["id"][valid], seed=run.split_seed, parts=sizes
   )
-  store.add_split(zoo.path, run.split, parts)
+  writing.add_split(zoo.path, run.split, parts)
   return store.Zoo.open(zoo.path, verify=False).split(run.split)

@@ -26,12 +26,10 @@ class OptimizerOptions:
     ValueError: a value is out of its range; the message names it.
   """
 
-  name: str = "adamw"  # adamw; adam: no weight decay; sgd: momentum `beta1`.
+  optimizer: str = "adamw"  # adamw; adam: no weight decay; sgd: momentum `beta1`.
   learning_rate: float = 1e-3  # The peak of the schedule.
   weight_decay: float = 1e-2  # Decoupled; used by adamw and sgd. 0 is off.
-  decay_vectors: bool = (
-    False  # Also decay biases and scales, not only matrices.
-  )
+  decay_vectors: bool = False  # Also decay biases and scales.
   schedule: str = "warmup_cosine"  # warmup_cosine, constant or one_cycle.
   warmup_fraction: float = 0.05  # Share of training in which the rate rises.
   final_learning_rate: float = 0.0  # Where the rate ends, share of the peak.
@@ -40,12 +38,10 @@ class OptimizerOptions:
   beta1: float = 0.9  # Decay of the mean gradient; momentum of sgd.
   beta2: float = 0.999  # Decay of the mean squared gradient (adam, adamw).
   epsilon: float = 1e-8  # Added to the root of the mean squared gradient.
-  ema_decay: float = (
-    0.0  # Of the averaged parameters that are evaluated. 0: off.
-  )
+  ema_decay: float = 0.0  # Of averaged parameters to evaluate; 0: off.
 
   def __post_init__(self):
-    _one_of("name", self.name, NAMES)
+    _one_of("optimizer", self.optimizer, NAMES)
     _one_of("schedule", self.schedule, SCHEDULES)
     if not self.learning_rate > 0:
       raise ValueError(
@@ -109,14 +105,14 @@ def make_optimizer(
   parts = []
   if options.clip_norm:
     parts.append(optax.clip_by_global_norm(options.clip_norm))
-  if options.name == "sgd":
+  if options.optimizer == "sgd":
     if options.beta1:
       parts.append(optax.trace(options.beta1))
   else:
     parts.append(
       optax.scale_by_adam(options.beta1, options.beta2, options.epsilon)
     )
-  if options.weight_decay and options.name != "adam":
+  if options.weight_decay and options.optimizer != "adam":
     mask = None if options.decay_vectors else _is_matrix
     parts.append(optax.add_decayed_weights(options.weight_decay, mask))
   parts.append(
