@@ -36,6 +36,9 @@ def test_every_epoch_covers_all_rows_once(batch_size):
   stream = np.concatenate(batches)
   for first in range(0, len(stream) - 9, 10):
     assert sorted(stream[first : first + 10]) == sorted(rows)
+  if len(stream) > 10:
+    again = stream[10:20]
+    assert not np.array_equal(stream[: len(again)], again), "epochs differ"
 
 
 def test_a_step_needs_no_steps_before_it():

@@ -64,6 +64,18 @@ def test_members_of_a_group_stay_together():
   )
 
 
+def test_a_group_goes_where_its_middle_falls():
+  # In this order: one member alone, then nine that reach from place 1 to 10.
+  parts = splits.random_split(
+    IDS[:10],
+    seed=0,
+    parts={"train": 3, "test": 7},
+    groups=["alone"] + ["crowd"] * 9,
+  )
+  assert parts["train"].tolist() == ["m0"]
+  assert len(parts["test"]) == 9
+
+
 @pytest.mark.parametrize(
   ("kwargs", "message"),
   [

@@ -386,6 +386,19 @@ def test_an_interruption_leaves_no_half_zoo(tmp_path, monkeypatch, call):
   assert os.listdir(tmp_path) == []
 
 
+def test_a_zoo_appears_whole_in_one_rename(tmp_path, monkeypatch):
+  real, seen = os.rename, []
+
+  def rename(source, target):
+    assert len(store.read_zoo(source, name=source, verify=True)) == 5
+    seen.append((target, os.path.exists(target)))
+    real(source, target)
+
+  monkeypatch.setattr(os, "rename", rename)
+  write(tmp_path / "zoo")
+  assert seen == [(str(tmp_path / "zoo"), False)]
+
+
 def test_add_split(path):
   zoo = writing.add_split(path, "b", {"train": ["b1"], "test": ["b0"]})
   assert zoo.splits == ("b", "default")
