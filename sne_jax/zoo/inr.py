@@ -267,6 +267,17 @@ def _begin(partial: str, options: InrZooOptions, made) -> int:
   return found
 
 
+@functools.lru_cache(maxsize=4)
+def fit_fns(options: InrZooOptions) -> tuple[Callable, Callable]:
+  """Returns what `inr_fit.make_fit_fn` gives, compiled once."""
+  return inr_fit.make_fit_fn(
+    inr_spec(options),
+    wave_points(options),
+    learning_rate=options.learning_rate,
+    weight_decay=options.weight_decay,
+  )
+
+
 def _fit_all(
   partial: str, options: InrZooOptions, batch: int, progress: Progress
 ) -> inr_fit.Fit:
@@ -275,12 +286,7 @@ def _fit_all(
   spec, x = inr_spec(options), wave_points(options)
   amplitude, frequency = member_waves(options)
   devices = jax.local_devices()
-  start, advance = inr_fit.make_fit_fn(
-    spec,
-    x,
-    learning_rate=options.learning_rate,
-    weight_decay=options.weight_decay,
-  )
+  start, advance = fit_fns(options)
   key = jax.random.key(options.seed, impl="threefry2x32")
   parts = []
   for first in range(0, total, batch):

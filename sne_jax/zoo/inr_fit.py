@@ -25,6 +25,9 @@ from sne_jax.zoo import sine
 SHRINK = 0.7
 """Each size that a batch may shrink to is this share of the one before."""
 
+SMALLEST = 8
+"""Below this many networks, shrinking is not worth a compilation."""
+
 
 class Fit(NamedTuple):
   """What became of a batch of networks."""
@@ -124,13 +127,12 @@ def batch_sizes(largest: int, num_devices: int) -> list[int]:
     num_devices: over which a batch is cut, `largest` being rounded up.
   """
   sizes, share = [], float(largest)
-  while True:
+  while not sizes or share >= SMALLEST:
     size = math.ceil(share / num_devices) * num_devices
     if not sizes or size < sizes[-1]:
       sizes.append(size)
-    if size == num_devices or share < largest / 16:
-      return sizes
     share *= SHRINK
+  return sizes
 
 
 def fit_batch(
@@ -169,7 +171,7 @@ def fit_batch(
   slots = _fill(np.arange(count), sizes)  # the network in each slot
   alive = np.arange(len(slots)) < count  # False: done, or there as padding
   state = _place(start(keys[slots]), devices)
-  waves = _place(jnp.asarray(targets[slots]), devices)
+  waves = _place(targets[slots], devices)
   weights = np.zeros((count, spec.num_weights), np.float32)
   error, steps = np.zeros(count, np.float32), np.zeros(count, np.int64)
   taken = 0
@@ -208,8 +210,10 @@ def _fill(places: np.ndarray, sizes: list[int]) -> np.ndarray:
 
 
 def _take(tree, places: np.ndarray):
-  """Gathers slots from every array of a tree; scalars stay."""
-  return jax.tree.map(lambda a: a[places] if a.ndim else a, tree)
+  """Gathers slots, on the host: no compilation for every pair of sizes."""
+  return jax.tree.map(
+    lambda a: np.asarray(a)[places] if a.ndim else np.asarray(a), tree
+  )
 
 
 def _place(tree, devices: Sequence[Any]):
