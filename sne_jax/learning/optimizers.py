@@ -1,6 +1,6 @@
 """Optimizers and learning rate schedules, built from plain options.
 
-Dimensions: none; scalars only. A *update* is one call of the jitted update
+Dimensions: none; scalars only. An *update* is one call of the jitted update
 function; with `accumulate` above 1 the parameters move at every
 `accumulate`-th update.
 """

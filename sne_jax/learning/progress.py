@@ -19,7 +19,7 @@ class Progress:
   Example:
     >>> with Progress("reading") as progress:
     ...   for i in range(3):
-    ...     progress.update(i + 1, 3, "member {i}")
+    ...     progress.update(i + 1, 3, f"member {i}")
   """
 
   def __init__(
@@ -120,6 +120,29 @@ class Progress:
     if left is not None and done < total:
       message = f"{format_seconds(left)} left, {message}".rstrip(", ")
     self._live.update(self._task, completed=done, total=total, message=message)
+
+
+class Stopwatch:
+  """Seconds while it runs; it runs from the start."""
+
+  def __init__(self, seconds: float = 0.0):
+    """Starts from the seconds that were counted before."""
+    self._before = seconds
+    self._since: float | None = time.monotonic()
+
+  @property
+  def seconds(self) -> float:
+    """What was counted so far."""
+    running = 0.0 if self._since is None else time.monotonic() - self._since
+    return self._before + running
+
+  def stop(self) -> None:
+    """Pauses."""
+    self._before, self._since = self.seconds, None
+
+  def start(self) -> None:
+    """Goes on."""
+    self._since = time.monotonic()
 
 
 def format_seconds(seconds: float) -> str:

@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import math
 import os
-import time
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -255,9 +254,9 @@ def fit(
     batches = stack.enter_context(
       contextlib.closing(prefetch.prefetch(batch_fn, first, num_steps))
     )
-    clock = _Clock(record.seconds)
+    clock = progress_lib.Stopwatch(record.seconds)
     queue = collections.deque()
-    message = ""
+    shown: dict[str, float] = {}
     logged = (step, clock.seconds)
     for batch in batches:
       state, metrics = update(state, batch)
@@ -269,6 +268,7 @@ def fit(
       queue.append(metrics["loss"])
       if len(queue) > NUM_IN_FLIGHT:
         queue.popleft().block_until_ready()
+      message = ", ".join(f"{k} {v:.4g}" for k, v in shown.items())
       progress.update(step, options.num_steps, message)
       if not (log or test or save):
         continue
@@ -287,7 +287,7 @@ def fit(
           {f"train/{k}": v for k, v in values.items()}
           | {"time/steps_per_second": speed, "time/seconds": clock.seconds},
         )
-        message = f"loss {values['loss']:.4g}"
+        shown["train loss"] = values["loss"]
       if test and evaluate is not None:
         found = {k: float(v) for k, v in evaluate(state.eval_params).items()}
         writer.write(
@@ -295,10 +295,10 @@ def fit(
         )
         record = _judge(record, step, found, options)
         if record.best_step == step:
-          best = jax.tree.map(_host_copy, state.eval_params)
+          best = jax.tree.map(np.array, state.eval_params)
           if checkpoints is not None:
             checkpoints.save_best(step, best, found)
-        message += f", {options.monitor} {found[options.monitor]:.4g}"
+        shown[options.monitor] = found[options.monitor]
       save = save or record.stopped_early
       if save and checkpoints is not None:
         writer.sync()
@@ -320,6 +320,8 @@ def fit(
   if best is None:
     best_params = jax.tree.map(jnp.copy, state.eval_params)
     best_step = step
+    if checkpoints is not None:
+      checkpoints.save_best(step, best_params, {})
     if evaluate is not None:
       logging.warning(
         "%s was never a number; keeping the last parameters", options.monitor
@@ -338,25 +340,6 @@ def fit(
     seconds=clock.seconds,
     stopped_early=record.stopped_early,
   )
-
-
-class _Clock:
-  """Seconds while running; runs from the start."""
-
-  def __init__(self, seconds: float):
-    self._before = seconds
-    self._since: float | None = time.monotonic()
-
-  @property
-  def seconds(self) -> float:
-    running = 0.0 if self._since is None else time.monotonic() - self._since
-    return self._before + running
-
-  def stop(self) -> None:
-    self._before, self._since = self.seconds, None
-
-  def start(self) -> None:
-    self._since = time.monotonic()
 
 
 def _judge(record, step, metrics, options):
@@ -411,7 +394,3 @@ def _where_updated(opt_state, new, old):
     return new
   moved = opt_state.mini_step == 0
   return jax.tree.map(lambda a, b: jnp.where(moved, a, b), new, old)
-
-
-def _host_copy(x):
-  return np.array(x, copy=True)

@@ -1,11 +1,14 @@
 """Data parallelism: two devices compute what one computes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from sne_jax.learning import optimizers, parallel, training
+from sne_jax.learning import parallel, training
 
 NUM_ROWS = 8
 
@@ -45,18 +48,25 @@ def make_batch(step, num_devices, real=NUM_ROWS):
   }
 
 
-def train(num_devices, loss_fn, *, real=NUM_ROWS, steps=5):
-  """Returns state and metrics on the host, and the device parameters."""
+@functools.cache
+def make_start(num_devices, loss_fn):
+  """Returns the mesh, the first state on the host, and the update."""
   mesh = parallel.make_mesh(num_devices)
-  tx = optimizers.make_optimizer(
-    optimizers.OptimizerOptions(learning_rate=0.1), steps
-  )
+  tx = optax.sgd(0.1, momentum=0.9)
   state = training.init_state(
-    {"w": jnp.zeros(3)}, tx, jax.random.key(0), mesh=mesh, ema_decay=0.9
+    {"w": np.zeros(3, np.float32)}, tx, jax.random.key(0), ema_decay=0.9
   )
   update = training.make_update_fn(loss_fn, tx, mesh=mesh, ema_decay=0.9)
+  return mesh, jax.device_get(state._replace(key=None)), update
+
+
+def train(num_devices, loss_fn, *, real=NUM_ROWS):
+  """Returns state and metrics on the host, and the device parameters."""
+  mesh, state, update = make_start(num_devices, loss_fn)
+  state = state._replace(key=jax.random.key(0))
+  state = parallel.replicate(state, mesh)
   metrics = {}
-  for step in range(steps):
+  for step in range(5):
     batch = parallel.shard(make_batch(step, num_devices, real), mesh)
     state, metrics = update(state, batch)
   return jax.device_get((state._replace(key=None), metrics)), state.params

@@ -134,7 +134,7 @@ def test_half_precision_losses_keep_full_precision_parameters():
     loss, _ = noisy_loss(*half, key)
     return loss, {}
 
-  tx = optax.adam(1e-4)
+  tx = optax.sgd(1e-4)
   state = training.init_state(
     {"w": jnp.ones(3)}, tx, jax.random.key(0), ema_decay=0.5
   )
@@ -144,8 +144,8 @@ def test_half_precision_losses_keep_full_precision_parameters():
   assert {x.dtype for x in jax.tree.leaves((state.params, state.ema))} == {
     jnp.dtype("float32")
   }
-  # Steps of 1e-4 around 1 would be lost in bfloat16.
-  assert 0 < np.abs(state.params["w"] - 1).max() < 1e-3
+  # Steps of some 1e-4 around 1 would be lost in bfloat16.
+  assert 0 < np.abs(state.params["w"] - 1).max() < 2e-3
   assert math.isfinite(metrics["loss"])
 
 
@@ -167,6 +167,13 @@ def test_values_that_are_no_numbers_are_never_the_best(problem):
   never = fit(problem, 10, scripted([nan]))
   assert (never.best_step, never.best_metrics) == (10, {})
   assert same_bits(never.best_params, never.state.params)
+
+
+def test_without_evaluation_the_last_parameters_are_the_best(problem, tmp_path):
+  for _ in range(2):  # Also when a finished run is started again.
+    result = fit(problem, 10, None, tmp_path)
+    params, found = checkpoint.load_best(tmp_path)
+    assert found == {"step": 10} and same_bits(params, result.state.params)
 
 
 def test_training_stops_early_and_stays_stopped(problem, tmp_path):
@@ -191,13 +198,14 @@ def test_patience_survives_a_restart(problem, tmp_path):
 
 def test_seconds_count_training_and_not_evaluating(problem, tmp_path):
   def slow(params):
-    time.sleep(0.3)
+    time.sleep(0.5)
     return distance(params)
 
+  fit(problem, 1)  # Compiles.
   first = fit(problem, 20, slow, tmp_path)
-  assert 0 < first.seconds < 0.6
+  assert 0 < first.seconds < 1.0
   second = fit(problem, 30, slow, tmp_path)
-  assert first.seconds < second.seconds < first.seconds + 0.3
+  assert first.seconds < second.seconds < first.seconds + 0.5
 
 
 def test_a_monitor_that_is_not_measured_is_named(problem):
@@ -263,7 +271,7 @@ def test_parameters_that_are_not_finite_are_not_saved(problem, tmp_path):
 
 def test_a_continued_run_equals_an_unbroken_one(problem, tmp_path):
   unbroken = fit(problem, 60, workdir=tmp_path / "unbroken", save_every=7)
-  for stop in (9, 30, 31, 60):
+  for stop in (9, 31, 60):
     broken = fit(problem, stop, workdir=tmp_path / "broken", save_every=7)
   assert same_bits(broken.state.params, unbroken.state.params)
   assert same_bits(broken.state.opt_state, unbroken.state.opt_state)
@@ -273,16 +281,6 @@ def test_a_continued_run_equals_an_unbroken_one(problem, tmp_path):
   steps = {r["step"] for r in unbroken.history}
   kept = [r for r in broken.history if r["step"] in steps]
   assert lasting(kept) == lasting(unbroken.history)
-  # The control: another key gives other parameters.
-  start, update = problem
-  other = training.fit(
-    start()._replace(key=jax.random.key(4)),
-    update,
-    make_batch,
-    None,
-    training.TrainOptions(num_steps=60),
-  )
-  assert not same_bits(other.state.params, unbroken.state.params)
 
 
 def test_a_finished_run_is_only_read(problem, tmp_path):
@@ -291,7 +289,7 @@ def test_a_finished_run_is_only_read(problem, tmp_path):
     writer.write(20, {"test/mse": 1.0})
   again = fit(problem, 20, workdir=tmp_path)
   assert again.history == first.history  # The caller tests again.
-  assert again.seconds == pytest.approx(first.seconds, abs=0.2)
+  assert again.seconds == pytest.approx(first.seconds, abs=0.5)
   assert same_bits(again.best_params, first.best_params)
 
 
@@ -313,8 +311,11 @@ def test_at_most_two_batches_are_prepared_ahead():
   asked = []
   batches = prefetch.prefetch(lambda s: asked.append(s) or s, 0, 100)
   assert next(batches) == 0
-  time.sleep(0.05)
-  assert max(asked) == 2
+  deadline = time.monotonic() + 10
+  while len(asked) < 3 and time.monotonic() < deadline:
+    time.sleep(0.01)
+  time.sleep(0.02)
+  assert asked == [0, 1, 2]
   batches.close()
   assert not [t for t in threading.enumerate() if "prefetch" in t.name]
 
