@@ -37,7 +37,7 @@ def _version(name: str) -> str | None:
   try:
     return importlib.metadata.version(name)
   except importlib.metadata.PackageNotFoundError:
-    return None
+    return getattr(sne_jax, "__version__", None) if name == "sne_jax" else None
 
 
 def _devices() -> dict[str, Any] | None:
