@@ -39,12 +39,10 @@ LISTS: dict[str, dict[str, dict[str, Any]]] = {
     "coded form": {"form": "coded", "norm": "post"},
     "concatenated encodings": {"encoding_combine": "concat"},
   },
-  # The four index features, index-free chunks by attention, with and without
-  # the regulariser; then identifiers.
+  # The four index features with and without the regulariser; then identifiers
+  # that are drawn instead of computed.
   "index_features": {
     f"{mode}{', ' + WITH if beta else ''}": {
-      "chunk_function": "sab",
-      "identifiers": "none",
       "index_features": mode,
       "invariance_weight": beta,
     }
@@ -52,11 +50,21 @@ LISTS: dict[str, dict[str, dict[str, Any]]] = {
     for beta in (0.0, 1.0)
   }
   | {
-    f"{kind} identifiers{', ' + WITH if beta else ''}": {
-      "identifiers": kind,
+    f"random identifiers{', ' + WITH if beta else ''}": {
+      "identifiers": "random",
       "invariance_weight": beta,
     }
-    for kind in ("random", "content")
+    for beta in (0.0, 1.0)
+  },
+  # The same four without identifiers: chunks by attention, as in the paper.
+  "index_features_sab": {
+    f"{mode}{', ' + WITH if beta else ''}": {
+      "chunk_function": "sab",
+      "identifiers": "none",
+      "index_features": mode,
+      "invariance_weight": beta,
+    }
+    for mode in ("none", "io", "chunk", "neuron")
     for beta in (0.0, 1.0)
   },
   "invariance_weight": {
