@@ -190,7 +190,7 @@ def test_zoom_and_translate_move_the_signal(to):
   moved = augment.translate(spec, weights, to(shift))
   assert type(zoomed) is type(moved) is type(weights)
   assert zoomed.dtype == moved.dtype == np.float32
-  forward = functools.partial(families.forward, spec)
+  forward = jit(functools.partial(families.forward, spec))
   new, old = forward(zoomed, x), forward(weights, 1.3 * x)
   np.testing.assert_allclose(new, old, atol=1e-5)
   new, old = forward(moved, x), forward(weights, x + shift[None])

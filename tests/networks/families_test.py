@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special
+from scipy import signal, special
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
@@ -16,6 +16,8 @@ from sne_jax.networks.families import layers
 jit = functools.partial(
   jax.jit, compiler_options={"xla_backend_optimization_level": "0"}
 )
+
+forward = jit(families.forward, static_argnums=0)
 
 SPECS = families.tiny_specs()
 
@@ -33,11 +35,20 @@ def weights_of(spec, seed=0):
 
 
 def convolve(x, kernel, stride, padding):
-  return np.asarray(
-    jax.lax.conv_general_dilated(
-      x, kernel, (stride, stride), [(padding, padding)] * 2
-    )
-  )
+  """A convolution in numpy, by scipy's correlation of single images."""
+  around = ((0, 0), (0, 0), (padding, padding), (padding, padding))
+  x = np.pad(x, around)
+  out = [
+    [
+      sum(
+        signal.correlate2d(x_in, k_in, mode="valid")
+        for x_in, k_in in zip(image, filters, strict=True)
+      )
+      for filters in kernel
+    ]
+    for image in x
+  ]
+  return np.array(out)[:, :, ::stride, ::stride]
 
 
 def norm(x):
@@ -58,21 +69,27 @@ def test_spec_survives_json(name):
 def test_every_tensor_acts_on_every_input_alone(name):
   spec = SPECS[name]
   x, weights = inputs(spec), weights_of(spec)
-  run = jit(lambda w, x: families.forward(spec, w, x))
-  y = run(weights, x)
+  # The network as it is, with another input, and with each tensor changed.
+  count = len(spec.tensors)
+  many = weights[None].repeat(count + 2, axis=0)
+  for row, (t, start) in enumerate(
+    zip(spec.tensors, spec.offsets, strict=True)
+  ):
+    noise = np.random.default_rng(row).standard_normal(t.size)
+    many[row + 2, start : start + t.size] += 0.3 * noise
+  xs = x[None].repeat(count + 2, axis=0)
+  xs[1, 1] += 1
+  ys = jit(jax.vmap(lambda w, x: families.forward(spec, w, x)))(many, xs)
+  y, other, *changed = np.asarray(ys)
   outputs = spec.tensors[-1].shape[0]
   assert y.shape == (3, outputs)
-  assert y.dtype == jnp.float32
-  # Changing one input changes its own output only.
-  other = np.array(run(weights, np.stack([x[0], x[1] + 1, x[2]])))
-  np.testing.assert_allclose(other[[0, 2]], y[np.array([0, 2])], atol=1e-6)
+  assert y.dtype == np.float32
+  np.testing.assert_allclose(other[[0, 2]], y[[0, 2]], atol=1e-6)
   assert np.abs(other[1] - y[1]).max() > 1e-4
-  gradient = jit(jax.jacrev(lambda w: run(w, x).std(axis=0).sum()))(weights)
-  shifts = jit(jax.jacrev(lambda w: run(w, x).sum()))(weights)
-  for tensor, g in spec.unflatten(abs(gradient) + abs(shifts)).items():
-    if tensor.endswith("k.bias"):
+  for t, value in zip(spec.tensors, changed, strict=True):
+    if t.name.endswith("k.bias"):
       continue  # Adds the same to all scores of a query: no effect.
-    assert float(g.max()) > 1e-5, f"{tensor} has no effect"
+    assert np.abs(value - y).max() > 1e-4, f"{t.name} has no effect"
 
 
 @pytest.mark.parametrize("name", ["inr", "cnn_flat"])
@@ -80,36 +97,37 @@ def test_maps_over_networks_with_static_spec(name):
   spec = SPECS[name]
   x = inputs(spec)
   weights = np.stack([weights_of(spec, seed) for seed in range(2)])
-  run = jax.jit(
+  run = jit(
     jax.vmap(families.forward, in_axes=(None, 0, None)), static_argnums=0
   )
   together = run(spec, weights, x)
   for one, y in zip(weights, together, strict=True):
-    np.testing.assert_allclose(families.forward(spec, one, x), y, atol=1e-5)
+    np.testing.assert_allclose(forward(spec, one, x), y, atol=1e-5)
 
 
 def test_inr_by_hand():
   spec = families.inr((1, 1, 1, 1), w0=2.0, output_offset=0.25)
   weights = np.array([0.5, 0.1, -1.5, 0.2, 3.0, 0.7], np.float32)
   hidden = math.sin(2 * (-1.5 * math.sin(2 * (0.5 * 0.3 + 0.1)) + 0.2))
-  y = families.forward(spec, weights, np.array([[0.3]], np.float32))
+  y = forward(spec, weights, np.array([[0.3]], np.float32))
   np.testing.assert_allclose(y, [[3 * hidden + 0.7 + 0.25]], rtol=1e-6)
 
 
 def test_inr_size_and_initial_weights():
   spec = families.build("inr", widths=(2, 32, 32, 1))
   assert spec.num_weights == 1185
-  tensors = spec.unflatten(families.init(spec, jax.random.key(0)))
+  init = jit(lambda key: families.init(spec, key))
+  tensors = spec.unflatten(np.asarray(init(jax.random.key(0))))
   bounds = [math.sqrt(6 / 2) / 30, math.sqrt(6 / 32) / 30, 1 / math.sqrt(32)]
   for level, bound in enumerate(bounds):
-    largest = float(jnp.abs(tensors[f"layer{level}.weight"]).max())
+    largest = float(np.abs(tensors[f"layer{level}.weight"]).max())
     assert 0.8 * bound < largest <= bound
     assert not tensors[f"layer{level}.bias"].any()
 
 
 @pytest.mark.parametrize("order", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("pool_first", [False, True])
-def test_cnn_against_the_library_convolution(order, pool_first):
+def test_cnn_against_scipy(order, pool_first):
   spec = families.cnn(
     (2, 13, 12),
     (3, 4),
@@ -134,7 +152,7 @@ def test_cnn_against_the_library_convolution(order, pool_first):
   y = np.sin(y + t["conv1.bias"].reshape(1, 4, 1, 1))
   y = y if order == "channels_first" else y.transpose(0, 2, 3, 1)
   y = y.reshape(3, -1) @ t["dense0.weight"].T + t["dense0.bias"][None]
-  got = families.forward(spec, weights, x)
+  got = forward(spec, weights, x)
   np.testing.assert_allclose(got, y, atol=1e-5)
 
 
@@ -154,7 +172,7 @@ def test_published_small_cnns_have_their_sizes():
   assert flat((3, 28, 28)).num_weights == 2864
 
 
-def test_resnet_against_the_library_convolution():
+def test_resnet_against_scipy():
   spec = SPECS["resnet"]
   x, weights = inputs(spec), weights_of(spec)
   t = spec.unflatten(weights)
@@ -177,7 +195,7 @@ def test_resnet_against_the_library_convolution():
   inner = relu(conv("block1.conv1", y, 2))
   y = relu(conv("block1.shortcut", y, 2) + conv("block1.conv2", inner, 1))
   y = y.mean(axis=(2, 3)) @ t["dense.weight"].T + t["dense.bias"][None]
-  got = families.forward(spec, weights, x)
+  got = forward(spec, weights, x)
   np.testing.assert_allclose(got, y, atol=1e-5)
 
 
@@ -227,7 +245,7 @@ def test_transformer_against_loops_over_tokens(name):
       y = linear(f"{b}.ff1", layer_norm(f"{b}.norm2", s))
       s = s + linear(f"{b}.ff2", y * special.ndtr(y))
     outputs.append(linear("head", layer_norm("norm", s)[0]))
-  got = families.forward(spec, weights.astype(np.float32), x)
+  got = forward(spec, weights.astype(np.float32), x)
   np.testing.assert_allclose(got, np.stack(outputs), atol=1e-5)
 
 
@@ -278,8 +296,8 @@ def test_activations_by_hand():
 def test_initial_deviation(scheme, std):
   spec = families.cnn((1, 9, 9), (40, 50))
   init = jit(lambda key: families.init(spec, key, scheme, std=0.3, bias=0.01))
-  tensors = spec.unflatten(init(jax.random.key(0)))
-  kernel = np.asarray(tensors["conv1.weight"])
+  tensors = spec.unflatten(np.asarray(init(jax.random.key(0))))
+  kernel = tensors["conv1.weight"]
   assert kernel.shape == (50, 40, 3, 3)
   # 18,000 draws: the estimate is within two percent.
   assert abs(kernel.std() / std - 1) < 0.02
@@ -293,8 +311,8 @@ def test_initial_weights_map_over_networks_and_deviations():
   spec = families.cnn((1, 9, 9), (8, 8))
   keys = jax.random.split(jax.random.key(0), 3)
   stds = jnp.array([0.01, 0.1, 1.0])
-  draw = jax.vmap(lambda k, s: families.init(spec, k, "normal", std=s))
-  tensors = spec.unflatten(draw(keys, stds))
+  draw = jit(jax.vmap(lambda k, s: families.init(spec, k, "normal", std=s)))
+  tensors = spec.unflatten(np.asarray(draw(keys, stds)))
   found = tensors["conv1.weight"].reshape(3, -1).std(axis=1)
   np.testing.assert_allclose(found, stds, rtol=0.15)
 
@@ -306,10 +324,11 @@ def test_fresh_norms_are_the_identity_and_draws_differ(name):
   weights = init(jax.random.key(0))
   assert weights.shape == (spec.num_weights,)
   assert weights.dtype == jnp.float32
-  other = spec.unflatten(init(jax.random.key(1)))
+  weights = spec.unflatten(np.asarray(weights))
+  other = spec.unflatten(np.asarray(init(jax.random.key(1))))
   constant = {"norm_scale": 1, "norm_var": 1, "norm_shift": 0, "norm_mean": 0}
   for t in spec.tensors:
-    value = spec.unflatten(weights)[t.name]
+    value = weights[t.name]
     if t.kind in constant:
       np.testing.assert_array_equal(value, constant[t.kind])
     elif not t.kind.endswith("bias"):
