@@ -6,7 +6,8 @@ sizes, and a zoo's batches are all given room for what one of them may need:
 nearly all of them then have one shape, and the others few.
 
 Layers are sets of chunks and networks sets of layers; sets of like size share
-a rectangle, whose width is the bucket of their size.
+a rectangle. Its width is a power of two, and small sets all share one: every
+rectangle costs a compilation of the set functions.
 
 Dimensions: `N` networks of a zoo, `L` layers of a network.
 """
@@ -58,6 +59,11 @@ def round_up(count: int) -> int:
   return size
 
 
+def width_of(size: int) -> int:
+  """Returns the width of the rectangle of sets of that size: 8, 16, 32, ..."""
+  return max(8, 1 << (size - 1).bit_length())
+
+
 def needed(networks: Sequence[Counts], *, exact: bool = False) -> Sizes:
   """Returns the sizes of a batch of these networks.
 
@@ -66,6 +72,7 @@ def needed(networks: Sequence[Counts], *, exact: bool = False) -> Sizes:
     exact: do not round up.
   """
   size = (lambda n: max(n, 1)) if exact else round_up
+  width = (lambda n: n) if exact else width_of
 
   def total(name: str) -> int:
     return size(sum(getattr(n, name) for n in networks))
@@ -74,8 +81,8 @@ def needed(networks: Sequence[Counts], *, exact: bool = False) -> Sizes:
   sets: dict[int, list[int]] = {}
   for network in networks:
     for count in network.layers:
-      layers[size(count)] = layers.get(size(count), 0) + 1
-    sets.setdefault(size(network.members), []).append(
+      layers[width(count)] = layers.get(width(count), 0) + 1
+    sets.setdefault(width(network.members), []).append(
       network.chunks + network.skips
     )
   num_skips = sum(n.skips for n in networks)
@@ -87,7 +94,7 @@ def needed(networks: Sequence[Counts], *, exact: bool = False) -> Sizes:
     skips=size(num_skips) if num_skips else 0,
     layers=tuple((w, size(n)) for w, n in sorted(layers.items())),
     networks=tuple(
-      (w, size(len(found)), size(max(found)))
+      (w, size(len(found)), width(max(found)))
       for w, found in sorted(sets.items())
     ),
   )
@@ -131,8 +138,8 @@ def expected(
     likely = min(likely, batch_size * found.max()) - 1e-6
     return round_up(copies * math.ceil(likely))
 
-  widths = sorted({round_up(n) for k in present for n in k.layers})
-  sets = sorted({round_up(k.members) for k in present})
+  widths = sorted({width_of(n) for k in present for n in k.layers})
+  sets = sorted({width_of(k.members) for k in present})
   return Sizes(
     weights=room(lambda k: k.weights),
     tensors=room(lambda k: k.tensors),
@@ -140,17 +147,17 @@ def expected(
     chunks=room(lambda k: k.chunks),
     skips=room(lambda k: k.skips) if any(k.skips for k in present) else 0,
     layers=tuple(
-      (w, room(lambda k, w=w: sum(round_up(n) == w for n in k.layers)))
+      (w, room(lambda k, w=w: sum(width_of(n) == w for n in k.layers)))
       for w in widths
     ),
     networks=tuple(
       (
         w,
-        room(lambda k, w=w: int(round_up(k.members) == w)),
+        room(lambda k, w=w: int(width_of(k.members) == w)),
         max(
-          round_up(k.chunks + k.skips)
+          width_of(k.chunks + k.skips)
           for k in present
-          if round_up(k.members) == w
+          if width_of(k.members) == w
         ),
       )
       for w in sets

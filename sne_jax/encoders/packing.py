@@ -169,19 +169,35 @@ class Packer:
       ValueError: the batches do not hold equally many networks, or none.
     """
     batches = [tuple(int(n) for n in numbers) for numbers in batches]
+    shared = self.sizes(batches, exact=self._exact and sizes is None)
+    if sizes is not None:
+      shared = buckets.common([sizes, shared])
+    return [self._template(numbers, shared) for numbers in batches]
+
+  def sizes(
+    self, batches: Sequence[Sequence[int]], *, exact: bool = False
+  ) -> buckets.Sizes:
+    """Returns sizes that each of the batches fits in.
+
+    Args:
+      batches: the specs of the networks of each batch; equally many in each.
+      exact: do not round up where all networks are of one spec.
+
+    Raises:
+      ValueError: the batches do not hold equally many networks, or none.
+    """
     if not batches or not batches[0] or len(set(map(len, batches))) > 1:
       raise ValueError(
         "batches of one shape must hold equally many networks, at least 1; got"
         f" {[len(numbers) for numbers in batches]}"
       )
-    one_spec = len(set().union(*batches)) == 1
-    exact = self._exact and one_spec and sizes is None
-    wanted = [
-      buckets.needed([self._parts[n].counts for n in numbers], exact=exact)
-      for numbers in batches
-    ]
-    shared = buckets.common(wanted if sizes is None else [sizes, *wanted])
-    return [self._template(numbers, shared) for numbers in batches]
+    exact = exact and len(set().union(*batches)) == 1
+    return buckets.common(
+      [
+        buckets.needed([self._parts[n].counts for n in numbers], exact=exact)
+        for numbers in batches
+      ]
+    )
 
   def reserve(
     self, numbers: np.ndarray, batch_size: int, *, copies: int = 1
