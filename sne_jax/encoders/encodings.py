@@ -111,12 +111,12 @@ class Combine(nn.Module):
   @nn.compact
   def __call__(self, tokens, *encodings):
     """Combines `tokens [..., h]` with encodings of a broadcastable shape."""
-    if self.kind == "add":
-      for encoding in encodings:
-        tokens = tokens + encoding
-      return tokens
     shaped = [
       jnp.broadcast_to(e, (*tokens.shape[:-1], e.shape[-1])) for e in encodings
     ]
+    if self.kind == "add":
+      for encoding in shaped:
+        tokens = tokens + encoding.astype(tokens.dtype)
+      return tokens
     joined = jnp.concatenate([tokens, *shaped], axis=-1)
     return nn.Dense(self.width, name="project")(joined)

@@ -84,9 +84,8 @@ class ChunkEncoder(nn.Module):
     level = level(chunk.level)
     mask = chunk.mask if o.pad_mask else jnp.ones_like(chunk.mask)
     if o.chunk_function in ("product", "linear"):
-      parts = [chunk.weights]
-      if o.chunk_function == "product":
-        parts = [summary(chunk)]
+      sums = summary if o.chunk_function == "product" else ordered
+      parts = [sums(chunk._replace(mask=mask))]
       if chunk.own is not None:
         parts.append(chunk.own)
       code = nn.Dense(o.width, dtype=dtype, name="summary")(
@@ -137,6 +136,19 @@ def summary(chunk: Chunk):
   sums, counts = identifiers.role_sums(product, chunk.mask, chunk.role)
   scaled = sums / jnp.sqrt(jnp.maximum(counts, 1))[:, None]
   return jnp.concatenate([moments, scaled.reshape(-1)])
+
+
+def ordered(chunk: Chunk):
+  """Returns what the linear chunk function maps: the weights in order, `[...]`.
+
+  Behind their features comes the mean of their marks.
+  """
+  values = jnp.where(chunk.mask[:, None], chunk.values, 0)
+  parts = [values.reshape(-1)]
+  if chunk.marks is not None:
+    marks = jnp.where(chunk.mask[:, None], chunk.marks, 0)
+    parts.append(jnp.sum(marks, axis=0) / jnp.maximum(chunk.mask.sum(), 1))
+  return jnp.concatenate(parts)
 
 
 class LayerEncoder(nn.Module):
@@ -195,39 +207,45 @@ class SNE(nn.Module):
     o = self.options
     chunks = self._chunks(batch)
     codes = _mapped(ChunkEncoder)(o, name="chunk")(chunks, deterministic)
+    level = encodings.LevelEncoding(o.width, o.level_encoding, name="level")
     if o.layer_function == "none":
       rows, groups = codes[:, None, :], batch.chunk_networks
     else:
-      rows, groups = self._layers(batch, codes, deterministic), batch.networks
+      rows = self._layers(batch, codes, level, deterministic)
+      groups = batch.networks
+    if o.skip_tokens:
+      rows = jnp.concatenate([rows, self._skips(batch, level)])
     encode = _mapped(NetworkEncoder)(o, name="network")
     found = [encode(_gather(rows, g), deterministic) for g in groups]
     return jnp.concatenate(found)[batch.order].astype(jnp.float32)
 
-  def _layers(self, batch: Packed, codes, deterministic):
-    """Returns the codes of layers, then of skips, `[L + skips, seeds, h]`."""
+  def _layers(self, batch: Packed, codes, level, deterministic):
+    """Returns the codes of layers, `[L, seeds, h]`."""
     o = self.options
     encode = _mapped(LayerEncoder)(o, name="layer")
     rows = codes[:, None, :]
     layers = jnp.concatenate(
       [encode(_gather(rows, g), deterministic) for g in batch.layers]
     )
-    level = encodings.LevelEncoding(o.width, o.level_encoding, name="level")
     if o.level_again:
       marks = level(batch.layer_level)
       if o.type_encoding == "learned":
         types = nn.Embed(len(KINDS), o.width, name="type")
         marks = marks + types(batch.layer_kind)
       layers = layers + marks[:, None, :]
-    if not batch.skip_level.shape[0]:
-      return layers
+    return layers
+
+  def _skips(self, batch: Packed, level):
+    """Returns the codes of residual connections, `[skips, seeds, h]`.
+
+    There may be none; the parameters are there all the same, for batches that
+    have some.
+    """
+    o = self.options
     side = self.param("skip", nn.initializers.normal(0.02), (2, o.width))
-    skips = sum(
-      level(jnp.stack([batch.skip_level[:, end]] * 2, axis=-1))
-      + side[end][None, :]
-      for end in (0, 1)
-    )
-    skips = jnp.repeat(skips[:, None, :], o.layer_seeds, axis=1)
-    return jnp.concatenate([layers, skips])
+    ends = level(batch.skip_level) + side[None, :, :]  # [skips, 2, h]
+    seeds = 1 if o.layer_function == "none" else o.layer_seeds
+    return jnp.repeat(ends.sum(axis=1, keepdims=True), seeds, axis=1)
 
   def _chunks(self, batch: Packed) -> Chunk:
     """Gathers what the chunk encoder sees."""
@@ -276,7 +294,7 @@ class SNE(nn.Module):
     number = jax.ops.segment_sum(
       (batch.scale > 0).astype(flat.dtype), batch.tensor_of, count
     )
-    rms = jnp.sqrt(total / jnp.maximum(number, 1) + 1e-24)
+    rms = jnp.sqrt(total / jnp.maximum(number, 1) + 1e-12)
     return flat / rms[batch.tensor_of], jnp.log(rms)
 
 

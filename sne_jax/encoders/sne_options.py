@@ -50,17 +50,22 @@ class SNEOptions:
     network_blocks: blocks per network, before pooling.
     inducing_points: inducing points of isab.
     type_encoding: learned table over tensor kinds, or none.
-    level_encoding: encoding of depth; relative adds level / deepest level.
+    level_encoding: encoding of depth. sinusoidal: defined at depths unseen in
+      training; relative: adds level / deepest level to it; learned: a table of
+      64 levels, whose deeper rows are never trained (levels beyond share the
+      last row); none.
     encoding_combine: encodings are added, or concatenated and projected.
     level_again: give the level to layer codes once more, before the network
       encoder, which otherwise sees an unordered set.
     skip_tokens: one token per residual connection, from its two levels.
+      Without them a residual connection cannot be seen.
     index_features: position marks on weights. none; io: true inputs and
       outputs only (keeps hidden-neuron invariance); chunk: number of the
       chunk; neuron: out, in, y and x index of every weight.
     identifiers: marks by which a chunk sees which neuron is at the other end
       of a weight. none; random: drawn anew at every call; content: computed
-      from the neuron's own chunk, exactly invariant.
+      from the neuron's own chunk, exactly invariant where a chunk holds all
+      weights of a neuron (neuron rule, chunk_size large enough).
     identifier_dim: width of an identifier.
     value_features: features of a weight: raw, symlog or fourier.
     weight_scale: none; global: divided by one number, the root mean square of
@@ -108,12 +113,19 @@ class SNEOptions:
         raise ValueError(
           f"{name} is {value!r}; choose one of {', '.join(allowed)}"
         )
-    for name in ("width", "heads", "layer_seeds", "identifier_dim"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
+    at_least = dict.fromkeys(
+      ("width", "heads", "feed_forward", "layer_seeds", "inducing_points")
+      + ("identifier_dim",),
+      1,
+    ) | dict.fromkeys(("chunk_blocks", "layer_blocks", "network_blocks"), 0)
+    for name, least in at_least.items():
+      value = getattr(self, name)
+      if value < least:
+        raise ValueError(f"{name} is {value}; must be at least {least}")
     if self.width % self.heads:
       raise ValueError(
-        f"width {self.width} is not a multiple of heads {self.heads}"
+        f"width {self.width} is not a multiple of heads {self.heads}; choose"
+        f" for example width {self.heads * (self.width // self.heads + 1)}"
       )
     if not 0 <= self.dropout < 1:
       raise ValueError(f"dropout is {self.dropout}; must be in [0, 1)")
@@ -122,10 +134,11 @@ class SNEOptions:
         "chunk_function product sums the identifiers of other neurons, but"
         " identifiers is none; choose content or random, or chunk_function sab"
       )
-    if self.layer_seeds > 1 and self.layer_function == "deepsets":
+    if self.layer_seeds > 1 and self.layer_function in ("deepsets", "none"):
       raise ValueError(
-        f"layer_seeds is {self.layer_seeds}, but layer_function deepsets pools"
-        " to one vector; use sab or isab"
+        f"layer_seeds is {self.layer_seeds}, but layer_function"
+        f" {self.layer_function} gives no vectors of seeds; set layer_seeds to"
+        " 1, or layer_function to sab or isab"
       )
 
   @property
