@@ -11,7 +11,6 @@ weights, and writes two figures and their numbers.
 """
 
 import argparse
-import json
 import math
 import pathlib
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import machine, shapes
+from benchmarks import machine, results, shapes
 from experiments import environment, figures
 
 CURVE_SIZES = (1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000)
@@ -40,7 +39,7 @@ def measure(
     jax.block_until_ready(step.batch_fn(place))
   host = (time.perf_counter() - start) / repeats
   return {
-    "case": case.name,
+    "case": case.label,
     "networks": case.batch_size,
     "weights": step.num_weights,
     "chunks": int(np.asarray(step.batch.packed.mask).any(-1).sum()),
@@ -88,7 +87,7 @@ def measure_cost(
         row[f"{label}_bytes"] = (memory or math.nan) / case.batch_size
       rows.append(row)
       print(
-        f"{case.name}: step {row['step_seconds']:.4g} s and"
+        f"{case.label}: step {row['step_seconds']:.4g} s and"
         f" {row['step_bytes'] / 2**20:.1f} MiB, forward"
         f" {row['forward_seconds']:.4g} s and"
         f" {row['forward_bytes'] / 2**20:.1f} MiB per network",
@@ -147,20 +146,9 @@ def table(rows: Sequence[dict[str, Any]], peak: float) -> str:
   return "\n".join(lines)
 
 
-def plain(value: Any) -> Any:
-  """Returns a value as JSON can hold it: what is no number becomes null."""
-  if isinstance(value, dict):
-    return {key: plain(entry) for key, entry in value.items()}
-  if isinstance(value, list | tuple):
-    return [plain(entry) for entry in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
   """Measures what the command line asks for, and prints it."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description="Times the training step.")
   parser.add_argument("--only", default="", help="text in the cases' names")
   parser.add_argument("--repeats", type=int, default=10, help="timed calls")
   parser.add_argument("--out", help="JSON file of all cases")
@@ -181,9 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
   given = parser.parse_args(arguments)
   if given.repeats < 1:
     parser.error(f"--repeats must be at least 1, got {given.repeats}")
-  chosen = [c for c in shapes.cases(quick=given.quick) if given.only in c.name]
+  chosen = [c for c in shapes.cases(quick=given.quick) if given.only in c.label]
   if not chosen:
-    names = "; ".join(c.name for c in shapes.cases(quick=given.quick))
+    names = "; ".join(c.label for c in shapes.cases(quick=given.quick))
     parser.error(f"no case has {given.only!r} in its name; there are: {names}")
   repeats = 1 if given.quick else given.repeats
   side = 128 if given.quick else 2048
@@ -192,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   rows = []
   for case in chosen:
     rows.append(measure(case, repeats=repeats))
-    print(f"measured: {case.name}", flush=True)
+    print(f"measured: {case.label}", flush=True)
   after = machine.matmul_peak(side)
   peak = max(before, after)
   print(table(rows, peak))
@@ -214,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   for row in rows:
     row["share_of_peak"] = row["gflops_per_second"] / peak
   if given.out:
-    _write(pathlib.Path(given.out), head | {"cases": rows})
+    results.write(given.out, head | {"cases": rows})
   if given.figure:
     stem = pathlib.Path(given.figure).with_suffix("")
     costs = measure_cost(
@@ -225,12 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     stem.parent.mkdir(parents=True, exist_ok=True)
     draw_cost(stem, costs)
-    _write(stem.with_suffix(".json"), head | {"cost": costs})
-
-
-def _write(path: pathlib.Path, value: Any) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+    results.write(stem.with_suffix(".json"), head | {"cost": costs})
 
 
 if __name__ == "__main__":

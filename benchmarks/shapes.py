@@ -51,6 +51,11 @@ class Case:
   sne: SNEOptions
   chunk: chunking.ChunkOptions
 
+  @property
+  def label(self) -> str:
+    """The name with the size of the batch."""
+    return f"{self.name}, batch {self.batch_size}"
+
 
 def flagfile_options(path: pathlib.Path = FLAGFILE) -> options_lib.Options:
   """Returns the options that a flagfile gives, defaults filled in."""
@@ -59,11 +64,15 @@ def flagfile_options(path: pathlib.Path = FLAGFILE) -> options_lib.Options:
     *options_lib.CLASSES, prefixes=options_lib.PREFIXES, flag_values=values
   )
   values(["benchmark", *values.read_flags_from_files([f"--flagfile={path}"])])
+  return parsed_options(values)
+
+
+def parsed_options(values: flags.FlagValues) -> options_lib.Options:
+  """Returns the options that parsed flags give."""
+  prefixes: dict[type, str] = dict(options_lib.PREFIXES)
   return options_lib.of(
     *(
-      config.from_flags(
-        cls, prefix=options_lib.PREFIXES.get(cls, ""), flag_values=values
-      )
+      config.from_flags(cls, prefix=prefixes.get(cls, ""), flag_values=values)
       for cls in options_lib.CLASSES
     )
   )
@@ -131,7 +140,7 @@ def cases(*, quick: bool = False) -> list[Case]:
     ("product, four families mixed", mixed, 32, usual.sne, usual.chunk),
   ]
   found = [
-    Case(name=f"{name}, batch {size}", specs=s, batch_size=size, sne=o, chunk=c)
+    Case(name=name, specs=s, batch_size=size, sne=o, chunk=c)
     for name, s, size, o, c in rows
   ]
   return [small(case) for case in found] if quick else found

@@ -13,10 +13,9 @@ flags behind it override it. PyTorch and `nfn` are needed (`nfn_peer.py`).
 """
 
 import dataclasses
-import json
+import importlib
 import math
 import os
-import pathlib
 import statistics
 import sys
 import time
@@ -25,17 +24,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import flags
 
-from benchmarks import machine, nfn_peer
+from benchmarks import machine, nfn_peer, results, shapes
 from experiments import config, environment
 from experiments import options as options_lib
-from experiments.tasks import members, property as property_lib
+from experiments.tasks import members
+from experiments.tasks import property as property_lib
 from sne_jax import predictor
 from sne_jax.learning import logging, metrics, parallel, pipeline, training
-
-FLAGFILE = (
-  pathlib.Path(__file__).parents[1] / "experiments/flags/inr_frequency.flags"
-)
 
 WARMUP_STEPS = 2  # The state of the second update is laid out as all later.
 
@@ -155,7 +152,8 @@ class SneRacer(property_lib.Trainer):
 
   def num_compilations(self) -> int:
     """Programs of the update so far; it must not grow during a race."""
-    return self._update._cache_size()  # noqa: SLF001
+    update: Any = self._update
+    return update._cache_size()
 
   def _start(self, seed: int):
     """Returns the state before the first update, and the batches."""
@@ -377,8 +375,8 @@ def set_torch_threads() -> int:
     ValueError: PyTorch or `nfn` is missing.
   """
   try:
-    import nfn  # noqa: F401
-    import torch
+    importlib.import_module("nfn")
+    torch: Any = importlib.import_module("torch")
   except ImportError as error:
     raise ValueError(
       f"the peer needs {error.name}; install it with `pip install -e"
@@ -440,17 +438,6 @@ def compare(
   }
 
 
-def plain(value: Any) -> Any:
-  """Returns a value as JSON can hold it: what is not finite becomes null."""
-  if isinstance(value, dict):
-    return {key: plain(entry) for key, entry in value.items()}
-  if isinstance(value, list | tuple):
-    return [plain(entry) for entry in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
-
-
 def _announce(race: Race) -> None:
   print(
     f"{race.name}, seed {race.seed}: {race.curve[-1][0]:.1f} s, validation MSE"
@@ -462,17 +449,10 @@ def _announce(race: Race) -> None:
 def main(argv: list[str]) -> None:
   """Reads the flags, compares, and writes what was asked for."""
   del argv
-  parts = [
-    config.from_flags(cls, prefix=options_lib.PREFIXES.get(cls, ""))
-    for cls in options_lib.CLASSES
-  ]
   race: RaceOptions = config.from_flags(RaceOptions)
-  result = compare(options_lib.of(*parts), race)
+  result = compare(shapes.parsed_options(flags.FLAGS), race)
   if race.out:
-    path = pathlib.Path(race.out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = json.dumps(plain(result), indent=2, allow_nan=False)
-    path.write_text(found + "\n")
+    results.write(race.out, result)
 
 
 if __name__ == "__main__":
@@ -480,5 +460,5 @@ if __name__ == "__main__":
     *options_lib.CLASSES, RaceOptions, prefixes=options_lib.PREFIXES
   )
   if not any(a.lstrip("-").startswith("flagfile") for a in sys.argv[1:]):
-    sys.argv.insert(1, f"--flagfile={FLAGFILE}")
+    sys.argv.insert(1, f"--flagfile={shapes.FLAGFILE}")
   config.run_main(main)
