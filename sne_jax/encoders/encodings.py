@@ -22,7 +22,7 @@ def sinusoidal(positions, width: int):
     (1,) * positions.ndim + (-1,)
   )
   pair = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-  return pair.reshape(*positions.shape, -1)[..., :width]
+  return pair.reshape(*positions.shape, 2 * len(rate))[..., :width]
 
 
 def value_features(values, kind: str):
