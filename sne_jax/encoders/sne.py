@@ -28,6 +28,7 @@ from sne_jax.networks import chunking
 from sne_jax.networks.spec import KINDS
 
 NUM_ROLES = len(chunking.ROLES)
+OUT = chunking.ROLES.index("out")
 
 
 class Chunk(NamedTuple):
@@ -128,27 +129,19 @@ class ChunkEncoder(nn.Module):
 def summary(chunk: Chunk):
   """Returns the sums that the product chunk function is made of, `[...]`.
 
-  Per role: mean and root mean square of the weights, and the sum of the marks
-  of the weights, each times its weight, over the root of their number.
+  Per role, mean and root mean square of the weights; for outgoing weights and
+  for all others, the sum of their marks, each times its weight, over the root
+  of their number.
   """
   moments = identifiers.role_moments(chunk.values, chunk.mask, chunk.role)
-  product = chunk.weights[:, None] * chunk.marks
-  sums, counts = identifiers.role_sums(product, chunk.mask, chunk.role)
-  scaled = sums / jnp.sqrt(jnp.maximum(counts, 1))[:, None]
-  return jnp.concatenate([moments, scaled.reshape(-1)])
-
-
-def ordered(chunk: Chunk):
-  """Returns what the linear chunk function maps: the weights in order, `[...]`.
-
-  Behind their features comes the mean of their marks.
-  """
-  values = jnp.where(chunk.mask[:, None], chunk.values, 0)
-  parts = [values.reshape(-1)]
-  if chunk.marks is not None:
-    marks = jnp.where(chunk.mask[:, None], chunk.marks, 0)
-    parts.append(jnp.sum(marks, axis=0) / jnp.maximum(chunk.mask.sum(), 1))
-  return jnp.concatenate(parts)
+  weights = jnp.where(chunk.mask, chunk.weights, 0)
+  sums = []
+  for side in (chunk.role != OUT, chunk.role == OUT):
+    chosen = jnp.where(side, weights, 0)
+    count = jnp.sum(side & chunk.mask).astype(weights.dtype)
+    total = jnp.sum(chosen[:, None] * chunk.marks, axis=0)
+    sums.append(total / jnp.sqrt(jnp.maximum(count, 1)))
+  return jnp.concatenate([moments, *sums])
 
 
 class LayerEncoder(nn.Module):
@@ -266,7 +259,7 @@ class SNE(nn.Module):
         batch, weights, values, marks
       )
       own = table[batch.own]
-      other = table[batch.other]
+      other = encodings.take_rows(table, batch.other, batch.other_readers)
       marks = other if marks is None else marks + other
     return Chunk(
       values=values,
