@@ -336,7 +336,8 @@ def _axis_factor(
   """Returns the factor of every place of an axis."""
   vector = xp.ones((1,), xp.float32)
   for factor in axis:
-    own = values.get(factor.group, None)
-    own = xp.ones((factor.size,), xp.float32) if own is None else own
+    own = xp.ones((factor.size,), xp.float32)
+    if factor.group is not None and factor.group in values:
+      own = values[factor.group]
     vector = (vector[:, None] * own[None, :]).reshape(-1)
   return vector

@@ -62,7 +62,7 @@ def element_shapes(spec: spec_lib.NetworkSpec) -> dict[str, tuple[int, ...]]:
 
 def log_order(spec: spec_lib.NetworkSpec) -> float:
   """Returns the natural logarithm of the number of elements."""
-  return sum(
+  return math.fsum(
     math.prod(shape[:-1]) * math.lgamma(shape[-1] + 1)
     for shape in element_shapes(spec).values()
   )

@@ -38,7 +38,7 @@ def batch_rows(
   seed: int,
   step: int,
   batch_size: int,
-  rows: Int[np.ndarray, "N"] | Sequence[int],
+  rows: np.ndarray | Sequence[int],
 ) -> Int[np.ndarray, "B"]:
   """Returns the rows `[B]` of one step's batch.
 

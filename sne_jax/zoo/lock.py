@@ -14,7 +14,7 @@ from sne_jax.zoo import errors
 
 
 @contextlib.contextmanager
-def folder_lock(path: str) -> Iterator[None]:
+def folder_lock(path: str | os.PathLike) -> Iterator[None]:
   """Holds the lock `<path>.lock` while the body runs.
 
   Raises:

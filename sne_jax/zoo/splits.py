@@ -68,7 +68,9 @@ def random_split(
   return {part: np.array(sorted(some), str) for part, some in chosen.items()}
 
 
-def _ends(parts: Mapping[str, int | float], count: int) -> dict[str, float]:
+def _ends(
+  parts: Mapping[str, int | float], count: int
+) -> dict[str, int | float]:
   """Returns where each part ends in the order of all members."""
   unknown = [part for part in parts if part not in PARTS]
   if unknown or not parts:

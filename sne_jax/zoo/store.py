@@ -95,8 +95,8 @@ class Zoo:
 
   def vectors(
     self, members: Int[np.ndarray, "B"] | Sequence[int]
-  ) -> list[Float[np.ndarray, "P"]]:
-    """Returns the weights of members of any specs, mapped and read-only."""
+  ) -> list[np.ndarray]:
+    """Returns the weights `[P]` of members of any specs, mapped, read-only."""
     spec, row = self.members["spec"], self.members["row"]
     return [self._weights[spec[m]][row[m]] for m in members]
 
@@ -115,9 +115,7 @@ class Zoo:
       )
     return self.members[name]
 
-  def split(
-    self, name: str, *, invalid: bool = False
-  ) -> dict[str, Int[np.ndarray, "B"]]:
+  def split(self, name: str, *, invalid: bool = False) -> dict[str, np.ndarray]:
     """Returns the member numbers of every part of a split, ascending.
 
     Args:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo import errors, files, lock, reading, store, tables
@@ -29,7 +28,7 @@ def write_zoo(
   path: str | os.PathLike,
   *,
   specs: Sequence[spec_lib.NetworkSpec],
-  weights: Sequence[Float[np.ndarray, "N P"]],
+  weights: Sequence[np.ndarray],  # Of several specs: no one N and P.
   ids: Sequence[str] | np.ndarray,
   spec_numbers: Sequence[int] | np.ndarray | None = None,
   rows: Sequence[int] | np.ndarray | None = None,

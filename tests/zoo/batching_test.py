@@ -62,7 +62,7 @@ def test_nobody_can_spoil_the_order():
     ((0, -1, 1, [1]), "step"),
     ((-1, 0, 1, [1]), "seed"),
     ((0, 0, 1, []), "n must be at least 1"),
-    ((0, 0, 1, [[1]]), "one axis"),
+    ((0, 0, 1, np.ones((1, 1))), "one axis"),
   ],
 )
 def test_bad_arguments_are_named(args, message):

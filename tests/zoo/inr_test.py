@@ -125,7 +125,7 @@ def test_the_fit_is_that_of_torch_adam(fns):
   spec = inr.inr_spec(TINY)
 
   def loss_fn(weights):
-    out = families.forward(spec, weights, x[:, None])[:, 0]
+    out = families.forward(spec, weights, jax.numpy.asarray(x)[:, None])[:, 0]
     return ((out - wave[0]) ** 2).mean()
 
   tensors = jax.tree.map(np.asarray, state.tensors)
@@ -144,7 +144,7 @@ def test_the_fit_is_that_of_torch_adam(fns):
   got = spec.flatten(jax.tree.map(np.asarray, state.tensors), np)[0]
   np.testing.assert_allclose(got, weights, atol=1e-5)
   np.testing.assert_allclose(
-    error[0], loss_fn(weights.astype(np.float32)), rtol=1e-4
+    error[0], loss_fn(jax.numpy.asarray(weights, np.float32)), rtol=1e-4
   )
 
 
@@ -301,6 +301,8 @@ def test_a_zoo_that_is_there_is_opened_not_made(zoo, monkeypatch):
   np.testing.assert_array_equal(again.weights(), zoo.weights())
   # The size of a batch is no property of a zoo.
   inr.generate_inr_zoo(zoo.path, options(batch_members=5), split=split)
+  # Nor does who asks for no split mind one.
+  assert inr.generate_inr_zoo(zoo.path, TINY).splits == ("default",)
 
 
 def test_other_options_are_refused_by_name(zoo):
@@ -311,7 +313,7 @@ def test_other_options_are_refused_by_name(zoo):
   assert "w0 is 30.0 there, 20.0 asked for" in str(caught.value)
   assert "points" not in str(caught.value)
   with pytest.raises(errors.ZooError, match="split is"):
-    inr.generate_inr_zoo(zoo.path, TINY)
+    inr.generate_inr_zoo(zoo.path, TINY, split={"train": 5})
 
 
 def test_a_zoo_of_another_origin_is_refused(tmp_path):

@@ -15,6 +15,7 @@ References:
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -102,7 +103,8 @@ def forward(
   layers.check_input(spec, x, (spec.tensors[0].shape[1],))
   tensors = spec.unflatten(weights)
   options = dict(spec.options)
+  y = jnp.asarray(x)
   for level, activation in enumerate(spec.activations):
-    x = layers.linear(tensors, f"layer{level}", x)
-    x = layers.activate(activation, x, options.get("w0", 1.0))
-  return x + options.get("output_offset", 0.0)
+    y = layers.linear(tensors, f"layer{level}", y)
+    y = layers.activate(activation, y, options.get("w0", 1.0))
+  return y + options.get("output_offset", 0.0)

@@ -4,7 +4,6 @@ Dimensions: `P` weights of a network.
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +11,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sne_jax.networks import spec as spec_lib
 
-_LIKE_JAX = {
-  "glorot_uniform": jax.nn.initializers.glorot_uniform(1, 0),
-  "glorot_normal": jax.nn.initializers.glorot_normal(1, 0),
-  "he_uniform": jax.nn.initializers.he_uniform(1, 0),
-  "he_normal": jax.nn.initializers.he_normal(1, 0),
-}
+_UNIFORM = ("siren", "glorot_uniform", "he_uniform", "fan_in_uniform")
+_TRUNCATED = ("glorot_normal", "he_normal", "truncated_normal")
 
-SCHEMES = ("default", "siren", *_LIKE_JAX, "fan_in_uniform") + (
-  "orthogonal",
-  "normal",
-  "truncated_normal",
-)
+SCHEMES = ("default", *_UNIFORM, *_TRUNCATED, "normal", "orthogonal")
 """How weights may be drawn, for `init`."""
 
 _DEFAULTS = {
@@ -33,6 +24,8 @@ _DEFAULTS = {
 }
 
 _TABLE_STD = 0.02  # Of embeddings, class tokens and positions.
+
+_CUT_STD = 0.87962566  # Of a standard normal cut at two deviations.
 
 
 def init(
@@ -55,10 +48,10 @@ def init(
       for a resnet, truncated_normal for a transformer, and glorot_uniform
       otherwise. "siren" draws all but the last weight from U(+-sqrt(6 /
       fan_in) / w0) and the last from U(+-1 / sqrt(fan_in)); "fan_in_uniform"
-      draws all from the latter.
-    std: deviation for "normal" and "truncated_normal" (which is cut at two
-      deviations, not rescaled). May be traced, so that it can differ between
-      networks mapped over.
+      draws all from the latter. The scheme's normals are cut at two
+      deviations; glorot_normal and he_normal then rescaled.
+    std: deviation for "normal" and, before the cut, "truncated_normal". May
+      be traced, so that it can differ between networks mapped over.
     bias: the value of all biases; may be traced.
 
   Raises:
@@ -70,51 +63,71 @@ def init(
     )
   if scheme == "default":
     scheme = _DEFAULTS.get(spec.family, "glorot_uniform")
-  last = max(t.level for t in spec.tensors)
-  keys = jax.random.split(key, len(spec.tensors))
-  values = []
-  for key_tensor, t in zip(keys, spec.tensors, strict=True):
+  key_weights, key_tables = jax.random.split(key)
+  drawn = spec.unflatten(_draw(spec, key_weights, scheme))
+  tables = ("embedding", "class_token", "position")
+  if any(t.kind in tables for t in spec.tensors):
+    normal = jax.random.normal(key_tables, (spec.num_weights,))
+    table_values = spec.unflatten(_TABLE_STD * normal)
+  else:
+    table_values = {}
+  values = {}
+  for t in spec.tensors:
     if t.kind in spec_lib.WEIGHT_KINDS:
-      draw = _weight_drawer(spec, scheme, t.level == last, std)
-      value = draw(key_tensor, t.shape)
+      values[t.name] = drawn[t.name] * _spread(spec, t, scheme, std)
+    elif t.kind in tables:
+      values[t.name] = table_values[t.name]
     elif t.kind.endswith("_bias"):
-      value = jnp.broadcast_to(jnp.asarray(bias, jnp.float32), t.shape)
-    elif t.kind in ("norm_scale", "norm_var"):
-      value = jnp.ones(t.shape)
-    elif t.kind in ("embedding", "class_token", "position"):
-      value = _TABLE_STD * jax.random.normal(key_tensor, t.shape)
+      values[t.name] = jnp.broadcast_to(jnp.asarray(bias), t.shape)
     else:
-      value = jnp.zeros(t.shape)
-    values.append(value.reshape(-1).astype(jnp.float32))
-  return jnp.concatenate(values)
+      one = t.kind in ("norm_scale", "norm_var")
+      values[t.name] = jnp.full(t.shape, 1.0 if one else 0.0)
+  return spec.flatten(values, jnp).astype(jnp.float32)
 
 
-def _weight_drawer(
-  spec: spec_lib.NetworkSpec, scheme: str, is_last: bool, std
-) -> Callable[[PRNGKeyArray, tuple[int, ...]], Array]:
-  """Returns `(key, shape) -> values` for a weight of axes out, in, ..."""
+def _draw(
+  spec: spec_lib.NetworkSpec, key: PRNGKeyArray, scheme: str
+) -> Float[Array, "P"]:
+  """Draws all places at once from the unit distribution of a scheme."""
+  if scheme == "orthogonal":
+    keys = jax.random.split(key, len(spec.tensors))
+    orthogonal = jax.nn.initializers.orthogonal()
+    rows = [(t.size // t.fan_in, t.fan_in) for t in spec.tensors]
+    return jnp.concatenate(
+      [
+        orthogonal(k, shape).reshape(-1)
+        if t.kind in spec_lib.WEIGHT_KINDS
+        else jnp.zeros(t.size)
+        for k, shape, t in zip(keys, rows, spec.tensors, strict=True)
+      ]
+    )
+  shape = (spec.num_weights,)
+  if scheme in _UNIFORM:
+    return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+  if scheme in _TRUNCATED:
+    return jax.random.truncated_normal(key, -2.0, 2.0, shape) / _CUT_STD
+  return jax.random.normal(key, shape)
 
-  def uniform(key, shape):
-    bound = 1 / math.sqrt(math.prod(shape[1:]))
-    if scheme == "siren" and not is_last:
-      bound = math.sqrt(6) * bound / dict(spec.options).get("w0", 1.0)
-    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
-  def normal(key, shape):
-    return std * jax.random.normal(key, shape)
-
-  def truncated_normal(key, shape):
-    return std * jax.random.truncated_normal(key, -2, 2, shape)
-
-  def orthogonal(key, shape):
-    matrix = (shape[0], math.prod(shape[1:]))
-    return jax.nn.initializers.orthogonal()(key, matrix).reshape(shape)
-
-  own = {
-    "siren": uniform,
-    "fan_in_uniform": uniform,
-    "normal": normal,
-    "truncated_normal": truncated_normal,
-    "orthogonal": orthogonal,
-  }
-  return (own | _LIKE_JAX)[scheme]
+def _spread(
+  spec: spec_lib.NetworkSpec,
+  weight: spec_lib.TensorSpec,
+  scheme: str,
+  std: float | Float[Array, ""],
+) -> float | Float[Array, ""]:
+  """Returns the deviation, or the bound if uniform, of a weight tensor."""
+  fan_in = weight.fan_in
+  fan_out = weight.size // weight.shape[1]
+  if scheme == "siren" and weight.level < spec.num_levels - 1:
+    return math.sqrt(6 / fan_in) / dict(spec.options).get("w0", 1.0)
+  return {
+    "siren": 1 / math.sqrt(fan_in),
+    "fan_in_uniform": 1 / math.sqrt(fan_in),
+    "glorot_uniform": math.sqrt(6 / (fan_in + fan_out)),
+    "glorot_normal": math.sqrt(2 / (fan_in + fan_out)),
+    "he_uniform": math.sqrt(6 / fan_in),
+    "he_normal": math.sqrt(2 / fan_in),
+    "truncated_normal": std * _CUT_STD,
+    "normal": std,
+    "orthogonal": 1.0,
+  }[scheme]

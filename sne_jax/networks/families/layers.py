@@ -40,7 +40,7 @@ def activate(
 
 
 def check_input(
-  spec: spec_lib.NetworkSpec, x: Array, shape: tuple[int, ...]
+  spec: spec_lib.NetworkSpec, x: Array | np.ndarray, shape: tuple[int, ...]
 ) -> None:
   """Raises `ValueError` unless `x` is a batch of inputs of that shape."""
   if tuple(x.shape[1:]) != shape:
