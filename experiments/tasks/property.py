@@ -1,12 +1,14 @@
 """Predicts properties of networks from their weights, over several seeds."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging as log
 
 from experiments import options as options_lib
 from experiments.tasks import members
@@ -21,6 +23,9 @@ from sne_jax.learning import (
   training,
 )
 from sne_jax.networks import symmetry
+
+MONITORS = ("loss", "kendall_tau")
+"""What is measured on the validation part while training."""
 
 METRICS = ("mse", "r_squared", "kendall_tau", "spearman", "mae")
 RESULT_FILE = "result.json"
@@ -67,20 +72,28 @@ class Trainer:
       ema_decay=options.optimizer.ema_decay,
       mesh=self._mesh,
     )
+    if options.train.monitor not in MONITORS:
+      raise ValueError(
+        f"monitor is {options.train.monitor!r}; choose {' or '.join(MONITORS)}"
+      )
+    specs = self._train.specs
+    # A network with skip connections has all the parameters that there are.
+    example = max(specs, key=lambda spec: len(spec.skips))
+    self._init = make_init_fn(self._net, self._encoder, example)
+    # One for all seeds and steps, so that it is compiled once.
     self._judge = predictor_lib.Predictor(self.description, None)
     self._validation = self._judge.batches(data.parts["val"])
 
   def run(self, folder: pathlib.Path, seed: int) -> dict[str, Any]:
     """Trains with one seed, or returns what an earlier run of it has given."""
     if (folder / RESULT_FILE).exists():
+      log.info("seed %d is finished already", seed)
       return json.loads((folder / RESULT_FILE).read_text())
     options = self.options
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / predictor_lib.MODEL_FILE, self.description)
     specs = self._train.specs
-    params = predictor_lib.init_params(
-      self._net, self._encoder, specs[0], seed
-    )
+    params = self._init(seed)
     state = training.init_state(
       params,
       self._tx,
@@ -139,7 +152,8 @@ class Trainer:
 
   def _report(self, params, seed: int) -> dict[str, Any]:
     """Predicts the held-out parts and measures the predictions."""
-    best = predictor_lib.Predictor(self.description, params)
+    best = self._judge
+    best.params = params
     report: dict[str, Any] = {"metrics": {}, "predictions": {}}
     for part in ("val", "test"):
       networks = self.data.parts[part]
@@ -156,6 +170,13 @@ class Trainer:
       seed=seed,
     )
     return report
+
+
+def make_init_fn(net, encoder, spec):
+  """Returns the jitted `init(seed) -> params`; networks like `spec` do."""
+  return jax.jit(
+    functools.partial(predictor_lib.init_params, net, encoder, spec)
+  )
 
 
 def describe(
