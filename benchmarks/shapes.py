@@ -202,6 +202,7 @@ class Step:
       "encoder_options": dataclasses.asdict(case.sne),
       "chunk_options": dataclasses.asdict(case.chunk),
       "global_scale": 1.0,
+      "place_scales": [],
       "head": {"hidden_width": 64, "dropout": 0.0},
       "targets": ["property"],
       "loss": "mse",

@@ -250,6 +250,7 @@ def build_encoder(description: dict[str, Any]) -> table.Encoder:
     sne_options.SNEOptions(**description["encoder_options"]),
     chunking.ChunkOptions(**description["chunk_options"]),
     description["global_scale"],
+    description["place_scales"],
   )
 
 

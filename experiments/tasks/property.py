@@ -22,7 +22,7 @@ from sne_jax.learning import (
   pipeline,
   training,
 )
-from sne_jax.networks import symmetry
+from sne_jax.networks import scales, symmetry
 
 MONITORS = ("loss", "kendall_tau")
 """What is measured on the validation part while training."""
@@ -184,21 +184,20 @@ def describe(
 ) -> dict[str, Any]:
   """Returns what `model.json` holds: all that a `Predictor` must know."""
   train = data.parts["train"]
-  squares, count = 0.0, 0
-  for number, vector in zip(train.numbers, train.vectors, strict=True):
-    spec = train.specs[number]
-    fan_in = np.repeat(
-      [t.fan_in for t in spec.tensors], [t.size for t in spec.tensors]
-    )
-    scale = fan_in if options.sne.fan_in_scale else 1.0
-    squares += float(np.sum(np.square(vector, dtype=np.float64) * scale))
-    count += len(vector)
+  total, by_place = scales.measure(
+    (
+      (train.specs[number], vector)
+      for number, vector in zip(train.numbers, train.vectors, strict=True)
+    ),
+    fan_in=options.sne.fan_in_scale,
+  )
   spread = train.targets.std(axis=0)
   return {
     "encoder": options.run.encoder,
     "encoder_options": dataclasses.asdict(options.sne),
     "chunk_options": dataclasses.asdict(options.chunk),
-    "global_scale": float(np.sqrt(squares / count)),
+    "global_scale": total,
+    "place_scales": list(by_place),
     "head": {
       "hidden_width": options.run.head_width,
       "dropout": options.run.head_dropout,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sne_jax.encoders import buckets
-from sne_jax.networks import chunking
+from sne_jax.networks import chunking, scales
 from sne_jax.networks.spec import NetworkSpec
 
 
@@ -46,6 +46,7 @@ class Packed(NamedTuple):
   weights: Any  # float32 [T], 0 behind the last network
   scale: Any  # float32 [T], square root of the fan-in of each weight's tensor
   tensor_of: Any  # int32 [T], number of each weight's tensor in the batch
+  place_of: Any  # int32 [T], as in `scales.PLACES`
   index: Any  # int32 [M, C], places in `weights`
   mask: Any  # bool [M, C], True where there is a weight
   role: Any  # int32 [M, C], as in `chunking.ROLES`
@@ -77,6 +78,7 @@ class _Part(NamedTuple):
   layout: chunking.ChunkLayout
   scale: np.ndarray  # float32 [P]
   tensor_of: np.ndarray  # int32 [P]
+  place_of: np.ndarray  # int32 [P]
   levels: np.ndarray  # float32 [L, 2]
   skips: np.ndarray  # float32 [skips, 2, 2]
   counts: buckets.Counts
@@ -290,6 +292,7 @@ class Packer:
         sizes.weights,
         _starts([c.tensors for c in counts]),
       ),
+      place_of=joined([p.place_of for p in parts], sizes.weights),
       index=joined(
         [p.index for p in layouts],
         sizes.chunks,
@@ -367,6 +370,7 @@ def _part(
     tensor_of=np.repeat(
       np.arange(len(spec.tensors), dtype=np.int32), tensor_sizes
     ),
+    place_of=scales.place_of(spec),
     levels=_with_relative(layout.layer_level, deepest),
     skips=_with_relative(ends, deepest),
     counts=counts,

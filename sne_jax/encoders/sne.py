@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from sne_jax.encoders import encodings, identifiers, sets
 from sne_jax.encoders.packing import Packed, Sets
 from sne_jax.encoders.sne_options import SNEOptions
-from sne_jax.networks import chunking
+from sne_jax.networks import chunking, scales
 from sne_jax.networks.spec import KINDS
 
 NUM_ROLES = len(chunking.ROLES)
@@ -189,10 +189,12 @@ class SNE(nn.Module):
   Attributes:
     options: the switches.
     global_scale: root mean square of the (fan-in scaled) training weights.
+    place_scales: the same for each of `scales.PLACES`; empty: `global_scale`.
   """
 
   options: SNEOptions
   global_scale: float = 1.0
+  place_scales: tuple[float, ...] = ()
 
   @nn.compact
   def __call__(self, batch: Packed, deterministic: bool = True):
@@ -282,6 +284,9 @@ class SNE(nn.Module):
       return flat, None
     if o.weight_scale == "global":
       return flat / self.global_scale, None
+    if o.weight_scale == "place":
+      table = self.place_scales or (self.global_scale,) * len(scales.PLACES)
+      return flat / jnp.asarray(table, jnp.float32)[batch.place_of], None
     count = len(batch.tensors)
     total = jax.ops.segment_sum(flat**2, batch.tensor_of, count)
     number = jax.ops.segment_sum(

@@ -16,7 +16,7 @@ CHOICES = {
   "index_features": ("none", "io", "chunk", "neuron"),
   "identifiers": ("none", "random", "content"),
   "value_features": ("raw", "symlog", "fourier"),
-  "weight_scale": ("none", "global", "tensor"),
+  "weight_scale": ("place", "none", "global", "tensor"),
   "compute_dtype": ("float32", "bfloat16"),
 }
 
@@ -69,7 +69,8 @@ class SNEOptions:
     identifier_dim: width of an identifier.
     value_features: features of a weight: raw, symlog or fourier.
     weight_scale: none; global: divided by one number, the root mean square of
-      the training weights; tensor: divided by the root mean square of each
+      the training weights; place: by one number for each kind of tensor at the
+      first level, at the last, and between; tensor: divided by the root mean square of each
       tensor, whose logarithm is given back as a feature.
     fan_in_scale: multiply weights by the square root of their fan-in first, so
       that all tensors of a freshly initialised network are of one size.
@@ -101,7 +102,7 @@ class SNEOptions:
   identifiers: str = "content"
   identifier_dim: int = 32
   value_features: str = "raw"
-  weight_scale: str = "global"
+  weight_scale: str = "place"
   fan_in_scale: bool = True
   pad_mask: bool = True
   compute_dtype: str = "float32"
