@@ -325,7 +325,6 @@ class Packer:
       order=order.astype(np.int32),
     )
 
-
   def _readers(self, index: np.ndarray, rows: int) -> Readers:
     """Lists the places that name each row but 0; only for one spec."""
     if not self._exact or len(self.specs) > 1:

@@ -144,6 +144,19 @@ def summary(chunk: Chunk):
   return jnp.concatenate([moments, *sums])
 
 
+def ordered(chunk: Chunk):
+  """Returns what the linear chunk function maps: the weights in order, `[...]`.
+
+  Behind their features comes the mean of their marks.
+  """
+  values = jnp.where(chunk.mask[:, None], chunk.values, 0)
+  parts = [values.reshape(-1)]
+  if chunk.marks is not None:
+    marks = jnp.where(chunk.mask[:, None], chunk.marks, 0)
+    parts.append(jnp.sum(marks, axis=0) / jnp.maximum(chunk.mask.sum(), 1))
+  return jnp.concatenate(parts)
+
+
 class LayerEncoder(nn.Module):
   """Encodes one layer, a set of chunk codes, as `layer_seeds` vectors."""
 

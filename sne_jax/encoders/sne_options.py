@@ -70,8 +70,8 @@ class SNEOptions:
     value_features: features of a weight: raw, symlog or fourier.
     weight_scale: none; global: divided by one number, the root mean square of
       the training weights; place: by one number for each kind of tensor at the
-      first level, at the last, and between; tensor: divided by the root mean square of each
-      tensor, whose logarithm is given back as a feature.
+      first level, at the last, and between; tensor: divided by the root mean
+      square of each tensor, whose logarithm is given back as a feature.
     fan_in_scale: multiply weights by the square root of their fan-in first, so
       that all tensors of a freshly initialised network are of one size.
     pad_mask: leave padded places out of the sets; off is the literal reading

@@ -60,9 +60,7 @@ def build_sne(
     make_packer=lambda specs: packing.Packer(
       specs, chunk_opts, skips=sne_opts.skip_tokens
     ),
-    module=sne.SNE(
-      sne_opts, global_scale, tuple(place_scales), name="encoder"
-    ),
+    module=sne.SNE(sne_opts, global_scale, tuple(place_scales), name="encoder"),
     stochastic=sne_opts.identifiers == "random",
   )
 

@@ -51,8 +51,7 @@ class InvarianceOptions:
       )
     if self.invariance_target not in ("logit", "code"):
       raise ValueError(
-        f"invariance_target is {self.invariance_target!r}; choose logit or"
-        " code"
+        f"invariance_target is {self.invariance_target!r}; choose logit or code"
       )
 
 

@@ -116,7 +116,8 @@ def test_weight_decay_spares_vectors_unless_told(vectors):
 
 def test_adamw_equals_the_library():
   ours = optimizers.make_optimizer(
-    options(optimizer="adamw", beta1=0.9, learning_rate=0.1, weight_decay=0.1), 10
+    options(optimizer="adamw", beta1=0.9, learning_rate=0.1, weight_decay=0.1),
+    10,
   )
   theirs = optax.adamw(
     0.1,

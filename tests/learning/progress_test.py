@@ -1,7 +1,7 @@
 """Progress lines: time left by hand, and when a line is logged."""
 
-from absl import logging as absl_logging
 import pytest
+from absl import logging as absl_logging
 
 from sne_jax.learning import progress
 
