@@ -48,7 +48,7 @@ def _mapped(module: type[nn.Module]) -> type[nn.Module]:
   """Maps a module for one example over a leading axis, sharing parameters."""
   return nn.vmap(
     module,
-    in_axes=(0, None),
+    in_axes=(0, None),  # pyright: ignore[reportArgumentType]
     variable_axes={"params": None},
     split_rngs={"params": False, "dropout": True},
   )
@@ -214,7 +214,8 @@ class SNE(nn.Module):
     """Maps a packed batch to network codes `[B, h]`."""
     o = self.options
     chunks = self._chunks(batch)
-    codes = _mapped(ChunkEncoder)(o, name="chunk")(chunks, deterministic)
+    encoder = _mapped(ChunkEncoder)(o, name="chunk")
+    codes = _in_tiles(encoder, chunks, deterministic, o.chunk_tile)
     level = encodings.LevelEncoding(o.width, o.level_encoding, name="level")
     if o.layer_function == "none":
       rows, groups = codes[:, None, :], batch.chunk_networks
@@ -307,6 +308,29 @@ class SNE(nn.Module):
     )
     rms = jnp.sqrt(total / jnp.maximum(number, 1) + 1e-12)
     return flat / rms[batch.tensor_of], jnp.log(rms)
+
+
+def _in_tiles(encoder, chunks: Chunk, deterministic: bool, tile: int):
+  """Encodes chunks a few at a time; each tile is redone for the gradients."""
+  count = chunks.mask.shape[0]
+  if not tile or count <= tile:
+    return encoder(chunks, deterministic)
+
+  def cut(array):
+    pad = ((0, -count % tile),) + ((0, 0),) * (array.ndim - 1)
+    return jnp.pad(array, pad).reshape(-1, tile, *array.shape[1:])
+
+  def body(encoder, carry, some):
+    apply = lambda module, chunks: module(chunks, deterministic)
+    return carry, nn.remat(apply, prevent_cse=False)(encoder, some)
+
+  scan = nn.scan(
+    body,
+    variable_broadcast="params",
+    split_rngs={"params": False, "dropout": True},
+  )
+  _, codes = scan(encoder, (), jax.tree.map(cut, chunks))
+  return codes.reshape(-1, codes.shape[-1])[:count]
 
 
 def _gather(rows, group: Sets):

@@ -42,6 +42,9 @@ class SNEOptions:
       sab, isab: attention over the weights of a chunk, as in the paper;
       deepsets; linear: a dense map of the chunk in order, not a set function.
     chunk_blocks: attention or DeepSets blocks per chunk, before pooling.
+    chunk_tile: chunks encoded at a time, each tile once more for the gradients;
+      0: all at once. On a CPU, 32 to 64 with attention keeps intermediate
+      arrays in the cache; on a GPU or TPU take 0.
     layer_function: set function of a layer's chunks; none: chunk codes go
       straight to the network encoder (the paper's Table 6 ablation).
     layer_blocks: blocks per layer, before pooling.
@@ -87,6 +90,7 @@ class SNEOptions:
   dropout: float = 0.0
   chunk_function: str = "product"
   chunk_blocks: int = 2
+  chunk_tile: int = 0
   layer_function: str = "sab"
   layer_blocks: int = 2
   layer_seeds: int = 1
@@ -128,6 +132,8 @@ class SNEOptions:
         f"width {self.width} is not a multiple of heads {self.heads}; choose"
         f" for example width {self.heads * (self.width // self.heads + 1)}"
       )
+    if self.chunk_tile < 0:
+      raise ValueError(f"chunk_tile is {self.chunk_tile}; must be at least 0")
     if not 0 <= self.dropout < 1:
       raise ValueError(f"dropout is {self.dropout}; must be in [0, 1)")
     if self.chunk_function == "product" and self.identifiers == "none":
