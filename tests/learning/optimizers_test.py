@@ -17,7 +17,7 @@ PARAMS = {
 def options(**changes):
   """Plain gradient descent, changed where a test wants."""
   plain = {
-    "name": "sgd",
+    "optimizer": "sgd",
     "beta1": 0.0,
     "schedule": "constant",
     "learning_rate": 1.0,
@@ -167,7 +167,7 @@ def test_ema_by_hand():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"name": "adamax"}, "unknown name 'adamax'; known are adamw"),
+    ({"optimizer": "adamax"}, "unknown optimizer 'adamax'; known are adamw"),
     ({"schedule": "step"}, "unknown schedule 'step'"),
     ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0"),
     ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
