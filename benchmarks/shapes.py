@@ -233,7 +233,9 @@ class Step:
         params, packed, True, rngs={"identifiers": jax.random.key(0)}
       )
     )
-    params = predictor.init_params(net, encoder, case.specs[0], 0)
+    # Compiled as one program, which leaves the forward pass out.
+    draw = lambda: predictor.init_params(net, encoder, case.specs[0], 0)
+    params = jax.jit(draw)()
     self.num_params = sum(x.size for x in jax.tree.leaves(params))
     options = optimizers.OptimizerOptions()
     tx = optimizers.make_optimizer(options, 1000)

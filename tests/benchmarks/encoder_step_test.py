@@ -18,10 +18,8 @@ TINY = shapes.Case(
   sne=shapes.attention(
     width=8,
     heads=2,
-    chunk_function="deepsets",
-    chunk_blocks=1,
-    layer_function="deepsets",
-    layer_blocks=1,
+    chunk_function="linear",
+    layer_function="none",
     network_function="deepsets",
     network_blocks=1,
   ),

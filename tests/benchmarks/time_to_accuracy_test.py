@@ -47,11 +47,14 @@ def tiny_options(**changes):
   usual = {
     "width": 8,
     "heads": 2,
-    "identifier_dim": 4,
-    "layer_function": "deepsets",
-    "layer_blocks": 1,
+    # As little to compile as there can be.
+    "chunk_function": "linear",
+    "identifiers": "none",
+    "index_features": "none",
+    "layer_function": "none",
     "network_function": "deepsets",
     "network_blocks": 1,
+    "augment_signs": False,
     "batch_size": 4,
     "num_steps": 7,
     "head_width": 8,
