@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 from absl import logging
+from jax.experimental.compilation_cache import compilation_cache
 
 import experiments
 import sne_jax
@@ -36,6 +37,7 @@ def use_compilation_cache(folder: str) -> None:
   path.mkdir(parents=True, exist_ok=True)
   jax.config.update("jax_compilation_cache_dir", str(path))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+  compilation_cache.reset_cache()  # JAX looks at the folder only once.
 
 
 def _is_worth_showing(record: python_logging.LogRecord) -> bool:

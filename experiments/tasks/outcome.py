@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import numpy as np
+from absl import logging as log
 
 from experiments import config, environment, figures, references, report
 from experiments import options as options_lib
@@ -184,6 +185,7 @@ def _curves(workdir: pathlib.Path, seeds) -> dict[str, Any]:
 
 def _references(options, data: members.Data) -> dict[str, Any]:
   """Fits the references on the same split, per target."""
+  log.info("fitting the references")
   table: dict[str, Any] = {}
   targets = members.target_names(options.run)
   inputs = {part: _features(n) for part, n in data.parts.items()}

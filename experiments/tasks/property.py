@@ -76,10 +76,7 @@ class Trainer:
       raise ValueError(
         f"monitor is {options.train.monitor!r}; choose {' or '.join(MONITORS)}"
       )
-    specs = self._train.specs
-    # A network with skip connections has all the parameters that there are.
-    example = max(specs, key=lambda spec: len(spec.skips))
-    self._init = make_init_fn(self._net, self._encoder, example)
+    self._init = make_init_fn(self._net, self._encoder, self._train.specs[0])
     # One for all seeds and steps, so that it is compiled once.
     self._judge = predictor_lib.Predictor(self.description, None)
     self._validation = self._judge.batches(data.parts["val"])
@@ -206,7 +203,7 @@ def describe(
     "loss": options.run.loss,
     "target_mean": train.targets.mean(axis=0).tolist(),
     "target_spread": np.where(spread > 0, spread, 1.0).tolist(),
-    "max_level": max(s.num_levels for s in train.specs) - 1,
+    "max_level": max(train.specs[n].num_levels for n in set(train.numbers)) - 1,
   }
 
 
