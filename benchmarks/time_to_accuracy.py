@@ -31,8 +31,7 @@ from experiments import config, environment
 from experiments import options as options_lib
 from experiments.tasks import members
 from experiments.tasks import property as property_lib
-from sne_jax import predictor
-from sne_jax.learning import logging, metrics, parallel, pipeline, training
+from sne_jax.learning import logging, metrics, training
 
 WARMUP_STEPS = 2  # The state of the second update is laid out as all later.
 
@@ -113,7 +112,7 @@ class SneRacer(property_lib.Trainer):
   def warm_up(self) -> float:
     """Compiles update and evaluation; returns the seconds that this took."""
     start = time.perf_counter()
-    state, batch_fn = self._start(self.options.run.first_seed)
+    state, batch_fn = self.start(self.options.run.first_seed)
     for step in range(WARMUP_STEPS):
       state, found = self._update(state, batch_fn(step))
     jax.block_until_ready(found)
@@ -131,7 +130,7 @@ class SneRacer(property_lib.Trainer):
       save_every=self.options.train.num_steps,
       patience=0,
     )
-    state, batch_fn = self._start(seed)
+    state, batch_fn = self.start(seed)
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
     result = training.fit(
       state, self._update, batch_fn, self._evaluate, schedule
@@ -154,28 +153,6 @@ class SneRacer(property_lib.Trainer):
     """Programs of the update so far; it must not grow during a race."""
     update: Any = self._update
     return update._cache_size()
-
-  def _start(self, seed: int):
-    """Returns the state before the first update, and the batches."""
-    options, specs = self.options, self._train.specs
-    params = predictor.init_params(self._net, self._encoder, specs[0], seed)
-    state = training.init_state(
-      params,
-      self._tx,
-      jax.random.key(seed),
-      ema_decay=options.optimizer.ema_decay,
-      mesh=self._mesh,
-    )
-    batch_fn = pipeline.Pipeline(
-      self._train,
-      self._encoder.make_packer(specs),
-      options.data,
-      seed=seed,
-      pairs=options.invariance.invariance_weight > 0,
-      devices=self._mesh.size,
-      place=lambda batch: parallel.shard(batch, self._mesh),
-    )
-    return state, batch_fn
 
   def _count(self) -> int:
     return len(self._train.numbers)
@@ -401,7 +378,7 @@ def compare(
   threads = None if nfn_train else set_torch_threads()
   if race.sne_steps:
     options = options.replaced(num_steps=race.sne_steps)
-  data = members.load(options)
+  data = members.load(options, members.open_zoo(options))
   sne = SneRacer(options, data)
   nfn = NfnRacer(data, nfn_train or nfn_peer.train)
   peak = [machine.matmul_peak(race.peak_size)]

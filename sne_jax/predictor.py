@@ -266,5 +266,4 @@ def init_params(net, encoder: table.Encoder, spec: NetworkSpec, seed: int):
   packer = encoder.make_packer((spec,))
   packed = packer.pack((0,), [np.zeros(spec.num_weights, np.float32)])
   key_params, key_ids = jax.random.split(jax.random.key(seed))
-  keys = {"params": key_params, "identifiers": key_ids}
-  return jax.jit(net.init)(keys, packed)  # One program, not thousands.
+  return net.init({"params": key_params, "identifiers": key_ids}, packed)
