@@ -11,6 +11,7 @@ weights, and writes two figures and their numbers.
 """
 
 import argparse
+import dataclasses
 import math
 import pathlib
 import time
@@ -32,7 +33,10 @@ def measure(
 ) -> dict[str, Any]:
   """Measures a training step of a case; see README.md for the entries."""
   step = shapes.Step(case)
-  flops = machine.dot_flops(step.update, step.state, step.batch)
+  # What a tiled step computes again for its gradients is not counted.
+  whole = dataclasses.replace(case.sne, chunk_tile=0)
+  plain = shapes.Step(dataclasses.replace(case, sne=whole))
+  flops = machine.dot_flops(plain.update, plain.state, plain.batch)
   timing = step.time_update(repeats, max_bytes)
   start = time.perf_counter()
   for place in range(1, 1 + repeats):
@@ -164,6 +168,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     help="programs of the cost curve that need more are compiled, not run",
   )
   parser.add_argument(
+    "--cpu_devices",
+    type=int,
+    default=1,
+    help="devices that the processor is divided into; they share each batch",
+  )
+  parser.add_argument(
     "--quick", action="store_true", help="tiny shapes: does it run?"
   )
   given = parser.parse_args(arguments)
@@ -175,6 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.error(f"no case has {given.only!r} in its name; there are: {names}")
   repeats = 1 if given.quick else given.repeats
   side = 128 if given.quick else 2048
+  if given.cpu_devices > 1:
+    jax.config.update("jax_num_cpu_devices", given.cpu_devices)
   print(f"device: {machine.device_name()}", flush=True)
   before = machine.matmul_peak(side)
   rows = []
@@ -192,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   print(f"peak memory of the process so far: {process:.0f} MiB")
   head = {
     "device": machine.device_name(),
+    "num_devices": jax.local_device_count(),
     "environment": environment.environment(),
     "peak_gflops_before": before,
     "peak_gflops_after": after,

@@ -122,6 +122,13 @@ def cases(*, quick: bool = False) -> list[Case]:
       flat,
     ),
     (
+      "attention, INR, h 64, 2 blocks, tile 32",
+      (inr,),
+      64,
+      attention(chunk_tile=32),
+      flat,
+    ),
+    (
       "attention, INR, h 64, 2 blocks, coded",
       (inr,),
       64,
@@ -209,7 +216,7 @@ class Step:
     }
     encoder = predictor.build_encoder(description)
     net = predictor.build_model(description, encoder)
-    mesh = parallel.make_mesh(1)
+    mesh = parallel.make_mesh()  # All devices share the batch.
     rng = np.random.default_rng(0)
     # Sorted, since the pipeline groups a batch by architecture.
     numbers = np.sort(np.arange(case.batch_size) % len(case.specs))
@@ -225,6 +232,7 @@ class Step:
       encoder.make_packer(case.specs),
       pipeline.DataOptions(batch_size=case.batch_size),
       seed=0,
+      devices=mesh.size,
       place=lambda batch: parallel.shard(batch, mesh),
     )
     self.batch = self.batch_fn(0)
@@ -245,7 +253,7 @@ class Step:
 
   @property
   def packed(self) -> Any:
-    """The packed batch of the only device."""
+    """The packed batch of the first device."""
     return jax.tree.map(lambda x: x[0], self.batch.packed)
 
   def time_update(
