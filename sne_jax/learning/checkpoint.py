@@ -152,7 +152,7 @@ class Checkpoints:
         _remove(self._best / str(step))
 
 
-def load_best(workdir: str | os.PathLike) -> tuple[Any, dict[str, float]]:
+def load_best(workdir: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
   """Reads the best parameters of a run, for use without its training code.
 
   Returns:
