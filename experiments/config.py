@@ -10,6 +10,7 @@ A run is repeated by `--flagfile=flags.txt`; a flag after it overrides it.
 
 import ast
 import dataclasses
+import functools
 import inspect
 import re
 import sys
@@ -136,13 +137,46 @@ def to_flagfile(
   return "\n".join(lines) + "\n"
 
 
+def parse(
+  argv: list[str], flag_values: flags.FlagValues = flags.FLAGS
+) -> list[str]:
+  """Parses the flags; a wrong one, or a stray argument, ends the program."""
+  try:
+    rest = flag_values(argv)
+  except flags.Error as error:
+    _exit(str(error))
+  if len(rest) > 1:
+    _exit(f"unexpected argument {rest[1]!r}; options are given as --name=value")
+  return rest
+
+
+def guarded(
+  main: Callable[[list[str]], int | None],
+  argv: list[str],
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> int | None:
+  """Runs `main(argv)`; a fault of the user ends the program with one line."""
+  try:
+    return main(argv)
+  except KeyboardInterrupt:
+    _exit("interrupted; the same command continues", code=130)
+  except (ValueError, OSError, RuntimeError) as error:
+    if not _is_users(error):
+      raise
+    if "traceback" in flag_values and flag_values["traceback"].value:
+      traceback.print_exc()
+    _exit(str(error) or type(error).__name__)
+
+
 def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
   """Parses the flags and runs `main(argv)`; faults of the user take one line.
 
   A wrong flag, a stray argument, a `ValueError` raised by this project's own
-  code, and an `OSError` (a missing file, a full disk) are written to stderr as
-  `error: ...`, and the exit code is 2. Anything else is a fault of the code
-  and keeps its traceback; `--traceback` shows that of the former too.
+  code, a `RuntimeError` of a class of its own (training that diverged, a
+  checkpoint that cannot be read), and an `OSError` (a missing file, a full
+  disk) are written to stderr as `error: ...`, and the exit code is 2. Anything
+  else is a fault of the code and keeps its traceback; `--traceback` shows that
+  of the former too.
   """
   if "traceback" not in flags.FLAGS:
     flag = flags.DEFINE_bool(
@@ -151,35 +185,26 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
     flags.FLAGS.register_key_flag_for_module(
       sys.argv[0], flags.FLAGS[flag.name]
     )
-
-  def parse(argv):
-    try:
-      rest = flags.FLAGS(argv)
-    except flags.Error as error:
-      _exit(str(error))
-    if len(rest) > 1:
-      _exit(
-        f"unexpected argument {rest[1]!r}; options are given as --name=value"
-      )
-    return rest
-
-  def guarded(argv):
-    try:
-      return main(argv)
-    except (ValueError, OSError) as error:
-      if not isinstance(error, OSError) and not _is_own(error):
-        raise
-      if flags.FLAGS["traceback"].value:
-        traceback.print_exc()
-      _exit(str(error) or type(error).__name__)
-
-  app.run(guarded, flags_parser=parse)
+  app.run(functools.partial(guarded, main), flags_parser=parse)
   raise AssertionError("app.run always exits")
 
 
-def _exit(message: str) -> NoReturn:
+def _exit(message: str, code: int = 2) -> NoReturn:
   sys.stderr.write(f"error: {' '.join(message.split())}\n")
-  sys.exit(2)
+  sys.exit(code)
+
+
+def _is_users(error: BaseException) -> bool:
+  """Whether an error is the user's to mend, not ours."""
+  if isinstance(error, OSError):
+    return True
+  if isinstance(error, RuntimeError):  # JAX raises plain ones, too.
+    return _is_ours(type(error).__module__)
+  return _is_own(error)
+
+
+def _is_ours(module: str) -> bool:
+  return module.partition(".")[0] in ("sne_jax", "experiments", "__main__")
 
 
 def _is_own(error: BaseException) -> bool:
@@ -189,8 +214,7 @@ def _is_own(error: BaseException) -> bool:
     frame = frame.tb_next
   if frame is None:
     return False
-  module = frame.tb_frame.f_globals.get("__name__", "")
-  return module.partition(".")[0] in ("sne_jax", "experiments", "__main__")
+  return _is_ours(frame.tb_frame.f_globals.get("__name__", ""))
 
 
 def _define(name, field, kind, help_text, flag_values) -> None:

@@ -1,8 +1,10 @@
 """What a run of `run.py` is told, beyond the options of the library."""
 
 import dataclasses
+import os
 from typing import Any
 
+from sne_jax.encoders import table
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.learning.invariance import InvarianceOptions
 from sne_jax.learning.optimizers import OptimizerOptions
@@ -23,11 +25,14 @@ class RunOptions:
       by the zoo_ options.
     variants: name of a list of variants to compare (see
       experiments/tasks/variants.py); empty: one run.
-    only: comma-separated names of the variants to run; empty: all.
-    seeds: number of independent trainings.
+    only: names of the variants to run, separated by semicolons; empty: all. A
+      later run of all takes over what these have given.
+    seeds: number of independent trainings. Ask for more later, and those that
+      are finished are kept.
     first_seed: seed of the first; the others follow.
     split: name of the zoo's split into train, val and test. Where the zoo has
-      none of that name, it is drawn from the three sizes below.
+      none of that name, it is drawn: train_members, validation_members and
+      test_members say how many.
     split_seed: of a split that is drawn.
     train_members: members to train on.
     validation_members: members that choose the best parameters.
@@ -41,6 +46,8 @@ class RunOptions:
     devices: local devices to share every batch; 0: all.
     references: also fit constant, ridge and boosted-tree references.
     title: heading of the report.
+    compilation_cache: folder in which compiled programs are kept, so that the
+      next start with the same options compiles nothing; empty: none.
   """
 
   workdir: str = "runs/default"
@@ -63,14 +70,41 @@ class RunOptions:
   devices: int = 0
   references: bool = True
   title: str = "Properties of networks from their weights"
+  compilation_cache: str = ""
 
   def __post_init__(self):
+    for name in ("workdir", "zoo", "split", "targets"):
+      if not getattr(self, name).strip(", "):
+        raise ValueError(f"{name} is empty; give at least one name")
+    if os.path.abspath(self.workdir) == os.path.abspath(self.zoo):
+      raise ValueError(
+        f"workdir and zoo are both {self.workdir}; give each its own folder"
+      )
     if self.loss not in ("mse", "bce"):
       raise ValueError(f"loss is {self.loss!r}; choose mse or bce")
-    if self.seeds < 1:
-      raise ValueError(f"seeds is {self.seeds}; must be at least 1")
+    if self.encoder not in table.ENCODERS:
+      raise ValueError(
+        f"encoder is {self.encoder!r}; choose one of"
+        f" {', '.join(sorted(table.ENCODERS))}"
+      )
+    least = {"seeds": 1, "first_seed": 0, "split_seed": 0, "head_width": 0}
+    least |= {"train_members": 2, "validation_members": 2, "test_members": 2}
+    least |= {"devices": 0}
+    for name, bound in least.items():
+      if getattr(self, name) < bound:
+        raise ValueError(
+          f"{name} is {getattr(self, name)}; must be at least {bound}"
+        )
     if not 0 < self.train_share <= 1:
       raise ValueError(f"train_share is {self.train_share}; must be in (0, 1]")
+    if not 0 <= self.head_dropout < 1:
+      raise ValueError(
+        f"head_dropout is {self.head_dropout}; must be in [0, 1)"
+      )
+    if self.only and not self.variants:
+      raise ValueError(
+        f"only is {self.only!r}, but variants is empty; name a list of variants"
+      )
 
 
 CLASSES = (

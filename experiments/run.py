@@ -1,91 +1,191 @@
 """Runs an experiment: `python experiments/run.py --flagfile=FILE [--flag=...]`.
 
-Everything that a run is told is a flag, everything that it writes goes to
---workdir, and a run that was stopped continues when it is started again. A flag
-behind the flagfile overrides it. `experiments/flags/` has one file per
-published number; `quickstart.flags` is the place to begin.
+A run makes or opens a zoo of trained networks, trains an encoder to predict a
+property of them from their weights, once per seed, and reports on networks
+that it has never seen. Begin with the one that takes a few minutes:
+
+  python experiments/run.py --flagfile=experiments/flags/quickstart.flags
+
+Everything that a run is told is a flag, and a flag behind the flagfile
+overrides it; experiments/flags/ has one file per published number. --workdir
+names the folder for everything that it writes:
+
+  report.md, figures/    what was found, to read
+  results.json           the same, to compute with
+  flags.txt, config.json the options, resolved; --flagfile=flags.txt repeats it
+  environment.json       versions, device, revision of the code
+  seed*/                 metrics.jsonl, tensorboard/, checkpoints/ of each seed
+
+A run that was stopped, or killed, continues when the same command is given
+again, and ends with the same numbers. --seeds=5 after --seeds=3 trains two
+more. --variants=NAME compares variants of a run (experiments/tasks/variants.py
+lists them); those that are finished are not run again.
 """
 
+import contextlib
+import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
-from experiments import config
+from absl import flags, logging
+
+from experiments import config, console, environment, report
 from experiments import options as options_lib
 from experiments.tasks import members, outcome, variants
 from experiments.tasks.property import Trainer
-from sne_jax.learning import checkpoint, logging
+from sne_jax.learning import checkpoint, training
+from sne_jax.learning.logging import write_atomically
+from sne_jax.zoo import lock, store
 
 NOT_IDENTITY = (
   "RunOptions.workdir",
   "RunOptions.title",
   "RunOptions.seeds",
+  "RunOptions.first_seed",
   "RunOptions.only",
   "RunOptions.references",
+  "RunOptions.compilation_cache",
 )
 """Options that may change when a run continues."""
 
+DATA_FILE = "data.json"
 
-def main(argv: list[str]) -> None:
-  """Reads the flags and runs what they ask for."""
+
+class RunFailed(RuntimeError):
+  """No seed of a run has finished."""
+
+
+def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Reads the flags and runs what they ask for.
+
+  Raises:
+    RunFailed: every training diverged; the report is written all the same.
+    ValueError: options that are wrong or do not fit the work directory or the
+      zoo, a damaged zoo, or another process at work in the same folder.
+  """
   del argv
-  parts = [
-    config.from_flags(cls, prefix=options_lib.PREFIXES.get(cls, ""))
-    for cls in options_lib.CLASSES
-  ]
-  options = options_lib.of(*parts)
-  if not options.run.variants:
-    print_summary(options, run(options))
-    return
-  workdir = claim(options)
-  outcomes = {
-    label: run(changed) for label, changed in variants.chosen(options).items()
-  }
-  variants.write(workdir, options, outcomes)
+  options = options_lib.of(
+    *(
+      config.from_flags(
+        cls,
+        prefix=options_lib.PREFIXES.get(cls, ""),
+        flag_values=flag_values,
+      )
+      for cls in options_lib.CLASSES
+    )
+  )
+  chosen = variants.chosen(options) if options.run.variants else {}
+  console.use_compilation_cache(options.run.compilation_cache)
+  with claimed(options) as workdir:
+    zoo = members.open_zoo(options)
+    if not chosen:
+      outcomes = {"": run(options, zoo)}
+    else:
+      outcomes = {}
+      for place, (label, changed) in enumerate(chosen.items(), start=1):
+        logging.info("variant %d of %d: %s", place, len(chosen), label)
+        with claimed(changed):
+          outcomes[label] = run(changed, zoo)
+      variants.write(workdir, options, outcomes)
   for label, results in outcomes.items():
-    print_summary(options, results, label)
+    print_summary(label or options.run.title, results)
+  where = workdir / "report.md"
+  if not any(results["summary"] for results in outcomes.values()):
+    failed = next(iter(outcomes.values()))["seeds"][0]["failed"]
+    raise RunFailed(f"no seed has finished (see {where}): {failed}")
+  print(f"The report is {where}")  # noqa: T201
 
 
-def claim(options: options_lib.Options) -> pathlib.Path:
-  """Makes the work directory the home of these options, and returns it."""
+@contextlib.contextmanager
+def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
+  """Makes the work directory the home of these options, and of no other.
+
+  Yields:
+    The work directory. Until the body ends, other processes are refused.
+
+  Raises:
+    ValueError: it belongs to other options, or another process is at work.
+  """
   workdir = pathlib.Path(options.run.workdir)
+  workdir.parent.mkdir(parents=True, exist_ok=True)
   resolved = config.resolved(*options.groups())
-  checkpoint.claim_workdir(workdir, resolved, ignore=NOT_IDENTITY)
   text = config.to_flagfile(*options.groups(), prefixes=options_lib.PREFIXES)
-  logging.write_atomically(workdir / "flags.txt", text)
-  return workdir
+  with lock.folder_lock(str(workdir)):
+    checkpoint.claim_workdir(workdir, resolved, ignore=NOT_IDENTITY)
+    write_atomically(workdir / "flags.txt", text)
+    found = report.to_json(environment.environment())
+    write_atomically(
+      workdir / "environment.json", json.dumps(found, indent=2) + "\n"
+    )
+    yield workdir
 
 
-def run(options: options_lib.Options) -> dict[str, Any]:
-  """Runs all seeds of one configuration and writes its report."""
-  workdir = claim(options)
+def run(options: options_lib.Options, zoo: store.Zoo) -> dict[str, Any]:
+  """Runs all seeds of one configuration and writes its report.
+
+  Seeds that are finished are taken as they are. A training that diverges is
+  reported as such, and the others go on.
+
+  Args:
+    options: of the run, whose work directory is claimed.
+    zoo: of `members.open_zoo`.
+
+  Returns:
+    What `results.json` holds.
+  """
+  workdir = pathlib.Path(options.run.workdir)
   watch = outcome.Stopwatch()
-  data = members.load(options)
-  watch.lap("making or opening the zoo")
+  data = members.load(options, zoo)
+  claim_data(workdir, data)
   trainer = Trainer(options, data)
+  watch.lap("loading the networks")
+  sizes = ", ".join(f"{len(m)} {part}" for part, m in data.members.items())
+  logging.info("%s: networks: %s", options.run.title, sizes)
   first = options.run.first_seed
-  seeds = [
-    trainer.run(workdir / f"seed{seed}", seed)
-    for seed in range(first, first + options.run.seeds)
-  ]
+  seeds = []
+  for seed in range(first, first + options.run.seeds):
+    try:
+      seeds.append(trainer.run(workdir / f"seed{seed}", seed))
+    except training.TrainingDiverged as error:
+      logging.error("seed %d failed: %s", seed, error)
+      seeds.append({"seed": seed, "failed": str(error)})
   watch.lap("training and evaluating all seeds")
   results = outcome.collect(options, data, seeds, watch.seconds)
-  results["summary"] = outcome.summary(results)
   outcome.write(workdir, options, data, seeds, results)
   return results
 
 
-def print_summary(options, results: dict[str, Any], label: str = "") -> None:
+def claim_data(workdir: pathlib.Path, data: members.Data) -> None:
+  """Notes which networks a run is about; refuses if they have changed."""
+  path = workdir / DATA_FILE
+  now = members.fingerprint(data)
+  if not path.exists():
+    write_atomically(path, json.dumps(now, indent=2) + "\n")
+    return
+  before = json.loads(path.read_text())
+  changed = [name for name in now if now[name] != before.get(name)]
+  if changed:
+    raise ValueError(
+      f"{data.zoo.path} has changed since the run in {workdir} began"
+      f" ({', '.join(changed)}); choose another workdir, or restore the zoo"
+    )
+
+
+def print_summary(label: str, results: dict[str, Any]) -> None:
   """Prints the test metrics of a run beside its references."""
-  where = pathlib.Path(options.run.workdir)
-  lines = [f"{label or options.run.title} ({where / 'report.md'})"]
+  lines = [label]
+  for entry in results["seeds"]:
+    if "failed" in entry:
+      lines.append(f"  seed {entry['seed']} failed: {entry['failed']}")
   for name, row in results["summary"].items():
     beside = ", ".join(
       f"{reference} {found['test'][name]['value']:.3g}"
       for reference, found in results["references"].items()
     )
-    interval = f"[{row['low']:.3g}, {row['high']:.3g}]"
+    interval = f" [{row['low']:.3g}, {row['high']:.3g}]"
     lines.append(
-      f"  test {name} {row['mean']:.3g} {interval if row['count'] > 1 else ''}"
+      f"  test {name} {row['mean']:.3g}{interval if row['count'] > 1 else ''}"
       + (f"  ({beside})" if beside else "")
     )
   print("\n".join(lines))  # noqa: T201
@@ -93,4 +193,5 @@ def print_summary(options, results: dict[str, Any], label: str = "") -> None:
 
 if __name__ == "__main__":
   config.define_flags(*options_lib.CLASSES, prefixes=options_lib.PREFIXES)
+  console.setup()
   config.run_main(main)

@@ -95,7 +95,7 @@ class Predictor:
         f"{folder} holds no {MODEL_FILE}, nor do folders seed* in it; give the"
         " --workdir of a run of experiments/run.py"
       )
-    members = [cls.load(path.parent, **kwargs) for path in seeds]
+    members: list[Any] = [cls.load(path.parent, **kwargs) for path in seeds]
     return Ensemble(members)
 
   def predict(self, networks: Sequence[Network]) -> np.ndarray:
@@ -200,7 +200,7 @@ class Predictor:
 
   def scaled(self, logits: np.ndarray) -> np.ndarray:
     """Turns logits `[B, T]` into properties in their own units."""
-    return self._scaled(logits, np)
+    return np.asarray(self._scaled(logits, np))
 
   def _scaled(self, logits, xp):
     """Turns logits into properties in their own units."""
@@ -250,6 +250,7 @@ def build_encoder(description: dict[str, Any]) -> table.Encoder:
     sne_options.SNEOptions(**description["encoder_options"]),
     chunking.ChunkOptions(**description["chunk_options"]),
     description["global_scale"],
+    description["place_scales"],
   )
 
 

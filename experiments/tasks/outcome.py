@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import numpy as np
+from absl import logging as log
 
 from experiments import config, environment, figures, references, report
 from experiments import options as options_lib
@@ -24,6 +25,7 @@ def collect(
   """Returns the results of a run, for `results.json` and the report."""
   targets = members.target_names(options.run)
   prefix = lambda name, text: text if len(targets) == 1 else f"{name} {text}"
+  good = finished(seeds)
   rows = [
     {
       "seed": entry["seed"],
@@ -40,16 +42,16 @@ def collect(
       key: entry[key]
       for key in ("best_step", "train_seconds", "networks_per_second")
     }
-    for entry in seeds
+    for entry in good
   ]
+  rows += [entry for entry in seeds if "failed" in entry]
   flagged = {
     "not valid": int(np.sum(~data.zoo.members["valid"])),
     "not converged": int(
       np.sum(~data.zoo.members.get("converged", np.ones(1, bool)))
     ),
   }
-  moves = [m for m in seeds[0]["invariance"] if m != "variance"]
-  return {
+  results = {
     "title": options.run.title,
     "target": ", ".join(targets),
     "config": config.resolved(*options.groups()),
@@ -58,16 +60,16 @@ def collect(
     ),
     "environment": environment.environment(),
     "seconds": seconds
-    | {"training, mean of seeds": _mean(e["train_seconds"] for e in seeds)},
+    | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
     "sizes": {part: len(rows) for part, rows in data.members.items()},
-    "num_params": seeds[0]["num_params"],
-    "networks_per_second": _mean(e["networks_per_second"] for e in seeds),
+    "num_params": good[0]["num_params"] if good else None,
+    "networks_per_second": _mean(e["networks_per_second"] for e in good),
     "select": options.train.monitor,
     "seeds": rows,
     "references": _references(options, data) if options.run.references else {},
     "invariance": {
-      f"{move}, {what}": _mean(e["invariance"][move][what] for e in seeds)
-      for move in moves
+      f"{move}, {what}": _mean(e["invariance"][move][what] for e in good)
+      for move in _moves(good)
       for what in ("error", "ratio")
     },
     "notes": [
@@ -75,15 +77,21 @@ def collect(
       for what, count in flagged.items()
     ],
   }
+  return results | {"summary": summary(results)}
 
 
 def summary(results: dict[str, Any], part: str = "test") -> dict[str, Any]:
   """Returns the mean over seeds, with interval, of every metric of a part."""
-  rows = [entry["metrics"][part] for entry in results["seeds"]]
+  rows = [entry["metrics"][part] for entry in finished(results["seeds"])]
   return {
     name: metrics.mean_interval([row[name]["value"] for row in rows])
-    for name in rows[0]
+    for name in (rows[0] if rows else ())
   }
+
+
+def finished(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Returns the seeds that have not failed."""
+  return [entry for entry in seeds if "failed" not in entry]
 
 
 def write(
@@ -98,36 +106,42 @@ def write(
   folder.mkdir(parents=True, exist_ok=True)
   drawn = {}
   test = data.parts["test"]
-  for t, name in enumerate(members.target_names(options.run)):
+  good = finished(seeds)
+  for t, name in enumerate(members.target_names(options.run) if good else ()):
     truth = test.targets[:, t]
     found = {
       f"seed {e['seed']}": np.asarray(e["predictions"]["test"])[:, t]
-      for e in seeds
+      for e in good
     }
     drawn[f"Predicted against true {name} of the test networks"] = (
       figures.predicted_against_true(
         folder / f"predicted_{name}.png", truth, found, name=name
       )
     )
-    drawn[f"Absolute error against {name}"] = figures.error_against_property(
-      folder / f"error_{name}.png", truth, found[next(iter(found))], name=name
+    label = next(iter(found))
+    drawn[f"Absolute error against {name}, {label}"] = (
+      figures.error_against_property(
+        folder / f"error_{name}.png", truth, found[label], name=name
+      )
     )
-  drawn["Learning curves"] = figures.learning_curves(
-    folder / "learning_curves.png", _curves(workdir, seeds), ylabel="loss"
-  )
+  curves = _curves(workdir, seeds)
+  if curves:
+    drawn["Learning curves"] = figures.learning_curves(
+      folder / "learning_curves.png", curves, ylabel="loss"
+    )
   ratios = {
-    move: _mean(e["invariance"][move]["ratio"] for e in seeds)
-    for move in seeds[0]["invariance"]
-    if move != "variance"
+    move: _mean(e["invariance"][move]["ratio"] for e in good)
+    for move in _moves(good)
   }
-  drawn["Change of the prediction under true and false symmetries"] = (
-    figures.invariance(
-      folder / "invariance.png",
-      {m: r for m, r in ratios.items() if m in TRUE_MOVES},
-      {m: r for m, r in ratios.items() if m not in TRUE_MOVES},
+  if ratios:
+    drawn["Change of the prediction under true and false symmetries"] = (
+      figures.invariance(
+        folder / "invariance.png",
+        {m: r for m, r in ratios.items() if m in TRUE_MOVES},
+        {m: r for m, r in ratios.items() if m not in TRUE_MOVES},
+      )
     )
-  )
-  report.write_results(workdir, results | {"summary": summary(results)})
+  report.write_results(workdir, results)
   report.write_report(workdir, results, drawn)
 
 
@@ -146,7 +160,14 @@ class Stopwatch:
 
 
 def _mean(values) -> float:
-  return float(np.mean(list(values)))
+  """Returns the mean; nan if there is nothing."""
+  found = list(values)
+  return float(np.mean(found)) if found else float("nan")
+
+
+def _moves(good: list[dict[str, Any]]) -> list[str]:
+  """Returns the names of the moves that predictions were probed with."""
+  return [m for m in (good[0]["invariance"] if good else ()) if m != "variance"]
 
 
 def _curves(workdir: pathlib.Path, seeds) -> dict[str, Any]:
@@ -164,6 +185,7 @@ def _curves(workdir: pathlib.Path, seeds) -> dict[str, Any]:
 
 def _references(options, data: members.Data) -> dict[str, Any]:
   """Fits the references on the same split, per target."""
+  log.info("fitting the references")
   table: dict[str, Any] = {}
   targets = members.target_names(options.run)
   inputs = {part: _features(n) for part, n in data.parts.items()}

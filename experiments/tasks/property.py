@@ -1,12 +1,14 @@
 """Predicts properties of networks from their weights, over several seeds."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging as log
 
 from experiments import options as options_lib
 from experiments.tasks import members
@@ -20,7 +22,10 @@ from sne_jax.learning import (
   pipeline,
   training,
 )
-from sne_jax.networks import symmetry
+from sne_jax.networks import scales, symmetry
+
+MONITORS = ("loss", "kendall_tau")
+"""What is measured on the validation part while training."""
 
 METRICS = ("mse", "r_squared", "kendall_tau", "spearman", "mae")
 RESULT_FILE = "result.json"
@@ -67,36 +72,24 @@ class Trainer:
       ema_decay=options.optimizer.ema_decay,
       mesh=self._mesh,
     )
+    if options.train.monitor not in MONITORS:
+      raise ValueError(
+        f"monitor is {options.train.monitor!r}; choose {' or '.join(MONITORS)}"
+      )
+    self._init = make_init_fn(self._net, self._encoder, self._train.specs[0])
+    # One for all seeds and steps, so that it is compiled once.
     self._judge = predictor_lib.Predictor(self.description, None)
     self._validation = self._judge.batches(data.parts["val"])
 
   def run(self, folder: pathlib.Path, seed: int) -> dict[str, Any]:
     """Trains with one seed, or returns what an earlier run of it has given."""
     if (folder / RESULT_FILE).exists():
+      log.info("seed %d is finished already", seed)
       return json.loads((folder / RESULT_FILE).read_text())
     options = self.options
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / predictor_lib.MODEL_FILE, self.description)
-    specs = self._train.specs
-    params = predictor_lib.init_params(
-      self._net, self._encoder, specs[0], seed
-    )
-    state = training.init_state(
-      params,
-      self._tx,
-      jax.random.key(seed),
-      ema_decay=options.optimizer.ema_decay,
-      mesh=self._mesh,
-    )
-    batch_fn = pipeline.Pipeline(
-      self._train,
-      self._encoder.make_packer(specs),
-      options.data,
-      seed=seed,
-      pairs=options.invariance.invariance_weight > 0,
-      devices=self._mesh.size,
-      place=lambda batch: parallel.shard(batch, self._mesh),
-    )
+    state, batch_fn = self.start(seed)
     result = training.fit(
       state,
       self._update,
@@ -111,7 +104,7 @@ class Trainer:
     steps = int(result.state.step)
     report |= {
       "seed": seed,
-      "num_params": sum(x.size for x in jax.tree.leaves(params)),
+      "num_params": sum(x.size for x in jax.tree.leaves(result.state.params)),
       "best_step": result.best_step,
       "steps": steps,
       "stopped_early": result.stopped_early,
@@ -122,6 +115,27 @@ class Trainer:
     }
     _write_json(folder / RESULT_FILE, report)
     return report
+
+  def start(self, seed: int):
+    """Returns the state before the first update, and the batches."""
+    options, specs = self.options, self._train.specs
+    state = training.init_state(
+      self._init(seed),
+      self._tx,
+      jax.random.key(seed),
+      ema_decay=options.optimizer.ema_decay,
+      mesh=self._mesh,
+    )
+    batch_fn = pipeline.Pipeline(
+      self._train,
+      self._encoder.make_packer(specs),
+      options.data,
+      seed=seed,
+      pairs=options.invariance.invariance_weight > 0,
+      devices=self._mesh.size,
+      place=lambda batch: parallel.shard(batch, self._mesh),
+    )
+    return state, batch_fn
 
   def _evaluate(self, params) -> dict[str, float]:
     """Measures parameters on the validation part, the mean over targets."""
@@ -139,7 +153,8 @@ class Trainer:
 
   def _report(self, params, seed: int) -> dict[str, Any]:
     """Predicts the held-out parts and measures the predictions."""
-    best = predictor_lib.Predictor(self.description, params)
+    best = self._judge
+    best.params = params
     report: dict[str, Any] = {"metrics": {}, "predictions": {}}
     for part in ("val", "test"):
       networks = self.data.parts[part]
@@ -158,26 +173,32 @@ class Trainer:
     return report
 
 
+def make_init_fn(net, encoder, spec):
+  """Returns the jitted `init(seed) -> params`; networks like `spec` do."""
+  return jax.jit(
+    functools.partial(predictor_lib.init_params, net, encoder, spec)
+  )
+
+
 def describe(
   options: options_lib.Options, data: members.Data
 ) -> dict[str, Any]:
   """Returns what `model.json` holds: all that a `Predictor` must know."""
   train = data.parts["train"]
-  squares, count = 0.0, 0
-  for number, vector in zip(train.numbers, train.vectors, strict=True):
-    spec = train.specs[number]
-    fan_in = np.repeat(
-      [t.fan_in for t in spec.tensors], [t.size for t in spec.tensors]
-    )
-    scale = fan_in if options.sne.fan_in_scale else 1.0
-    squares += float(np.sum(np.square(vector, dtype=np.float64) * scale))
-    count += len(vector)
+  total, by_place = scales.measure(
+    (
+      (train.specs[number], vector)
+      for number, vector in zip(train.numbers, train.vectors, strict=True)
+    ),
+    fan_in=options.sne.fan_in_scale,
+  )
   spread = train.targets.std(axis=0)
   return {
     "encoder": options.run.encoder,
     "encoder_options": dataclasses.asdict(options.sne),
     "chunk_options": dataclasses.asdict(options.chunk),
-    "global_scale": float(np.sqrt(squares / count)),
+    "global_scale": total,
+    "place_scales": list(by_place),
     "head": {
       "hidden_width": options.run.head_width,
       "dropout": options.run.head_dropout,
@@ -186,7 +207,7 @@ def describe(
     "loss": options.run.loss,
     "target_mean": train.targets.mean(axis=0).tolist(),
     "target_spread": np.where(spread > 0, spread, 1.0).tolist(),
-    "max_level": max(s.num_levels for s in train.specs) - 1,
+    "max_level": max(train.specs[n].num_levels for n in set(train.numbers)) - 1,
   }
 
 

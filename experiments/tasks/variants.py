@@ -7,7 +7,7 @@ list can be run on any zoo.
 import pathlib
 from typing import Any
 
-from experiments import figures, report
+from experiments import config, figures, report
 from experiments import options as options_lib
 
 WITH = "logit invariance"
@@ -88,7 +88,10 @@ LISTS: dict[str, dict[str, dict[str, Any]]] = {
     for share in (0.05, 0.1, 0.25, 0.5, 1.0)
   },
 }
-SWEEPS = {"chunk_size": "chunk size", "data_efficiency": "share of training data"}
+SWEEPS = {
+  "chunk_size": "chunk size",
+  "data_efficiency": "share of training data",
+}
 """Lists whose names are numbers: drawn as a line over them."""
 
 
@@ -135,11 +138,15 @@ def write(
   outcomes: dict[str, dict[str, Any]],
 ) -> None:
   """Writes table, figure and results of a comparison."""
-  metric = next(iter(next(iter(outcomes.values()))["summary"]))
-  rows = {label: o["summary"][metric] for label, o in outcomes.items()}
+  good = {label: o for label, o in outcomes.items() if o["summary"]}
+  metric = next(iter(next(iter(good.values()))["summary"])) if good else "none"
+  rows = {label: o["summary"][metric] for label, o in good.items()}
   (workdir / "figures").mkdir(parents=True, exist_ok=True)
   picture = workdir / "figures" / f"{options.run.variants}.png"
-  if options.run.variants in SWEEPS:
+  pictures = [f"![{options.run.variants}](<figures/{picture.name}>)"]
+  if not good:
+    pictures = []
+  elif options.run.variants in SWEEPS:
     figures.lines(
       picture,
       {"SNE": {float(label): row for label, row in rows.items()}},
@@ -149,39 +156,61 @@ def write(
     )
   else:
     figures.bars_with_intervals(picture, rows, xlabel=f"test {metric}")
-  moves = next(iter(outcomes.values()))["invariance"]
-  ratios = [name for name in moves if name.endswith("ratio")]
+  ratios = [
+    name
+    for name in (next(iter(good.values()))["invariance"] if good else ())
+    if name.endswith("ratio")
+  ]
   header = ["variant", f"test {metric}", "seeds", "parameters"]
   header += ["networks/s", *ratios]
   table = [
     [
       label,
-      report.with_interval(rows[label]),
-      rows[label]["count"],
+      report.with_interval(rows.get(label)),
+      _count(o),
       o["num_params"],
-      f"{o['networks_per_second']:.0f}",
-      *(f"{o['invariance'][name]:.2g}" for name in ratios),
+      report.number(o["networks_per_second"]),
+      *(report.number(o["invariance"].get(name)) for name in ratios),
     ]
     for label, o in outcomes.items()
   ]
   first = next(iter(outcomes.values()))
+  sizes = ", ".join(f"{part} {n}" for part, n in first["sizes"].items())
+  if len({tuple(o["sizes"].items()) for o in outcomes.values()}) > 1:
+    sizes += " in the first variant; other variants have others"
   text = [
     f"# {options.run.title}",
-    f"Variants `{options.run.variants}`; mean over seeds with 95 % interval."
-    f" Networks: {first['sizes']}.",
+    f"Variants `{options.run.variants}`; mean over seeds with a 95 % t"
+    f" interval. Networks: {sizes}.",
     report.markdown_table(header, table),
-    f"![{options.run.variants}](<figures/{picture.name}>)",
+    *pictures,
+    *(
+      f"**{label}, seed {entry['seed']} failed**: {entry['failed']}"
+      for label, o in outcomes.items()
+      for entry in o["seeds"]
+      if "failed" in entry
+    ),
+    "Reports of the variants:",
+    "\n".join(
+      f"- [{label}](<{folder_name(label)}/report.md>)" for label in outcomes
+    ),
   ]
   report.write_text(workdir / "report.md", "\n\n".join(text) + "\n")
   report.write_results(
     workdir,
     {
       "title": options.run.title,
+      "config": config.resolved(*options.groups()),
+      "flagfile": config.to_flagfile(
+        *options.groups(), prefixes=options_lib.PREFIXES
+      ),
+      "environment": first["environment"],
       "variants": {
         label: {
           key: o[key]
           for key in (
             "summary",
+            "seeds",
             "sizes",
             "num_params",
             "networks_per_second",
@@ -193,3 +222,10 @@ def write(
       },
     },
   )
+
+
+def _count(results: dict[str, Any]) -> str:
+  """Returns how many seeds have finished, of how many if some have not."""
+  seeds = results["seeds"]
+  good = sum("failed" not in entry for entry in seeds)
+  return str(good) if good == len(seeds) else f"{good} of {len(seeds)}"

@@ -102,10 +102,22 @@ def needed(networks: Sequence[Counts], *, exact: bool = False) -> Sizes:
 
 def common(sizes: Sequence[Sizes]) -> Sizes:
   """Returns the least sizes that hold each of the given ones."""
+  layers: dict[int, int] = {}
+  networks: dict[int, tuple[int, int]] = {}
+  for each in sizes:
+    for width, height in each.layers:
+      layers[width] = max(height, layers.get(width, 0))
+    for width, height, chunks in each.networks:
+      known = networks.get(width, (0, 0))
+      networks[width] = (max(height, known[0]), max(chunks, known[1]))
   return Sizes(
-    *(max(s[place] for s in sizes) for place in range(5)),
-    layers=_widest([s.layers for s in sizes]),
-    networks=_widest([s.networks for s in sizes]),
+    weights=max(s.weights for s in sizes),
+    tensors=max(s.tensors for s in sizes),
+    neurons=max(s.neurons for s in sizes),
+    chunks=max(s.chunks for s in sizes),
+    skips=max(s.skips for s in sizes),
+    layers=tuple(sorted(layers.items())),
+    networks=tuple((w, *rest) for w, rest in sorted(networks.items())),
   )
 
 
@@ -163,13 +175,3 @@ def expected(
       for w in sets
     ),
   )
-
-
-def _widest(groups):
-  """Joins rectangles by width: the largest of each of their other sizes."""
-  found: dict[int, tuple[int, ...]] = {}
-  for group in groups:
-    for width, *rest in group:
-      known = found.get(width, (0,) * len(rest))
-      found[width] = tuple(map(max, known, rest))
-  return tuple((width, *rest) for width, rest in sorted(found.items()))

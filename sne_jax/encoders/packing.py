@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sne_jax.encoders import buckets
-from sne_jax.networks import chunking
+from sne_jax.networks import chunking, scales
 from sne_jax.networks.spec import NetworkSpec
 
 
@@ -29,18 +29,32 @@ class Sets(NamedTuple):
   mask: Any  # bool [S, Q]
 
 
+class Readers(NamedTuple):
+  """For every row of a table, which places of an index array name it.
+
+  The gradient of a gather is then a gather too. Without it is a scatter, which
+  is slow on a CPU. Empty where a batch does not have them.
+  """
+
+  groups: tuple[Sets, ...]  # sets of places in the flat index array, by size
+  order: Any  # int32 [rows], row of each set; one past the last: no place
+
+
 class Packed(NamedTuple):
   """A batch of networks as arrays. Row 0 of the neurons stands for "none"."""
 
   weights: Any  # float32 [T], 0 behind the last network
   scale: Any  # float32 [T], square root of the fan-in of each weight's tensor
   tensor_of: Any  # int32 [T], number of each weight's tensor in the batch
+  place_of: Any  # int32 [T], as in `scales.PLACES`
   index: Any  # int32 [M, C], places in `weights`
   mask: Any  # bool [M, C], True where there is a weight
   role: Any  # int32 [M, C], as in `chunking.ROLES`
   places: Any  # int32 [M, C, 4], place of each element in its tensor
   io: Any  # int32 [M, C, 2], 1 + number of the true input and output
   other: Any  # int32 [M, C], neuron at the other end
+  other_readers: Readers  # of `other`
+  io_readers: tuple[Readers, ...]  # of the two columns of `io`
   own: Any  # int32 [M], neuron that the chunk belongs to
   chunk: Any  # int32 [M], number of the chunk within its layer
   chunk_kind: Any  # int32 [M], kind of the chunk's layer
@@ -64,6 +78,7 @@ class _Part(NamedTuple):
   layout: chunking.ChunkLayout
   scale: np.ndarray  # float32 [P]
   tensor_of: np.ndarray  # int32 [P]
+  place_of: np.ndarray  # int32 [P]
   levels: np.ndarray  # float32 [L, 2]
   skips: np.ndarray  # float32 [skips, 2, 2]
   counts: buckets.Counts
@@ -283,6 +298,8 @@ class Packer:
       members(np.arange(first_chunk[-1]), first_chunk, sizes.chunks),
       [(width, height) for _, height, width in sizes.networks],
     )
+    io, other = chunks("io"), neurons("other")
+    num_neurons = 1 + sizes.neurons
     return Packed(
       weights=None,
       scale=joined([p.scale for p in parts], sizes.weights),
@@ -291,6 +308,7 @@ class Packer:
         sizes.weights,
         _starts([c.tensors for c in counts]),
       ),
+      place_of=joined([p.place_of for p in parts], sizes.weights),
       index=joined(
         [p.index for p in layouts],
         sizes.chunks,
@@ -299,8 +317,12 @@ class Packer:
       mask=chunks("mask"),
       role=chunks("role"),
       places=chunks("places"),
-      io=chunks("io"),
-      other=neurons("other"),
+      io=io,
+      other=other,
+      other_readers=self._readers(other, num_neurons),
+      io_readers=tuple(
+        self._readers(io[..., side], self._num_positions) for side in (0, 1)
+      ),
       own=neurons("own"),
       chunk=chunks("chunk"),
       chunk_kind=joined([p.layer_kind[p.layer] for p in layouts], sizes.chunks),
@@ -308,7 +330,7 @@ class Packer:
         [p.levels[p.layout.layer] for p in parts], sizes.chunks
       ),
       positions=np.arange(self._num_positions, dtype=np.float32),
-      neurons=np.zeros(1 + sizes.neurons, np.float32),
+      neurons=np.zeros(num_neurons, np.float32),
       tensors=np.zeros(sizes.tensors, np.float32),
       layers=layers,
       layer_kind=layer_kind,
@@ -318,6 +340,22 @@ class Packer:
       chunk_networks=chunk_networks,
       order=order.astype(np.int32),
     )
+
+  def _readers(self, index: np.ndarray, rows: int) -> Readers:
+    """Lists the places that name each row but 0; only for one spec."""
+    if not self._exact or len(self.specs) > 1:
+      return Readers((), np.zeros(0, np.int32))
+    flat = index.reshape(-1)
+    sizes = np.bincount(flat, minlength=rows)
+    places = np.argsort(flat, kind="stable")[sizes[0] :]
+    sizes[0] = 0  # Row 0 stands for "none" and has no gradient.
+    named = np.flatnonzero(sizes)
+    widths, heights = np.unique(sizes[named], return_counts=True)
+    shapes = list(zip(widths.tolist(), heights.tolist(), strict=True))
+    group, row = _place(sizes[named], shapes)
+    order = np.full(rows, len(named), np.int32)
+    order[named] = row
+    return Readers(_fill(group, sizes[named], places, shapes), order)
 
 
 def _part(
@@ -347,6 +385,7 @@ def _part(
     tensor_of=np.repeat(
       np.arange(len(spec.tensors), dtype=np.int32), tensor_sizes
     ),
+    place_of=scales.place_of(spec),
     levels=_with_relative(layout.layer_level, deepest),
     skips=_with_relative(ends, deepest),
     counts=counts,

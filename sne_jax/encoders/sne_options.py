@@ -16,7 +16,7 @@ CHOICES = {
   "index_features": ("none", "io", "chunk", "neuron"),
   "identifiers": ("none", "random", "content"),
   "value_features": ("raw", "symlog", "fourier"),
-  "weight_scale": ("none", "global", "tensor"),
+  "weight_scale": ("place", "none", "global", "tensor"),
   "compute_dtype": ("float32", "bfloat16"),
 }
 
@@ -42,6 +42,9 @@ class SNEOptions:
       sab, isab: attention over the weights of a chunk, as in the paper;
       deepsets; linear: a dense map of the chunk in order, not a set function.
     chunk_blocks: attention or DeepSets blocks per chunk, before pooling.
+    chunk_tile: chunks encoded at a time, each tile once more for the gradients;
+      0: all at once. On a CPU, 32 to 64 with attention keeps intermediate
+      arrays in the cache; on a GPU or TPU take 0.
     layer_function: set function of a layer's chunks; none: chunk codes go
       straight to the network encoder (the paper's Table 6 ablation).
     layer_blocks: blocks per layer, before pooling.
@@ -69,8 +72,9 @@ class SNEOptions:
     identifier_dim: width of an identifier.
     value_features: features of a weight: raw, symlog or fourier.
     weight_scale: none; global: divided by one number, the root mean square of
-      the training weights; tensor: divided by the root mean square of each
-      tensor, whose logarithm is given back as a feature.
+      the training weights; place: by one number for each kind of tensor at the
+      first level, at the last, and between; tensor: divided by the root mean
+      square of each tensor, whose logarithm is given back as a feature.
     fan_in_scale: multiply weights by the square root of their fan-in first, so
       that all tensors of a freshly initialised network are of one size.
     pad_mask: leave padded places out of the sets; off is the literal reading
@@ -86,6 +90,7 @@ class SNEOptions:
   dropout: float = 0.0
   chunk_function: str = "product"
   chunk_blocks: int = 2
+  chunk_tile: int = 0
   layer_function: str = "sab"
   layer_blocks: int = 2
   layer_seeds: int = 1
@@ -101,7 +106,7 @@ class SNEOptions:
   identifiers: str = "content"
   identifier_dim: int = 32
   value_features: str = "raw"
-  weight_scale: str = "global"
+  weight_scale: str = "place"
   fan_in_scale: bool = True
   pad_mask: bool = True
   compute_dtype: str = "float32"
@@ -127,6 +132,8 @@ class SNEOptions:
         f"width {self.width} is not a multiple of heads {self.heads}; choose"
         f" for example width {self.heads * (self.width // self.heads + 1)}"
       )
+    if self.chunk_tile < 0:
+      raise ValueError(f"chunk_tile is {self.chunk_tile}; must be at least 0")
     if not 0 <= self.dropout < 1:
       raise ValueError(f"dropout is {self.dropout}; must be in [0, 1)")
     if self.chunk_function == "product" and self.identifiers == "none":

@@ -16,6 +16,7 @@ tying, arXiv:2308.03904; Andreis et al., arXiv:2305.16625.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +52,7 @@ class InvarianceOptions:
       )
     if self.invariance_target not in ("logit", "code"):
       raise ValueError(
-        f"invariance_target is {self.invariance_target!r}; choose logit or"
-        " code"
+        f"invariance_target is {self.invariance_target!r}; choose logit or code"
       )
 
 
@@ -198,7 +198,7 @@ def measure(predict, networks, chunk_size: int, *, draws: int = 4, seed: int):
   rng = np.random.default_rng(seed)
   plain = np.asarray(predict(networks), np.float64)
   variance = float(np.sum(np.var(plain, axis=0)))
-  report = {"variance": variance}
+  report: dict[str, Any] = {"variance": variance}
   for name, move in MOVES.items():
     errors = []
     for _ in range(draws):

@@ -87,7 +87,8 @@ def augmented(
     vector = vector * augment.draw_signs(spec, rng)
   if options.augment_translate:
     reach = options.augment_translate
-    vector = augment.translate(spec, vector, rng.uniform(-reach, reach), np)
+    shift = np.array(rng.uniform(-reach, reach), np.float32)
+    vector = np.asarray(augment.translate(spec, vector, shift))
   if options.augment_noise:
     noise = rng.standard_normal(len(vector), np.float32)
     spread = [

@@ -1,0 +1,1 @@
+"""Networks as a static spec and a flat vector; views of the vector."""

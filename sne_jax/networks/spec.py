@@ -134,7 +134,17 @@ class NetworkSpec:
   options: tuple[tuple[str, Any], ...] = ()
 
   def __post_init__(self):
+    """Rejects what describes no network."""
     _validate(self)
+
+  def __hash__(self) -> int:
+    """Hashes once: specs are keys wherever layouts and programs are kept."""
+    return self._hash
+
+  @functools.cached_property
+  def _hash(self) -> int:
+    fields = dataclasses.fields(self)
+    return hash(tuple(getattr(self, field.name) for field in fields))
 
   @functools.cached_property
   def offsets(self) -> tuple[int, ...]:
@@ -300,15 +310,16 @@ def _validate(spec: NetworkSpec) -> None:
     for place, (axis, size) in enumerate(zip(t.axes, t.shape, strict=True)):
       if math.prod(f.size for f in axis) != size:
         raise ValueError(f"{where}: factors of axis {place} are {axis}")
-      seen = [f.group for f in axis]
+      seen = set()
       for factor in axis:
         if factor.group is None:
           continue
         if factor.per is not None and factor.per not in seen:
           raise ValueError(
             f"{where}: group {factor.group!r} is nested in {factor.per!r},"
-            f" which is no factor of axis {place}"
+            f" which is no earlier factor of axis {place}"
           )
+        seen.add(factor.group)
         kept = sizes.setdefault(factor.group, (factor.size, factor.per))
         if kept != (factor.size, factor.per):
           raise ValueError(

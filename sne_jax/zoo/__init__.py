@@ -1,0 +1,1 @@
+"""Zoos: many trained networks on disk."""
