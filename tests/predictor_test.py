@@ -4,12 +4,15 @@ import json
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+import sne_jax
 from sne_jax import predictor
-from sne_jax.encoders import sne_options
-from sne_jax.learning import checkpoint
+from sne_jax.encoders import encodings, sne_options
+from sne_jax.learning import checkpoint, invariance, pipeline, training
 from sne_jax.networks import families
+from sne_jax.zoo import writing
 
 INR = families.inr(widths=(1, 4, 4, 1))
 DEEP = families.mlp((2, 3, 3, 3, 1))
@@ -114,3 +117,157 @@ def test_the_gradient_is_that_of_finite_differences(
 def test_nothing_to_predict_is_said(description, params):
   with pytest.raises(ValueError, match="no networks given"):
     predictor.Predictor(description, params).predict([])
+
+
+def test_a_trained_run_is_loaded_and_reads_zoo_members(
+  tmp_path, description, params
+):
+  rng = np.random.default_rng(3)
+  vectors = np.stack([families.random_weights(INR, rng) for _ in range(6)])
+  others = np.stack([families.random_weights(DEEP, rng) for _ in range(2)])
+  zoo = writing.write_zoo(
+    tmp_path / "zoo",
+    specs=[INR, DEEP],
+    weights=[vectors, others],
+    ids=[f"m{n}" for n in range(8)],
+    spec_numbers=[0, 1, 0, 0, 1, 0, 0, 0],
+    rows=[0, 0, 1, 2, 1, 3, 4, 5],
+  )
+  members = zoo.vectors(np.arange(8))
+  numbers = np.asarray(zoo.members["spec"])
+  networks = pipeline.Networks(
+    tuple(zoo.specs), numbers, members, np.ones((8, 2))
+  )
+  encoder = predictor.build_encoder(description)
+  net = predictor.build_model(description, encoder)
+  tx = optax.adam(1e-2)
+  batches = pipeline.Pipeline(
+    networks,
+    encoder.make_packer(zoo.specs),
+    pipeline.DataOptions(batch_size=4),
+    seed=0,
+  )
+  options = invariance.InvarianceOptions()
+  result = training.fit(
+    training.init_state(params, tx, jax.random.key(0)),
+    training.make_update_fn(invariance.make_loss(net, "mse", options), tx),
+    lambda step: jax.tree.map(lambda x: x[0], batches(step)),
+    None,
+    training.TrainOptions(num_steps=2),
+    tmp_path / "run",
+  )
+  (tmp_path / "run" / "model.json").write_text(json.dumps(description))
+  model = predictor.Predictor.load(tmp_path / "run", batch_size=4)
+  assert isinstance(model, predictor.Predictor)
+  given = [(zoo.specs[n], w) for n, w in zip(numbers, members, strict=True)]
+  expected = predictor.Predictor(description, result.best_params)
+  found = model.predict(given)
+  assert found.shape == (8, 2)
+  np.testing.assert_allclose(found, expected.predict(given), atol=1e-5)
+  untrained = predictor.Predictor(description, params).predict(given)
+  assert np.abs(found - untrained).max() > 1e-4
+  # Weights on the device are as good as those on the host.
+  one = [(given[1][0], jax.numpy.asarray(given[1][1]))]
+  np.testing.assert_allclose(model.predict(one), found[1:2], atol=1e-5)
+
+
+def test_deeper_networks_are_encoded_with_one_warning(
+  description, params, networks, caplog
+):
+  model = predictor.Predictor(description, params)
+  with caplog.at_level("WARNING", logger="absl"):
+    model.predict(networks[:1])
+    assert not caplog.records
+    assert np.isfinite(model.predict(networks)).all()
+    model.encode(networks)
+    model.function(DEEP)
+  [record] = caplog.records
+  assert "up to 4 levels" in record.getMessage()
+  assert "no more than 3" in record.getMessage()
+
+
+def test_learned_levels_beyond_the_table_share_its_last_row():
+  module = encodings.LevelEncoding(4, "learned", max_levels=3)
+  levels = np.array([[0, 0], [1, 0.1], [2, 0.2], [3, 0.3], [99, 1]], np.float32)
+  codes, _ = module.init_with_output(jax.random.key(0), levels)
+  assert np.isfinite(codes).all()
+  assert (codes[1] != codes[2]).any()
+  np.testing.assert_array_equal(codes[2:], np.stack([codes[2]] * 3))
+
+
+def test_a_damaged_description_is_one_clear_error(
+  tmp_path, description, params
+):
+  checkpoint.Checkpoints(tmp_path).save_best(1, params, {})
+  wrong = {k: v for k, v in description.items() if k != "targets"}
+  wrong_options = description | {"encoder_options": {"width": 7, "heads": 2}}
+  for text in ("{", json.dumps(wrong), json.dumps(wrong_options)):
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(
+      predictor.PredictorError, match=r"model\.json describes"
+    ):
+      predictor.Predictor.load(tmp_path)
+
+
+def test_wrong_weights_are_named(description, params, networks):
+  model = predictor.Predictor(description, params)
+  spec, weights = networks[0]
+  with pytest.raises(
+    ValueError, match=r"inr of .* got weights of shape \(3,\)"
+  ):
+    model.predict([(spec, weights[:3])])
+  with pytest.raises(ValueError, match=r"got weights of shape .* jax\.vmap"):
+    model.function(spec)(weights[None])
+
+
+def test_an_ensemble_is_a_mean_of_equal_tasks(description, params, networks):
+  spec, weights = networks[0]
+  one = predictor.Predictor(description, params)
+  other = predictor.Predictor(
+    description, jax.tree.map(lambda x: 1.1 * x, params)
+  )
+  both = predictor.Ensemble([one, other])
+  parts = [m.predict(networks) for m in (one, other)]
+  assert np.abs(parts[0] - parts[1]).max() > 1e-4
+  np.testing.assert_allclose(both.predict(networks), np.mean(parts, axis=0))
+  assert both.encode(networks).shape == (3, 16)
+  np.testing.assert_allclose(
+    both.function(spec)(weights), both.predict(networks)[0], atol=1e-4
+  )
+  renamed = description | {"targets": ["frequency", "phase"]}
+  with pytest.raises(ValueError, match="phase"):
+    predictor.Ensemble([one, predictor.Predictor(renamed, params)])
+  with pytest.raises(ValueError, match="one set of properties"):
+    predictor.Ensemble([])
+
+
+def test_probabilities_are_between_zero_and_one(description, params, networks):
+  model = predictor.Predictor(description | {"loss": "bce"}, params)
+  found = model.predict(networks)
+  expected = 1 / (1 + np.exp(-model.logits(networks)))
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  spec, weights = networks[0]
+  np.testing.assert_allclose(model.function(spec)(weights), found[0], atol=1e-5)
+
+
+def test_random_identifiers_are_averaged_over_fixed_draws(
+  description, networks
+):
+  options = description["encoder_options"] | {"identifiers": "random"}
+  random = description | {"encoder_options": options}
+  encoder = predictor.build_encoder(random)
+  net = predictor.build_model(random, encoder)
+  params = jax.jit(lambda: predictor.init_params(net, encoder, INR, 0))()
+  one, two = (
+    predictor.Predictor(random, params, draws=n).logits(networks[:1])
+    for n in (1, 2)
+  )
+  again = predictor.Predictor(random, params, draws=1).logits(networks[:1])
+  np.testing.assert_array_equal(one, again)
+  assert np.abs(one - two).max() > 1e-6
+
+
+def test_public_names_exist():
+  assert {"Predictor", "NetworkSpec", "SNE", "Zoo"} <= set(sne_jax.__all__)
+  for name in sne_jax.__all__:
+    assert hasattr(sne_jax, name), name

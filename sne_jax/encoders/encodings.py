@@ -110,7 +110,7 @@ def take_rows(table, index, readers):
   Args:
     table: `[rows, width]`; row 0 gets no gradient if there are readers.
     index: int `[...]`.
-    readers: `packing.Readers` of the index, maybe empty.
+    readers: `rectangles.Readers` of the index, maybe empty.
   """
   return _take_rows(table, index, readers) if readers.groups else table[index]
 

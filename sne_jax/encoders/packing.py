@@ -17,27 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sne_jax.encoders import buckets
+from sne_jax.encoders import buckets, rectangles
+from sne_jax.encoders.rectangles import Readers, Sets
 from sne_jax.networks import chunking, scales
 from sne_jax.networks.spec import NetworkSpec
-
-
-class Sets(NamedTuple):
-  """`S` sets of at most `Q` members each, as rows of some table."""
-
-  members: Any  # int32 [S, Q], rows of the table; 0 where masked
-  mask: Any  # bool [S, Q]
-
-
-class Readers(NamedTuple):
-  """For every row of a table, which places of an index array name it.
-
-  The gradient of a gather is then a gather too. Without it is a scatter, which
-  is slow on a CPU. Empty where a batch does not have them.
-  """
-
-  groups: tuple[Sets, ...]  # sets of places in the flat index array, by size
-  order: Any  # int32 [rows], row of each set; one past the last: no place
 
 
 class Packed(NamedTuple):
@@ -238,9 +221,9 @@ class Packer:
     parts = [self._parts[n] for n in numbers]
     layouts = [p.layout for p in parts]
     counts = [p.counts for p in parts]
-    first_chunk = _starts([c.chunks for c in counts])
-    first_skip = _starts([c.skips for c in counts])
-    first_layer = _starts([len(c.layers) for c in counts])
+    first_chunk = rectangles.edges([c.chunks for c in counts])
+    first_skip = rectangles.edges([c.skips for c in counts])
+    first_layer = rectangles.edges([len(c.layers) for c in counts])
 
     def joined(pieces, total: int, first=None):
       """Lays arrays end to end, plus their first number; padded by zeros."""
@@ -254,7 +237,7 @@ class Packer:
       return joined([getattr(p, name) for p in layouts], sizes.chunks)
 
     def neurons(name: str):
-      first = _starts([p.num_neurons for p in layouts])
+      first = rectangles.edges([p.num_neurons for p in layouts])
       pieces = [getattr(p, name) for p in layouts]
       return joined(
         [
@@ -265,8 +248,10 @@ class Packer:
       )
 
     layer_sizes = np.concatenate([c.layers for c in counts])
-    group, row = _place(layer_sizes, sizes.layers)
-    layers = _fill(group, layer_sizes, np.arange(first_chunk[-1]), sizes.layers)
+    group, row = rectangles.place(layer_sizes, sizes.layers)
+    layers = rectangles.fill(
+      group, layer_sizes, np.arange(first_chunk[-1]), sizes.layers
+    )
     num_layers = sum(height for _, height in sizes.layers)
     layer_kind = np.zeros(num_layers, np.int32)
     layer_kind[row] = np.concatenate([p.layer_kind for p in layouts])
@@ -288,11 +273,11 @@ class Packer:
       )
 
     set_sizes = np.array([c.members for c in counts])
-    group, order = _place(set_sizes, sizes.networks)
-    networks = _fill(
+    group, order = rectangles.place(set_sizes, sizes.networks)
+    networks = rectangles.fill(
       group, set_sizes, members(row, first_layer, num_layers), sizes.networks
     )
-    chunk_networks = _fill(
+    chunk_networks = rectangles.fill(
       group,
       np.array([c.chunks + c.skips for c in counts]),
       members(np.arange(first_chunk[-1]), first_chunk, sizes.chunks),
@@ -300,28 +285,30 @@ class Packer:
     )
     io, other = chunks("io"), neurons("other")
     num_neurons = 1 + sizes.neurons
+    by_row = self._exact and len(self.specs) == 1
+    readers = rectangles.readers if by_row else rectangles.no_readers
     return Packed(
       weights=None,
       scale=joined([p.scale for p in parts], sizes.weights),
       tensor_of=joined(
         [p.tensor_of for p in parts],
         sizes.weights,
-        _starts([c.tensors for c in counts]),
+        rectangles.edges([c.tensors for c in counts]),
       ),
       place_of=joined([p.place_of for p in parts], sizes.weights),
       index=joined(
         [p.index for p in layouts],
         sizes.chunks,
-        _starts([c.weights for c in counts]),
+        rectangles.edges([c.weights for c in counts]),
       ),
       mask=chunks("mask"),
       role=chunks("role"),
       places=chunks("places"),
       io=io,
       other=other,
-      other_readers=self._readers(other, num_neurons),
+      other_readers=readers(other, num_neurons),
       io_readers=tuple(
-        self._readers(io[..., side], self._num_positions) for side in (0, 1)
+        readers(io[..., side], self._num_positions) for side in (0, 1)
       ),
       own=neurons("own"),
       chunk=chunks("chunk"),
@@ -340,22 +327,6 @@ class Packer:
       chunk_networks=chunk_networks,
       order=order.astype(np.int32),
     )
-
-  def _readers(self, index: np.ndarray, rows: int) -> Readers:
-    """Lists the places that name each row but 0; only for one spec."""
-    if not self._exact or len(self.specs) > 1:
-      return Readers((), np.zeros(0, np.int32))
-    flat = index.reshape(-1)
-    sizes = np.bincount(flat, minlength=rows)
-    places = np.argsort(flat, kind="stable")[sizes[0] :]
-    sizes[0] = 0  # Row 0 stands for "none" and has no gradient.
-    named = np.flatnonzero(sizes)
-    widths, heights = np.unique(sizes[named], return_counts=True)
-    shapes = list(zip(widths.tolist(), heights.tolist(), strict=True))
-    group, row = _place(sizes[named], shapes)
-    order = np.full(rows, len(named), np.int32)
-    order[named] = row
-    return Readers(_fill(group, sizes[named], places, shapes), order)
 
 
 def _part(
@@ -395,49 +366,3 @@ def _part(
 def _with_relative(levels: np.ndarray, deepest: int) -> np.ndarray:
   """Returns levels `[...]` with their share of the deepest, `[..., 2]`."""
   return np.stack([levels, levels / deepest], axis=-1).astype(np.float32)
-
-
-def _starts(counts: Sequence[int] | np.ndarray) -> np.ndarray:
-  """Returns where each of several consecutive pieces begins, and the end."""
-  return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-
-
-def _place(sizes: np.ndarray, shapes) -> tuple[np.ndarray, np.ndarray]:
-  """Gives every set a rectangle, and a row among the rows of all rectangles.
-
-  Args:
-    sizes: int [n], members of each set.
-    shapes: width and height of the rectangles, by width; a set goes to the
-      narrowest that holds it.
-  """
-  group = np.searchsorted([width for width, *_ in shapes], sizes)
-  row = np.zeros(len(sizes), np.int64)
-  first = _starts([height for _, height, *_ in shapes])
-  for number in range(len(shapes)):
-    block = np.flatnonzero(group == number)
-    row[block] = first[number] + np.arange(len(block))
-  return group, row
-
-
-def _fill(group, sizes, rows, shapes) -> tuple[Sets, ...]:
-  """Writes the members of sets into the rectangles that `_place` gave them.
-
-  Args:
-    group: int [n], the rectangle of each set.
-    sizes: int [n], members of each set.
-    rows: the members, set after set.
-    shapes: width and height of each rectangle, and maybe more.
-  """
-  starts = _starts(sizes)
-  filled = []
-  for number, (width, height, *_) in enumerate(shapes):
-    block = np.flatnonzero(group == number)
-    members = np.zeros((height, width), np.int32)
-    mask = np.zeros((height, width), bool)
-    places = np.arange(width)[None, :]
-    real = places < sizes[block][:, None]
-    found = np.minimum(starts[block][:, None] + places, len(rows) - 1)
-    members[: len(block)] = np.where(real, rows[found], 0)
-    mask[: len(block)] = real
-    filled.append(Sets(members, mask))
-  return tuple(filled)

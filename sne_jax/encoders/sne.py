@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from sne_jax.encoders import encodings, identifiers, sets
-from sne_jax.encoders.packing import Packed, Sets
+from sne_jax.encoders.packing import Packed
+from sne_jax.encoders.rectangles import Sets
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.networks import chunking, scales
 from sne_jax.networks.spec import KINDS

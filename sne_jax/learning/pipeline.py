@@ -52,7 +52,7 @@ class DataOptions:
       sine) anew at every step; the network's function stays the same.
     augment_noise: standard deviation of noise on weights, as a share of each
       tensor's own standard deviation; 0: none.
-    augment_translate: shift the input of one-input networks by up to this
+    augment_translate: shift the input of coordinate networks by up to this
       much; the properties must not depend on the phase.
     symmetry_on: where permutations are drawn: host or device (device: zoos of
       one architecture only).
@@ -87,8 +87,8 @@ def augmented(
     vector = vector * augment.draw_signs(spec, rng)
   if options.augment_translate:
     reach = options.augment_translate
-    shift = np.array(rng.uniform(-reach, reach), np.float32)
-    vector = np.asarray(augment.translate(spec, vector, shift))
+    shift = rng.uniform(-reach, reach, spec.tensors[0].shape[1:])
+    vector = augment.translate(spec, vector, shift.astype(np.float32))
   if options.augment_noise:
     noise = rng.standard_normal(len(vector), np.float32)
     spread = [

@@ -4,11 +4,9 @@ import dataclasses
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sne_jax.encoders import packing, sne, sne_options
 from sne_jax.networks import chunking, families, symmetry
 
 TINY_SPECS = families.tiny_specs()
@@ -44,7 +42,6 @@ TINY = {
   "identifier_dim": 4,
   "feed_forward": 1,
 }
-FAST = {"xla_backend_optimization_level": "0"}  # Compiles faster.
 PLAIN = TINY | {
   "chunk_function": "sab",
   "identifiers": "none",
@@ -52,51 +49,8 @@ PLAIN = TINY | {
 }
 
 
-class Encoder:
-  """An SNE of random parameters, and codes of lists of networks."""
-
-  def __init__(self, specs, chunk_options, **options):
-    self.options = sne_options.SNEOptions(**options)
-    self.packer = packing.Packer(
-      specs, chunk_options, skips=self.options.skip_tokens
-    )
-    self.module = sne.SNE(self.options)
-    first = self.packer.template((0,))
-    zeros = first._replace(weights=jnp.zeros(len(first.scale)))
-    keys = dict(zip(("params", "identifiers"), keys_of(0), strict=True))
-    self.params = drawn(jax.eval_shape(self.module.init, keys, zeros))
-    self.num_traces = 0
-    self.apply = jax.jit(self._apply, compiler_options=FAST)
-
-  def _apply(self, params, packed, rngs):
-    self.num_traces += 1
-    return self.module.apply(params, packed, rngs=rngs)
-
-  def pack(self, *networks, sizes=None):
-    numbers = [self.packer.specs.index(spec) for spec, _ in networks]
-    return self.packer.pack(numbers, [w for _, w in networks], sizes)
-
-  def __call__(self, *networks, sizes=None, rngs=None):
-    packed = self.pack(*networks, sizes=sizes)
-    return np.asarray(self.apply(self.params, packed, rngs))
-
-
 def keys_of(seed):
   return jax.random.split(jax.random.key(seed))
-
-
-def drawn(shapes):
-  """Draws parameters of given shapes; none are zero or equal to others."""
-  rng = np.random.default_rng(0)
-
-  def draw(path, x):
-    name = path[-1].key
-    noise = rng.standard_normal(x.shape).astype(x.dtype)
-    if "kernel" in name:
-      return noise * np.float32(1.5 * x.shape[0] ** -0.5)
-    return (name == "scale") + np.float32(0.3) * noise
-
-  return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def network(name):
@@ -141,13 +95,15 @@ def shuffle_chunks(spec, options, seed=0):
 
 
 @pytest.mark.parametrize("index_features", ["none", "io", "chunk", "neuron"])
-def test_without_index_features_chunks_and_layers_are_sets(index_features):
+def test_without_index_features_chunks_and_layers_are_sets(
+  make_encoder, index_features
+):
   spec = SPECS["cnn_bare"]
   options = PLAIN | {"index_features": index_features}
   net = network("cnn_bare")
   chunks = moved(net, shuffle_chunks(spec, FLAT))
   within = moved(net, shuffle_within_chunks(spec, FLAT))
-  codes = Encoder([spec], FLAT, **options)(net, chunks, within)
+  codes = make_encoder([spec], FLAT, **options)(net, chunks, within)
   if index_features == "none":
     assert far(codes[0], codes[1]) < 1e-5
     assert far(codes[0], codes[2]) < 1e-5
@@ -159,14 +115,16 @@ def test_without_index_features_chunks_and_layers_are_sets(index_features):
     assert far(codes[0], codes[2]) > 1e-4
 
 
-def test_swapped_halves_are_the_same_set_but_not_the_same_sequence():
+def test_swapped_halves_are_the_same_set_but_not_the_same_sequence(
+  make_encoder,
+):
   # Flattened [1 2 3 4 5 6] and [4 5 6 1 2 3], in chunks of three.
   spec = families.mlp((2, 3), bias=False)
   options = chunking.ChunkOptions(chunk_size=3)
   one = spec, np.array([1, 2, 3, 4, 5, 6], np.float32)
   other = spec, np.array([4, 5, 6, 1, 2, 3], np.float32)
   for index_features, same in (("none", True), ("chunk", False)):
-    encoder = Encoder(
+    encoder = make_encoder(
       [spec], options, **PLAIN | {"index_features": index_features}
     )
     codes = encoder(one, other)
@@ -209,8 +167,10 @@ BATCHED = {
 
 
 @pytest.mark.parametrize("case", BATCHED)
-def test_a_code_depends_neither_on_batch_mates_nor_on_padding(case):
-  encoder = Encoder(list(SPECS.values()), ROWS, **TINY | BATCHED[case])
+def test_a_code_depends_neither_on_batch_mates_nor_on_padding(
+  make_encoder, case
+):
+  encoder = make_encoder(list(SPECS.values()), ROWS, **TINY | BATCHED[case])
   nets = [network(name) for name in SPECS]
   # Room for seven of the largest, so that all batches are one compilation.
   sizes = encoder.packer.sizes([(n,) * 7 for n in range(7)])
@@ -226,23 +186,25 @@ def test_a_code_depends_neither_on_batch_mates_nor_on_padding(case):
 
 
 @pytest.mark.parametrize("pad_mask", [True, False])
-def test_a_code_does_not_depend_on_the_room_given(pad_mask):
+def test_a_code_does_not_depend_on_the_room_given(make_encoder, pad_mask):
   options = TINY | BATCHED["deepsets"] | {"pad_mask": pad_mask}
   spec, net = SPECS["mlp"], network("mlp")
-  encoder = Encoder([spec], chunking.ChunkOptions(chunk_size=32), **options)
+  encoder = make_encoder(
+    [spec], chunking.ChunkOptions(chunk_size=32), **options
+  )
   sizes = encoder.packer.sizes([(0,) * 3])
   exact, padded = encoder.pack(net), encoder.pack(net, sizes=sizes)
   assert exact.index.shape < padded.index.shape
   np.testing.assert_allclose(encoder(net, sizes=sizes), encoder(net), atol=1e-5)
   # Longer chunks of the same weights: the padding of chunks is masked, or, in
   # the literal reading of the paper, counts as zeros.
-  longer = Encoder([spec], chunking.ChunkOptions(chunk_size=40), **options)
+  longer = make_encoder([spec], chunking.ChunkOptions(chunk_size=40), **options)
   assert (far(longer(net), encoder(net)) < 1e-5) == pad_mask
 
 
-def test_equal_buckets_are_one_compilation():
+def test_equal_buckets_are_one_compilation(make_encoder):
   specs = [families.mlp((2, width, 2)) for width in (4, 5, 6, 7, 40)]
-  encoder = Encoder(specs, FLAT, **TINY | BATCHED["deepsets"])
+  encoder = make_encoder(specs, FLAT, **TINY | BATCHED["deepsets"])
   nets = [(s, np.ones(s.num_weights, np.float32)) for s in specs]
   encoder(*nets[:4])
   encoder(nets[3], nets[2], nets[2], nets[1])
@@ -255,7 +217,7 @@ def test_equal_buckets_are_one_compilation():
 # Levels and skips.
 
 
-def test_layers_are_a_set_of_tensors_with_levels():
+def test_layers_are_a_set_of_tensors_with_levels(make_encoder):
   spec = families.mlp((4, 4, 4, 4), bias=False)
   first, second, third = spec.tensors
   weights = families.random_weights(spec, np.random.default_rng(0))
@@ -264,11 +226,11 @@ def test_layers_are_a_set_of_tensors_with_levels():
   same = reordered, parts[[2, 0, 1]].reshape(-1)
   swapped = spec, parts[[1, 0, 2]].reshape(-1)
   specs = [spec, reordered]
-  codes = Encoder(specs, FLAT, **PLAIN)((spec, weights), same, swapped)
+  codes = make_encoder(specs, FLAT, **PLAIN)((spec, weights), same, swapped)
   assert far(codes[0], codes[1]) < 1e-5
   assert far(codes[0], codes[2]) > 1e-3
   blind = PLAIN | {"level_encoding": "none"}
-  codes = Encoder(specs, FLAT, **blind)((spec, weights), same, swapped)
+  codes = make_encoder(specs, FLAT, **blind)((spec, weights), same, swapped)
   assert far(codes[0], codes[2]) < 1e-5
 
 
@@ -276,13 +238,15 @@ def test_layers_are_a_set_of_tensors_with_levels():
   ("layer_function", "skip_tokens"),
   [("sab", True), ("none", True), ("sab", False)],
 )
-def test_residual_connections_are_visible(layer_function, skip_tokens):
+def test_residual_connections_are_visible(
+  make_encoder, layer_function, skip_tokens
+):
   spec = families.resnet((1, 4, 4), (2,), 2, num_classes=2)
   bare = dataclasses.replace(spec, skips=())
   moved_skip = dataclasses.replace(spec, skips=((0, 2), (0, 4)))
   weights = families.random_weights(spec, np.random.default_rng(0))
   # The first spec, which the parameters are made for, has no skips.
-  encoder = Encoder(
+  encoder = make_encoder(
     [bare, spec, moved_skip],
     FLAT,
     **TINY,
@@ -325,8 +289,10 @@ def orbits(encoder):
   ],
   ids=lambda o: "-".join(o.values()),
 )
-def test_content_identifiers_are_exactly_invariant_and_see_the_pairing(options):
-  encoder = Encoder(list(SPECS.values()), NEURON, **TINY, **options)
+def test_content_identifiers_are_exactly_invariant_and_see_the_pairing(
+  make_encoder, options
+):
+  encoder = make_encoder(list(SPECS.values()), NEURON, **TINY, **options)
   names, (plain, permuted, uncoupled, shuffled) = orbits(encoder)
   np.testing.assert_allclose(permuted, plain, atol=1e-5)
   for b, name in enumerate(names):
@@ -343,36 +309,40 @@ def test_content_identifiers_are_exactly_invariant_and_see_the_pairing(options):
   ],
   ids=["neuron indices", "small chunks"],
 )
-def test_other_settings_are_not_exactly_invariant(chunk_options, options):
+def test_other_settings_are_not_exactly_invariant(
+  make_encoder, chunk_options, options
+):
   specs = [SPECS["mlp"], SPECS["inr"], SPECS["cnn_flat"]]
-  encoder = Encoder(specs, chunk_options, **TINY, **options)
+  encoder = make_encoder(specs, chunk_options, **TINY, **options)
   names, (plain, permuted, *_) = orbits(encoder)
   for b, name in enumerate(names):
     assert far(permuted[b], plain[b]) > 1e-4, name
 
 
-def test_without_identifiers_the_pairing_is_not_seen():
+def test_without_identifiers_the_pairing_is_not_seen(make_encoder):
   specs = [SPECS["mlp"], SPECS["inr"]]
-  encoder = Encoder(specs, ROWS, **PLAIN | {"index_features": "io"})
+  encoder = make_encoder(specs, ROWS, **PLAIN | {"index_features": "io"})
   _, (plain, permuted, uncoupled, shuffled) = orbits(encoder)
   for codes in (permuted, uncoupled, shuffled):
     np.testing.assert_allclose(codes, plain, atol=1e-5)
 
 
 @pytest.mark.parametrize(("chunk_size", "invariant"), [(8, True), (4, False)])
-def test_flat_chunks_are_invariant_only_if_no_row_is_cut(chunk_size, invariant):
+def test_flat_chunks_are_invariant_only_if_no_row_is_cut(
+  make_encoder, chunk_size, invariant
+):
   spec = families.mlp((1, 8, 8, 1))
   options = chunking.ChunkOptions(chunk_size=chunk_size)
-  encoder = Encoder([spec], options, **PLAIN)
+  encoder = make_encoder([spec], options, **PLAIN)
   rng = np.random.default_rng(0)
   net = spec, families.random_weights(spec, rng)
   codes = encoder(net, moved(net, symmetry.draw_permutation(spec, rng)))
   assert (far(codes[0], codes[1]) < 1e-5) == invariant
 
 
-def test_random_identifiers_are_drawn_anew():
+def test_random_identifiers_are_drawn_anew(make_encoder):
   options = TINY | {"identifiers": "random"}
-  encoder = Encoder([SPECS["mlp"]], NEURON, **options)
+  encoder = make_encoder([SPECS["mlp"]], NEURON, **options)
   first, second = keys_of(3)
   one = encoder(network("mlp"), rngs={"identifiers": jax.random.clone(first)})
   same = encoder(network("mlp"), rngs={"identifiers": first})

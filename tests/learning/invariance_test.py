@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from sne_jax import predictor
 from sne_jax.encoders import sne_options
-from sne_jax.learning import invariance, pipeline
+from sne_jax.learning import invariance, pipeline, training
 from sne_jax.networks import families, symmetry
 
 SPEC = families.inr(widths=(1, 4, 4, 1))
@@ -116,6 +117,113 @@ def test_the_device_moves_the_second_half_only():
   assert found["task"] == pytest.approx(
     float(plain(params, given, key())[1]["task"]), rel=1e-5
   )
+
+
+def test_with_augmentation_the_device_moves_both_halves():
+  _, encoder, net, params = build(index_features="neuron")
+  options = invariance.InvarianceOptions(invariance_weight=1.0)
+  sampler = symmetry.make_permutation_sampler(SPEC)
+  first = vectors(2)
+  given = batch(encoder, first, first)
+  tasks = []
+  for permute in (False, True):
+    loss = invariance.make_loss(
+      net, "mse", options, sampler=sampler, permute=permute
+    )
+    _, found = jax.jit(loss)(params, given, key())
+    assert found["invariance"] > 1e-7
+    tasks.append(float(found["task"]))
+  assert abs(tasks[0] - tasks[1]) > 1e-7
+
+
+def test_augmentation_alone_moves_the_batch_and_compares_nothing():
+  _, encoder, net, params = build(index_features="neuron")
+  sampler = symmetry.make_permutation_sampler(SPEC)
+  options = invariance.InvarianceOptions()
+  first = vectors(4)
+  packed = encoder.make_packer((SPEC,)).pack((0,) * 4, first)
+  given = pipeline.Batch(packed, np.zeros((4, 1), np.float32), np.ones(4))
+  moving = jax.jit(
+    invariance.make_loss(net, "mse", options, sampler=sampler, permute=True)
+  )
+  values = [float(moving(params, given, jax.random.key(k))[0]) for k in (1, 2)]
+  assert abs(values[0] - values[1]) > 1e-7
+  _, metrics = moving(params, given, key())
+  assert set(metrics) == {"task"}
+
+
+def test_padded_batches_are_not_moved_on_the_device():
+  _, encoder, net, params = build()
+  other = families.inr(widths=(1, 3, 1))
+  packer = encoder.make_packer((SPEC, other))
+  rng = np.random.default_rng(0)
+  packed = packer.pack(
+    (0, 1), [families.random_weights(s, rng) for s in (SPEC, other)]
+  )
+  given = pipeline.Batch(packed, np.zeros((1, 1), np.float32), np.ones(1))
+  options = invariance.InvarianceOptions(invariance_weight=1.0)
+  sampler = symmetry.make_permutation_sampler(SPEC)
+  loss = invariance.make_loss(net, "mse", options, sampler=sampler)
+  with pytest.raises(ValueError, match="symmetry_on=host"):
+    jax.eval_shape(loss, params, given, key())
+
+
+def test_the_regulariser_teaches_invariance():
+  description, encoder, net, params = build(
+    index_features="neuron",
+    layer_function="deepsets",
+    network_function="deepsets",
+  )
+  rng = np.random.default_rng(0)
+  train = vectors(64)
+  # Not a function of single weights, and the same for permuted networks.
+  targets = np.array([[np.abs(w).mean()] for w in train])
+  targets = (targets - targets.mean()) / targets.std()
+  networks = pipeline.Networks((SPEC,), np.zeros(64, int), train, targets)
+  unseen = [(SPEC, families.random_weights(SPEC, rng)) for _ in range(16)]
+  ratios = []
+  for beta in (0.0, 3.0):
+    options = invariance.InvarianceOptions(
+      invariance_weight=beta, task_on_both=False
+    )
+    batch_fn = pipeline.Pipeline(
+      networks,
+      encoder.make_packer((SPEC,)),
+      pipeline.DataOptions(batch_size=16),
+      seed=0,
+      pairs=beta > 0,
+    )
+    tx = optax.adam(1e-2)
+    update = training.make_update_fn(
+      invariance.make_loss(net, "mse", options), tx
+    )
+    state = training.init_state(params, tx, jax.random.key(0))
+    for step in range(60):
+      flat = jax.tree.map(lambda x: x[0], batch_fn(step))
+      state, _ = update(state, flat)
+    found = predictor.Predictor(description, state.params)
+    report = invariance.measure(found.logits, unseen, 3, draws=4, seed=0)
+    ratios.append(report["true permutation"]["ratio"])
+  assert ratios[0] > 1e-3
+  assert ratios[1] < 0.5 * ratios[0]
+
+
+def test_networks_that_a_move_leaves_alone_do_not_count():
+  linear = families.mlp((3, 2))
+  rng = np.random.default_rng(0)
+  nets = [(linear, families.random_weights(linear, rng)) for _ in range(4)]
+  total = lambda nets: np.array([[w[0] + 2 * w[3]] for _, w in nets])
+  report = invariance.measure(total, nets, 100, draws=1, seed=0)
+  for move in invariance.MOVES:
+    assert np.isnan(report[move]["error"])
+  # Half of the networks move, and only they are averaged.
+  wide = [(SPEC, w) for w in vectors(4)]
+  report = invariance.measure(total, wide, 2, draws=3, seed=0)
+  alone = report["true permutation"]["error"]
+  assert alone > 0
+  report = invariance.measure(total, [*wide, *nets], 2, draws=3, seed=0)
+  both = report["true permutation"]["error"]
+  assert both > 0.3 * alone
 
 
 def test_an_invariant_encoder_measures_so_and_sees_false_symmetries():
