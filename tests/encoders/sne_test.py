@@ -29,7 +29,7 @@ ROWS = chunking.ChunkOptions(
 )
 # One chunk per neuron.
 NEURON = chunking.ChunkOptions(
-  chunk_size=56, linear_rule="neuron", conv_rule="neuron"
+  chunk_size=64, linear_rule="neuron", conv_rule="neuron"
 )
 FLAT = chunking.ChunkOptions(chunk_size=16, conv_rule="flat")
 TINY = {
