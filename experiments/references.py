@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import threadpoolctl
 from sklearn import ensemble
 
 from sne_jax.encoders import statistics
@@ -167,7 +168,9 @@ def boosting(
         }
         yield options, {part: next(stage) for part, stage in staged.items()}
 
-  return _best(candidates(), parts["val"][1], select)
+  # On tables this small, threads cost more than they bring.
+  with threadpoolctl.threadpool_limits(1):
+    return _best(candidates(), parts["val"][1], select)
 
 
 def all_references(

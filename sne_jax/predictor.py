@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from sne_jax.encoders import sne_options, table
 from sne_jax.learning import checkpoint, model, pipeline
@@ -28,6 +29,12 @@ class PredictorError(ValueError):
 
 class Predictor:
   """A trained model: from networks to predictions, codes and gradients.
+
+  Networks may be of architectures that were never seen in training. One that
+  is deeper than all of those is encoded too, with a warning: sinusoidal levels
+  are defined at any depth, but a model was never asked about them; learned
+  levels have rows that were never trained, and one row for all levels beyond
+  the table.
 
   Args:
     description: what `model.json` holds: encoder, options, head, targets.
@@ -51,6 +58,7 @@ class Predictor:
     self._model = build_model(description, self._encoder)
     self._batch_size = batch_size
     self._draws = draws if self._encoder.stochastic else 1
+    self._depth_warned = False
     self._packer = functools.lru_cache(maxsize=16)(self._encoder.make_packer)
     self._apply = jax.jit(self._outputs)
 
@@ -67,21 +75,27 @@ class Predictor:
     """
     folder = Path(workdir)
     if (folder / MODEL_FILE).exists():
-      description = json.loads((folder / MODEL_FILE).read_text())
       try:
         params, _ = checkpoint.load_best(folder)
       except checkpoint.CheckpointError as error:
         raise PredictorError(
           f"{folder} has no trained model yet ({error})"
         ) from error
-      return cls(description, params, **kwargs)
+      try:
+        description = json.loads((folder / MODEL_FILE).read_text())
+        return cls(description, params, **kwargs)
+      except (KeyError, TypeError, ValueError) as error:
+        raise PredictorError(
+          f"{folder / MODEL_FILE} describes no model that this version of"
+          f" sne_jax can build: {error!r}"
+        ) from error
     seeds = sorted(folder.glob(f"seed*/{MODEL_FILE}"))
     if not seeds:
       raise PredictorError(
         f"{folder} holds no {MODEL_FILE}, nor do folders seed* in it; give the"
         " --workdir of a run of experiments/run.py"
       )
-    members = [cls.load(path.parent, **kwargs) for path in seeds]
+    members: list[Any] = [cls.load(path.parent, **kwargs) for path in seeds]
     return Ensemble(members)
 
   def predict(self, networks: Sequence[Network]) -> np.ndarray:
@@ -89,6 +103,9 @@ class Predictor:
 
     Args:
       networks: `(spec, weights [P])` of any architectures.
+
+    Raises:
+      ValueError: there are none, or weights do not have their spec's length.
     """
     return self.scaled(self.logits(networks))
 
@@ -106,10 +123,16 @@ class Predictor:
     The gradient of a predicted property with respect to a network's weights is
     `jax.grad(lambda w: f(w)[0])(weights)`.
     """
+    self._warn_of_depth((spec,))
     template = self._packer((spec,)).template((0,))
 
     def predict(weights):
       flat = jnp.asarray(weights, jnp.float32)
+      if flat.shape != (spec.num_weights,):
+        raise ValueError(
+          f"{spec.describe()}: got weights of shape {flat.shape}; map over"
+          " several networks with jax.vmap"
+        )
       pad = template.scale.shape[0] - spec.num_weights
       packed = template._replace(weights=jnp.pad(flat, (0, pad)))
       logits, _ = self._outputs(self.params, packed)
@@ -143,6 +166,7 @@ class Predictor:
 
   def batches(self, networks: pipeline.Networks) -> list:
     """Packs networks for `run`, once for many parameters."""
+    self._warn_of_depth(networks.specs)
     packer = self._packer(networks.specs)
     return [
       (members, jax.device_put(packed))
@@ -160,9 +184,23 @@ class Predictor:
         found[member] = (logits[row], codes[row])
     return tuple(np.stack(part) for part in zip(*found, strict=True))
 
+  def _warn_of_depth(self, specs: Sequence[NetworkSpec]) -> None:
+    """Warns, the first time, of networks deeper than those of the training."""
+    seen = self.description.get("max_level")
+    deepest = max(spec.num_levels for spec in specs) - 1
+    if seen is None or deepest <= seen or self._depth_warned:
+      return
+    self._depth_warned = True
+    logging.warning(
+      "networks of up to %d levels were given, but the model was trained on no"
+      " more than %d; its predictions may be poor",
+      deepest + 1,
+      seen + 1,
+    )
+
   def scaled(self, logits: np.ndarray) -> np.ndarray:
     """Turns logits `[B, T]` into properties in their own units."""
-    return self._scaled(logits, np)
+    return np.asarray(self._scaled(logits, np))
 
   def _scaled(self, logits, xp):
     """Turns logits into properties in their own units."""
@@ -177,7 +215,18 @@ class Ensemble:
   """Several predictors of the same properties; predictions are their mean."""
 
   def __init__(self, members: Sequence[Predictor]):
+    """Joins predictors.
+
+    Raises:
+      ValueError: there are none, or they predict different properties.
+    """
     self.members = tuple(members)
+    targets = {m.targets for m in self.members}
+    if len(targets) != 1:
+      raise ValueError(
+        "an ensemble predicts one set of properties, but its members predict"
+        f" {sorted(targets)}"
+      )
     self.targets = self.members[0].targets
 
   def predict(self, networks: Sequence[Network]) -> np.ndarray:
@@ -201,6 +250,7 @@ def build_encoder(description: dict[str, Any]) -> table.Encoder:
     sne_options.SNEOptions(**description["encoder_options"]),
     chunking.ChunkOptions(**description["chunk_options"]),
     description["global_scale"],
+    description["place_scales"],
   )
 
 
@@ -211,7 +261,7 @@ def build_model(description: dict[str, Any], encoder: table.Encoder):
   )
 
 
-def init_params(net, encoder: table.Encoder, spec: NetworkSpec, seed: int):
+def init_params(net, encoder: table.Encoder, spec: NetworkSpec, seed: Any):
   """Draws parameters, with one network of zeros as the example."""
   packer = encoder.make_packer((spec,))
   packed = packer.pack((0,), [np.zeros(spec.num_weights, np.float32)])

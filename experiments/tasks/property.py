@@ -22,7 +22,7 @@ from sne_jax.learning import (
   pipeline,
   training,
 )
-from sne_jax.networks import symmetry
+from sne_jax.networks import scales, symmetry
 
 MONITORS = ("loss", "kendall_tau")
 """What is measured on the validation part while training."""
@@ -89,24 +89,7 @@ class Trainer:
     options = self.options
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / predictor_lib.MODEL_FILE, self.description)
-    specs = self._train.specs
-    params = self._init(seed)
-    state = training.init_state(
-      params,
-      self._tx,
-      jax.random.key(seed),
-      ema_decay=options.optimizer.ema_decay,
-      mesh=self._mesh,
-    )
-    batch_fn = pipeline.Pipeline(
-      self._train,
-      self._encoder.make_packer(specs),
-      options.data,
-      seed=seed,
-      pairs=options.invariance.invariance_weight > 0,
-      devices=self._mesh.size,
-      place=lambda batch: parallel.shard(batch, self._mesh),
-    )
+    state, batch_fn = self.start(seed)
     result = training.fit(
       state,
       self._update,
@@ -121,7 +104,7 @@ class Trainer:
     steps = int(result.state.step)
     report |= {
       "seed": seed,
-      "num_params": sum(x.size for x in jax.tree.leaves(params)),
+      "num_params": sum(x.size for x in jax.tree.leaves(result.state.params)),
       "best_step": result.best_step,
       "steps": steps,
       "stopped_early": result.stopped_early,
@@ -132,6 +115,27 @@ class Trainer:
     }
     _write_json(folder / RESULT_FILE, report)
     return report
+
+  def start(self, seed: int):
+    """Returns the state before the first update, and the batches."""
+    options, specs = self.options, self._train.specs
+    state = training.init_state(
+      self._init(seed),
+      self._tx,
+      jax.random.key(seed),
+      ema_decay=options.optimizer.ema_decay,
+      mesh=self._mesh,
+    )
+    batch_fn = pipeline.Pipeline(
+      self._train,
+      self._encoder.make_packer(specs),
+      options.data,
+      seed=seed,
+      pairs=options.invariance.invariance_weight > 0,
+      devices=self._mesh.size,
+      place=lambda batch: parallel.shard(batch, self._mesh),
+    )
+    return state, batch_fn
 
   def _evaluate(self, params) -> dict[str, float]:
     """Measures parameters on the validation part, the mean over targets."""
@@ -181,21 +185,20 @@ def describe(
 ) -> dict[str, Any]:
   """Returns what `model.json` holds: all that a `Predictor` must know."""
   train = data.parts["train"]
-  squares, count = 0.0, 0
-  for number, vector in zip(train.numbers, train.vectors, strict=True):
-    spec = train.specs[number]
-    fan_in = np.repeat(
-      [t.fan_in for t in spec.tensors], [t.size for t in spec.tensors]
-    )
-    scale = fan_in if options.sne.fan_in_scale else 1.0
-    squares += float(np.sum(np.square(vector, dtype=np.float64) * scale))
-    count += len(vector)
+  total, by_place = scales.measure(
+    (
+      (train.specs[number], vector)
+      for number, vector in zip(train.numbers, train.vectors, strict=True)
+    ),
+    fan_in=options.sne.fan_in_scale,
+  )
   spread = train.targets.std(axis=0)
   return {
     "encoder": options.run.encoder,
     "encoder_options": dataclasses.asdict(options.sne),
     "chunk_options": dataclasses.asdict(options.chunk),
-    "global_scale": float(np.sqrt(squares / count)),
+    "global_scale": total,
+    "place_scales": list(by_place),
     "head": {
       "hidden_width": options.run.head_width,
       "dropout": options.run.head_dropout,

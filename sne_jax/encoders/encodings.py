@@ -4,6 +4,7 @@ Dimensions: `h` width of an encoding, `F` features of a scalar.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,7 +23,7 @@ def sinusoidal(positions, width: int):
     (1,) * positions.ndim + (-1,)
   )
   pair = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-  return pair.reshape(*positions.shape, -1)[..., :width]
+  return pair.reshape(*positions.shape, 2 * len(rate))[..., :width]
 
 
 def value_features(values, kind: str):
@@ -98,8 +99,43 @@ class IndexFeatures(nn.Module):
     for side, name in enumerate(("inputs", "outputs")):
       table = nn.Dense(self.width, name=name)(code)
       table = table * (batch.positions > 0)[:, None]  # 0 is "none"
-      total = total + table[batch.io[..., side]]
+      readers = batch.io_readers[side]
+      total = total + take_rows(table, batch.io[..., side], readers)
     return total
+
+
+def take_rows(table, index, readers):
+  """Returns `table[index]`; its gradient is gathered where readers are given.
+
+  Args:
+    table: `[rows, width]`; row 0 gets no gradient if there are readers.
+    index: int `[...]`.
+    readers: `packing.Readers` of the index, maybe empty.
+  """
+  return _take_rows(table, index, readers) if readers.groups else table[index]
+
+
+@jax.custom_vjp
+def _take_rows(table, index, readers):
+  del readers
+  return table[index]
+
+
+def _take_rows_forward(table, index, readers):
+  return table[index], readers
+
+
+def _take_rows_backward(readers, gradient):
+  flat = gradient.reshape(-1, gradient.shape[-1])
+  sums = [
+    jnp.sum(jnp.where(g.mask[..., None], flat[g.members], 0), axis=1)
+    for g in readers.groups
+  ]
+  sums.append(jnp.zeros_like(flat[:1]))
+  return jnp.concatenate(sums)[readers.order], None, None
+
+
+_take_rows.defvjp(_take_rows_forward, _take_rows_backward)
 
 
 class Combine(nn.Module):
@@ -111,12 +147,12 @@ class Combine(nn.Module):
   @nn.compact
   def __call__(self, tokens, *encodings):
     """Combines `tokens [..., h]` with encodings of a broadcastable shape."""
-    if self.kind == "add":
-      for encoding in encodings:
-        tokens = tokens + encoding
-      return tokens
     shaped = [
       jnp.broadcast_to(e, (*tokens.shape[:-1], e.shape[-1])) for e in encodings
     ]
+    if self.kind == "add":
+      for encoding in shaped:
+        tokens = tokens + encoding.astype(tokens.dtype)
+      return tokens
     joined = jnp.concatenate([tokens, *shaped], axis=-1)
     return nn.Dense(self.width, name="project")(joined)

@@ -90,7 +90,7 @@ class Identifiers(nn.Module):
     mean = total[:, :-1] / jnp.maximum(total[:, -1:], 1)
     waves = nn.Dense(
       NUM_FREQUENCIES,
-      kernel_init=nn.initializers.normal(1.0),
+      kernel_init=nn.initializers.normal(o.width**-0.5),
       use_bias=False,
       name="frequencies",
     )(mean)

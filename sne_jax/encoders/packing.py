@@ -3,12 +3,12 @@
 The weights of all networks of a batch lie end to end in one vector. Chunks are
 gathered from it by index; layers are sets of chunks and networks are sets of
 layers, again by index, grouped by size into a few padded rectangles. Every
-count is rounded up to a short list of sizes, so the number of compilations is
-bounded. Nothing computed from a packed batch may depend on its padding, nor on
-which networks share it.
+count is rounded up to a short list of sizes (see `buckets`), so the number of
+compilations is bounded. Nothing computed from a packed batch may depend on its
+padding, nor on which networks share it.
 
 Dimensions: `T` weights of the whole batch, `M` chunks of `C` elements, `L`
-layers, `B` networks, `K` neurons, `S` sets of at most `Q` members.
+layers, `B` networks, `K` neurons, `S` sets of at most `Q` members, `X` places.
 """
 
 import functools
@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sne_jax.networks import chunking
+from sne_jax.encoders import buckets
+from sne_jax.networks import chunking, scales
 from sne_jax.networks.spec import NetworkSpec
 
 
@@ -28,18 +29,32 @@ class Sets(NamedTuple):
   mask: Any  # bool [S, Q]
 
 
+class Readers(NamedTuple):
+  """For every row of a table, which places of an index array name it.
+
+  The gradient of a gather is then a gather too. Without it is a scatter, which
+  is slow on a CPU. Empty where a batch does not have them.
+  """
+
+  groups: tuple[Sets, ...]  # sets of places in the flat index array, by size
+  order: Any  # int32 [rows], row of each set; one past the last: no place
+
+
 class Packed(NamedTuple):
   """A batch of networks as arrays. Row 0 of the neurons stands for "none"."""
 
   weights: Any  # float32 [T], 0 behind the last network
   scale: Any  # float32 [T], square root of the fan-in of each weight's tensor
   tensor_of: Any  # int32 [T], number of each weight's tensor in the batch
+  place_of: Any  # int32 [T], as in `scales.PLACES`
   index: Any  # int32 [M, C], places in `weights`
   mask: Any  # bool [M, C], True where there is a weight
   role: Any  # int32 [M, C], as in `chunking.ROLES`
   places: Any  # int32 [M, C, 4], place of each element in its tensor
   io: Any  # int32 [M, C, 2], 1 + number of the true input and output
   other: Any  # int32 [M, C], neuron at the other end
+  other_readers: Readers  # of `other`
+  io_readers: tuple[Readers, ...]  # of the two columns of `io`
   own: Any  # int32 [M], neuron that the chunk belongs to
   chunk: Any  # int32 [M], number of the chunk within its layer
   chunk_kind: Any  # int32 [M], kind of the chunk's layer
@@ -50,18 +65,23 @@ class Packed(NamedTuple):
   layers: tuple[Sets, ...]  # sets of chunks, by size
   layer_kind: Any  # int32 [L], in the order of `layers`
   layer_level: Any  # float32 [L, 2]
-  skip_level: Any  # float32 [skips, 2], source and target level of each
+  skip_level: Any  # float32 [skips, 2, 2], of source and target of each
   networks: tuple[Sets, ...]  # sets of layers and then skips, by size
-  chunk_networks: tuple[Sets, ...]  # sets of chunks, if layers are left out
+  # The same sets if layers are left out: of chunks and then skips.
+  chunk_networks: tuple[Sets, ...]
   order: Any  # int32 [B], row of each network among all rows of `networks`
 
 
-def round_up(count: int) -> int:
-  """Returns the next of 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: the bucket sizes."""
-  size = 1
-  while size < count:
-    size = size * 4 // 3 if size & (size - 1) else max(size * 3 // 2, size + 1)
-  return size
+class _Part(NamedTuple):
+  """What a network of one spec brings into every batch."""
+
+  layout: chunking.ChunkLayout
+  scale: np.ndarray  # float32 [P]
+  tensor_of: np.ndarray  # int32 [P]
+  place_of: np.ndarray  # int32 [P]
+  levels: np.ndarray  # float32 [L, 2]
+  skips: np.ndarray  # float32 [skips, 2, 2]
+  counts: buckets.Counts
 
 
 class Packer:
@@ -85,197 +105,323 @@ class Packer:
   ):
     self.specs = tuple(specs)
     self.options = options
-    self.layouts = tuple(chunking.layout(s, options) for s in self.specs)
+    self._parts = tuple(_part(s, options, skips) for s in self.specs)
     self._exact = exact
-    self._skips = skips
+    largest = max(
+      max(p.layout.places.max(), p.layout.io.max()) for p in self._parts
+    )
+    self._num_positions = buckets.round_up(1 + int(largest))
     self._template = functools.lru_cache(maxsize=8)(self._build)
 
   def pack(
-    self, numbers: Sequence[int], weights: Sequence[np.ndarray]
+    self,
+    numbers: Sequence[int] | np.ndarray,
+    weights: Sequence[Any],
+    sizes: buckets.Sizes | None = None,
   ) -> Packed:
     """Returns networks `weights[b]` of spec `numbers[b]` as one batch.
+
+    Args:
+      numbers: the spec of each network.
+      weights: the vector of each.
+      sizes: see `template`.
 
     Raises:
       ValueError: a vector does not have its spec's length.
     """
-    numbers = tuple(int(n) for n in numbers)
-    for number, vector in zip(numbers, weights, strict=True):
-      if vector.shape != (self.specs[number].num_weights,):
-        raise ValueError(
-          f"{self.specs[number].describe()}: got weights of shape"
-          f" {tuple(vector.shape)}"
-        )
-    template = self.template(numbers)
-    flat = np.zeros(template.scale.shape, np.float32)
-    np.concatenate(weights, out=flat[: sum(len(w) for w in weights)])
+    template = self.template(numbers, sizes)
+    flat = self.flat(numbers, weights, len(template.scale))
     return template._replace(weights=flat)
 
-  def template(self, numbers: tuple[int, ...]) -> Packed:
-    """Returns the packed batch of these specs without weights, cached."""
-    return self._template(numbers)
+  def flat(
+    self,
+    numbers: Sequence[int] | np.ndarray,
+    weights: Sequence[Any],
+    total: int,
+  ) -> np.ndarray:
+    """Lays the vectors of networks end to end, padded to `total` weights.
 
-  def _build(self, numbers: tuple[int, ...]) -> Packed:
-    exact = self._exact and len(set(numbers)) == 1
-    size = (lambda n: max(n, 1)) if exact else round_up
-    parts = [self.layouts[n] for n in numbers]
-    specs = [self.specs[n] for n in numbers]
-    first_weight = _starts([s.num_weights for s in specs])
-    first_tensor = _starts([len(s.tensors) for s in specs])
-    first_neuron = _starts([p.num_neurons for p in parts])
-    counts = [len(p.index) for p in parts]
-    first_chunk = _starts(counts)
-    num_chunks = size(first_chunk[-1])
-    width = self.options.chunk_size
+    Raises:
+      ValueError: a vector does not have its spec's length.
+    """
+    for number, vector in zip(numbers, weights, strict=True):
+      if np.shape(vector) != (self.specs[number].num_weights,):
+        raise ValueError(
+          f"{self.specs[number].describe()}: got weights of shape"
+          f" {tuple(np.shape(vector))}"
+        )
+    flat = np.zeros(total, np.float32)
+    np.concatenate(weights, out=flat[: sum(len(w) for w in weights)])
+    return flat
 
-    def stack(shape, dtype, pieces, total=num_chunks):
-      out = np.zeros((total, *shape), dtype)
-      if pieces:
-        joined = np.concatenate(pieces)
-        out[: len(joined)] = joined
+  def template(
+    self,
+    numbers: Sequence[int] | np.ndarray,
+    sizes: buckets.Sizes | None = None,
+  ) -> Packed:
+    """Returns the packed batch of these specs without weights, cached.
+
+    Args:
+      numbers: the spec of each network.
+      sizes: room that the batch is given at least; what needs more gets more.
+    """
+    return self.templates([numbers], sizes)[0]
+
+  def templates(
+    self,
+    batches: Sequence[Sequence[int] | np.ndarray],
+    sizes: buckets.Sizes | None = None,
+  ) -> list[Packed]:
+    """Returns packed batches that all have the same shapes, without weights.
+
+    They can be stacked, one for each device.
+
+    Args:
+      batches: the specs of the networks of each batch; equally many in each.
+      sizes: room that every batch is given at least.
+
+    Raises:
+      ValueError: the batches do not hold equally many networks, or none.
+    """
+    batches = [tuple(int(n) for n in numbers) for numbers in batches]
+    if not batches or not batches[0] or len(set(map(len, batches))) > 1:
+      raise ValueError(
+        "batches of one shape must hold equally many networks, at least 1; got"
+        f" {[len(numbers) for numbers in batches]}"
+      )
+    one_spec = len(set().union(*batches)) == 1
+    exact = self._exact and one_spec and sizes is None
+    wanted = [
+      buckets.needed([self._parts[n].counts for n in numbers], exact=exact)
+      for numbers in batches
+    ]
+    shared = buckets.common(wanted if sizes is None else [sizes, *wanted])
+    return [self._template(numbers, shared) for numbers in batches]
+
+  def reserve(
+    self, numbers: np.ndarray, batch_size: int, *, copies: int = 1
+  ) -> buckets.Sizes | None:
+    """Returns room for nearly all random batches of a zoo.
+
+    Args:
+      numbers: int [N], the spec of every member.
+      batch_size: members of a batch.
+      copies: how often each member is packed.
+
+    Returns:
+      What `template` takes as `sizes`; None where all members are of one spec,
+      whose batches have one shape anyway.
+    """
+    if self._exact and len(np.unique(numbers)) == 1:
+      return None
+    shares = np.bincount(numbers, minlength=len(self.specs)) / len(numbers)
+    counts = [part.counts for part in self._parts]
+    return buckets.expected(counts, shares, batch_size, copies)
+
+  def _build(self, numbers: tuple[int, ...], sizes: buckets.Sizes) -> Packed:
+    parts = [self._parts[n] for n in numbers]
+    layouts = [p.layout for p in parts]
+    counts = [p.counts for p in parts]
+    first_chunk = _starts([c.chunks for c in counts])
+    first_skip = _starts([c.skips for c in counts])
+    first_layer = _starts([len(c.layers) for c in counts])
+
+    def joined(pieces, total: int, first=None):
+      """Lays arrays end to end, plus their first number; padded by zeros."""
+      if first is not None:
+        pieces = [p + s for p, s in zip(pieces, first[:-1], strict=True)]
+      out = np.zeros((total, *pieces[0].shape[1:]), pieces[0].dtype)
+      np.concatenate(pieces, out=out[: sum(map(len, pieces))])
       return out
 
-    def shift(array, by):
-      return np.where(array > 0, array + by, 0)
+    def chunks(name: str):
+      return joined([getattr(p, name) for p in layouts], sizes.chunks)
 
-    level_pairs = [_level_pairs(s, p) for s, p in zip(specs, parts, strict=True)]
-    sizes, kinds, levels, owners = [], [], [], []
-    for b, (part, pairs) in enumerate(zip(parts, level_pairs, strict=True)):
-      sizes.append(np.bincount(part.layer, minlength=len(part.layer_kind)))
-      kinds.append(part.layer_kind)
-      levels.append(pairs)
-      owners.append(np.full(len(part.layer_kind), b))
-    layers, row_of_layer, num_rows = _group(np.concatenate(sizes), size)
-    layer_kind = np.zeros(num_rows, np.int32)
-    layer_kind[row_of_layer] = np.concatenate(kinds)
-    layer_level = np.zeros((num_rows, 2), np.float32)
-    layer_level[row_of_layer] = np.concatenate(levels)
-    skips = [
-      np.array(s.skips if self._skips else (), np.float32).reshape(-1, 2)
-      for s in specs
-    ]
-    first_skip = _starts([len(s) for s in skips])
-    num_skips = size(first_skip[-1]) if first_skip[-1] else 0
-    members = []
-    first_layer = _starts([len(k) for k in kinds])
-    for b in range(len(numbers)):
-      own_layers = row_of_layer[first_layer[b] : first_layer[b + 1]]
-      own_skips = num_rows + np.arange(first_skip[b], first_skip[b + 1])
-      members.append(np.concatenate([own_layers, own_skips]))
-    networks, order, _ = _group(
-      np.array([len(m) for m in members]), size, np.concatenate(members)
-    )
-    chunk_networks, _, _ = _group(np.array(counts), size, by=networks, order=order)
-    tensor_ids = [
-      np.repeat(np.arange(len(s.tensors)), [t.size for t in s.tensors])
-      for s in specs
-    ]
-    scales = [
-      np.repeat(
-        np.sqrt([t.fan_in for t in s.tensors]), [t.size for t in s.tensors]
+    def neurons(name: str):
+      first = _starts([p.num_neurons for p in layouts])
+      pieces = [getattr(p, name) for p in layouts]
+      return joined(
+        [
+          np.where(p > 0, p + s, 0).astype(np.int32)
+          for p, s in zip(pieces, first[:-1], strict=True)
+        ],
+        sizes.chunks,
       )
-      for s in specs
-    ]
-    total = size(first_weight[-1])
-    element = (width,)
+
+    layer_sizes = np.concatenate([c.layers for c in counts])
+    group, row = _place(layer_sizes, sizes.layers)
+    layers = _fill(group, layer_sizes, np.arange(first_chunk[-1]), sizes.layers)
+    num_layers = sum(height for _, height in sizes.layers)
+    layer_kind = np.zeros(num_layers, np.int32)
+    layer_kind[row] = np.concatenate([p.layer_kind for p in layouts])
+    layer_level = np.zeros((num_layers, 2), np.float32)
+    layer_level[row] = np.concatenate([p.levels for p in parts])
+
+    def members(rows, first, behind: int):
+      """Rows of each network in a table, and those of its skips behind it."""
+      return np.concatenate(
+        [
+          np.concatenate(
+            [
+              rows[first[b] : first[b + 1]],
+              behind + np.arange(first_skip[b], first_skip[b + 1]),
+            ]
+          )
+          for b in range(len(numbers))
+        ]
+      )
+
+    set_sizes = np.array([c.members for c in counts])
+    group, order = _place(set_sizes, sizes.networks)
+    networks = _fill(
+      group, set_sizes, members(row, first_layer, num_layers), sizes.networks
+    )
+    chunk_networks = _fill(
+      group,
+      np.array([c.chunks + c.skips for c in counts]),
+      members(np.arange(first_chunk[-1]), first_chunk, sizes.chunks),
+      [(width, height) for _, height, width in sizes.networks],
+    )
+    io, other = chunks("io"), neurons("other")
+    num_neurons = 1 + sizes.neurons
     return Packed(
       weights=None,
-      scale=stack((), np.float32, scales, total),
-      tensor_of=stack(
-        (),
-        np.int32,
-        [t + s for t, s in zip(tensor_ids, first_tensor[:-1], strict=True)],
-        total,
+      scale=joined([p.scale for p in parts], sizes.weights),
+      tensor_of=joined(
+        [p.tensor_of for p in parts],
+        sizes.weights,
+        _starts([c.tensors for c in counts]),
       ),
-      index=stack(
-        element,
-        np.int32,
-        [p.index + s for p, s in zip(parts, first_weight[:-1], strict=True)],
+      place_of=joined([p.place_of for p in parts], sizes.weights),
+      index=joined(
+        [p.index for p in layouts],
+        sizes.chunks,
+        _starts([c.weights for c in counts]),
       ),
-      mask=stack(element, bool, [p.mask for p in parts]),
-      role=stack(element, np.int32, [p.role for p in parts]),
-      places=stack((width, 4), np.int32, [p.places for p in parts]),
-      io=stack((width, 2), np.int32, [p.io for p in parts]),
-      other=stack(
-        element,
-        np.int32,
-        [shift(p.other, s) for p, s in zip(parts, first_neuron[:-1], strict=True)],
+      mask=chunks("mask"),
+      role=chunks("role"),
+      places=chunks("places"),
+      io=io,
+      other=other,
+      other_readers=self._readers(other, num_neurons),
+      io_readers=tuple(
+        self._readers(io[..., side], self._num_positions) for side in (0, 1)
       ),
-      own=stack(
-        (),
-        np.int32,
-        [shift(p.own, s) for p, s in zip(parts, first_neuron[:-1], strict=True)],
+      own=neurons("own"),
+      chunk=chunks("chunk"),
+      chunk_kind=joined([p.layer_kind[p.layer] for p in layouts], sizes.chunks),
+      chunk_level=joined(
+        [p.levels[p.layout.layer] for p in parts], sizes.chunks
       ),
-      chunk=stack((), np.int32, [p.chunk for p in parts]),
-      chunk_kind=stack((), np.int32, [p.layer_kind[p.layer] for p in parts]),
-      chunk_level=stack(
-        (2,),
-        np.float32,
-        [v[p.layer] for v, p in zip(level_pairs, parts, strict=True)],
-      ),
-      positions=np.arange(
-        round_up(1 + max(max(p.places.max(), p.io.max()) for p in parts)),
-        dtype=np.float32,
-      ),
-      neurons=np.zeros(1 + size(first_neuron[-1]), np.float32),
-      tensors=np.zeros(size(first_tensor[-1]), np.float32),
+      positions=np.arange(self._num_positions, dtype=np.float32),
+      neurons=np.zeros(num_neurons, np.float32),
+      tensors=np.zeros(sizes.tensors, np.float32),
       layers=layers,
       layer_kind=layer_kind,
       layer_level=layer_level,
-      skip_level=stack((2,), np.float32, skips, num_skips),
+      skip_level=joined([p.skips for p in parts], sizes.skips),
       networks=networks,
       chunk_networks=chunk_networks,
       order=order.astype(np.int32),
     )
 
+  def _readers(self, index: np.ndarray, rows: int) -> Readers:
+    """Lists the places that name each row but 0; only for one spec."""
+    if not self._exact or len(self.specs) > 1:
+      return Readers((), np.zeros(0, np.int32))
+    flat = index.reshape(-1)
+    sizes = np.bincount(flat, minlength=rows)
+    places = np.argsort(flat, kind="stable")[sizes[0] :]
+    sizes[0] = 0  # Row 0 stands for "none" and has no gradient.
+    named = np.flatnonzero(sizes)
+    widths, heights = np.unique(sizes[named], return_counts=True)
+    shapes = list(zip(widths.tolist(), heights.tolist(), strict=True))
+    group, row = _place(sizes[named], shapes)
+    order = np.full(rows, len(named), np.int32)
+    order[named] = row
+    return Readers(_fill(group, sizes[named], places, shapes), order)
 
-def _starts(counts: Sequence[int]) -> np.ndarray:
-  """Returns where each of several consecutive pieces begins, and the end."""
-  return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
-
-def _level_pairs(spec: NetworkSpec, part) -> np.ndarray:
-  """Returns level and relative level of every layer, `[L, 2]`."""
+def _part(
+  spec: NetworkSpec, options: chunking.ChunkOptions, skips: bool
+) -> _Part:
+  """Works out what a network of a spec brings into every batch."""
+  layout = chunking.layout(spec, options)
+  tensor_sizes = [t.size for t in spec.tensors]
   deepest = max(spec.num_levels - 1, 1)
-  return np.stack([part.layer_level, part.layer_level / deepest], axis=-1)
+  ends = np.array(spec.skips if skips else (), np.float32).reshape(-1, 2)
+  counts = buckets.Counts(
+    weights=spec.num_weights,
+    tensors=len(spec.tensors),
+    neurons=layout.num_neurons,
+    chunks=len(layout.index),
+    skips=len(ends),
+    layers=tuple(
+      np.bincount(layout.layer, minlength=len(layout.layer_kind)).tolist()
+    ),
+  )
+  return _Part(
+    layout=layout,
+    scale=np.repeat(
+      np.sqrt([t.fan_in for t in spec.tensors]).astype(np.float32),
+      tensor_sizes,
+    ),
+    tensor_of=np.repeat(
+      np.arange(len(spec.tensors), dtype=np.int32), tensor_sizes
+    ),
+    place_of=scales.place_of(spec),
+    levels=_with_relative(layout.layer_level, deepest),
+    skips=_with_relative(ends, deepest),
+    counts=counts,
+  )
 
 
-def _group(sizes, size, rows=None, *, by=None, order=None):
-  """Groups consecutive runs of `rows` into rectangles of like size.
+def _with_relative(levels: np.ndarray, deepest: int) -> np.ndarray:
+  """Returns levels `[...]` with their share of the deepest, `[..., 2]`."""
+  return np.stack([levels, levels / deepest], axis=-1).astype(np.float32)
+
+
+def _starts(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+  """Returns where each of several consecutive pieces begins, and the end."""
+  return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+
+
+def _place(sizes: np.ndarray, shapes) -> tuple[np.ndarray, np.ndarray]:
+  """Gives every set a rectangle, and a row among the rows of all rectangles.
 
   Args:
-    sizes: int [n], members of each set, in order.
-    size: rounds a count up.
-    rows: the members, run after run; by default 0, 1, 2, ...
-    by, order: another grouping of the same sets to follow, whose rows then
-      have the same places.
+    sizes: int [n], members of each set.
+    shapes: width and height of the rectangles, by width; a set goes to the
+      narrowest that holds it.
+  """
+  group = np.searchsorted([width for width, *_ in shapes], sizes)
+  row = np.zeros(len(sizes), np.int64)
+  first = _starts([height for _, height, *_ in shapes])
+  for number in range(len(shapes)):
+    block = np.flatnonzero(group == number)
+    row[block] = first[number] + np.arange(len(block))
+  return group, row
 
-  Returns:
-    The rectangles; for each set, its row among all rows; the number of rows.
+
+def _fill(group, sizes, rows, shapes) -> tuple[Sets, ...]:
+  """Writes the members of sets into the rectangles that `_place` gave them.
+
+  Args:
+    group: int [n], the rectangle of each set.
+    sizes: int [n], members of each set.
+    rows: the members, set after set.
+    shapes: width and height of each rectangle, and maybe more.
   """
   starts = _starts(sizes)
-  rows = np.arange(starts[-1]) if rows is None else rows
-  groups, row_of_set, first_row = [], np.zeros(len(sizes), np.int64), 0
-  if by is None:
-    classes = np.array([size(int(s)) for s in sizes])
-    blocks = [np.flatnonzero(classes == c) for c in np.unique(classes)]
-    heights = [size(len(block)) for block in blocks]
-  else:
-    edges = _starts([len(g.members) for g in by])
-    blocks = [
-      np.flatnonzero((order >= a) & (order < b))
-      for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
-    heights = [len(g.members) for g in by]
-  for block, height in zip(blocks, heights, strict=True):
-    width = size(int(max(sizes[block])))
+  filled = []
+  for number, (width, height, *_) in enumerate(shapes):
+    block = np.flatnonzero(group == number)
     members = np.zeros((height, width), np.int32)
     mask = np.zeros((height, width), bool)
     places = np.arange(width)[None, :]
     real = places < sizes[block][:, None]
-    found = np.minimum(starts[block][:, None] + places, max(len(rows) - 1, 0))
+    found = np.minimum(starts[block][:, None] + places, len(rows) - 1)
     members[: len(block)] = np.where(real, rows[found], 0)
     mask[: len(block)] = real
-    groups.append(Sets(members, mask))
-    row_of_set[block] = first_row + np.arange(len(block))
-    first_row += height
-  return tuple(groups), row_of_set, first_row
+    filled.append(Sets(members, mask))
+  return tuple(filled)

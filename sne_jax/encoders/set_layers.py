@@ -174,7 +174,7 @@ def clean(
 
 
 def zero(
-  x: Float[Array, "... N D"], mask: Mask | None
+  x: Float[Array, "... N D"], mask: Bool[Array, "..."] | None
 ) -> Float[Array, "... N D"]:
-  """Zeroes the rows that are not real."""
+  """Zeroes the rows that are not real; the mask may be broadcast."""
   return x if mask is None else jnp.where(mask[..., None], x, 0)

@@ -13,6 +13,8 @@ References:
   code, whose attention block differs from the paper's (`SetOptions.form`).
 """
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -34,6 +36,7 @@ __all__ = [
   "SetBlocks",
   "SetOptions",
   "SetPool",
+  "map_sets",
   "pool",
   "set_blocks",
   "set_pool",
@@ -327,6 +330,66 @@ def set_pool(name: str, options: SetOptions, *, num_seeds: int = 1) -> SetPool:
   if num_seeds < 1:
     raise ValueError(f"num_seeds must be at least 1, got {num_seeds}")
   return SetPool(options, name, num_seeds)
+
+
+def map_sets(
+  module: nn.Module,
+  x: Float[Array, "... N D"],
+  mask: Mask | None = None,
+  deterministic: bool = True,
+  *,
+  tile: int = 0,
+) -> Array:
+  """Applies a set function to many sets, a few at a time.
+
+  On a CPU, intermediate arrays that fit its caches make a step about twice as
+  fast, although each tile is computed again for the gradients: take a tile of
+  32 to 64 sets of about 32 elements, and as many devices as there are cores,
+  since one tile keeps one core busy. On a GPU or TPU take 0. Either way the
+  result is the same, and so is the layout of the parameters.
+
+  Shapes: `S` sets in all leading axes, computed as `ceil(S / tile)` tiles.
+
+  Args:
+    module: a module of this file, or a composition of some with the same call
+      `(x, mask, deterministic=...)`; inside a compact method, a submodule.
+    x: the sets.
+    mask: real elements; None if all are.
+    deterministic: False to apply dropout (rng `dropout`, split by tile).
+    tile: sets per tile; 0 for all at once. Static.
+
+  Returns:
+    What `module(x, mask, deterministic=deterministic)` returns. The memory of
+    the backward pass is that of one tile.
+
+  Raises:
+    ValueError: `tile` is negative.
+  """
+  if tile < 0:
+    raise ValueError(f"tile must be at least 0 (0: no tiles), got {tile}")
+  lead, count = x.shape[:-2], math.prod(x.shape[:-2])
+  if tile == 0 or count <= tile:
+    return module(x, mask, deterministic=deterministic)
+
+  def cut(array):
+    array = array.reshape(count, *array.shape[len(lead) :])
+    pad = ((0, -count % tile),) + ((0, 0),) * (array.ndim - 1)
+    return jnp.pad(array, pad).reshape(-1, tile, *array.shape[1:])
+
+  def apply(module, x, mask):
+    return module(x, mask, deterministic=deterministic)
+
+  def body(module, carry, tiles):
+    return carry, nn.remat(apply, prevent_cse=False)(module, *tiles)
+
+  scan = nn.scan(
+    body,
+    variable_broadcast="params",
+    split_rngs={"params": False, "dropout": True},
+  )
+  _, y = scan(module, (), (cut(x), None if mask is None else cut(mask)))
+  y = y.reshape(-1, *y.shape[2:])[:count]
+  return y.reshape(*lead, *y.shape[1:])
 
 
 def _points(module, name, count, options):

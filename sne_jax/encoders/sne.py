@@ -24,10 +24,11 @@ import jax.numpy as jnp
 from sne_jax.encoders import encodings, identifiers, sets
 from sne_jax.encoders.packing import Packed, Sets
 from sne_jax.encoders.sne_options import SNEOptions
-from sne_jax.networks import chunking
+from sne_jax.networks import chunking, scales
 from sne_jax.networks.spec import KINDS
 
 NUM_ROLES = len(chunking.ROLES)
+OUT = chunking.ROLES.index("out")
 
 
 class Chunk(NamedTuple):
@@ -47,7 +48,7 @@ def _mapped(module: type[nn.Module]) -> type[nn.Module]:
   """Maps a module for one example over a leading axis, sharing parameters."""
   return nn.vmap(
     module,
-    in_axes=(0, None),
+    in_axes=(0, None),  # pyright: ignore[reportArgumentType]
     variable_axes={"params": None},
     split_rngs={"params": False, "dropout": True},
   )
@@ -84,9 +85,8 @@ class ChunkEncoder(nn.Module):
     level = level(chunk.level)
     mask = chunk.mask if o.pad_mask else jnp.ones_like(chunk.mask)
     if o.chunk_function in ("product", "linear"):
-      parts = [chunk.weights]
-      if o.chunk_function == "product":
-        parts = [summary(chunk)]
+      sums = summary if o.chunk_function == "product" else ordered
+      parts = [sums(chunk._replace(mask=mask))]
       if chunk.own is not None:
         parts.append(chunk.own)
       code = nn.Dense(o.width, dtype=dtype, name="summary")(
@@ -129,14 +129,32 @@ class ChunkEncoder(nn.Module):
 def summary(chunk: Chunk):
   """Returns the sums that the product chunk function is made of, `[...]`.
 
-  Per role: mean and root mean square of the weights, and the sum of the marks
-  of the weights, each times its weight, over the root of their number.
+  Per role, mean and root mean square of the weights; for outgoing weights and
+  for all others, the sum of their marks, each times its weight, over the root
+  of their number.
   """
   moments = identifiers.role_moments(chunk.values, chunk.mask, chunk.role)
-  product = chunk.weights[:, None] * chunk.marks
-  sums, counts = identifiers.role_sums(product, chunk.mask, chunk.role)
-  scaled = sums / jnp.sqrt(jnp.maximum(counts, 1))[:, None]
-  return jnp.concatenate([moments, scaled.reshape(-1)])
+  weights = jnp.where(chunk.mask, chunk.weights, 0)
+  sums = []
+  for side in (chunk.role != OUT, chunk.role == OUT):
+    chosen = jnp.where(side, weights, 0)
+    count = jnp.sum(side & chunk.mask).astype(weights.dtype)
+    total = jnp.sum(chosen[:, None] * chunk.marks, axis=0)
+    sums.append(total / jnp.sqrt(jnp.maximum(count, 1)))
+  return jnp.concatenate([moments, *sums])
+
+
+def ordered(chunk: Chunk):
+  """Returns what the linear chunk function maps: the weights in order, `[...]`.
+
+  Behind their features comes the mean of their marks.
+  """
+  values = jnp.where(chunk.mask[:, None], chunk.values, 0)
+  parts = [values.reshape(-1)]
+  if chunk.marks is not None:
+    marks = jnp.where(chunk.mask[:, None], chunk.marks, 0)
+    parts.append(jnp.sum(marks, axis=0) / jnp.maximum(chunk.mask.sum(), 1))
+  return jnp.concatenate(parts)
 
 
 class LayerEncoder(nn.Module):
@@ -184,50 +202,59 @@ class SNE(nn.Module):
   Attributes:
     options: the switches.
     global_scale: root mean square of the (fan-in scaled) training weights.
+    place_scales: the same for each of `scales.PLACES`; empty: `global_scale`.
   """
 
   options: SNEOptions
   global_scale: float = 1.0
+  place_scales: tuple[float, ...] = ()
 
   @nn.compact
   def __call__(self, batch: Packed, deterministic: bool = True):
     """Maps a packed batch to network codes `[B, h]`."""
     o = self.options
     chunks = self._chunks(batch)
-    codes = _mapped(ChunkEncoder)(o, name="chunk")(chunks, deterministic)
+    encoder = _mapped(ChunkEncoder)(o, name="chunk")
+    codes = _in_tiles(encoder, chunks, deterministic, o.chunk_tile)
+    level = encodings.LevelEncoding(o.width, o.level_encoding, name="level")
     if o.layer_function == "none":
       rows, groups = codes[:, None, :], batch.chunk_networks
     else:
-      rows, groups = self._layers(batch, codes, deterministic), batch.networks
+      rows = self._layers(batch, codes, level, deterministic)
+      groups = batch.networks
+    if o.skip_tokens:
+      rows = jnp.concatenate([rows, self._skips(batch, level)])
     encode = _mapped(NetworkEncoder)(o, name="network")
     found = [encode(_gather(rows, g), deterministic) for g in groups]
     return jnp.concatenate(found)[batch.order].astype(jnp.float32)
 
-  def _layers(self, batch: Packed, codes, deterministic):
-    """Returns the codes of layers, then of skips, `[L + skips, seeds, h]`."""
+  def _layers(self, batch: Packed, codes, level, deterministic):
+    """Returns the codes of layers, `[L, seeds, h]`."""
     o = self.options
     encode = _mapped(LayerEncoder)(o, name="layer")
     rows = codes[:, None, :]
     layers = jnp.concatenate(
       [encode(_gather(rows, g), deterministic) for g in batch.layers]
     )
-    level = encodings.LevelEncoding(o.width, o.level_encoding, name="level")
     if o.level_again:
       marks = level(batch.layer_level)
       if o.type_encoding == "learned":
         types = nn.Embed(len(KINDS), o.width, name="type")
         marks = marks + types(batch.layer_kind)
       layers = layers + marks[:, None, :]
-    if not batch.skip_level.shape[0]:
-      return layers
+    return layers
+
+  def _skips(self, batch: Packed, level):
+    """Returns the codes of residual connections, `[skips, seeds, h]`.
+
+    There may be none; the parameters are there all the same, for batches that
+    have some.
+    """
+    o = self.options
     side = self.param("skip", nn.initializers.normal(0.02), (2, o.width))
-    skips = sum(
-      level(jnp.stack([batch.skip_level[:, end]] * 2, axis=-1))
-      + side[end][None, :]
-      for end in (0, 1)
-    )
-    skips = jnp.repeat(skips[:, None, :], o.layer_seeds, axis=1)
-    return jnp.concatenate([layers, skips])
+    ends = level(batch.skip_level) + side[None, :, :]  # [skips, 2, h]
+    seeds = 1 if o.layer_function == "none" else o.layer_seeds
+    return jnp.repeat(ends.sum(axis=1, keepdims=True), seeds, axis=1)
 
   def _chunks(self, batch: Packed) -> Chunk:
     """Gathers what the chunk encoder sees."""
@@ -248,7 +275,7 @@ class SNE(nn.Module):
         batch, weights, values, marks
       )
       own = table[batch.own]
-      other = table[batch.other]
+      other = encodings.take_rows(table, batch.other, batch.other_readers)
       marks = other if marks is None else marks + other
     return Chunk(
       values=values,
@@ -271,13 +298,39 @@ class SNE(nn.Module):
       return flat, None
     if o.weight_scale == "global":
       return flat / self.global_scale, None
+    if o.weight_scale == "place":
+      table = self.place_scales or (self.global_scale,) * len(scales.PLACES)
+      return flat / jnp.asarray(table, jnp.float32)[batch.place_of], None
     count = len(batch.tensors)
     total = jax.ops.segment_sum(flat**2, batch.tensor_of, count)
     number = jax.ops.segment_sum(
       (batch.scale > 0).astype(flat.dtype), batch.tensor_of, count
     )
-    rms = jnp.sqrt(total / jnp.maximum(number, 1) + 1e-24)
+    rms = jnp.sqrt(total / jnp.maximum(number, 1) + 1e-12)
     return flat / rms[batch.tensor_of], jnp.log(rms)
+
+
+def _in_tiles(encoder, chunks: Chunk, deterministic: bool, tile: int):
+  """Encodes chunks a few at a time; each tile is redone for the gradients."""
+  count = chunks.mask.shape[0]
+  if not tile or count <= tile:
+    return encoder(chunks, deterministic)
+
+  def cut(array):
+    pad = ((0, -count % tile),) + ((0, 0),) * (array.ndim - 1)
+    return jnp.pad(array, pad).reshape(-1, tile, *array.shape[1:])
+
+  def body(encoder, carry, some):
+    apply = lambda module, chunks: module(chunks, deterministic)
+    return carry, nn.remat(apply, prevent_cse=False)(encoder, some)
+
+  scan = nn.scan(
+    body,
+    variable_broadcast="params",
+    split_rngs={"params": False, "dropout": True},
+  )
+  _, codes = scan(encoder, (), jax.tree.map(cut, chunks))
+  return codes.reshape(-1, codes.shape[-1])[:count]
 
 
 def _gather(rows, group: Sets):

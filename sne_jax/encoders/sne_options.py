@@ -16,7 +16,7 @@ CHOICES = {
   "index_features": ("none", "io", "chunk", "neuron"),
   "identifiers": ("none", "random", "content"),
   "value_features": ("raw", "symlog", "fourier"),
-  "weight_scale": ("none", "global", "tensor"),
+  "weight_scale": ("place", "none", "global", "tensor"),
   "compute_dtype": ("float32", "bfloat16"),
 }
 
@@ -42,6 +42,9 @@ class SNEOptions:
       sab, isab: attention over the weights of a chunk, as in the paper;
       deepsets; linear: a dense map of the chunk in order, not a set function.
     chunk_blocks: attention or DeepSets blocks per chunk, before pooling.
+    chunk_tile: chunks encoded at a time, each tile once more for the gradients;
+      0: all at once. On a CPU, 32 to 64 with attention keeps intermediate
+      arrays in the cache; on a GPU or TPU take 0.
     layer_function: set function of a layer's chunks; none: chunk codes go
       straight to the network encoder (the paper's Table 6 ablation).
     layer_blocks: blocks per layer, before pooling.
@@ -50,22 +53,28 @@ class SNEOptions:
     network_blocks: blocks per network, before pooling.
     inducing_points: inducing points of isab.
     type_encoding: learned table over tensor kinds, or none.
-    level_encoding: encoding of depth; relative adds level / deepest level.
+    level_encoding: encoding of depth. sinusoidal: defined at depths unseen in
+      training; relative: adds level / deepest level to it; learned: a table of
+      64 levels, whose deeper rows are never trained (levels beyond share the
+      last row); none.
     encoding_combine: encodings are added, or concatenated and projected.
     level_again: give the level to layer codes once more, before the network
       encoder, which otherwise sees an unordered set.
     skip_tokens: one token per residual connection, from its two levels.
+      Without them a residual connection cannot be seen.
     index_features: position marks on weights. none; io: true inputs and
       outputs only (keeps hidden-neuron invariance); chunk: number of the
       chunk; neuron: out, in, y and x index of every weight.
     identifiers: marks by which a chunk sees which neuron is at the other end
       of a weight. none; random: drawn anew at every call; content: computed
-      from the neuron's own chunk, exactly invariant.
+      from the neuron's own chunk, exactly invariant where a chunk holds all
+      weights of a neuron (neuron rule, chunk_size large enough).
     identifier_dim: width of an identifier.
     value_features: features of a weight: raw, symlog or fourier.
     weight_scale: none; global: divided by one number, the root mean square of
-      the training weights; tensor: divided by the root mean square of each
-      tensor, whose logarithm is given back as a feature.
+      the training weights; place: by one number for each kind of tensor at the
+      first level, at the last, and between; tensor: divided by the root mean
+      square of each tensor, whose logarithm is given back as a feature.
     fan_in_scale: multiply weights by the square root of their fan-in first, so
       that all tensors of a freshly initialised network are of one size.
     pad_mask: leave padded places out of the sets; off is the literal reading
@@ -81,6 +90,7 @@ class SNEOptions:
   dropout: float = 0.0
   chunk_function: str = "product"
   chunk_blocks: int = 2
+  chunk_tile: int = 0
   layer_function: str = "sab"
   layer_blocks: int = 2
   layer_seeds: int = 1
@@ -96,7 +106,7 @@ class SNEOptions:
   identifiers: str = "content"
   identifier_dim: int = 32
   value_features: str = "raw"
-  weight_scale: str = "global"
+  weight_scale: str = "place"
   fan_in_scale: bool = True
   pad_mask: bool = True
   compute_dtype: str = "float32"
@@ -108,13 +118,22 @@ class SNEOptions:
         raise ValueError(
           f"{name} is {value!r}; choose one of {', '.join(allowed)}"
         )
-    for name in ("width", "heads", "layer_seeds", "identifier_dim"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
+    at_least = dict.fromkeys(
+      ("width", "heads", "feed_forward", "layer_seeds", "inducing_points")
+      + ("identifier_dim",),
+      1,
+    ) | dict.fromkeys(("chunk_blocks", "layer_blocks", "network_blocks"), 0)
+    for name, least in at_least.items():
+      value = getattr(self, name)
+      if value < least:
+        raise ValueError(f"{name} is {value}; must be at least {least}")
     if self.width % self.heads:
       raise ValueError(
-        f"width {self.width} is not a multiple of heads {self.heads}"
+        f"width {self.width} is not a multiple of heads {self.heads}; choose"
+        f" for example width {self.heads * (self.width // self.heads + 1)}"
       )
+    if self.chunk_tile < 0:
+      raise ValueError(f"chunk_tile is {self.chunk_tile}; must be at least 0")
     if not 0 <= self.dropout < 1:
       raise ValueError(f"dropout is {self.dropout}; must be in [0, 1)")
     if self.chunk_function == "product" and self.identifiers == "none":
@@ -122,10 +141,11 @@ class SNEOptions:
         "chunk_function product sums the identifiers of other neurons, but"
         " identifiers is none; choose content or random, or chunk_function sab"
       )
-    if self.layer_seeds > 1 and self.layer_function == "deepsets":
+    if self.layer_seeds > 1 and self.layer_function in ("deepsets", "none"):
       raise ValueError(
-        f"layer_seeds is {self.layer_seeds}, but layer_function deepsets pools"
-        " to one vector; use sab or isab"
+        f"layer_seeds is {self.layer_seeds}, but layer_function"
+        f" {self.layer_function} gives no vectors of seeds; set layer_seeds to"
+        " 1, or layer_function to sab or isab"
       )
 
   @property

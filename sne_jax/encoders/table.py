@@ -46,19 +46,21 @@ def build_sne(
   sne_opts: sne_options.SNEOptions,
   chunk_opts: chunking.ChunkOptions,
   global_scale: float,
+  place_scales: Sequence[float] = (),
 ) -> Encoder:
   """Builds SNE.
 
   Args:
     sne_opts: switches of the encoder.
     chunk_opts: how tensors are cut.
-    global_scale: root mean square of the scaled training weights.
+    global_scale: root mean square of the training weights.
+    place_scales: the same by place; both from `networks.scales.measure`.
   """
   return Encoder(
     make_packer=lambda specs: packing.Packer(
       specs, chunk_opts, skips=sne_opts.skip_tokens
     ),
-    module=sne.SNE(sne_opts, global_scale, name="encoder"),
+    module=sne.SNE(sne_opts, global_scale, tuple(place_scales), name="encoder"),
     stochastic=sne_opts.identifiers == "random",
   )
 

@@ -10,7 +10,6 @@ is killed at any moment finds both. This is the only module that knows Orbax.
 Dimensions: none; states are any trees of arrays.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import errno
@@ -18,11 +17,12 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from absl import logging
 import jax
 import numpy as np
+from absl import logging
 from orbax.checkpoint.experimental import v1 as ocp
 
 from sne_jax.learning.logging import write_atomically
@@ -152,7 +152,7 @@ class Checkpoints:
         _remove(self._best / str(step))
 
 
-def load_best(workdir: str | os.PathLike) -> tuple[Any, dict[str, float]]:
+def load_best(workdir: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
   """Reads the best parameters of a run, for use without its training code.
 
   Returns:

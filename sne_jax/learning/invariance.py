@@ -16,6 +16,7 @@ tying, arXiv:2308.03904; Andreis et al., arXiv:2305.16625.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +52,7 @@ class InvarianceOptions:
       )
     if self.invariance_target not in ("logit", "code"):
       raise ValueError(
-        f"invariance_target is {self.invariance_target!r}; choose logit or"
-        " code"
+        f"invariance_target is {self.invariance_target!r}; choose logit or code"
       )
 
 
@@ -76,7 +76,7 @@ def make_loss(
       network twice, the second time moved (or to be moved, see `sampler`).
     sampler: `symmetry.make_permutation_sampler(spec)`, if permutations are
       drawn on the device; all networks are then of that spec.
-    permute: with a sampler, move unpaired batches (augmentation).
+    permute: with a sampler, move the unmoved networks too (augmentation).
   """
   task_loss = TASK_LOSSES[task]
   paired = options.invariance_weight > 0
@@ -87,7 +87,7 @@ def make_loss(
     count = batch.targets.shape[0]
     if sampler is not None and (paired or permute):
       total = count * (2 if paired else 1)
-      first = count if paired else 0
+      first = 0 if permute else count  # With pairs and no augmentation.
       packed = _moved(packed, sampler, key_move, total, first)
     logits, codes = model.apply(
       params,
@@ -117,10 +117,21 @@ def make_loss(
 
 
 def _moved(packed, sampler, key, total: int, first: int):
-  """Permutes networks `first` to `total` of a one-spec packed batch."""
-  rows = packed.weights.reshape(total, -1)
+  """Permutes networks `first` to `total` of a one-spec packed batch.
+
+  Raises:
+    ValueError: the batch is padded, or not of the sampler's spec.
+  """
   keys = jax.random.split(key, total - first)
   index = jax.vmap(sampler)(keys)
+  if packed.weights.shape != (total * index.shape[1],):
+    raise ValueError(
+      f"permutations of {index.shape[1]} weights are drawn on the device for"
+      f" {total} networks, but the batch has {packed.weights.shape[0]} weights;"
+      " draw them on the host (symmetry_on=host) unless all networks are of one"
+      " spec"
+    )
+  rows = packed.weights.reshape(total, -1)
   moved = jnp.take_along_axis(rows[first:], index, axis=1)
   return packed._replace(
     weights=jnp.concatenate([rows[:first], moved]).reshape(-1)
@@ -133,7 +144,8 @@ def chunk_shuffle(
   """Draws a FALSE symmetry: whole chunks of every weight tensor change places.
 
   Tensors are cut flat; the tail that fills no chunk stays. Returns an index
-  `[P]`. An encoder without index features cannot tell the difference.
+  `[P]`. An encoder that cuts tensors flat, without index features, cannot tell
+  the difference.
   """
   index = np.arange(spec.num_weights)
   for tensor, start in zip(spec.tensors, spec.offsets, strict=True):
@@ -145,14 +157,23 @@ def chunk_shuffle(
   return index
 
 
+def input_shuffle(
+  spec: NetworkSpec, chunk_size: int, rng: np.random.Generator
+) -> np.ndarray:
+  """Draws `symmetry.draw_input_shuffle`; the identity where there is none."""
+  del chunk_size
+  try:
+    return symmetry.draw_input_shuffle(spec, rng)
+  except ValueError:  # No layer reads hidden neurons.
+    return symmetry.identity(spec)
+
+
 MOVES = {
   "true permutation": lambda spec, size, rng: symmetry.draw_permutation(
     spec, rng
   ),
   "shuffled chunks": chunk_shuffle,
-  "shuffled inputs of neurons": lambda spec, size, rng: (
-    symmetry.draw_input_shuffle(spec, rng)
-  ),
+  "shuffled inputs of neurons": input_shuffle,
 }
 """What predictions are probed with: one true symmetry, two false ones."""
 
@@ -171,19 +192,22 @@ def measure(predict, networks, chunk_size: int, *, draws: int = 4, seed: int):
     For each move of `MOVES`: `error`, the mean of `|F(x) - F(g x)|^2 / 2`, and
     `ratio`, the same over the variance of `F` over the networks. A ratio near
     0 under the true symmetry is invariance; near 0 under a false one is
-    blindness (or spectral decay).
+    blindness (or spectral decay). Networks that a move leaves as they are do
+    not count; both numbers are nan where no network is moved.
   """
   rng = np.random.default_rng(seed)
   plain = np.asarray(predict(networks), np.float64)
   variance = float(np.sum(np.var(plain, axis=0)))
-  report = {"variance": variance}
+  report: dict[str, Any] = {"variance": variance}
   for name, move in MOVES.items():
     errors = []
     for _ in range(draws):
-      moved = [(s, w[move(s, chunk_size, rng)]) for s, w in networks]
+      index = [move(s, chunk_size, rng) for s, _ in networks]
+      moved = [(s, w[i]) for (s, w), i in zip(networks, index, strict=True)]
       change = np.asarray(predict(moved), np.float64) - plain
-      errors.append(0.5 * np.mean(np.sum(change**2, axis=-1)))
-    error = float(np.mean(errors))
+      changed = [bool((i != np.arange(len(i))).any()) for i in index]
+      errors += (0.5 * np.sum(change**2, axis=-1))[changed].tolist()
+    error = float(np.mean(errors)) if errors else float("nan")
     ratio = error / variance if variance > 0 else float("nan")
     report[name] = {"error": error, "ratio": ratio}
   return report

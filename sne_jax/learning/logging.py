@@ -5,13 +5,13 @@ says where they come from: `train/`, `val/`, `test/`, and `time/` for clocks,
 the only values that a repeated run does not reproduce bit for bit.
 """
 
-from collections.abc import Mapping
 import contextlib
 import json
 import math
 import os
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from tensorboardX import event_file_writer, summary

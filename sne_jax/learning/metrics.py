@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Real
 from scipy import stats
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
@@ -25,7 +25,7 @@ DENSE_LIMIT = 1024
 """Up to this many members, tau is bootstrapped by a matrix of all pairs."""
 
 
-def kendall_tau(y: Float[np.ndarray, "N"], prediction) -> float:
+def kendall_tau(y: Real[np.ndarray, "N"], prediction) -> float:
   """Kendall's tau-b in [-1, 1]; 1 when both rank the members alike.
 
   With C concordant and D discordant pairs and T pairs tied in one only,
@@ -38,7 +38,7 @@ def kendall_tau(y: Float[np.ndarray, "N"], prediction) -> float:
   return float(tau.statistic)
 
 
-def spearman(y: Float[np.ndarray, "N"], prediction) -> float:
+def spearman(y: Real[np.ndarray, "N"], prediction) -> float:
   """Spearman's rank correlation in [-1, 1]; ties get their mean rank."""
   y, prediction = _checked(y, prediction)
   if not _rankable(y, prediction):
@@ -47,7 +47,7 @@ def spearman(y: Float[np.ndarray, "N"], prediction) -> float:
   return float(rho.statistic)
 
 
-def r_squared(y: Float[np.ndarray, "N"], prediction) -> float:
+def r_squared(y: Real[np.ndarray, "N"], prediction) -> float:
   """`1 - sum (y - prediction)^2 / sum (y - mean y)^2`, at most 1.
 
   0 is the constant predictor that knows the mean of these members.
@@ -59,7 +59,7 @@ def r_squared(y: Float[np.ndarray, "N"], prediction) -> float:
   return float(1.0 - residual / np.sum((y - y.mean()) ** 2))
 
 
-def mse(y: Float[np.ndarray, "N"], prediction) -> float:
+def mse(y: Real[np.ndarray, "N"], prediction) -> float:
   """Mean squared error, in the squared unit of the property."""
   y, prediction = _checked(y, prediction)
   if y.size < 1 or not _finite(y, prediction):
@@ -67,7 +67,7 @@ def mse(y: Float[np.ndarray, "N"], prediction) -> float:
   return float(np.mean((y - prediction) ** 2))
 
 
-def mae(y: Float[np.ndarray, "N"], prediction) -> float:
+def mae(y: Real[np.ndarray, "N"], prediction) -> float:
   """Mean absolute error, in the unit of the property."""
   y, prediction = _checked(y, prediction)
   if y.size < 1 or not _finite(y, prediction):
@@ -95,8 +95,8 @@ HIGHER_IS_BETTER = {
 
 def bootstrap_interval(
   metric: Metric,
-  y: Float[np.ndarray, "N"],
-  prediction: Float[np.ndarray, "N"],
+  y: Real[np.ndarray, "N"],
+  prediction: Real[np.ndarray, "N"],
   *,
   num_resamples: int = 1000,
   confidence: float = 0.95,
@@ -143,8 +143,8 @@ def bootstrap_interval(
 
 
 def evaluate(
-  y: Float[np.ndarray, "N"],
-  prediction: Float[np.ndarray, "N"],
+  y: Real[np.ndarray, "N"],
+  prediction: Real[np.ndarray, "N"],
   which: Sequence[str] = ("kendall_tau", "r_squared", "mse"),
   *,
   num_resamples: int = 1000,

@@ -26,7 +26,7 @@ class OptimizerOptions:
     ValueError: a value is out of its range; the message names it.
   """
 
-  optimizer: str = "adamw"  # adamw; adam: no weight decay; sgd: momentum `beta1`.
+  optimizer: str = "adamw"  # adamw; adam: no decay; sgd: momentum beta1.
   learning_rate: float = 1e-3  # The peak of the schedule.
   weight_decay: float = 1e-2  # Decoupled; used by adamw and sgd. 0 is off.
   decay_vectors: bool = False  # Also decay biases and scales.

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import sharding
 import jax.numpy as jnp
 import numpy as np
+from jax import sharding
 
 AXIS = "data"
 

@@ -2,7 +2,9 @@
 
 A batch is a pure function of `(seed, step)`: the members from `zoo.batching`,
 the group elements and augmentations from a generator seeded with both. It
-carries a leading axis of devices.
+carries a leading axis of devices, and is the same whatever their number: they
+share out its networks, whose order is by architecture. The arrays of all
+devices have one shape, and so have nearly all batches of a mixed zoo.
 
 Dimensions: `N` members, `P` weights of one, `b` networks per device, `D`
 devices, `T` targets.
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sne_jax.encoders import buckets
 from sne_jax.networks import augment, symmetry
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo import batching
@@ -84,7 +87,8 @@ def augmented(
     vector = vector * augment.draw_signs(spec, rng)
   if options.augment_translate:
     reach = options.augment_translate
-    vector = augment.translate(spec, vector, rng.uniform(-reach, reach), np)
+    shift = np.array(rng.uniform(-reach, reach), np.float32)
+    vector = np.asarray(augment.translate(spec, vector, shift))
   if options.augment_noise:
     noise = rng.standard_normal(len(vector), np.float32)
     spread = [
@@ -134,6 +138,11 @@ class Pipeline:
     self._pairs = pairs
     self._devices = devices
     self._place = place
+    self._sizes = packer.reserve(
+      networks.numbers,
+      options.batch_size // devices,
+      copies=2 if pairs else 1,
+    )
     self._template = functools.lru_cache(maxsize=8)(self._placed_template)
 
   def __call__(self, step: int) -> Batch:
@@ -144,55 +153,87 @@ class Pipeline:
     )
     rng = np.random.default_rng([self._seed, step, 1])
     rows = rows[np.argsort(self._networks.numbers[rows], kind="stable")]
-    parts = [
-      self._part(rows[d :: self._devices], rng) for d in range(self._devices)
-    ]
-    numbers = tuple(part[0] for part in parts)
-    weights, targets, valid = (
-      np.stack([part[k] for part in parts]) for k in (1, 2, 3)
+    views = self._views(rows, rng)
+    shares = [slice(d, None, self._devices) for d in range(self._devices)]
+    numbers = tuple(
+      tuple(self._networks.numbers[rows[share]].tolist()) * len(views)
+      for share in shares
     )
-    moving = self._place((weights, targets, valid))
-    packed = self._template(numbers)._replace(weights=moving[0])
-    return Batch(packed, moving[1], moving[2])
+    template = self._template(numbers)
+    total = template.scale.shape[-1]
+    weights = [
+      self._packer.flat(n, sum((v[share] for v in views), []), total)
+      for n, share in zip(numbers, shares, strict=True)
+    ]
+    targets = np.asarray(self._networks.targets[rows], np.float32)
+    valid = np.ones(len(rows), np.float32)
+    moving = self._place(
+      (
+        np.stack(weights),
+        np.stack([targets[share] for share in shares]),
+        np.stack([valid[share] for share in shares]),
+      )
+    )
+    return Batch(template._replace(weights=moving[0]), moving[1], moving[2])
 
-  def _part(self, rows: np.ndarray, rng: np.random.Generator):
-    """Returns spec numbers, flat weights, targets and validity of a device."""
+  def _views(
+    self, rows: np.ndarray, rng: np.random.Generator
+  ) -> list[list[np.ndarray]]:
+    """Returns the networks of a batch, and with pairs their moved copies."""
     o, networks = self._options, self._networks
-    numbers = tuple(int(n) for n in networks.numbers[rows])
-    specs = [networks.specs[n] for n in numbers]
+    specs = [networks.specs[n] for n in networks.numbers[rows]]
     vectors = [
       augmented(s, networks.vectors[r], o, rng)
       for s, r in zip(specs, rows, strict=True)
     ]
-    if self._pairs:
-      vectors += [
-        v[symmetry.draw_permutation(s, rng)] if o.symmetry_on == "host" else v
-        for s, v in zip(specs, vectors, strict=True)
-      ]
-      numbers += numbers
-    flat = self._packer.pack(numbers, vectors).weights
-    targets = np.asarray(networks.targets[rows], np.float32)
-    return numbers, flat, targets, np.ones(len(rows), np.float32)
+    if not self._pairs:
+      return [vectors]
+    if o.symmetry_on == "device":
+      return [vectors, vectors]
+    moved = [
+      v[symmetry.draw_permutation(s, rng)]
+      for s, v in zip(specs, vectors, strict=True)
+    ]
+    return [vectors, moved]
 
   def _placed_template(self, numbers: tuple[tuple[int, ...], ...]):
-    """Returns everything but the weights, on the devices."""
-    templates = [self._packer.template(n) for n in numbers]
+    """Returns everything but the weights, on the devices, `[D, ...]`."""
+    templates = self._packer.templates(numbers, self._sizes)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *templates)
     return self._place(stacked)
 
 
 def fixed_batches(networks: Networks, packer: Any, batch_size: int):
-  """Yields `(members [b], packed)` over all networks, in order of spec.
+  """Yields `(members [b], packed)` over all networks, each once.
 
-  The last batch of every spec is filled up with copies of its last member, so
-  that all batches of a spec have one shape; `members` names the real ones.
+  Specs with at least `batch_size` networks have batches of their own, which
+  are all of one shape. The networks of all others are mixed, small ones first.
+  Batches that are not full are filled up with copies of their last member;
+  `members` names the real ones.
   """
-  order = np.argsort(networks.numbers, kind="stable")
-  for number in np.unique(networks.numbers):
-    members = order[networks.numbers[order] == number]
-    size = min(batch_size, len(members))
-    for start in range(0, len(members), size):
-      real = members[start : start + size]
-      filled = np.concatenate([real, np.repeat(real[-1:], size - len(real))])
-      vectors = [networks.vectors[m] for m in filled]
-      yield real, packer.pack((int(number),) * size, vectors)
+  numbers = np.asarray(networks.numbers)
+  few = []
+  for number in np.unique(numbers):
+    members = np.flatnonzero(numbers == number)
+    if len(members) < batch_size:
+      few.append(members)
+      continue
+    for start in range(0, len(members), batch_size):
+      yield _filled(networks, packer, members[start:][:batch_size], batch_size)
+  if not few:
+    return
+  mixed = np.concatenate(few)
+  lengths = np.array([s.num_weights for s in networks.specs])
+  mixed = mixed[np.argsort(lengths[numbers[mixed]], kind="stable")]
+  size = min(batch_size, buckets.round_up(len(mixed)))
+  for start in range(0, len(mixed), size):
+    yield _filled(networks, packer, mixed[start : start + size], size)
+
+
+def _filled(networks: Networks, packer: Any, members: np.ndarray, size: int):
+  """Packs some networks, the last of them repeated up to `size`."""
+  filled = np.concatenate(
+    [members, np.repeat(members[-1:], size - len(members))]
+  )
+  vectors = [networks.vectors[m] for m in filled]
+  return members, packer.pack(networks.numbers[filled], vectors)

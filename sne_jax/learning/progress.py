@@ -1,12 +1,12 @@
 """How far long work is: a live line on a terminal, else a log line at times."""
 
-from collections.abc import Callable
 import sys
 import time
+from collections.abc import Callable
 
-from absl import logging
 import rich.console
 import rich.progress
+from absl import logging
 
 
 class Progress:

@@ -8,20 +8,20 @@ Dimensions: none of its own; see `parallel` for batches of several devices.
 """
 
 import collections
-from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import functools
 import math
 import os
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from absl import logging
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
 import numpy as np
 import optax
+from absl import logging
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from sne_jax.learning import checkpoint, optimizers, parallel, prefetch
 from sne_jax.learning import logging as metric_logging

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -15,6 +16,8 @@ LOSSES = {
 
 ENTROPY = jax.jit(losses.target_entropy)
 INVARIANCE = jax.jit(losses.invariance_error)
+
+BAD_SHAPE = (ValueError, jaxtyping.TypeCheckError)  # The hook is first.
 
 
 def _batch(members=6, targets=3, seed=0):
@@ -129,10 +132,10 @@ def test_invariance_error_by_hand():
 
 def test_shapes_are_checked():
   prediction, target = _batch()
-  with pytest.raises(ValueError, match=r"single target as \[B, 1\]"):
+  with pytest.raises(BAD_SHAPE):
     losses.mse(prediction[:, 0], target[:, 0])
-  with pytest.raises(ValueError, match=r"target_weight must be of shape \(3,"):
+  with pytest.raises(BAD_SHAPE):
     losses.mse(prediction, target, target_weight=jnp.ones(2))
   for bad in (jnp.ones(5), jnp.ones((6, 2)), jnp.ones((6, 3, 1))):
-    with pytest.raises(ValueError, match="member_weight must be of shape"):
+    with pytest.raises(BAD_SHAPE):
       losses.mse(prediction, target, member_weight=bad)

@@ -149,7 +149,7 @@ def test_bootstrap_leaves_out_undefined_draws():
 
 
 @pytest.mark.parametrize(
-  "options", [{"num_resamples": 0}, {"confidence": 1.0}, {"confidence": 95}]
+  "options", [{"num_resamples": 0}, {"confidence": 1.0}, {"confidence": 95.0}]
 )
 def test_bootstrap_options_are_checked(options):
   with pytest.raises(ValueError, match=next(iter(options))):

@@ -17,7 +17,7 @@ PARAMS = {
 def options(**changes):
   """Plain gradient descent, changed where a test wants."""
   plain = {
-    "name": "sgd",
+    "optimizer": "sgd",
     "beta1": 0.0,
     "schedule": "constant",
     "learning_rate": 1.0,
@@ -116,7 +116,8 @@ def test_weight_decay_spares_vectors_unless_told(vectors):
 
 def test_adamw_equals_the_library():
   ours = optimizers.make_optimizer(
-    options(optimizer="adamw", beta1=0.9, learning_rate=0.1, weight_decay=0.1), 10
+    options(optimizer="adamw", beta1=0.9, learning_rate=0.1, weight_decay=0.1),
+    10,
   )
   theirs = optax.adamw(
     0.1,
@@ -166,7 +167,7 @@ def test_ema_by_hand():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"name": "adamax"}, "unknown name 'adamax'; known are adamw"),
+    ({"optimizer": "adamax"}, "unknown optimizer 'adamax'; known are adamw"),
     ({"schedule": "step"}, "unknown schedule 'step'"),
     ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0"),
     ({"learning_rate": float("nan")}, "learning_rate must be above 0"),

@@ -1,7 +1,7 @@
 """Progress lines: time left by hand, and when a line is logged."""
 
-from absl import logging as absl_logging
 import pytest
+from absl import logging as absl_logging
 
 from sne_jax.learning import progress
 
@@ -28,7 +28,7 @@ def lines(monkeypatch):
 def test_lines_are_logged_at_times_and_at_the_end(lines):
   clock = Clock()
   with progress.Progress(
-    "reading", every_seconds=10, interactive=False, clock=clock
+    "reading", every_seconds=10.0, interactive=False, clock=clock
   ) as line:
     for done in range(1, 31):
       line.update(done, 30, f"member {done}")
@@ -59,7 +59,12 @@ def test_a_terminal_gets_a_live_line(capsys, lines):
 
 @pytest.mark.parametrize(
   ("seconds", "words"),
-  [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
+  [
+    (0.4, "0 s"),
+    (59.6, "1 min 0 s"),
+    (200.0, "3 min 20 s"),
+    (7500.0, "2 h 5 min"),
+  ],
 )
 def test_durations_in_words(seconds, words):
   assert progress.format_seconds(seconds) == words

@@ -185,8 +185,8 @@ def test_shrinking_the_batch_changes_nothing(fns, together):
     sizes.append(len(targets))
     return advance(state, targets, count)
 
-  shrunk = fit((start, spy), np.arange(7), [8, 1])
-  assert sizes == [8, 8, 1], "the test must see it shrink"
+  shrunk = fit((start, spy), np.arange(7), [8, 4, 2, 1])
+  assert min(sizes) < 8, "the test must see it shrink"
   assert shrunk.steps[0] < shrunk.steps.max(), "and to another than the first"
   np.testing.assert_array_equal(shrunk.steps, together.steps)
   np.testing.assert_allclose(shrunk.weights, together.weights, atol=1e-4)

@@ -1,0 +1,299 @@
+"""The shapes of training steps that are measured, and the steps themselves.
+
+A step is what training runs: forward, backward and optimizer of
+`training.make_update_fn`, on a batch of the real pipeline; only the networks'
+weights are random.
+
+Dimensions: `B` networks of a batch, `P` weights of a network.
+"""
+
+import dataclasses
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from benchmarks import machine
+from experiments import config
+from experiments import options as options_lib
+from sne_jax import predictor
+from sne_jax.encoders.sne_options import SNEOptions
+from sne_jax.learning import (
+  invariance,
+  optimizers,
+  parallel,
+  pipeline,
+  training,
+)
+from sne_jax.networks import chunking, families
+from sne_jax.networks.spec import NetworkSpec
+
+FLAGFILE = (
+  pathlib.Path(__file__).parents[1] / "experiments/flags/inr_frequency.flags"
+)
+
+CURVE_BATCH = 64_000
+"""Weights of a batch of the cost curve: small networks come several at once,
+since one of them alone would measure the overhead of a call."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+  """A shape of a training step."""
+
+  name: str
+  specs: tuple[NetworkSpec, ...]
+  batch_size: int  # Networks per step, shared evenly among the specs.
+  sne: SNEOptions
+  chunk: chunking.ChunkOptions
+
+  @property
+  def label(self) -> str:
+    """The name with the size of the batch."""
+    return f"{self.name}, batch {self.batch_size}"
+
+
+def flagfile_options(path: pathlib.Path = FLAGFILE) -> options_lib.Options:
+  """Returns the options that a flagfile gives, defaults filled in."""
+  values = flags.FlagValues()
+  config.define_flags(
+    *options_lib.CLASSES, prefixes=options_lib.PREFIXES, flag_values=values
+  )
+  values(["benchmark", *values.read_flags_from_files([f"--flagfile={path}"])])
+  return parsed_options(values)
+
+
+def parsed_options(values: flags.FlagValues) -> options_lib.Options:
+  """Returns the options that parsed flags give."""
+  prefixes: dict[type, str] = dict(options_lib.PREFIXES)
+  return options_lib.of(
+    *(
+      config.from_flags(cls, prefix=prefixes.get(cls, ""), flag_values=values)
+      for cls in options_lib.CLASSES
+    )
+  )
+
+
+def attention(**changes: Any) -> SNEOptions:
+  """Returns the literal chunk encoder: attention over a chunk's scalars."""
+  literal = {
+    "width": 64,
+    "heads": 4,
+    "chunk_function": "sab",
+    "chunk_blocks": 2,
+    "identifiers": "none",
+    "index_features": "none",
+  }
+  return SNEOptions(**(literal | changes))
+
+
+def cases(*, quick: bool = False) -> list[Case]:
+  """Returns the shapes that are measured; tiny ones of all kinds if quick."""
+  usual = flagfile_options()
+  inr = families.build("inr")
+  channels = (3, 3, 3) if quick else (16, 16, 16)
+  cnn = families.build(
+    "cnn", image_shape=(1, 28, 28), channels=channels, strides=2
+  )
+  mixed = (
+    inr,
+    families.build("mlp", widths=(16, 32, 32, 10)),
+    cnn,
+    families.build(
+      "resnet", image_shape=(3, 32, 32), widths=channels[:2], num_classes=10
+    ),
+  )
+  flat = chunking.ChunkOptions(chunk_size=32, linear_rule="flat")
+  flat_cnn = dataclasses.replace(flat, conv_rule="flat")
+  kernel = dataclasses.replace(flat, chunk_size=9, conv_rule="kernel")
+  rows = [
+    ("product, INR", (inr,), 32, usual.sne, usual.chunk),
+    ("product, INR", (inr,), 64, usual.sne, usual.chunk),
+    ("attention, INR, h 64, 2 blocks", (inr,), 64, attention(), flat),
+    (
+      "attention, INR, h 64, 3 blocks",
+      (inr,),
+      64,
+      attention(chunk_blocks=3),
+      flat,
+    ),
+    (
+      "attention, INR, h 64, 2 blocks, tile 32",
+      (inr,),
+      64,
+      attention(chunk_tile=32),
+      flat,
+    ),
+    (
+      "attention, INR, h 64, 2 blocks, coded",
+      (inr,),
+      64,
+      attention(form="coded"),
+      flat,
+    ),
+    (
+      "attention, INR, h 128, 2 blocks",
+      (inr,),
+      64,
+      attention(width=128),
+      flat,
+    ),
+    ("attention, CNN by kernel, c 9", (cnn,), 32, attention(), kernel),
+    ("attention, CNN flat, c 32", (cnn,), 32, attention(), flat_cnn),
+    ("product, four families mixed", mixed, 32, usual.sne, usual.chunk),
+  ]
+  found = [
+    Case(name=name, specs=s, batch_size=size, sne=o, chunk=c)
+    for name, s, size, o, c in rows
+  ]
+  return [small(case) for case in found] if quick else found
+
+
+def curve_cases(num_weights: int) -> dict[str, Case]:
+  """Returns the cases of one place of the cost curve, by chunk function.
+
+  The layer stage is `isab` in both: attention among all the chunks of a layer
+  (`sab`) would need the square of their number.
+  """
+  usual = flagfile_options()
+  spec = growing_mlp(num_weights)
+  size = max(1, min(32, CURVE_BATCH // num_weights))
+  product = dataclasses.replace(usual.sne, layer_function="isab")
+  flat = chunking.ChunkOptions(chunk_size=32, linear_rule="flat")
+  return {
+    "product": Case(
+      name=f"product, {spec.num_weights} weights",
+      specs=(spec,),
+      batch_size=size,
+      sne=product,
+      chunk=usual.chunk,
+    ),
+    "attention": Case(
+      name=f"attention, {spec.num_weights} weights",
+      specs=(spec,),
+      batch_size=size,
+      sne=attention(layer_function="isab"),
+      chunk=flat,
+    ),
+  }
+
+
+def growing_mlp(num_weights: int) -> NetworkSpec:
+  """Returns the MLP of widths `(16, w, w, 10)` nearest to `num_weights`."""
+  # w^2 + 28 w + 10 weights.
+  width = max(1, round(math.sqrt(196 - 10 + num_weights) - 14))
+  return families.build("mlp", widths=(16, width, width, 10))
+
+
+class Step:
+  """A case, ready to run: model, state, and batches of random networks.
+
+  Attributes:
+    batch_fn: gives the batch of a step, as training gets it.
+    batch: the first of them.
+    update: the compiled update that training runs; consumes its state.
+    forward: `forward(params, packed)`: predictions and codes.
+    state: before the first update; rebound by `time_update`.
+    num_params: trained parameters.
+    num_weights: weights of all networks of a batch.
+  """
+
+  def __init__(self, case: Case):
+    """Builds everything but the compiled programs."""
+    description = {
+      "encoder": "sne",
+      "encoder_options": dataclasses.asdict(case.sne),
+      "chunk_options": dataclasses.asdict(case.chunk),
+      "global_scale": 1.0,
+      "place_scales": [],
+      "head": {"hidden_width": 64, "dropout": 0.0},
+      "targets": ["property"],
+      "loss": "mse",
+    }
+    encoder = predictor.build_encoder(description)
+    net = predictor.build_model(description, encoder)
+    mesh = parallel.make_mesh()  # All devices share the batch.
+    rng = np.random.default_rng(0)
+    # Sorted, since the pipeline groups a batch by architecture.
+    numbers = np.sort(np.arange(case.batch_size) % len(case.specs))
+    networks = pipeline.Networks(
+      case.specs,
+      numbers,
+      [families.random_weights(case.specs[n], rng) for n in numbers],
+      rng.standard_normal((case.batch_size, 1)),
+    )
+    self.num_weights = sum(case.specs[n].num_weights for n in numbers)
+    self.batch_fn = pipeline.Pipeline(
+      networks,
+      encoder.make_packer(case.specs),
+      pipeline.DataOptions(batch_size=case.batch_size),
+      seed=0,
+      devices=mesh.size,
+      place=lambda batch: parallel.shard(batch, mesh),
+    )
+    self.batch = self.batch_fn(0)
+    self.forward = jax.jit(
+      lambda params, packed: net.apply(
+        params, packed, True, rngs={"identifiers": jax.random.key(0)}
+      )
+    )
+    # Compiled as one program, which leaves the forward pass out.
+    draw = lambda: predictor.init_params(net, encoder, case.specs[0], 0)
+    params = jax.jit(draw)()
+    self.num_params = sum(x.size for x in jax.tree.leaves(params))
+    options = optimizers.OptimizerOptions()
+    tx = optimizers.make_optimizer(options, 1000)
+    loss = invariance.make_loss(net, "mse", invariance.InvarianceOptions())
+    self.update = training.make_update_fn(loss, tx, mesh=mesh)
+    self.state = training.init_state(params, tx, jax.random.key(0), mesh=mesh)
+
+  @property
+  def packed(self) -> Any:
+    """The packed batch of the first device."""
+    return jax.tree.map(lambda x: x[0], self.batch.packed)
+
+  def time_update(
+    self, repeats: int, max_bytes: float = math.inf
+  ) -> machine.Timing:
+    """Times the update, its state rebound at every call as in training.
+
+    It is compiled but not run, and its seconds are nan, where the compiled
+    program asks for more than `max_bytes`.
+    """
+    start = time.perf_counter()
+    compiled = self.update.lower(self.state, self.batch).compile()
+    compile_seconds = time.perf_counter() - start
+    seconds = [math.nan]
+    if fits(compiled, max_bytes):
+      state, metrics = compiled(self.state, self.batch)
+      jax.block_until_ready((state, metrics))
+      seconds = []
+      for _ in range(repeats):
+        start = time.perf_counter()
+        state, metrics = compiled(state, self.batch)
+        jax.block_until_ready((state, metrics))
+        seconds.append(time.perf_counter() - start)
+      self.state = state
+    return machine.Timing(
+      seconds=float(np.median(seconds)),
+      fastest=min(seconds),
+      slowest=max(seconds),
+      compile_seconds=compile_seconds,
+      compiled=compiled,
+    )
+
+
+def small(case: Case) -> Case:
+  """Returns the case with few networks and a narrow encoder."""
+  narrow = dataclasses.replace(case.sne, width=8, heads=2, identifier_dim=4)
+  size = max(2, len(case.specs))
+  return dataclasses.replace(case, batch_size=size, sne=narrow)
+
+
+def fits(compiled: Any, max_bytes: float) -> bool:
+  """Whether a compiled program plans for at most `max_bytes`."""
+  return (machine.peak_memory(compiled).program or 0) <= max_bytes

@@ -1,0 +1,441 @@
+"""Who reaches an error first: SNE against NFN-HNP, seconds of training.
+
+Both train on the same networks of the same split, in this process, one after
+the other; who goes first alternates from seed to seed. Counted is training
+alone: compilation and evaluation are left out and printed beside. Both are
+evaluated once per pass over the training part.
+
+    python benchmarks/time_to_accuracy.py --out=docs/results/time.json
+    python benchmarks/time_to_accuracy.py --nfn_epochs=20,40,80 --seeds=5
+
+SNE is configured by a flagfile, `inr_frequency.flags` unless another is given;
+flags behind it override it. PyTorch and `nfn` are needed (`nfn_peer.py`).
+"""
+
+import dataclasses
+import importlib
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from benchmarks import machine, nfn_peer, results, shapes
+from experiments import config, environment
+from experiments import options as options_lib
+from experiments.tasks import members
+from experiments.tasks import property as property_lib
+from sne_jax.learning import logging, metrics, training
+
+WARMUP_STEPS = 2  # The state of the second update is laid out as all later.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RaceOptions:
+  """What is compared, beyond the options of SNE."""
+
+  threshold: float = 0.64  # Validation MSE to reach, in squared target units.
+  # Updates of SNE, which its schedule spans; 0: --num_steps.
+  sne_steps: int = 0
+  # Passes of the peer over the training part, which its schedule spans. With
+  # several, comma-separated, it trains once with each, and in every seed the
+  # first to reach the threshold counts: the choice is free for the peer.
+  nfn_epochs: str = "40"
+  out: str = ""  # JSON file for all results; empty: none.
+  # Side of the matrix product that measures the machine, before and after.
+  peak_size: int = 2048
+
+  def __post_init__(self):
+    """Checks the ranges."""
+    if not self.threshold > 0:
+      raise ValueError(f"threshold must be above 0, got {self.threshold}")
+    if self.sne_steps < 0:
+      raise ValueError(f"sne_steps must be at least 0, got {self.sne_steps}")
+    if self.peak_size < 1:
+      raise ValueError(f"peak_size must be at least 1, got {self.peak_size}")
+    _ = self.epochs
+
+  @property
+  def epochs(self) -> tuple[int, ...]:
+    """The lengths of the peer's schedule."""
+    try:
+      found = tuple(int(part) for part in self.nfn_epochs.split(","))
+    except ValueError as error:
+      raise ValueError(
+        f"nfn_epochs must be numbers between commas, got {self.nfn_epochs!r}"
+      ) from error
+    if min(found) < 1:
+      raise ValueError(f"nfn_epochs must be at least 1, got {self.nfn_epochs}")
+    return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Race:
+  """One training and its error over time.
+
+  Attributes:
+    name: who trained, and for how long.
+    seed: of the training.
+    curve: seconds of training and validation MSE at every evaluation.
+    validation_mse: at the end of the schedule.
+    test_mse: at the end of the schedule.
+    num_params: trained parameters.
+    networks_per_second: training networks per second of training.
+  """
+
+  name: str
+  seed: int
+  curve: list[tuple[float, float]]
+  validation_mse: float
+  test_mse: float
+  num_params: int
+  networks_per_second: float
+
+  def seconds_to(self, threshold: float) -> float:
+    """Seconds of training at the first evaluation at most `threshold`.
+
+    Infinite if there is none.
+    """
+    reached = (seconds for seconds, mse in self.curve if mse <= threshold)
+    return next(reached, math.inf)
+
+
+class SneRacer(property_lib.Trainer):
+  """SNE as `run.py` trains it, with its clock read at every evaluation."""
+
+  def warm_up(self) -> float:
+    """Compiles update and evaluation; returns the seconds that this took."""
+    start = time.perf_counter()
+    state, batch_fn = self.start(self.options.run.first_seed)
+    for step in range(WARMUP_STEPS):
+      state, found = self._update(state, batch_fn(step))
+    jax.block_until_ready(found)
+    self._evaluate(state.eval_params)
+    self._test_mse(state.eval_params)
+    return time.perf_counter() - start
+
+  def race(self, seed: int) -> Race:
+    """Trains with one seed; call `warm_up` before."""
+    every = max(1, round(self._count() / self.options.data.batch_size))
+    schedule = dataclasses.replace(
+      self.options.train,
+      eval_every=every,
+      log_every=every,  # With the record comes the clock.
+      save_every=self.options.train.num_steps,
+      patience=0,
+    )
+    state, batch_fn = self.start(seed)
+    num_params = sum(x.size for x in jax.tree.leaves(state.params))
+    result = training.fit(
+      state, self._update, batch_fn, self._evaluate, schedule
+    )
+    curve = read_curve(result.history)
+    steps = int(result.state.step)
+    return Race(
+      name=f"SNE, {steps} steps",
+      seed=seed,
+      curve=curve,
+      validation_mse=curve[-1][1],
+      test_mse=self._test_mse(result.state.eval_params),
+      num_params=num_params,
+      networks_per_second=steps
+      * self.options.data.batch_size
+      / max(result.seconds, 1e-9),
+    )
+
+  def num_compilations(self) -> int:
+    """Programs of the update so far; it must not grow during a race."""
+    update: Any = self._update
+    return update._cache_size()
+
+  def _count(self) -> int:
+    return len(self._train.numbers)
+
+  def _test_mse(self, params) -> float:
+    """Measures parameters on the test part."""
+    test = self.data.parts["test"]
+    logits, _ = self._judge.run(
+      jax.device_get(params), self._judge.batches(test), len(test.numbers)
+    )
+    return metrics.mse(test.targets[:, 0], self._judge.scaled(logits)[:, 0])
+
+
+def read_curve(
+  history: Sequence[logging.Record],
+) -> list[tuple[float, float]]:
+  """Returns seconds of training and validation MSE at every evaluation."""
+  seconds = {
+    record["step"]: record["time/seconds"]
+    for record in history
+    if "time/seconds" in record
+  }
+  return [
+    (seconds[record["step"]], record["val/loss"])
+    for record in history
+    if "val/loss" in record
+  ]
+
+
+class NfnRacer:
+  """NFN-HNP on the networks of an SNE racer, by `nfn_peer.train`."""
+
+  def __init__(
+    self,
+    data: members.Data,
+    train: Callable[..., nfn_peer.PeerResult] = nfn_peer.train,
+  ):
+    """Lays the networks out in one array.
+
+    Args:
+      data: the networks, by part.
+      train: trains the peer; another one in tests.
+    """
+    sizes = [len(data.parts[part].numbers) for part in members.PARTS]
+    ends = np.cumsum(sizes)
+    parts = list(data.parts.values())
+    self._train = train
+    self._arrays: dict[str, Any] = {
+      "weights": np.concatenate([np.stack(list(p.vectors)) for p in parts]),
+      "targets": np.concatenate([p.targets[:, 0] for p in parts]),
+    }
+    for part, end, size in zip(members.PARTS, ends, sizes, strict=True):
+      self._arrays[f"{part}_rows"] = np.arange(end - size, end)
+
+  def warm_up(self) -> float:
+    """Trains on four batches, thrown away; returns the seconds."""
+    start = time.perf_counter()
+    options = nfn_peer.PeerOptions(epochs=1)
+    rows = self._arrays["train_rows"][: 4 * options.batch_size]
+    self._train(**self._arrays | {"train_rows": rows}, options=options)
+    return time.perf_counter() - start
+
+  def race(self, seed: int, epochs: int) -> Race:
+    """Trains with one seed and one length of the schedule."""
+    options = nfn_peer.PeerOptions(epochs=epochs, seed=seed)
+    found = self._train(**self._arrays, options=options)
+    return Race(
+      name=f"NFN-HNP, {epochs} epochs",
+      seed=seed,
+      curve=found.curve,
+      validation_mse=found.curve[-1][1],
+      test_mse=found.test_mse,
+      num_params=found.num_params,
+      networks_per_second=found.networks_per_second,
+    )
+
+
+def run_all(
+  sne: Any, nfn: Any, seeds: Sequence[int], epochs: Sequence[int]
+) -> list[tuple[Race, list[Race]]]:
+  """Runs all trainings: for every seed, that of SNE and those of the peer."""
+  found = []
+  for place, seed in enumerate(seeds):
+    peers: list[Race] = []
+    ours = None
+    for who in ("sne", "nfn") if place % 2 == 0 else ("nfn", "sne"):
+      if who == "sne":
+        ours = sne.race(seed)
+        _announce(ours)
+        continue
+      for length in epochs:
+        peers.append(nfn.race(seed, length))
+        _announce(peers[-1])
+    found.append((ours, peers))
+  return found
+
+
+def summarize(
+  pairs: Sequence[tuple[Race, Sequence[Race]]], threshold: float
+) -> dict[str, Any]:
+  """Returns seconds to the threshold, seed by seed, and their medians.
+
+  The peer has the fastest of its trainings in every seed. A ratio is SNE over
+  peer: below 1, SNE is faster; 0, only SNE arrives; infinite, only the peer;
+  nan, neither.
+  """
+  rows = []
+  for ours, peers in pairs:
+    mine = ours.seconds_to(threshold)
+    best = min(peers, key=lambda race: race.seconds_to(threshold))
+    other = best.seconds_to(threshold)
+    neither = math.isinf(mine) and math.isinf(other)
+    rows.append(
+      {
+        "seed": ours.seed,
+        "sne_seconds": mine,
+        "nfn_seconds": other,
+        "nfn_schedule": best.name,
+        "ratio": math.nan if neither else mine / other,
+      }
+    )
+  ratios = [row["ratio"] for row in rows]
+  # A median over seeds in which neither arrives would hide them.
+  unknown = any(math.isnan(ratio) for ratio in ratios)
+  return {
+    "threshold": threshold,
+    "seeds": rows,
+    "median_sne_seconds": statistics.median(r["sne_seconds"] for r in rows),
+    "median_nfn_seconds": statistics.median(r["nfn_seconds"] for r in rows),
+    "median_ratio": math.nan if unknown else statistics.median(ratios),
+  }
+
+
+def text(pairs: Sequence[tuple[Race, Sequence[Race]]], summary) -> str:
+  """Returns two tables: every training, then seconds to the threshold."""
+  threshold = summary["threshold"]
+  lines = [
+    f"{'training':<24} {'seed':>4} {'to ' + format(threshold, 'g'):>9}"
+    f" {'whole s':>8} {'val MSE':>8} {'test MSE':>8} {'params':>8}"
+    f" {'nets/s':>8}"
+  ]
+  for race in [race for ours, peers in pairs for race in (ours, *peers)]:
+    lines.append(
+      f"{race.name:<24} {race.seed:>4} {race.seconds_to(threshold):>9.2f}"
+      f" {race.curve[-1][0]:>8.1f} {race.validation_mse:>8.3f}"
+      f" {race.test_mse:>8.3f} {race.num_params:>8}"
+      f" {race.networks_per_second:>8.1f}"
+    )
+  lines += [
+    "",
+    f"seconds of training to validation MSE {threshold:g}"
+    " (inf: not within its schedule)",
+    f"{'seed':>6} {'SNE':>9} {'NFN-HNP':>9} {'SNE/NFN':>8}  peer's schedule",
+  ]
+  for row in summary["seeds"]:
+    lines.append(
+      f"{row['seed']:>6} {row['sne_seconds']:>9.2f} {row['nfn_seconds']:>9.2f}"
+      f" {row['ratio']:>8.3f}  {row['nfn_schedule']}"
+    )
+  lines.append(
+    f"{'median':>6} {summary['median_sne_seconds']:>9.2f}"
+    f" {summary['median_nfn_seconds']:>9.2f} {summary['median_ratio']:>8.3f}"
+  )
+  for key, name in (("sne_seconds", "SNE"), ("nfn_seconds", "NFN-HNP")):
+    failed = [r["seed"] for r in summary["seeds"] if math.isinf(r[key])]
+    if failed:
+      lines.append(
+        f"{name} never reached {threshold:g} with seeds"
+        f" {', '.join(map(str, failed))}"
+      )
+  return "\n".join(lines)
+
+
+def check(options: options_lib.Options) -> None:
+  """Refuses what the peer cannot do too.
+
+  Raises:
+    ValueError: the comparison would not be one; the message says why.
+  """
+  names = members.target_names(options.run)
+  if len(names) != 1 or options.run.loss != "mse":
+    raise ValueError(
+      f"the peer predicts one target by loss mse, got targets {names} and loss"
+      f" {options.run.loss}"
+    )
+  if jax.default_backend() != "cpu":
+    raise ValueError(
+      f"JAX runs on {machine.device_name()}, the peer on the CPU; set"
+      " JAX_PLATFORMS=cpu to compare them"
+    )
+
+
+def set_torch_threads() -> int:
+  """Gives PyTorch all cores, as JAX has, and returns their number.
+
+  Raises:
+    ValueError: PyTorch or `nfn` is missing.
+  """
+  try:
+    importlib.import_module("nfn")
+    torch: Any = importlib.import_module("torch")
+  except ImportError as error:
+    raise ValueError(
+      f"the peer needs {error.name}; install it with `pip install -e"
+      " '.[torch]'`"
+    ) from error
+  has_affinity = hasattr(os, "sched_getaffinity")
+  cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+  torch.set_num_threads(cores)
+  return cores
+
+
+def compare(
+  options: options_lib.Options, race: RaceOptions, nfn_train=None
+) -> dict[str, Any]:
+  """Runs the comparison and returns all of it; `nfn_train` replaces the peer.
+
+  Raises:
+    ValueError: of `check` and `set_torch_threads`.
+    RuntimeError: something was compiled while the clock ran.
+  """
+  check(options)
+  threads = None if nfn_train else set_torch_threads()
+  if race.sne_steps:
+    options = options.replaced(num_steps=race.sne_steps)
+  data = members.load(options, members.open_zoo(options))
+  sne = SneRacer(options, data)
+  nfn = NfnRacer(data, nfn_train or nfn_peer.train)
+  peak = [machine.matmul_peak(race.peak_size)]
+  compiling = {"sne": sne.warm_up(), "nfn": nfn.warm_up()}
+  print(
+    f"before the clock runs: SNE compiles for {compiling['sne']:.1f} s, the"
+    f" peer's first batches take {compiling['nfn']:.1f} s",
+    flush=True,
+  )
+  programs = sne.num_compilations()
+  first = options.run.first_seed
+  seeds = range(first, first + options.run.seeds)
+  pairs = run_all(sne, nfn, seeds, race.epochs)
+  if sne.num_compilations() != programs:
+    raise RuntimeError("SNE was compiled again while the clock ran")
+  peak.append(machine.matmul_peak(race.peak_size))
+  summary = summarize(pairs, race.threshold)
+  print(text(pairs, summary))
+  print(
+    f"{machine.device_name()}; matrix product of {race.peak_size}:"
+    f" {peak[0]:.1f} GFLOP/s before, {peak[1]:.1f} after"
+  )
+  return {
+    "summary": summary,
+    "races": [
+      dataclasses.asdict(r) for ours, peers in pairs for r in (ours, *peers)
+    ],
+    "compile_seconds": compiling,
+    "torch_threads": threads,
+    "device": machine.device_name(),
+    "peak_gflops": peak,
+    "environment": environment.environment(),
+    "options": config.resolved(*options.groups(), race),
+  }
+
+
+def _announce(race: Race) -> None:
+  print(
+    f"{race.name}, seed {race.seed}: {race.curve[-1][0]:.1f} s, validation MSE"
+    f" {race.validation_mse:.3f}",
+    flush=True,
+  )
+
+
+def main(argv: list[str]) -> None:
+  """Reads the flags, compares, and writes what was asked for."""
+  del argv
+  race: RaceOptions = config.from_flags(RaceOptions)
+  result = compare(shapes.parsed_options(flags.FLAGS), race)
+  if race.out:
+    results.write(race.out, result)
+
+
+if __name__ == "__main__":
+  config.define_flags(
+    *options_lib.CLASSES, RaceOptions, prefixes=options_lib.PREFIXES
+  )
+  if not any(a.lstrip("-").startswith("flagfile") for a in sys.argv[1:]):
+    sys.argv.insert(1, f"--flagfile={shapes.FLAGFILE}")
+  config.run_main(main)
