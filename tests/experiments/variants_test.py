@@ -11,7 +11,7 @@ from experiments import config, references
 from experiments.tasks import variants
 from sne_jax import predictor
 from sne_jax.learning import training
-from sne_jax.networks import families
+from sne_jax.networks import families, scales
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGFILES = sorted((ROOT / "experiments" / "flags").glob("*.flags"))
@@ -105,6 +105,7 @@ def test_variants_build(name, label, resolve):
     "encoder_options": vars(changed.sne),
     "chunk_options": vars(changed.chunk),
     "global_scale": 1.0,
+    "place_scales": [1.0] * len(scales.PLACES),
     "head": {"hidden_width": 4, "dropout": 0.0},
     "targets": ["frequency"],
   }
