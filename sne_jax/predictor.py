@@ -261,7 +261,7 @@ def build_model(description: dict[str, Any], encoder: table.Encoder):
   )
 
 
-def init_params(net, encoder: table.Encoder, spec: NetworkSpec, seed: int):
+def init_params(net, encoder: table.Encoder, spec: NetworkSpec, seed: Any):
   """Draws parameters, with one network of zeros as the example."""
   packer = encoder.make_packer((spec,))
   packed = packer.pack((0,), [np.zeros(spec.num_weights, np.float32)])

@@ -206,7 +206,8 @@ def test_the_peer_gets_the_same_networks_and_split():
 
 def test_a_whole_comparison(monkeypatch, capsys, tmp_path):
   data, calls = tiny_data(), []
-  monkeypatch.setattr(members, "load", lambda options: data)
+  monkeypatch.setattr(members, "load", lambda options, zoo: data)
+  monkeypatch.setattr(members, "open_zoo", lambda options: None)
   race_options = time_to_accuracy.RaceOptions(
     nfn_epochs="1,2", sne_steps=7, peak_size=64
   )
@@ -256,7 +257,8 @@ def test_a_compilation_under_the_clock_is_an_error(monkeypatch):
     def num_compilations(self):
       return Racer.programs
 
-  monkeypatch.setattr(members, "load", lambda options: tiny_data())
+  monkeypatch.setattr(members, "load", lambda options, zoo: tiny_data())
+  monkeypatch.setattr(members, "open_zoo", lambda options: None)
   monkeypatch.setattr(time_to_accuracy, "SneRacer", Racer)
   with pytest.raises(RuntimeError, match="compiled again"):
     time_to_accuracy.compare(

@@ -81,9 +81,10 @@ def _write_zoo(
   """Writes random networks whose property can be read off their weights."""
   rng = np.random.default_rng(seed)
   weights = [
-    rng.normal(size=(count, spec.num_weights)).astype(np.float32) / 3
+    rng.normal(size=(count, spec.num_weights)) * rng.uniform(0.1, 1, (count, 1))
     for spec in specs
   ]
+  weights = [w.astype(np.float32) for w in weights]
   total = np.concatenate([np.abs(w).mean(axis=1) for w in weights])
   given = {
     "specs": specs,

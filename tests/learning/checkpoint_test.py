@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 import pathlib
 import shutil
 import signal
@@ -305,7 +306,11 @@ def assert_equal_runs(result, expected, workdir):
 
 
 def test_a_killed_run_ends_like_an_unbroken_one(tmp_path, unbroken):
-  child = subprocess.Popen([sys.executable, __file__, str(tmp_path)])
+  root = str(pathlib.Path(__file__).parents[2])  # Also without an install.
+  child = subprocess.Popen(
+    [sys.executable, __file__, str(tmp_path)],
+    env=os.environ | {"PYTHONPATH": root},
+  )
   try:
     deadline = time.monotonic() + 120
     while not logging.read_metrics(tmp_path):

@@ -1,0 +1,169 @@
+"""From a zoo to three parts: what is drawn, kept, and refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from experiments.tasks import members
+from sne_jax.networks import families
+from sne_jax.zoo import errors, inr, store, writing
+
+SIZES = ("--train_members=14", "--validation_members=5", "--test_members=5")
+
+
+@pytest.fixture
+def made(write_zoo, tmp_path):
+  """Returns `made(**changes)`: a zoo and its path flag."""
+
+  def make(**changes):
+    zoo = write_zoo(tmp_path / "zoo", **changes)
+    return zoo, f"--zoo={tmp_path / 'zoo'}"
+
+  return make
+
+
+def own(options=None):
+  """Provenance of a zoo that our generator has made."""
+  return {"generator": inr.GENERATOR, "options": options or {"split": None}}
+
+
+def test_a_split_is_drawn_once_and_kept(made, resolve):
+  zoo, flag = made()
+  data = members.load(resolve(flag, *SIZES), zoo)
+  assert {p: len(n.vectors) for p, n in data.parts.items()} == {
+    "train": 14,
+    "val": 5,
+    "test": 5,
+  }
+  rows = np.concatenate(list(data.members.values()))
+  assert sorted(rows) == list(range(24))
+  again = store.Zoo.open(zoo.path)
+  for part, found in again.split("default").items():
+    np.testing.assert_array_equal(found, data.members[part])
+  # Targets and weights are those of the members.
+  row = int(data.members["test"][2])
+  np.testing.assert_array_equal(
+    data.parts["test"].vectors[2], zoo.vectors([row])[0]
+  )
+  assert data.parts["test"].targets[2, 0] == zoo.property("frequency")[row]
+
+
+def test_seeds_of_the_split(made, resolve):
+  zoo, flag = made()
+  first, same, other = (
+    members.load(resolve(flag, *SIZES, f"--split=s{n}", f"--split_seed={s}"), z)
+    for n, s in enumerate((0, 0, 1))
+    for z in [store.Zoo.open(zoo.path)]
+  )
+  np.testing.assert_array_equal(first.members["test"], same.members["test"])
+  assert list(first.members["test"]) != list(other.members["test"])
+
+
+def test_the_split_of_a_published_zoo_is_kept(made, resolve):
+  """Whatever the sizes say: they are those of splits that we draw."""
+  parts = {"train": ["n000", "n001"], "val": ["n002", "n003"]}
+  parts["test"] = ["n004", "n005", "n006"]
+  zoo, flag = made(splits={"default": parts})
+  data = members.load(resolve(flag, *SIZES), zoo)
+  assert list(data.members["test"]) == [4, 5, 6]
+
+
+@pytest.mark.parametrize("change", ["--test_members=4", "--split_seed=1"])
+def test_a_split_of_ours_is_not_taken_for_another(change, made, resolve):
+  zoo, flag = made(provenance=own())
+  members.load(resolve(flag, *SIZES), zoo)
+  zoo = store.Zoo.open(zoo.path)
+  members.load(resolve(flag, *SIZES), zoo)
+  with pytest.raises(ValueError, match="name another with --split"):
+    members.load(resolve(flag, *SIZES, change), zoo)
+  members.load(resolve(flag, *SIZES, change, "--split=other"), zoo)
+
+
+def test_the_share_of_the_training_members(made, resolve):
+  zoo, flag = made()
+  every = members.load(resolve(flag, *SIZES), zoo).members
+  zoo = store.Zoo.open(zoo.path)
+  load = lambda share: (
+    members.load(resolve(flag, *SIZES, f"--train_share={share}"), zoo).members
+  )
+  half, quarter = load(0.5), load(0.25)
+  assert (len(half["train"]), len(quarter["train"])) == (7, 4)
+  # Less data is a part of more data, and the test is the same.
+  assert set(quarter["train"]) < set(half["train"]) < set(every["train"])
+  np.testing.assert_array_equal(half["test"], every["test"])
+
+
+def test_invalid_members_are_left_out(made, resolve):
+  valid = np.arange(24) != 7
+  zoo, flag = made(valid=valid)
+  sizes = ("--train_members=13", "--validation_members=5", "--test_members=5")
+  data = members.load(resolve(flag, *sizes), zoo)
+  assert 7 not in np.concatenate(list(data.members.values()))
+  with pytest.raises(ValueError, match="has 23 valid members, but .* for 24"):
+    members.load(resolve(flag, *SIZES, "--split=other"), zoo)
+
+
+def test_targets_must_be_numbers_that_are_there(made, resolve):
+  values = np.arange(24.0)
+  values[5] = np.nan
+  zoo, flag = made(
+    properties={
+      "accuracy": writing.Property(values, "with a hole"),
+      "name": writing.Property(["x"] * 24, "a text"),
+    }
+  )
+  load = lambda name: members.load(
+    resolve(flag, *SIZES, f"--targets={name}"), store.Zoo.open(zoo.path)
+  )
+  with pytest.raises(ValueError, match="missing for 1 members .*'n005'"):
+    load("accuracy")
+  with pytest.raises(ValueError, match="is text"):
+    load("name")
+  with pytest.raises(errors.ZooError, match="no property 'size'"):
+    load("size")
+
+
+def test_a_part_that_is_missing(made, resolve):
+  parts = {"train": ["n000", "n001"], "test": ["n004", "n005"]}
+  zoo, flag = made(splits={"default": parts})
+  with pytest.raises(ValueError, match="0 valid members in its part 'val'"):
+    members.load(resolve(flag, *SIZES), zoo)
+
+
+def test_a_zoo_of_ours_made_with_other_options(made, resolve):
+  options = inr.InrZooOptions(num_networks=24, hidden=4, points=50)
+  table = dataclasses.asdict(options) | {"split": None}
+  del table["batch_members"]
+  _, flag = made(provenance=own(table))
+  flags = ("--zoo_num_networks=24", "--zoo_hidden=4", "--zoo_points=50")
+  assert len(members.open_zoo(resolve(flag, *flags))) == 24
+  with pytest.raises(errors.ZooError, match="tolerance is 0.0001 there, 0.5"):
+    members.open_zoo(resolve(flag, *flags, "--zoo_tolerance=0.5"))
+
+
+def test_options_of_the_generator_do_not_concern_another_zoo(made, resolve):
+  _, flag = made()
+  assert len(members.open_zoo(resolve(flag, "--zoo_tolerance=0.5"))) == 24
+
+
+def test_the_fingerprint_names_what_has_changed(made, resolve, write_zoo):
+  zoo, flag = made()
+  one = members.fingerprint(members.load(resolve(flag, *SIZES), zoo))
+  data = members.load(
+    resolve(flag, *SIZES, "--train_share=0.5"), store.Zoo.open(zoo.path)
+  )
+  other = members.fingerprint(data)
+  assert [name for name in one if one[name] != other[name]] == ["train members"]
+  changed = write_zoo(f"{zoo.path}2", seed=1)
+  data = members.load(resolve(f"--zoo={changed.path}", *SIZES), changed)
+  assert members.fingerprint(data)["networks"] != one["networks"]
+
+
+def test_several_architectures(made, resolve):
+  specs = (families.inr((1, 4, 1)), families.inr((1, 3, 3, 1)))
+  zoo, flag = made(specs=specs, count=12)
+  data = members.load(resolve(flag, *SIZES), zoo)
+  for networks in data.parts.values():
+    for number, vector in zip(networks.numbers, networks.vectors, strict=True):
+      assert len(vector) == specs[number].num_weights
