@@ -87,6 +87,7 @@ def attention(**changes: Any) -> SNEOptions:
     "chunk_blocks": 2,
     "identifiers": "none",
     "index_features": "none",
+    "activation": "relu",  # As in the Set Transformer.
   }
   return SNEOptions(**(literal | changes))
 
@@ -126,6 +127,13 @@ def cases(*, quick: bool = False) -> list[Case]:
       (inr,),
       64,
       attention(chunk_tile=32),
+      flat,
+    ),
+    (
+      "attention, INR, h 64, 2 blocks, gelu, tile 32",
+      (inr,),
+      64,
+      attention(chunk_tile=32, activation="gelu"),
       flat,
     ),
     (

@@ -36,6 +36,7 @@ LISTS: dict[str, dict[str, dict[str, Any]]] = {
     "no fan-in scale": {"fan_in_scale": False},
     "scale per tensor": {"weight_scale": "tensor"},
     "norm post": {"norm": "post"},
+    "relu": {"activation": "relu"},
     "coded form": {"form": "coded", "norm": "post"},
     "concatenated encodings": {"encoding_combine": "concat"},
   },

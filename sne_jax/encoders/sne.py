@@ -1,14 +1,17 @@
 """SNE, the Set-based Neural network Encoder: chunk, layer, network.
 
 Each stage is a module for one chunk, one layer or one network, mapped over all
-of a packed batch. Equations (2) to (6) of the specification:
+of a packed batch: by `nn.vmap`, or, where there is attention, by itself over
+leading axes. Both give the same; under `nn.vmap`, XLA copies activations for
+the gradients of the kernels, which costs a third of a step on a CPU. Equations
+(2) to (6) of the specification:
 
   u = Phi_1(chunk);  v = Psi_2((u + type) + level)      chunk  -> [h]
   z_j = Psi_4(Phi_3({v}))                               layer  -> [h]
   z = Psi_6(Phi_5({z_j + level}))                       network -> [h]
 
-Dimensions: `M` chunks of `C` weights, `F` features of a weight, networks,
-`h` width, `d` width of an identifier, `R` roles.
+Dimensions: `...` leading axes, `M` chunks of `C` weights, `F` features of a
+weight, `h` width, `d` width of an identifier, `R` roles, `Q` members of a set.
 
 Reference: Andreis et al., Set-based Neural Network Encoding Without Weight
 Tying, NeurIPS 2024, arXiv:2305.16625.
@@ -33,7 +36,7 @@ OUT = chunking.ROLES.index("out")
 
 
 class Chunk(NamedTuple):
-  """What the chunk encoder sees of one chunk (mapped: `[M, ...]`)."""
+  """What the chunk encoder sees of one chunk; of many with leading axes."""
 
   values: Any  # [C, F], features of each weight
   weights: Any  # [C], the scaled weights
@@ -69,13 +72,17 @@ def _pool(o: SNEOptions, function: str, seeds: int = 1) -> sets.SetPool:
 
 
 class ChunkEncoder(nn.Module):
-  """Encodes one chunk, a set of weights, as a vector `[h]`."""
+  """Encodes one chunk, a set of weights, as a vector `[h]`.
+
+  The functions `product` and `linear` are for one chunk, to be mapped; the set
+  functions take leading axes too.
+  """
 
   options: SNEOptions
 
   @nn.compact
   def __call__(self, chunk: Chunk, deterministic: bool = True):
-    """Maps a `Chunk` to its code `[h]`."""
+    """Maps a `Chunk` to its code `[..., h]`."""
     o = self.options
     dtype = jnp.dtype(o.compute_dtype)
     combine = functools.partial(encodings.Combine, o.width, o.encoding_combine)
@@ -96,17 +103,18 @@ class ChunkEncoder(nn.Module):
       code = combine(name="combine")(code, *types, level)
       hidden = nn.Dense(o.feed_forward * o.width, dtype=dtype, name="hidden")
       out = nn.Dense(o.width, dtype=dtype, name="out")
-      return code + out(nn.gelu(hidden(code)))
+      act = {"gelu": nn.gelu, "relu": nn.relu}[o.activation]
+      return code + out(act(hidden(code)))
     tokens = self._tokens(chunk, dtype)
     u = _blocks(o, o.chunk_function, o.chunk_blocks)(
       tokens, mask, deterministic
     )
-    u = combine(name="combine_type")(u, *types)
-    u = combine(name="combine_level")(u, level)
+    u = combine(name="combine_type")(u, *(t[..., None, :] for t in types))
+    u = combine(name="combine_level")(u, level[..., None, :])
     return _pool(o, o.chunk_function)(u, mask, deterministic)
 
   def _tokens(self, chunk: Chunk, dtype):
-    """Returns the tokens of the weights of a chunk: `[C, F + R]` or `[C, h]`.
+    """Returns the tokens of a chunk's weights: `[..., C, F + R]` or `[.., h]`.
 
     With nothing to add, the coded form takes the scalars as they are: its
     first attention block projects them to width h.
@@ -119,11 +127,13 @@ class ChunkEncoder(nn.Module):
     dense = functools.partial(nn.Dense, o.width, dtype=dtype)
     tokens = dense(name="embed")(tokens)
     if chunk.marks is not None:
-      product = chunk.weights[:, None] * chunk.marks
+      product = chunk.weights[..., None] * chunk.marks
       tokens = tokens + dense(use_bias=False, name="marks")(chunk.marks)
       tokens = tokens + dense(use_bias=False, name="product")(product)
     if chunk.own is not None:
-      tokens = tokens + dense(use_bias=False, name="own")(chunk.own)[None, :]
+      tokens = (
+        tokens + dense(use_bias=False, name="own")(chunk.own)[..., None, :]
+      )
     return tokens
 
 
@@ -165,7 +175,7 @@ class LayerEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, deterministic: bool = True):
-    """Maps chunk codes `[Q, h]` and their mask `[Q]` to `[seeds, h]`."""
+    """Maps codes `[..., Q, h]` and their mask to `[..., seeds, h]`."""
     o = self.options
     codes, mask = inputs
     codes = _blocks(o, o.layer_function, o.layer_blocks)(
@@ -173,7 +183,7 @@ class LayerEncoder(nn.Module):
     )
     pool = _pool(o, o.layer_function, o.layer_seeds)
     code = pool(codes, mask, deterministic)
-    return code.reshape(o.layer_seeds, o.width)
+    return code.reshape(*code.shape[:-1], o.layer_seeds, o.width)
 
 
 class NetworkEncoder(nn.Module):
@@ -183,7 +193,7 @@ class NetworkEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, deterministic: bool = True):
-    """Maps layer codes `[Q, h]` and their mask `[Q]` to `[h]`."""
+    """Maps layer codes `[..., Q, h]` and their mask to `[..., h]`."""
     o = self.options
     codes, mask = inputs
     codes = _blocks(o, o.network_function, o.network_blocks)(
@@ -215,7 +225,9 @@ class SNE(nn.Module):
     """Maps a packed batch to network codes `[B, h]`."""
     o = self.options
     chunks = self._chunks(batch)
-    encoder = _mapped(ChunkEncoder)(o, name="chunk")
+    vectors = o.chunk_function in ("product", "linear")
+    encoder = _mapped(ChunkEncoder) if vectors else ChunkEncoder
+    encoder = encoder(o, name="chunk")
     codes = _in_tiles(encoder, chunks, deterministic, o.chunk_tile)
     level = encodings.LevelEncoding(o.width, o.level_encoding, name="level")
     if o.layer_function == "none":
@@ -225,14 +237,14 @@ class SNE(nn.Module):
       groups = batch.networks
     if o.skip_tokens:
       rows = jnp.concatenate([rows, self._skips(batch, level)])
-    encode = _mapped(NetworkEncoder)(o, name="network")
+    encode = NetworkEncoder(o, name="network")
     found = [encode(_gather(rows, g), deterministic) for g in groups]
     return jnp.concatenate(found)[batch.order].astype(jnp.float32)
 
   def _layers(self, batch: Packed, codes, level, deterministic):
     """Returns the codes of layers, `[L, seeds, h]`."""
     o = self.options
-    encode = _mapped(LayerEncoder)(o, name="layer")
+    encode = LayerEncoder(o, name="layer")
     rows = codes[:, None, :]
     layers = jnp.concatenate(
       [encode(_gather(rows, g), deterministic) for g in batch.layers]

@@ -10,6 +10,7 @@ CHOICES = {
   "network_function": ("sab", "isab", "deepsets"),
   "form": ("published", "coded"),
   "norm": ("pre", "post", "none"),
+  "activation": ("gelu", "relu"),
   "type_encoding": ("learned", "none"),
   "level_encoding": ("sinusoidal", "relative", "learned", "none"),
   "encoding_combine": ("add", "concat"),
@@ -36,6 +37,8 @@ class SNEOptions:
       by the Set Transformer's authors (residual on the projected query).
     norm: layer norm before each sub-layer, behind it, or none.
     feed_forward: hidden width of the published feed-forward, as a multiple.
+    activation: between the two maps of a feed-forward (published form) or of
+      the product chunk function. relu, the Set Transformer's, is the cheaper.
     dropout: share of units dropped in attention blocks while training.
     chunk_function: set function of a chunk. product: weighted sum of the
       neurons at the other end of each weight (needs identifiers), the cheapest;
@@ -87,6 +90,7 @@ class SNEOptions:
   form: str = "published"
   norm: str = "pre"
   feed_forward: int = 2
+  activation: str = "gelu"
   dropout: float = 0.0
   chunk_function: str = "product"
   chunk_blocks: int = 2
@@ -157,7 +161,7 @@ class SNEOptions:
       form=self.form,
       norm=self.norm,
       feed_forward=self.feed_forward,
-      activation="gelu",
+      activation=self.activation,
       dropout=self.dropout,
       dtype=self.compute_dtype,
     )
