@@ -13,6 +13,11 @@ from experiments.tasks import members
 from experiments.tasks.property import METRICS
 from sne_jax.learning import logging, metrics
 
+# Training sees standardised targets; validation is measured in their own units.
+LOSSES = (
+  ("train/loss", "train (standardised)"),
+  ("val/loss", "val (units of the target)"),
+)
 TRUE_MOVES = ("true permutation",)
 
 
@@ -175,7 +180,7 @@ def _curves(workdir: pathlib.Path, seeds) -> dict[str, Any]:
   curves = {}
   for entry in seeds:
     records = logging.read_metrics(workdir / f"seed{entry['seed']}")
-    for name, label in (("train/loss", "train"), ("val/loss", "val")):
+    for name, label in LOSSES:
       points = [(r["step"], r[name]) for r in records if name in r]
       if points:
         steps, values = np.array(points, float).T
