@@ -165,7 +165,8 @@ def curve_cases(num_weights: int) -> dict[str, Case]:
   """Returns the cases of one place of the cost curve, by chunk function.
 
   The layer stage is `isab` in both: attention among all the chunks of a layer
-  (`sab`) would need the square of their number.
+  (`sab`) would need the square of their number. Chunks by attention are encoded
+  in tiles, whose memory does not grow with the network.
   """
   usual = flagfile_options()
   spec = growing_mlp(num_weights)
@@ -184,7 +185,7 @@ def curve_cases(num_weights: int) -> dict[str, Case]:
       name=f"attention, {spec.num_weights} weights",
       specs=(spec,),
       batch_size=size,
-      sne=attention(layer_function="isab"),
+      sne=attention(layer_function="isab", chunk_tile=32),
       chunk=flat,
     ),
   }
