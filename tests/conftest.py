@@ -16,7 +16,10 @@ jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)  # A key used twice raises.
 jax.config.update("jax_num_cpu_devices", 2)  # So that sharding is tested.
-# Most of a test's time is compilation: half as long without optimisation.
+
+# Most of a test's time is compilation: half as long without optimisation. In
+# the environment too, so that processes that a test starts give the same bits.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 jax.config.update("jax_disable_most_optimizations", True)
 
 matplotlib.use("Agg")  # Figures are drawn without a screen.

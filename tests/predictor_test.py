@@ -21,7 +21,11 @@ DEEP = families.mlp((2, 3, 3, 3, 1))
 @pytest.fixture(scope="module")
 def description():
   options = sne_options.SNEOptions(
-    width=8, heads=2, layer_blocks=1, network_blocks=1, identifier_dim=4
+    width=8,
+    heads=2,
+    layer_function="deepsets",
+    network_function="deepsets",
+    identifier_dim=4,
   )
   return {
     "encoder": "sne",

@@ -224,6 +224,7 @@ class SNE(nn.Module):
   def __call__(self, batch: Packed, deterministic: bool = True):
     """Maps a packed batch to network codes `[B, h]`."""
     o = self.options
+    batch = jax.tree.map(jnp.asarray, batch)
     chunks = self._chunks(batch)
     vectors = o.chunk_function in ("product", "linear")
     encoder = _mapped(ChunkEncoder) if vectors else ChunkEncoder

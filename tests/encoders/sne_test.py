@@ -155,12 +155,13 @@ def test_chunks_are_encoded_one_by_one(function):
   chunks = jax.tree.map(jnp.asarray, chunks)
   encoder = sne.ChunkEncoder(options)
   take = lambda n: jax.tree.map(lambda x: x[n], chunks)
-  params = encoder.init(jax.random.key(0), take(0))
-  alone = [encoder.apply(params, take(n)) for n in range(3)]
-  mapped = jax.vmap(lambda chunk: encoder.apply(params, chunk))(chunks)
+  params = jax.jit(encoder.init)(jax.random.key(0), take(0))
+  apply = jax.jit(encoder.apply)
+  alone = [apply(params, take(n)) for n in range(3)]
+  mapped = jax.jit(jax.vmap(encoder.apply, (None, 0)))(params, chunks)
   np.testing.assert_allclose(mapped, alone, rtol=1e-5, atol=1e-5)
   if function in ("sab", "deepsets"):
-    together = encoder.apply(params, chunks)
+    together = apply(params, chunks)
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
   assert far(alone[0], alone[1]) > 1e-3
 
