@@ -73,9 +73,7 @@ class ImageOptions:
       )
     for name in ("image_size", "train_images", "test_images"):
       if getattr(self, name) < 0:
-        raise ValueError(
-          f"{name} must be 0 or more, got {getattr(self, name)}"
-        )
+        raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
 
 def load_images(options: ImageOptions) -> Images:
@@ -149,7 +147,9 @@ def _noisy(data: Images) -> Images:
     noise = np.rint(_NOISE * (share.reshape(x.shape) / 127.5 - 1.0))
     return np.clip(x + noise, 0, 255).astype(np.uint8)
 
-  return data._replace(x_train=noisy(data.x_train, 0), x_test=noisy(data.x_test, 1))
+  return data._replace(
+    x_train=noisy(data.x_train, 0), x_test=noisy(data.x_test, 1)
+  )
 
 
 def _permuted(data: Images) -> Images:
