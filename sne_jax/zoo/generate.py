@@ -65,6 +65,7 @@ class Batch(NamedTuple):
   spec: int
   optimizer: str
   members: np.ndarray  # Their numbers.
+  slots: int  # Places for them: one number for all batches of a group.
 
 
 def generate_image_zoo(
@@ -172,8 +173,9 @@ def batches(networks: sampling.Networks, batch_members: int) -> Iterator[Batch]:
     groups.setdefault(key, []).append(number)
   for (spec, optimizer), members in groups.items():
     count = math.ceil(len(members) / batch_members)
+    slots = math.ceil(len(members) / count)
     for part in np.array_split(np.array(members), count):
-      yield Batch(spec, optimizer, part)
+      yield Batch(spec, optimizer, part, slots)
 
 
 def free_batch_members(
@@ -295,20 +297,29 @@ class _Trainer:
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     self._data = jax.device_put(self._data, everywhere)
     self._fns = functools.lru_cache(maxsize=4)(self._make_fns)
+    self._start_fn = functools.lru_cache(maxsize=16)(image_fit.make_start_fn)
+    self._view = image_fit.make_view_fn(self._num_train, self._classes)
 
   def train(self, batch: Batch, told) -> dict[str, np.ndarray]:
     """Trains a batch; returns weights `[S, K, P]` and metrics `[S, K, 4]`."""
     spec = self._networks.specs[batch.spec]
     count = len(batch.members)
-    # Evenly over the devices: the last places repeat the first member.
-    size = math.ceil(count / len(self._devices)) * len(self._devices)
+    tile = image_fit.tile_members(
+      spec, self._options.batch_size, self._devices[0].platform
+    )
+    size = image_fit.even_slots(batch.slots, tile, len(self._devices))
+    # Places that are left over repeat the first member.
     members = np.concatenate(
       [batch.members, np.full(size - count, batch.members[0])]
     )
     fns = self._fns(batch.spec, batch.optimizer)
     hyper = partial.place(self._hyper(members), self._devices)
-    state = self._start(fns, hyper, members)
-    view = fns.look(hyper, self._data)
+    state = partial.place(
+      image_fit.begin(batch.optimizer, self._start(spec, hyper, members)),
+      self._devices,
+    )
+    labels = self._data.labels[: self._num_train]
+    view = partial.place(self._view(hyper, labels), self._devices)
     seen = self._places(np.asarray(view.subset), np.asarray(view.labels), hyper)
     kept, metrics = [], []
     epochs = self._options.epochs
@@ -350,18 +361,23 @@ class _Trainer:
     keys = image_fit.member_keys(self._options.seed, members)
     return image_fit.Hyper(key=keys, num_images=seen, **numbers)
 
-  def _start(self, fns, hyper, members) -> image_fit.FitState:
-    """Returns fresh networks, each by its own initialiser."""
+  def _start(self, spec, hyper, members) -> dict[str, np.ndarray]:
+    """Returns first weights, each by its own initialiser, as tensors."""
+    # What follows a layer does not matter to it: fewer programs.
+    bare = dataclasses.replace(spec, activations=())
     schemes = np.array(self._networks.initializer)[members]
-    states = {name: fns.start(name, hyper) for name in sorted(set(schemes))}
+    drawn = {
+      name: jax.tree.map(np.asarray, self._start_fn(bare, name)(hyper))
+      for name in sorted(set(schemes.tolist()))
+    }
 
-    def join(*leaves):
-      joined = np.array(leaves[0])
-      for name, leaf in zip(states, leaves, strict=True):
-        joined[schemes == name] = np.asarray(leaf)[schemes == name]
+    def join(*arrays):
+      joined = np.array(arrays[0])
+      for name, array in zip(drawn, arrays, strict=True):
+        joined[schemes == name] = array[schemes == name]
       return joined
 
-    return partial.place(jax.tree.map(join, *states.values()), self._devices)
+    return jax.tree.map(join, *drawn.values())
 
   def _places(self, subset, labels, hyper):
     """Returns what to evaluate on: of the training part, and of the test.

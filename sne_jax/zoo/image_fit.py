@@ -45,6 +45,10 @@ BLOCK = 250
 _WEIGHTS, _SUBSET, _NOISE, _ORDER, _DROPOUT = range(5)
 
 _AXIS = "members"
+_OWN, _ALL = jax.sharding.PartitionSpec(_AXIS), jax.sharding.PartitionSpec()
+
+# For programs that run once: compiling would take longer than running.
+_ONCE = {"xla_backend_optimization_level": "0"}
 
 
 class Hyper(NamedTuple):
@@ -92,16 +96,12 @@ class FitFns(NamedTuple):
   """The compiled functions of a population; all arrays over its members.
 
   Attributes:
-    start: `(initializer, hyper) -> FitState`; the first is static.
-    look: `(hyper, data) -> View`.
     epoch: `(state, hyper, view, data, number) -> FitState`; epochs are
       numbered from 0. The state that is given is gone.
     evaluate: `(tensors, data, places [S, E], labels [S, E], real [S, E]) ->
       Metrics`, over the images at `places` that are real.
   """
 
-  start: Callable[..., FitState]
-  look: Callable[..., View]
   epoch: Callable[..., FitState]
   evaluate: Callable[..., Metrics]
 
@@ -133,10 +133,8 @@ def make_fit_fns(
   transform = OPTIMIZERS[optimizer]()
   shape = image_shape(spec)
   tile = tile_members(spec, batch_size, devices[0].platform)
-  decayed = {t.name for t in spec.tensors if t.kind in spec_lib.WEIGHT_KINDS}
+  decayed = _decayed(spec)
   steps = math.ceil(num_train / batch_size)
-  mesh = jax.sharding.Mesh(np.array(devices), (_AXIS,))
-  own, all_ = jax.sharding.PartitionSpec(_AXIS), jax.sharding.PartitionSpec()
 
   def images_at(data, places):
     x = data.pixels[places].astype(jnp.float32) / 127.5 - 1.0
@@ -165,8 +163,6 @@ def make_fit_fns(
     )
     return FitState(tensors, inner)
 
-  # Optax's sgd, momentum, adam and rmsprop all return the descent direction
-  # before its sign is turned.
   def epoch_fn(state, hyper, view, data, number):
     key = _key(hyper.key)
     order = _order(key, number, view.subset, hyper.num_images)
@@ -196,7 +192,41 @@ def make_fit_fns(
     )
     return Metrics(right / real.sum(), loss / real.sum())
 
-  def look_fn(hyper, data):
+  over = functools.partial(_over_members, mesh=_mesh(devices), tile=tile)
+  return FitFns(
+    epoch=jax.jit(
+      over(epoch_fn, (_OWN, _OWN, _OWN, _ALL, _ALL)), donate_argnums=0
+    ),
+    evaluate=jax.jit(over(evaluate_fn, (_OWN, _ALL, _OWN, _OWN, _OWN))),
+  )
+
+
+def make_start_fn(
+  spec: spec_lib.NetworkSpec, initializer: str
+) -> Callable[[Hyper], dict[str, Array]]:
+  """Returns the compiled function that draws the first weights of members."""
+  decayed = _decayed(spec)
+
+  def start_fn(hyper):
+    key = jax.random.fold_in(_key(hyper.key), _WEIGHTS)
+    weights = families.init(spec, key, initializer, std=hyper.init_std)
+    return {
+      name: value * hyper.init_scale if name in decayed else value
+      for name, value in spec.unflatten(weights).items()
+    }
+
+  return jax.jit(jax.vmap(start_fn), compiler_options=_ONCE)
+
+
+def make_view_fn(
+  num_train: int, num_classes: int
+) -> Callable[[Hyper, Array], View]:
+  """Returns the compiled function that draws the members' views.
+
+  It is given the members, and the labels `[N]` as they are.
+  """
+
+  def view_fn(hyper, labels):
     key = _key(hyper.key)
     subset = jax.random.permutation(
       jax.random.fold_in(key, _SUBSET), num_train
@@ -204,57 +234,17 @@ def make_fit_fns(
     keys = jax.random.split(jax.random.fold_in(key, _NOISE))
     noisy = jax.random.uniform(keys[0], (num_train,)) < hyper.label_noise
     drawn = jax.random.randint(keys[1], (num_train,), 0, num_classes)
-    return View(subset, jnp.where(noisy, drawn, data.labels[:num_train]))
+    return View(subset, jnp.where(noisy, drawn, labels))
 
-  def start_fn(initializer, hyper):
-    key = jax.random.fold_in(_key(hyper.key), _WEIGHTS)
-    weights = families.init(spec, key, initializer, std=hyper.init_std)
-    tensors = {
-      name: value * hyper.init_scale if name in decayed else value
-      for name, value in spec.unflatten(weights).items()
-    }
-    return FitState(tensors, transform.init(tensors))
+  return jax.jit(jax.vmap(view_fn, in_axes=(0, None)), compiler_options=_ONCE)
 
-  def over_members(fn, specs):
-    """Maps a function over members (specs `own`), on all devices."""
-    axes = tuple(0 if s is own else None for s in specs)
 
-    def local(*args):
-      mine = [a for a, s in zip(args, specs, strict=True) if s is own]
-
-      def one_tile(part):
-        parts = iter(part)
-        filled = [
-          next(parts) if s is own else a
-          for a, s in zip(args, specs, strict=True)
-        ]
-        return jax.vmap(fn, in_axes=axes)(*filled)
-
-      count = jax.tree.leaves(mine)[0].shape[0]
-      size = max(d for d in range(1, tile + 1) if count % d == 0)
-      if size == count:
-        return one_tile(mine)
-      cut = lambda a: a.reshape(count // size, size, *a.shape[1:])
-      made = jax.lax.map(one_tile, jax.tree.map(cut, mine))
-      return jax.tree.map(lambda a: a.reshape(count, *a.shape[2:]), made)
-
-    return jax.shard_map(
-      local, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False
-    )
-
-  return FitFns(
-    start=jax.jit(
-      lambda initializer, hyper: over_members(
-        functools.partial(start_fn, initializer), (own,)
-      )(hyper),
-      static_argnums=0,
-    ),
-    look=jax.jit(over_members(look_fn, (own, all_))),
-    epoch=jax.jit(
-      over_members(epoch_fn, (own, own, own, all_, all_)), donate_argnums=0
-    ),
-    evaluate=jax.jit(over_members(evaluate_fn, (own, all_, own, own, own))),
-  )
+def begin(
+  optimizer: str, tensors: dict[str, Float[np.ndarray, "S ..."]]
+) -> FitState:
+  """Returns networks that have taken no step, on the host."""
+  inner = jax.vmap(OPTIMIZERS[optimizer]().init)(tensors)
+  return FitState(tensors, jax.tree.map(np.asarray, inner))
 
 
 def member_keys(seed: int, numbers: np.ndarray) -> UInt32[np.ndarray, "S 2"]:
@@ -295,6 +285,55 @@ def tile_members(
   if platform != "cpu":
     return 1 << 30
   return max(1, CACHE_BYTES // activation_bytes(spec, batch_size))
+
+
+def _decayed(spec: spec_lib.NetworkSpec) -> frozenset[str]:
+  """Names of the tensors that weight decay and the initial scale act on."""
+  return frozenset(
+    t.name for t in spec.tensors if t.kind in spec_lib.WEIGHT_KINDS
+  )
+
+
+def _mesh(devices: Sequence[Any]) -> jax.sharding.Mesh:
+  return jax.sharding.Mesh(np.array(devices), (_AXIS,))
+
+
+def _over_members(fn, specs, *, mesh, tile: int):
+  """Maps a function over members (the arguments of spec `_OWN`), in tiles."""
+  axes = tuple(0 if s is _OWN else None for s in specs)
+
+  def local(*args):
+    mine = [a for a, s in zip(args, specs, strict=True) if s is _OWN]
+
+    def one_tile(part):
+      parts = iter(part)
+      filled = [
+        next(parts) if s is _OWN else a
+        for a, s in zip(args, specs, strict=True)
+      ]
+      return jax.vmap(fn, in_axes=axes)(*filled)
+
+    count = jax.tree.leaves(mine)[0].shape[0]
+    size = max(d for d in range(1, min(tile, count) + 1) if count % d == 0)
+    if size == count:
+      return one_tile(mine)
+    cut = lambda a: a.reshape(count // size, size, *a.shape[1:])
+    made = jax.lax.map(one_tile, jax.tree.map(cut, mine))
+    return jax.tree.map(lambda a: a.reshape(count, *a.shape[2:]), made)
+
+  return jax.shard_map(
+    local, mesh=mesh, in_specs=specs, out_specs=_OWN, check_vma=False
+  )
+
+
+def even_slots(count: int, tile: int, num_devices: int) -> int:
+  """Returns the least slots for `count` members that divide evenly.
+
+  Over devices first, and on each into tiles of equal size, `tile` at most.
+  """
+  each = math.ceil(count / num_devices)
+  tiles = math.ceil(each / tile)
+  return math.ceil(each / tiles) * tiles * num_devices
 
 
 def _key(raw: UInt32[Array, "2"]) -> Array:
