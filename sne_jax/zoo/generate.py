@@ -292,6 +292,7 @@ class _Trainer:
     self._devices = jax.local_devices()
     pixels = np.concatenate([data.x_train, data.x_test])
     labels = np.concatenate([data.y_train, data.y_test]).astype(np.int32)
+    self._labels = labels
     self._data = image_fit.Data(pixels.reshape(len(pixels), -1), labels)
     mesh = jax.sharding.Mesh(np.array(self._devices), ("members",))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -313,14 +314,16 @@ class _Trainer:
       [batch.members, np.full(size - count, batch.members[0])]
     )
     fns = self._fns(batch.spec, batch.optimizer)
-    hyper = partial.place(self._hyper(members), self._devices)
-    state = partial.place(
-      image_fit.begin(batch.optimizer, self._start(spec, hyper, members)),
-      self._devices,
+    hyper = self._hyper(members)
+    # Drawn on one device: cutting these over several would gain nothing.
+    tensors = self._start(spec, hyper, members)
+    view = self._view(hyper, self._labels[: self._num_train])
+    view = jax.tree.map(np.asarray, view)
+    state = image_fit.begin(batch.optimizer, tensors)
+    seen = self._places(view, hyper.num_images)
+    state, view, hyper, seen = partial.place(
+      (state, view, hyper, seen), self._devices
     )
-    labels = self._data.labels[: self._num_train]
-    view = partial.place(self._view(hyper, labels), self._devices)
-    seen = self._places(np.asarray(view.subset), np.asarray(view.labels), hyper)
     kept, metrics = [], []
     epochs = self._options.epochs
     for epoch in range(epochs[-1] + 1):
@@ -379,28 +382,25 @@ class _Trainer:
 
     return jax.tree.map(join, *drawn.values())
 
-  def _places(self, subset, labels, hyper):
+  def _places(self, view: image_fit.View, num_images: np.ndarray):
     """Returns what to evaluate on: of the training part, and of the test.
 
     Each is places, labels and which are real, `[S, E]`, of one size.
     """
     most = self._options.eval_images or self._num_train + self._num_test
-    ends = (min(most, self._num_train), min(most, self._num_test))
-    width = image_fit.BLOCK * math.ceil(max(ends) / image_fit.BLOCK)
-    size = len(subset)
-    lists = []
-    places = np.zeros((size, width), np.int32)
-    wanted = np.zeros((size, width), np.int32)
-    places[:, : ends[0]] = subset[:, : ends[0]]
-    wanted[:, : ends[0]] = np.take_along_axis(
-      labels, subset[:, : ends[0]], axis=1
-    )
-    seen = np.minimum(np.asarray(hyper.num_images), ends[0])
-    lists.append((places, wanted, np.arange(width)[None, :] < seen[:, None]))
-    numbers = self._num_train + np.arange(ends[1], dtype=np.int32)
-    places, wanted = np.zeros_like(places), np.zeros_like(wanted)
-    places[:, : ends[1]] = numbers
-    wanted[:, : ends[1]] = np.asarray(self._data.labels)[numbers]
-    real = np.broadcast_to(np.arange(width) < ends[1], (size, width))
-    lists.append((places, wanted, np.array(real)))
-    return [partial.place(part, self._devices) for part in lists]
+    train, test = min(most, self._num_train), min(most, self._num_test)
+    width = image_fit.BLOCK * math.ceil(max(train, test) / image_fit.BLOCK)
+    shape = (len(num_images), width)
+    own = np.zeros(shape, np.int32)
+    own[:, :train] = view.subset[:, :train]
+    seen = np.minimum(num_images, train)[:, None] > np.arange(width)
+    common = np.full(shape, self._num_train, np.int32)
+    common[:, :test] += np.arange(test, dtype=np.int32)
+    return [
+      (own, np.take_along_axis(np.asarray(view.labels), own, axis=1), seen),
+      (
+        common,
+        self._labels[common],
+        np.broadcast_to(np.arange(width) < test, shape),
+      ),
+    ]
