@@ -39,7 +39,7 @@ def ours(
   side = x.shape[1]
   spec = families.architecture("arch1", (1, side, side))
   devices = jax.local_devices()
-  fns = image_fit.make_fit_fns(
+  epoch = image_fit.make_epoch_fn(
     spec,
     "adam",
     num_train=len(x),
@@ -64,13 +64,13 @@ def ours(
   state = image_fit.begin("adam", jax.tree.map(np.asarray, start(hyper)))
   state, hyper, view = partial.place((state, hyper, view), devices)
   data = image_fit.Data(jax.numpy.asarray(x.reshape(len(x), -1)), y)
-  held = [fns.epoch(state, hyper, view, data, np.int32(0))]  # compiles
+  held = [epoch(state, hyper, view, data, np.int32(0))]  # compiles
   jax.block_until_ready(held)
 
   def run(epochs: int) -> float:
     begun = time.perf_counter()
     for number in range(epochs):
-      held[0] = fns.epoch(held[0], hyper, view, data, np.int32(number))
+      held[0] = epoch(held[0], hyper, view, data, np.int32(number))
     jax.block_until_ready(held)
     steps = epochs * networks * -(-len(x) // batch)
     return steps / (time.perf_counter() - begun)

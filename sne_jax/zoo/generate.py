@@ -297,8 +297,12 @@ class _Trainer:
     mesh = jax.sharding.Mesh(np.array(self._devices), ("members",))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     self._data = jax.device_put(self._data, everywhere)
-    self._fns = functools.lru_cache(maxsize=4)(self._make_fns)
-    self._start_fn = functools.lru_cache(maxsize=16)(image_fit.make_start_fn)
+    cached = functools.lru_cache(maxsize=8)  # Each holds programs.
+    self._epoch_fn = cached(self._make_epoch_fn)
+    self._evaluate_fn = cached(
+      functools.partial(image_fit.make_evaluate_fn, devices=self._devices)
+    )
+    self._start_fn = cached(image_fit.make_start_fn)
     self._view = image_fit.make_view_fn(self._num_train, self._classes)
 
   def train(self, batch: Batch, told) -> dict[str, np.ndarray]:
@@ -313,7 +317,8 @@ class _Trainer:
     members = np.concatenate(
       [batch.members, np.full(size - count, batch.members[0])]
     )
-    fns = self._fns(batch.spec, batch.optimizer)
+    epoch_fn = self._epoch_fn(batch.spec, batch.optimizer)
+    evaluate = self._evaluate_fn(spec)
     hyper = self._hyper(members)
     # Drawn on one device: cutting these over several would gain nothing.
     tensors = self._start(spec, hyper, members)
@@ -330,11 +335,11 @@ class _Trainer:
       if epoch in epochs:
         tensors = jax.tree.map(np.asarray, state.tensors)
         kept.append(spec.flatten(tensors, np)[:count])
-        found = [fns.evaluate(state.tensors, self._data, *s) for s in seen]
+        found = [evaluate(state.tensors, self._data, *s) for s in seen]
         rows = [np.asarray(row) for part in found for row in part]
         metrics.append(np.stack(rows, axis=-1)[:count].astype(np.float32))
       if epoch < epochs[-1]:
-        state = fns.epoch(state, hyper, view, self._data, np.int32(epoch))
+        state = epoch_fn(state, hyper, view, self._data, np.int32(epoch))
         jax.block_until_ready(state)
       told(min(epoch + 1, max(1, epochs[-1])))
     return {
@@ -342,9 +347,9 @@ class _Trainer:
       "metrics": np.stack(metrics, axis=1),
     }
 
-  def _make_fns(self, spec: int, optimizer: str) -> image_fit.FitFns:
+  def _make_epoch_fn(self, spec: int, optimizer: str):
     options = self._options
-    return image_fit.make_fit_fns(
+    return image_fit.make_epoch_fn(
       self._networks.specs[spec],
       optimizer,
       num_train=self._num_train,

@@ -92,21 +92,7 @@ class Metrics(NamedTuple):
   loss: Float[Array, "S"]
 
 
-class FitFns(NamedTuple):
-  """The compiled functions of a population; all arrays over its members.
-
-  Attributes:
-    epoch: `(state, hyper, view, data, number) -> FitState`; epochs are
-      numbered from 0. The state that is given is gone.
-    evaluate: `(tensors, data, places [S, E], labels [S, E], real [S, E]) ->
-      Metrics`, over the images at `places` that are real.
-  """
-
-  epoch: Callable[..., FitState]
-  evaluate: Callable[..., Metrics]
-
-
-def make_fit_fns(
+def make_epoch_fn(
   spec: spec_lib.NetworkSpec,
   optimizer: str,
   *,
@@ -115,8 +101,8 @@ def make_fit_fns(
   batch_size: int,
   dropout: bool,
   devices: Sequence[Any],
-) -> FitFns:
-  """Returns the compiled functions that train a population.
+) -> Callable[..., FitState]:
+  """Returns the compiled function that trains a population for an epoch.
 
   The loss is the cross-entropy. Weight decay is L2 on weights, not on biases:
   `weight_decay * w` is added to the gradient.
@@ -129,21 +115,19 @@ def make_fit_fns(
     batch_size: `B`.
     dropout: whether any member has it; False saves its time.
     devices: the members are cut over these, evenly.
+
+  Returns:
+    `epoch(state, hyper, view, data, number) -> FitState`; epochs are numbered
+    from 0. The state that is given is gone.
   """
   transform = OPTIMIZERS[optimizer]()
-  shape = image_shape(spec)
-  tile = tile_members(spec, batch_size, devices[0].platform)
   decayed = _decayed(spec)
   steps = math.ceil(num_train / batch_size)
-
-  def images_at(data, places):
-    x = data.pixels[places].astype(jnp.float32) / 127.5 - 1.0
-    return x.reshape(places.shape[0], *shape)
 
   def step_fn(state, hyper, order, labels, data, seed, step):
     places = step * batch_size + jnp.arange(batch_size)
     places = order[places % hyper.num_images]
-    x, y = images_at(data, places), labels[places]
+    x, y = _images(spec, data, places), labels[places]
 
     def loss_fn(tensors):
       hidden = functools.partial(_drop, hyper.dropout, seed + step)
@@ -176,10 +160,30 @@ def make_fit_fns(
 
     return jax.lax.fori_loop(0, steps, body, state)
 
+  mapped = _over_members(
+    epoch_fn,
+    (_OWN, _OWN, _OWN, _ALL, _ALL),
+    devices,
+    tile_members(spec, batch_size, devices[0].platform),
+  )
+  return jax.jit(mapped, donate_argnums=0)
+
+
+def make_evaluate_fn(
+  spec: spec_lib.NetworkSpec, devices: Sequence[Any]
+) -> Callable[..., Metrics]:
+  """Returns the compiled function that evaluates a population.
+
+  Returns:
+    `evaluate(tensors, data, places [S, E], labels [S, E], real [S, E]) ->
+    Metrics`, over the images at `places` that are real; `E` is a multiple of
+    `BLOCK`.
+  """
+
   def evaluate_fn(tensors, data, places, labels, real):
     def block(sums, part):
       places, labels, real = part
-      logits = families.run(spec, tensors, images_at(data, places))
+      logits = families.run(spec, tensors, _images(spec, data, places))
       right = jnp.argmax(logits, axis=-1) == labels
       losses = jnp.where(real, _losses(logits, labels), 0.0)
       return (sums[0] + (right & real).sum(), sums[1] + losses.sum()), None
@@ -192,13 +196,13 @@ def make_fit_fns(
     )
     return Metrics(right / real.sum(), loss / real.sum())
 
-  over = functools.partial(_over_members, mesh=_mesh(devices), tile=tile)
-  return FitFns(
-    epoch=jax.jit(
-      over(epoch_fn, (_OWN, _OWN, _OWN, _ALL, _ALL)), donate_argnums=0
-    ),
-    evaluate=jax.jit(over(evaluate_fn, (_OWN, _ALL, _OWN, _OWN, _OWN))),
+  mapped = _over_members(
+    evaluate_fn,
+    (_OWN, _ALL, _OWN, _OWN, _OWN),
+    devices,
+    tile_members(spec, BLOCK, devices[0].platform),
   )
+  return jax.jit(mapped)
 
 
 def make_start_fn(
@@ -294,11 +298,17 @@ def _decayed(spec: spec_lib.NetworkSpec) -> frozenset[str]:
   )
 
 
+def _images(spec, data: Data, places: Int[Array, "B"]) -> Array:
+  """Returns images as a network takes them, pixels in [-1, 1]."""
+  x = data.pixels[places].astype(jnp.float32) / 127.5 - 1.0
+  return x.reshape(places.shape[0], *image_shape(spec))
+
+
 def _mesh(devices: Sequence[Any]) -> jax.sharding.Mesh:
   return jax.sharding.Mesh(np.array(devices), (_AXIS,))
 
 
-def _over_members(fn, specs, *, mesh, tile: int):
+def _over_members(fn, specs, devices, tile: int):
   """Maps a function over members (the arguments of spec `_OWN`), in tiles."""
   axes = tuple(0 if s is _OWN else None for s in specs)
 
@@ -322,7 +332,7 @@ def _over_members(fn, specs, *, mesh, tile: int):
     return jax.tree.map(lambda a: a.reshape(count, *a.shape[2:]), made)
 
   return jax.shard_map(
-    local, mesh=mesh, in_specs=specs, out_specs=_OWN, check_vma=False
+    local, mesh=_mesh(devices), in_specs=specs, out_specs=_OWN, check_vma=False
   )
 
 

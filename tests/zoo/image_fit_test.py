@@ -55,8 +55,8 @@ def data():
   return image_fit.Data(pixels, labels + (pixels[:, 0] > 200))
 
 
-def fns_of(spec, optimizer, *, dropout=False, devices=1):
-  return image_fit.make_fit_fns(
+def epoch_of(spec, optimizer, *, dropout=False, devices=1):
+  return image_fit.make_epoch_fn(
     spec,
     optimizer,
     num_train=N,
@@ -79,12 +79,12 @@ def first(spec, optimizer, hyper):
   return image_fit.begin(optimizer, tensors)
 
 
-def train(fns, spec, optimizer, hyper, data, *, devices=1, epochs=EPOCHS):
+def train(epoch, spec, optimizer, hyper, data, *, devices=1, epochs=EPOCHS):
   held = jax.local_devices()[:devices]
   state = first(spec, optimizer, hyper)
   state, view, hyper = partial.place((state, view_of(hyper, data), hyper), held)
   for number in range(epochs):
-    state = fns.epoch(state, hyper, view, data, np.int32(number))
+    state = epoch(state, hyper, view, data, np.int32(number))
   return spec.flatten(jax.tree.map(np.asarray, state.tensors), np)
 
 
@@ -157,7 +157,7 @@ CASES = list(
 @pytest.mark.parametrize(("activation", "optimizer"), CASES)
 def test_a_member_is_the_network_trained_alone(activation, optimizer, data):
   spec, hyper = spec_of(activation), population(3)
-  together = train(fns_of(spec, optimizer), spec, optimizer, hyper, data)
+  together = train(epoch_of(spec, optimizer), spec, optimizer, hyper, data)
   alone = train_alone(spec, optimizer, hyper, data, 1)
   np.testing.assert_allclose(together[1], alone, atol=1e-4)
   # The controls: it has learned, and its neighbours are others.
@@ -168,24 +168,26 @@ def test_a_member_is_the_network_trained_alone(activation, optimizer, data):
 
 def test_order_in_the_population_does_not_matter(data):
   spec, hyper = spec_of("relu"), population(4)
-  fns = fns_of(spec, "adam", dropout=True)
+  epoch = epoch_of(spec, "adam", dropout=True)
   hyper = hyper._replace(dropout=np.float32([0.0, 0.2, 0.4, 0.6]))
-  straight = train(fns, spec, "adam", hyper, data, epochs=3)
-  turned = train(fns, spec, "adam", taken(hyper, [2, 0, 3, 1]), data, epochs=3)
+  straight = train(epoch, spec, "adam", hyper, data, epochs=3)
+  turned = train(
+    epoch, spec, "adam", taken(hyper, [2, 0, 3, 1]), data, epochs=3
+  )
   np.testing.assert_allclose(turned, straight[[2, 0, 3, 1]], atol=1e-5)
   if jax.local_device_count() > 1:
-    both = fns_of(spec, "adam", dropout=True, devices=2)
+    both = epoch_of(spec, "adam", dropout=True, devices=2)
     shared = train(both, spec, "adam", hyper, data, devices=2, epochs=3)
     np.testing.assert_allclose(shared, straight, atol=1e-5)
 
 
 def test_a_diverged_neighbour_changes_no_bit(data):
   spec, hyper = spec_of("relu"), population(3)
-  fns = fns_of(spec, "sgd")
-  good = train(fns, spec, "sgd", hyper, data, epochs=2)
+  epoch = epoch_of(spec, "sgd")
+  good = train(epoch, spec, "sgd", hyper, data, epochs=2)
   rates = hyper.learning_rate * np.float32([1, 1e30, 1])
   hurt = train(
-    fns, spec, "sgd", hyper._replace(learning_rate=rates), data, epochs=2
+    epoch, spec, "sgd", hyper._replace(learning_rate=rates), data, epochs=2
   )
   assert not np.isfinite(hurt[1]).all()
   np.testing.assert_array_equal(hurt[[0, 2]], good[[0, 2]])
@@ -236,7 +238,8 @@ def test_evaluation_counts_what_is_real(data):
   places = rng.integers(0, N, (2, width)).astype(np.int32)
   labels = data.labels[places]
   real = rng.random((2, width)) < 0.3
-  found = fns_of(spec, "sgd").evaluate(tensors, data, places, labels, real)
+  evaluate = image_fit.make_evaluate_fn(spec, jax.local_devices()[:1])
+  found = evaluate(tensors, data, places, labels, real)
   for member in range(2):
     rows = places[member][real[member]]
     x = data.pixels[rows].astype(np.float32) / 127.5 - 1
