@@ -101,7 +101,7 @@ def test_skips_tie_the_neurons_that_they_add():
   rng = np.random.default_rng(0)
   weights = families.random_weights(spec, rng)
   x = rng.standard_normal((2, 1, 6, 6), np.float32)
-  moved = weights[symmetry.random_permutation(spec, rng)]
+  moved = weights[symmetry.draw_permutation(spec, rng)]
   assert (moved != weights).any()
   np.testing.assert_allclose(
     forward(spec, moved, x), forward(spec, weights, x), rtol=1e-4, atol=1e-4
@@ -126,7 +126,7 @@ def test_wrong_skips_are_named(skips, options, message):
 
 @pytest.mark.parametrize("name", families.ARCHITECTURES)
 def test_every_architecture_runs(name):
-  draws = np.random.default_rng(0).random(families.NUM_DRAWS)
+  draws = np.random.default_rng(0).random(families.NUM_DRAWS).tolist()
   spec = families.architecture(name, (1, 20, 20), 7, "tanh", draws)
   weights = families.random_weights(spec, np.random.default_rng(0))
   x = np.random.default_rng(1).standard_normal((2, 1, 20, 20), np.float32)
@@ -153,7 +153,7 @@ def test_wild_park_is_within_its_ranges():
     "channels": set(),
   }
   for seed in range(60):
-    draws = np.random.default_rng(seed).random(families.NUM_DRAWS)
+    draws = np.random.default_rng(seed).random(families.NUM_DRAWS).tolist()
     spec = families.architecture("wild_park", (1, 8, 8), draws=draws)
     depth = len(spec.activations) - 1
     seen["depth"].add(depth)

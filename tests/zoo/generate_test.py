@@ -163,7 +163,10 @@ def test_a_split_never_parts_a_network(zoo):
 
 
 def test_a_network_is_a_function_of_seed_and_number(zoo, tmp_path):
-  few = make(tmp_path / "few", options(num_networks=2, batch_members=2))
+  shares = {"validation_share": 0.0, "test_share": 0.5}
+  few = make(
+    tmp_path / "few", options(num_networks=2, batch_members=2, **shares)
+  )
   np.testing.assert_allclose(few.weights(), zoo.weights()[:6], atol=1e-4)
   for name in ("learning_rate", "initializer", "test_accuracy"):
     got, want = few.property(name), zoo.property(name)[:6]
