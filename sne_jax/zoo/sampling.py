@@ -51,7 +51,7 @@ def draw_networks(
     return ranges.chosen(words, share[name])
 
   architecture = chosen("architecture", families.ARCHITECTURES)
-  activation = chosen("activation", families.ACTIVATIONS)
+  activation = chosen("activation", tuple(families.ACTIVATIONS))
   optimizer = chosen("optimizer", tuple(OPTIMIZERS))
   initializer = chosen("initializer", INITIALIZERS)
   specs: dict[spec_lib.NetworkSpec, int] = {}
