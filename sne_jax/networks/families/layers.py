@@ -30,7 +30,7 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 }
 """Activation functions by name. Leaky relu has slope 0.01, gelu is exact."""
 
-Tensors = Mapping[str, Array]
+Tensors = Mapping[str, Array | np.ndarray]
 
 Hidden = Callable[[int, Array], Array]
 """What is done to the activations behind a hidden level, such as dropout."""
