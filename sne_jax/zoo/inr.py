@@ -10,37 +10,29 @@ References:
   authors' code (`dws`).
 """
 
-import contextlib
 import dataclasses
 import functools
-import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import errors, files, inr_fit, lock, splits, store, writing
+from sne_jax.zoo import inr_fit, splits, store, writing
+from sne_jax.zoo import partial as partial_lib
 
 GENERATOR = "sne_jax.zoo.inr"
 SPLIT = "default"
 """Name of the split that `generate_inr_zoo` makes."""
 
-_PLAN_FILE = "plan.json"
 # Amplitudes, frequencies, and points, of each variant.
 _VARIANTS = {
   "frequency": ((1.0, 1.0), (0.5, 10.0), 1000),
   "dws": ((0.0, 10.0), (0.0, 10.0), 2000),
 }
-
-Progress = Callable[[int, int, str], None]
-"""Is told the networks done, how many there are, and what is going on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +100,7 @@ def generate_inr_zoo(
   options: InrZooOptions,
   *,
   split: Mapping[str, int] | None = None,
-  progress: Progress | None = None,
+  progress: partial_lib.Progress | None = None,
 ) -> store.Zoo:
   """Generates a zoo of sine INRs, or opens it if it is there already.
 
@@ -135,26 +127,18 @@ def generate_inr_zoo(
       hold a zoo of other options, which the message names.
     ValueError: the split asks for more members than there are.
   """
-  path = os.path.abspath(path)
   ids = member_ids(options)
   made = _provenance(options, split)
   parts = {}
   if split is not None:
     parts[SPLIT] = splits.random_split(ids, seed=options.seed, parts=split)
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  partial = f"{path}.partial"
-  with lock.folder_lock(path):
-    if os.path.isdir(path) and os.listdir(path):
-      zoo = store.Zoo.open(path)
-      _compare(path, "", made, zoo.provenance)
-      shutil.rmtree(partial, ignore_errors=True)
-      return zoo
-    batch = _begin(partial, options, made)
-    fit = _fit_all(partial, options, batch, progress or (lambda *_: None))
+
+  def make(folder: str, batch: int) -> store.Zoo:
+    fit = _fit_all(folder, options, batch, progress or (lambda *_: None))
     amplitude, frequency = member_waves(options)
     finite = np.isfinite(fit.weights).all(axis=1) & np.isfinite(fit.error)
     converged = fit.error <= options.tolerance
-    zoo = writing.write_zoo(
+    return writing.write_zoo(
       path,
       specs=[inr_spec(options)],
       weights=[fit.weights],
@@ -176,10 +160,18 @@ def generate_inr_zoo(
       splits=parts,
       provenance=made | {"batch_members": batch},
       licence="CC0-1.0",
-      staging=os.path.join(partial, "zoo"),
+      staging=partial_lib.staging(folder),
     )
-    shutil.rmtree(partial)
-  return zoo
+
+  return partial_lib.make_zoo(
+    path,
+    made,
+    batch_members=min(options.batch_members, options.num_networks),
+    find_batch_members=lambda: min(
+      free_batch_members(options), options.num_networks
+    ),
+    make=make,
+  )
 
 
 def member_ids(options: InrZooOptions) -> list[str]:
@@ -216,62 +208,6 @@ def _provenance(options: InrZooOptions, split) -> dict[str, Any]:
   return {"generator": GENERATOR, "seed": options.seed, "options": values}
 
 
-def _compare(path: str, file: str, made, found) -> None:
-  """Raises `ZooError` if `found` is of another generator or other options.
-
-  A zoo that was asked for without a split may have one.
-  """
-  if found.get("generator") != GENERATOR:
-    raise errors.fault(
-      path,
-      file,
-      f"holds a zoo of another origin ({found.get('generator')!r})",
-      "choose another folder",
-    )
-  old, new = found.get("options", {}), made["options"]
-  differing = [
-    f"{name} is {old.get(name)!r} there, {new.get(name)!r} asked for"
-    for name in sorted(old.keys() | new.keys())
-    if old.get(name) != new.get(name)
-    and not (name == "split" and new[name] is None)
-  ]
-  if differing:
-    raise errors.fault(
-      path,
-      file,
-      f"holds a zoo of other options: {', '.join(differing)}",
-      "remove it, or choose another folder",
-    )
-
-
-def _begin(partial: str, options: InrZooOptions, made) -> int:
-  """Makes or takes up the partial folder; returns the size of its batches."""
-  plan_file = os.path.join(partial, _PLAN_FILE)
-  batch = options.batch_members or free_batch_members(options)
-  batch = min(batch, options.num_networks)
-  os.makedirs(partial, exist_ok=True)
-  if not os.path.exists(plan_file):
-    files.write_json(plan_file, made | {"batch_members": batch})
-    return batch
-  try:
-    with open(plan_file, encoding="utf-8") as file:
-      plan = json.load(file)
-    found = int(plan["batch_members"])
-  except (ValueError, KeyError, TypeError) as error:
-    raise errors.fault(
-      partial, _PLAN_FILE, f"unreadable ({error!r})", "remove the folder"
-    ) from error
-  _compare(partial, "", made, plan)
-  if options.batch_members and found != batch:
-    raise errors.fault(
-      partial,
-      "",
-      f"was begun with batches of {found}, not {batch}",
-      f"set batch_members to {found} or 0, or remove the folder",
-    )
-  return found
-
-
 @functools.lru_cache(maxsize=4)
 def fit_fns(options: InrZooOptions) -> tuple[Callable, Callable]:
   """Returns what `inr_fit.make_fit_fn` gives, compiled once."""
@@ -284,7 +220,10 @@ def fit_fns(options: InrZooOptions) -> tuple[Callable, Callable]:
 
 
 def _fit_all(
-  partial: str, options: InrZooOptions, batch: int, progress: Progress
+  folder: str,
+  options: InrZooOptions,
+  batch: int,
+  progress: partial_lib.Progress,
 ) -> inr_fit.Fit:
   """Trains the batches that are not there yet; returns all networks."""
   total = options.num_networks
@@ -293,53 +232,40 @@ def _fit_all(
   devices = jax.local_devices()
   start, advance = fit_fns(options)
   key = jax.random.key(options.seed, impl="threefry2x32")
+
+  def fit(first: int, members: np.ndarray) -> dict[str, np.ndarray]:
+    # In float64, then rounded: independent of the device's sine.
+    targets = amplitude[members, None] * np.sin(
+      frequency[members, None] * x[None, :].astype(np.float64)
+    )
+    fitted = inr_fit.fit_batch(
+      spec,
+      start,
+      advance,
+      jax.vmap(functools.partial(jax.random.fold_in, key))(members),
+      targets.astype(np.float32),
+      sizes=inr_fit.batch_sizes(batch, len(devices)),
+      devices=devices,
+      max_steps=options.max_steps,
+      check_every=options.check_every,
+      tolerance=options.tolerance,
+      on_done=lambda done: progress(first + done, total, "training networks"),
+    )
+    return fitted._asdict()
+
   parts = []
   for first in range(0, total, batch):
-    file = os.path.join(partial, f"part-{first:08d}.safetensors")
     members = np.arange(first, min(first + batch, total))
-    part = _read_part(file, len(members), spec.num_weights)
-    if part is None:
-      # In float64, then rounded: independent of the device's sine.
-      targets = amplitude[members, None] * np.sin(
-        frequency[members, None] * x[None, :].astype(np.float64)
-      )
-      part = inr_fit.fit_batch(
-        spec,
-        start,
-        advance,
-        jax.vmap(functools.partial(jax.random.fold_in, key))(members),
-        targets.astype(np.float32),
-        sizes=inr_fit.batch_sizes(batch, len(devices)),
-        devices=devices,
-        max_steps=options.max_steps,
-        check_every=options.check_every,
-        tolerance=options.tolerance,
-        on_done=lambda done, first=first: progress(
-          first + done, total, "training networks"
-        ),
-      )
-      files.replace_file(
-        file,
-        lambda name, part=part: safetensors.numpy.save_file(
-          part._asdict(), name
-        ),
-      )
-    else:
-      progress(first + len(members), total, "batch was there already")
-    parts.append(part)
+    count = len(members)
+    shapes = {"weights": (count, spec.num_weights)}
+    shapes |= {"error": (count,), "steps": (count,)}
+    arrays, there = partial_lib.part(
+      folder, first, shapes, functools.partial(fit, first, members)
+    )
+    if there:
+      progress(first + count, total, "batch was there already")
+    parts.append(inr_fit.Fit(**arrays))
   return inr_fit.Fit(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _read_part(file: str, count: int, num_weights: int) -> inr_fit.Fit | None:
-  """Reads a finished batch; None if it is missing or not whole."""
-  with contextlib.suppress(
-    FileNotFoundError, safetensors.SafetensorError, TypeError
-  ):
-    part = inr_fit.Fit(**safetensors.numpy.load_file(file))
-    shapes = [array.shape for array in part]
-    if shapes == [(count, num_weights), (count,), (count,)]:
-      return part
-  return None
 
 
 def free_batch_members(options: InrZooOptions) -> int:
@@ -352,18 +278,7 @@ def free_batch_members(options: InrZooOptions) -> int:
   per_point = 4 * 6 * options.hidden * options.layers
   each = options.num_points * per_point + 32 * inr_spec(options).num_weights
   devices = jax.local_devices()
+  fitting = len(devices) * (partial_lib.free_bytes(devices) // 4 // each)
   if devices[0].platform == "cpu":
-    return max(1, min(100, _free_host_bytes() // 4 // each))
-  stats = devices[0].memory_stats() or {}
-  free = stats.get("bytes_limit", 1 << 30) - stats.get("bytes_in_use", 0)
-  return max(1, min(8192, free // 4 // each)) * len(devices)
-
-
-def _free_host_bytes() -> int:
-  """Returns the memory that programs can still take; 1 GiB if unknown."""
-  try:
-    with open("/proc/meminfo", encoding="ascii") as file:
-      sizes = dict(line.split(":") for line in file)
-    return 1024 * int(sizes["MemAvailable"].split()[0])
-  except (OSError, ValueError, KeyError):
-    return 1 << 30
+    return max(1, min(100, fitting))
+  return max(len(devices), min(8192 * len(devices), fitting))

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import sine
+from sne_jax.zoo import partial, sine
 
 SHRINK = 0.7
 """Each size that a batch may shrink to is this share of the one before."""
@@ -170,8 +170,8 @@ def fit_batch(
   count = len(targets)
   slots = _fill(np.arange(count), sizes)  # the network in each slot
   alive = np.arange(len(slots)) < count  # False: done, or there as padding
-  state = _place(start(keys[slots]), devices)
-  waves = _place(targets[slots], devices)
+  state = partial.place(start(keys[slots]), devices)
+  waves = partial.place(targets[slots], devices)
   weights = np.zeros((count, spec.num_weights), np.float32)
   error, steps = np.zeros(count, np.float32), np.zeros(count, np.int64)
   taken = 0
@@ -193,7 +193,7 @@ def fit_batch(
     left = np.flatnonzero(alive)
     places = _fill(left, sizes)
     if left.size and len(places) < len(slots):
-      state, waves = _place(_take((state, waves), places), devices)
+      state, waves = partial.place(_take((state, waves), places), devices)
       slots = slots[places]
       alive = np.arange(len(slots)) < left.size
   return Fit(weights, error, steps)
@@ -214,17 +214,3 @@ def _take(tree, places: np.ndarray):
   return jax.tree.map(
     lambda a: np.asarray(a)[places] if a.ndim else np.asarray(a), tree
   )
-
-
-def _place(tree, devices: Sequence[Any]):
-  """Cuts the slots of every array over the devices; scalars are copied."""
-  if len(devices) == 1:
-    return jax.device_put(tree, devices[0])
-  mesh = jax.sharding.Mesh(np.array(devices), ("slots",))
-
-  def put(array):
-    axes = ("slots",) if array.ndim else ()
-    spec = jax.sharding.PartitionSpec(*axes)
-    return jax.device_put(array, jax.sharding.NamedSharding(mesh, spec))
-
-  return jax.tree.map(put, tree)

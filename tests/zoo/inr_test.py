@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sne_jax.networks import families
-from sne_jax.zoo import errors, inr, inr_fit, lock, store, writing
+from sne_jax.zoo import errors, inr, inr_fit, lock, partial, store, writing
 
 TINY = inr.InrZooOptions(
   num_networks=7,
@@ -217,7 +217,7 @@ def test_a_diverged_network_leaves_its_neighbours_alone(fns, together):
 
 @pytest.mark.skipif(jax.local_device_count() < 2, reason="needs two devices")
 def test_devices_share_the_networks(zoo, together):
-  state = inr_fit._place(np.zeros((4, 3)), jax.local_devices()[:2])
+  state = partial.place(np.zeros((4, 3)), jax.local_devices()[:2])
   assert [s.data.shape for s in state.addressable_shards] == [(2, 3)] * 2
   # The zoo was made on all devices, in batches of two; `together` on one.
   np.testing.assert_array_equal(zoo.property("steps"), together.steps)
@@ -441,5 +441,5 @@ def test_a_split_larger_than_the_zoo_is_refused_at_once(tmp_path):
 
 def test_a_batch_is_found_for_the_memory_there_is(monkeypatch):
   assert 1 <= inr.free_batch_members(TINY) <= 100
-  monkeypatch.setattr(inr, "_free_host_bytes", lambda: 1 << 20)
+  monkeypatch.setattr(partial, "_free_host_bytes", lambda: 1 << 20)
   assert inr.free_batch_members(inr.InrZooOptions()) == 1

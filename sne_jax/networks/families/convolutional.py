@@ -2,7 +2,8 @@
 
 The published small-CNN zoos are of this family: pooled heads (Unterthiner et
 al. 2020, arXiv:2002.11448) and flattened ones (Schuerholt et al. 2022,
-arXiv:2209.14764).
+arXiv:2209.14764); and the CNN Wild Park (Kofinas et al. 2024,
+arXiv:2403.12143), whose layers differ and have skips.
 
 Dimensions: `P` weights, `B` images of `C` channels, height `H`, width `W`;
 `O` classes.
@@ -31,11 +32,15 @@ def cnn(
   flatten_order: str = "channels_first",
   bias: bool = True,
   pool_before_activation: bool = False,
+  skips: Sequence[int] = (),
 ) -> spec_lib.NetworkSpec:
   """Describes a convolutional classifier.
 
   Tensors are `conv0.weight`, `conv0.bias`, ..., `dense0.weight`, ...; the
-  channels and hidden neurons are the groups `n1`, `n2`, ... in order.
+  channels and hidden neurons are the groups `n1`, `n2`, ... in order. Layers
+  that skips tie together have one group, that of the first; if their widths
+  differ, the channels that a skip adds up are tied and the others are not,
+  which no axis can say: then none of them may move.
 
   Args:
     image_shape: channels, height, width.
@@ -55,6 +60,10 @@ def cnn(
       (PyTorch) or "channels_last" (TensorFlow, Flax).
     bias: whether layers have biases.
     pool_before_activation: max-pool before the activation, not after it.
+    skips: for each convolution the earlier one, at least two before, whose
+      final output is added to its own before the activation (and pooling);
+      -1 is none. Of different widths, the first channels that both have are
+      added. Images must be of one size. Empty: no skips.
 
   Raises:
     ValueError: an option is malformed, or the image shrinks to nothing.
@@ -71,23 +80,31 @@ def cnn(
   strides = parts.per_layer("strides", strides, count, 1)
   paddings = parts.per_layer("paddings", paddings, count, 0)
   pools = parts.per_layer("pools", pools, count, 1)
+  skips = parts.per_layer("skips", skips or -1, count, -1)
+  groups = _groups(channels, skips)
 
   size = (size[0], size[1])
   into = spec_lib.plain_axis(depth)
-  tensors = []
+  tensors, seen = [], []
   for level, width in enumerate(channels):
     kernel = kernels[level]
-    out = spec_lib.plain_axis(width, f"n{level + 1}")
+    out = spec_lib.plain_axis(width, groups[level])
     tensors += parts.convolution(
       f"conv{level}", out, into, kernel, level, bias=bias
     )
     size = parts.conv_size(size, kernel, strides[level], paddings[level])
+    if skips[level] >= 0 and seen[skips[level]] != size:
+      raise ValueError(
+        f"skips: conv{skips[level]} gives images of {seen[skips[level]]}, and"
+        f" conv{level} of {size}; pad and use stride 1 in between"
+      )
     size = (size[0] // pools[level], size[1] // pools[level])
     if min(size) < 1:
       raise ValueError(
         f"nothing is left of the image behind the pooling of conv{level};"
         " use a larger image, or smaller strides and pools"
       )
+    seen.append(size)
     into = out
   if head == "flatten":
     image = spec_lib.plain_axis(size[0] * size[1])
@@ -113,36 +130,64 @@ def cnn(
     family="cnn",
     tensors=tuple(tensors),
     activations=(*hidden, "none"),
+    skips=tuple((a, b) for b, a in enumerate(skips) if a >= 0),
     options=tuple(sorted(options.items())),
   )
 
 
-def forward(
+def _groups(channels: Sequence[int], skips: Sequence[int]) -> list[str | None]:
+  """Returns the group of every convolution's channels; see `cnn`."""
+  first = list(range(len(channels)))  # Of the layers tied to each.
+  for level, source in enumerate(skips):
+    if source >= 0 and source > level - 2:
+      raise ValueError(
+        f"skips must come from 2 or more layers before, got {source} for"
+        f" conv{level}"
+      )
+    if source >= 0:
+      one, other = sorted((first[source], first[level]))
+      first = [one if place == other else place for place in first]
+  widths = [
+    {w for w, f in zip(channels, first, strict=True) if f == own}
+    for own in first
+  ]
+  return [
+    f"n{own + 1}" if len(width) == 1 else None
+    for own, width in zip(first, widths, strict=True)
+  ]
+
+
+def run(
   spec: spec_lib.NetworkSpec,
-  weights: Float[Array | np.ndarray, "P"],
+  tensors: layers.Tensors,
   x: Float[Array | np.ndarray, "B C H W"],
+  hidden: layers.Hidden = layers.keep,
 ) -> Float[Array, "B O"]:
   """Runs a cnn."""
   options = dict(spec.options)
   layers.check_input(spec, x, options["image_shape"])
-  tensors = spec.unflatten(weights)
   count = len(options["strides"])
-  x = layers.channels_last(x)
+  x = layers.inputs_last(x)
+  sources = {target: source for source, target in spec.skips}
+  kept = []
   for level in range(count):
     stride, padding = options["strides"][level], options["paddings"][level]
     x = layers.convolution(tensors, f"conv{level}", x, stride, padding)
+    if level in sources:
+      x = layers.add_channels(x, kept[sources[level]])
     if options["pool_before_activation"]:
       x = layers.max_pool(x, options["pools"][level])
     x = layers.activate(spec.activations[level], x)
     if not options["pool_before_activation"]:
       x = layers.max_pool(x, options["pools"][level])
+    x = hidden(level, x)
+    kept.append(x)
   if options["head"] == "pool":
-    x = x.mean(axis=(1, 2))
+    x = layers.average(x)
   else:
-    if options["flatten_order"] == "channels_first":
-      x = x.transpose(0, 3, 1, 2)
-    x = x.reshape(x.shape[0], -1)
+    x = layers.flatten(x, options["flatten_order"])
   for level in range(count, spec.num_levels):
     x = layers.linear(tensors, f"dense{level - count}", x)
     x = layers.activate(spec.activations[level], x)
+    x = hidden(level, x) if level < spec.num_levels - 1 else x
   return x

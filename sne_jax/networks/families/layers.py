@@ -1,7 +1,8 @@
 """The layers that the families' forward functions are made of. Pure JAX.
 
-Images are channels-last inside this package, `[B, H, W, C]`, so that a
-convolution is one matrix product. All functions may be mapped over networks.
+Images are `[C, H, W, B]` inside this package, inputs last: a convolution is one
+matrix product, for which runs of `B` numbers are copied, and what is computed
+for each place runs over `B`. All functions may be mapped over networks.
 
 Dimensions: `B` inputs, `I` input and `O` output features, `H`, `W` height and
 width, `C` channels, `T` tokens.
@@ -29,7 +30,16 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 }
 """Activation functions by name. Leaky relu has slope 0.01, gelu is exact."""
 
-Tensors = Mapping[str, Array]
+Tensors = Mapping[str, Array | np.ndarray]
+
+Hidden = Callable[[int, Array], Array]
+"""What is done to the activations behind a hidden level, such as dropout."""
+
+
+def keep(level: int, x: Float[Array, "..."]) -> Float[Array, "..."]:
+  """The `Hidden` that changes nothing."""
+  del level
+  return x
 
 
 def activate(
@@ -67,18 +77,18 @@ def linear(
   return add_bias(tensors, f"{name}.bias", y)
 
 
-def channels_last(x: Float[Array | np.ndarray, "B C H W"]) -> Array:
-  """Turns images into `[B, H, W, C]`."""
-  return jnp.transpose(jnp.asarray(x), (0, 2, 3, 1))
+def inputs_last(x: Float[Array | np.ndarray, "B C H W"]) -> Array:
+  """Turns images into `[C, H, W, B]`."""
+  return jnp.transpose(jnp.asarray(x), (1, 2, 3, 0))
 
 
 def convolution(
   tensors: Tensors,
   name: str,
-  x: Float[Array, "B H W I"],
+  x: Float[Array, "I H W B"],
   stride: int = 1,
   padding: int = 0,
-) -> Float[Array, "B H2 W2 O"]:
+) -> Float[Array, "O H2 W2 B"]:
   """Applies `name.weight` `[O, I, kh, kw]` and `name.bias`, if there is one.
 
   The image is cut into shifted copies, one per kernel place, which meet the
@@ -89,46 +99,70 @@ def convolution(
   out, into, kernel_height, kernel_width = kernel.shape
   around = (padding, padding)
   x = jnp.pad(x, ((0, 0), around, around, (0, 0)))
-  batch, height, width, _ = x.shape
-  rows = stride * ((height - kernel_height) // stride) + 1
-  columns = stride * ((width - kernel_width) // stride) + 1
+  _, height, width, batch = x.shape
+  rows = (height - kernel_height) // stride
+  columns = (width - kernel_width) // stride
   copies = [
     jax.lax.slice(
       x,
       (0, i, j, 0),
-      (batch, i + rows, j + columns, into),
+      (into, i + stride * rows + 1, j + stride * columns + 1, batch),
       (1, stride, stride, 1),
     )
     for i in range(kernel_height)
     for j in range(kernel_width)
   ]
-  matrix = jnp.transpose(kernel, (2, 3, 1, 0)).reshape(-1, out)
-  y = jnp.einsum("bhwi,io->bhwo", jnp.concatenate(copies, axis=-1), matrix)
-  return add_bias(tensors, f"{name}.bias", y)
+  matrix = jnp.transpose(kernel, (0, 2, 3, 1)).reshape(out, -1)
+  # [places of the kernel, I, H2, W2, B] as a matrix.
+  patches = jnp.stack(copies).reshape(matrix.shape[1], -1)
+  y = (matrix @ patches).reshape(out, rows + 1, columns + 1, batch)
+  if f"{name}.bias" not in tensors:
+    return y
+  return y + tensors[f"{name}.bias"].reshape(-1, 1, 1, 1)
 
 
-def max_pool(x: Float[Array, "B H W C"], size: int) -> Array:
+def max_pool(x: Float[Array, "C H W B"], size: int) -> Array:
   """Takes the maximum of every full `size` x `size` window."""
   if size == 1:
     return x
-  batch, height, width, channels = x.shape
+  channels, height, width, batch = x.shape
   rows, columns = height // size, width // size
   x = x[:, : rows * size, : columns * size]
-  x = x.reshape(batch, rows, size, columns, size, channels)
+  x = x.reshape(channels, rows, size, columns, size, batch)
   return x.max(axis=(2, 4))
 
 
+def average(x: Float[Array, "C H W B"]) -> Float[Array, "B C"]:
+  """Averages every channel over the image."""
+  return x.mean(axis=(1, 2)).T
+
+
+def flatten(x: Float[Array, "C H W B"], order: str) -> Float[Array, "B F"]:
+  """Flattens images; the order is that of `cnn`'s `flatten_order`."""
+  if order == "channels_last":
+    x = x.transpose(1, 2, 0, 3)
+  return x.reshape(-1, x.shape[-1]).T
+
+
+def add_channels(
+  x: Float[Array, "C H W B"], other: Float[Array, "C2 H W B"]
+) -> Float[Array, "C H W B"]:
+  """Adds the first channels of another image, as many as both have."""
+  more = max(0, x.shape[0] - other.shape[0])
+  other = jnp.pad(other[: x.shape[0]], ((0, more),) + ((0, 0),) * 3)
+  return x + other
+
+
 def batch_norm(
-  tensors: Tensors, name: str, x: Float[Array, "... C"], eps: float
-) -> Float[Array, "... C"]:
+  tensors: Tensors, name: str, x: Float[Array, "C H W B"], eps: float
+) -> Float[Array, "C H W B"]:
   """Normalises channels by running statistics, if the network has them."""
   if f"{name}.mean" not in tensors:
     return x
   scale = jax.lax.rsqrt(tensors[f"{name}.var"] + eps)
   scale = scale * tensors[f"{name}.scale"]
   shift = tensors[f"{name}.shift"] - tensors[f"{name}.mean"] * scale
-  lead = (1,) * (x.ndim - 1) + (-1,)
-  return x * scale.reshape(lead) + shift.reshape(lead)
+  return x * scale.reshape(-1, 1, 1, 1) + shift.reshape(-1, 1, 1, 1)
 
 
 def layer_norm(

@@ -116,29 +116,31 @@ def _conv(
   return tensors + parts.batch_norm(tensors[0])
 
 
-def forward(
+def run(
   spec: spec_lib.NetworkSpec,
-  weights: Float[Array | np.ndarray, "P"],
+  tensors: layers.Tensors,
   x: Float[Array | np.ndarray, "B C H W"],
+  hidden: layers.Hidden = layers.keep,
 ) -> Float[Array, "B O"]:
   """Runs a resnet, with batch norms or with these folded into biases."""
   options = dict(spec.options)
   layers.check_input(spec, x, options["image_shape"])
-  tensors = spec.unflatten(weights)
 
   def conv(name, x, stride):
     padding = tensors[f"{name}.weight"].shape[-1] // 2
     y = layers.convolution(tensors, name, x, stride, padding)
     return layers.batch_norm(tensors, f"{name}.norm", y, options["norm_eps"])
 
-  x = conv("stem", layers.channels_last(x), options["stem_stride"])
-  x = layers.activate(spec.activations[0], x)
+  x = conv("stem", layers.inputs_last(x), options["stem_stride"])
+  x = hidden(0, layers.activate(spec.activations[0], x))
   for place, stride in enumerate(options["strides"]):
     name = f"block{place}"
     y = conv(f"{name}.conv1", x, stride)
     y = layers.activate(spec.activations[2 * place + 1], y)
+    y = hidden(2 * place + 1, y)
     y = conv(f"{name}.conv2", y, 1)
     if f"{name}.shortcut.weight" in tensors:
       x = conv(f"{name}.shortcut", x, stride)
     x = layers.activate(spec.activations[2 * place + 2], x + y)
-  return layers.linear(tensors, "dense", x.mean(axis=(1, 2)))
+    x = hidden(2 * place + 2, x)
+  return layers.linear(tensors, "dense", layers.average(x))

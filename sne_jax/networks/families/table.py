@@ -13,16 +13,17 @@ from sne_jax.networks import spec as spec_lib
 from sne_jax.networks.families import (
   convolutional,
   dense,
+  layers,
   residual,
   vision_transformer,
 )
 
 _FAMILIES = {
-  "mlp": (dense.mlp, dense.forward),
-  "inr": (dense.inr, dense.forward),
-  "cnn": (convolutional.cnn, convolutional.forward),
-  "resnet": (residual.resnet, residual.forward),
-  "transformer": (vision_transformer.transformer, vision_transformer.forward),
+  "mlp": (dense.mlp, dense.run),
+  "inr": (dense.inr, dense.run),
+  "cnn": (convolutional.cnn, convolutional.run),
+  "resnet": (residual.resnet, residual.run),
+  "transformer": (vision_transformer.transformer, vision_transformer.run),
 }
 
 FAMILIES = tuple(_FAMILIES)
@@ -72,11 +73,33 @@ def forward(
   Raises:
     ValueError: the family cannot be run, or a shape does not fit.
   """
-  return _find(spec.family)[1](spec, weights, x)
+  return run(spec, spec.unflatten(weights), x)
+
+
+def run(
+  spec: spec_lib.NetworkSpec,
+  tensors: layers.Tensors,
+  x: Float[Array | np.ndarray, "B ..."],
+  hidden: layers.Hidden = layers.keep,
+) -> Float[Array, "B O"]:
+  """Runs a network whose weights are given as tensors, for training.
+
+  Args:
+    spec: the network.
+    tensors: by name, as `spec.unflatten` gives them.
+    x: see `forward`.
+    hidden: is called with the number of every hidden level that has an
+      activation, and what the level gives, and returns what goes on from
+      there; dropout, for example.
+
+  Returns:
+    Outputs, as `forward`.
+  """
+  return _find(spec.family)[1](spec, tensors, x, hidden)
 
 
 def _find(family: str):
-  """Returns the builder and the forward function of a family."""
+  """Returns the builder and the function that runs a family."""
   if family not in _FAMILIES:
     raise ValueError(
       f"unknown family {family!r}; known are {', '.join(_FAMILIES)}"

@@ -54,6 +54,14 @@ def tiny_specs() -> dict[str, spec_lib.NetworkSpec]:
     "cnn_flat_last": cnn(
       **flat, flatten_order="channels_last", pool_before_activation=True
     ),
+    "cnn_skips": cnn(
+      image,
+      (4, 3, 4, 5, 3),
+      kernels=(3, 5, 3, 1, 3),
+      paddings=(1, 2, 1, 0, 1),
+      activation=("relu", "none", "leaky_relu", "tanh", "relu"),
+      skips=(-1, -1, 0, 1, -1),
+    ),
     "resnet": residual.resnet(image, (4, 6), num_classes=3),
     "transformer": vision_transformer.transformer(**vit),
     "transformer_bare": vision_transformer.transformer(

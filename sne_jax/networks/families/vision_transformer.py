@@ -165,15 +165,15 @@ def _block(
   return tensors + parts.linear(f"{name}.ff2", stream, inside, level + 5)
 
 
-def forward(
+def run(
   spec: spec_lib.NetworkSpec,
-  weights: Float[Array | np.ndarray, "P"],
+  tensors: layers.Tensors,
   x: Float[Array | np.ndarray, "B C H W"],
+  hidden: layers.Hidden = layers.keep,
 ) -> Float[Array, "B O"]:
   """Runs a transformer."""
   options = dict(spec.options)
   layers.check_input(spec, x, options["image_shape"])
-  tensors = spec.unflatten(weights)
   eps = options["norm_eps"]
   x = _embed(tensors, jnp.asarray(x), options["patch"])
   for place in range((spec.num_levels - 3) // 6):
@@ -183,6 +183,7 @@ def forward(
     y = layers.layer_norm(tensors, f"{name}.norm2", x, eps)
     y = layers.linear(tensors, f"{name}.ff1", y)
     y = layers.activate(spec.activations[6 * place + 5], y)
+    y = hidden(6 * place + 5, y)
     x = x + layers.linear(tensors, f"{name}.ff2", y)
   x = layers.layer_norm(tensors, "norm", x[:, 0], eps)
   return layers.linear(tensors, "head", x)

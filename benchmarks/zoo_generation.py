@@ -1,0 +1,167 @@
+"""Zoo generation against a plain PyTorch loop, network-steps per second.
+
+Both train the same networks of the small CNN zoo's architecture (16 channels,
+3 x 3, stride 2, three times; average; linear) by Adam, on the same random
+images, at the same batch sizes: ours as one population, PyTorch's one after
+another. A network-step is one step of one network: taking a batch, forward,
+backward, update. In one process, in turns; the medians count.
+
+    python benchmarks/zoo_generation.py
+    python benchmarks/zoo_generation.py --batches=128 --side=16 --out=zoo.json
+
+PyTorch is needed: `pip install -e '.[torch]'`.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from benchmarks import machine, results
+from experiments import environment
+from sne_jax.networks import families
+from sne_jax.zoo import image_fit, partial
+
+RATE = 1e-3
+
+
+def ours(
+  x: np.ndarray, y: np.ndarray, batch: int, networks: int
+) -> Callable[[int], float]:
+  """Returns what trains a population; it gives network-steps per second.
+
+  It is given the number of epochs of `x` `[N, side, side]` uint8.
+  """
+  side = x.shape[1]
+  spec = families.architecture("arch1", (1, side, side))
+  devices = jax.local_devices()
+  epoch = image_fit.make_epoch_fn(
+    spec,
+    "adam",
+    num_train=len(x),
+    num_classes=10,
+    batch_size=batch,
+    dropout=False,
+    devices=devices,
+  )
+  one = np.ones(networks, np.float32)
+  hyper = image_fit.Hyper(
+    key=image_fit.member_keys(0, np.arange(networks)),
+    learning_rate=RATE * one,
+    weight_decay=0 * one,
+    dropout=0 * one,
+    label_noise=0 * one,
+    num_images=np.full(networks, len(x), np.int32),
+    init_std=one,
+    init_scale=one,
+  )
+  start = image_fit.make_start_fn(spec, "he_normal")
+  view = image_fit.make_view_fn(len(x), 10)(hyper, y)
+  state = image_fit.begin("adam", jax.tree.map(np.asarray, start(hyper)))
+  state, hyper, view = partial.place((state, hyper, view), devices)
+  data = image_fit.Data(jax.numpy.asarray(x.reshape(len(x), -1)), y)
+  held = [epoch(state, hyper, view, data, np.int32(0))]  # compiles
+  jax.block_until_ready(held)
+
+  def run(epochs: int) -> float:
+    begun = time.perf_counter()
+    for number in range(epochs):
+      held[0] = epoch(held[0], hyper, view, data, np.int32(number))
+    jax.block_until_ready(held)
+    steps = epochs * networks * -(-len(x) // batch)
+    return steps / (time.perf_counter() - begun)
+
+  return run
+
+
+def theirs(x: np.ndarray, y: np.ndarray, batch: int) -> Callable[[int], float]:
+  """Returns what trains one network in PyTorch, for a number of steps."""
+  import torch
+
+  images = torch.from_numpy(x.astype(np.float32) / 127.5 - 1.0)[:, None]
+  labels = torch.from_numpy(y.astype(np.int64))
+  layers = []
+  for into in (1, 16, 16):
+    layers += [torch.nn.Conv2d(into, 16, 3, stride=2), torch.nn.ReLU()]
+  layers += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+  model = torch.nn.Sequential(*layers, torch.nn.Linear(16, 10))
+  optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+
+  def run(steps: int) -> float:
+    begun = time.perf_counter()
+    order = torch.randperm(len(images))
+    for step in range(steps):
+      first = step * batch % (len(images) - batch)
+      places = order[first : first + batch]
+      loss = torch.nn.functional.cross_entropy(
+        model(images[places]), labels[places]
+      )
+      optimizer.zero_grad()
+      loss.backward()
+      optimizer.step()
+    return steps / (time.perf_counter() - begun)
+
+  run(5)  # Warm.
+  return run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Measures what the command line asks for, and prints it."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--batches", default="128,32", help="sizes of a batch")
+  parser.add_argument("--side", type=int, default=28, help="of the images")
+  parser.add_argument("--networks", type=int, default=16, help="together")
+  parser.add_argument("--images", type=int, default=2560, help="to train on")
+  parser.add_argument("--epochs", type=int, default=1, help="of each turn")
+  parser.add_argument("--torch_steps", type=int, default=200, help="of a turn")
+  parser.add_argument("--turns", type=int, default=3, help="of each side")
+  parser.add_argument(
+    "--cpu_devices", type=int, default=0, help="0: one for each core"
+  )
+  parser.add_argument("--out", help="JSON file")
+  given = parser.parse_args(arguments)
+  jax.config.update(
+    "jax_num_cpu_devices", given.cpu_devices or os.cpu_count() or 1
+  )
+  rng = np.random.default_rng(0)
+  x = rng.integers(0, 256, (given.images, given.side, given.side), np.uint8)
+  y = rng.integers(0, 10, given.images).astype(np.int32)
+  print(f"device: {machine.device_name()}", flush=True)
+  rows = []
+  for batch in map(int, given.batches.split(",")):
+    sides = {
+      "sne_jax": (ours(x, y, batch, given.networks), given.epochs),
+      "torch": (theirs(x, y, batch), given.torch_steps),
+    }
+    found = {name: [] for name in sides}
+    for _ in range(given.turns):
+      for name, (run, amount) in sides.items():
+        found[name].append(run(amount))
+    middle = {name: statistics.median(all_) for name, all_ in found.items()}
+    ratio = middle["sne_jax"] / middle["torch"]
+    rows.append({"batch": batch, "found": found, "ratio": ratio})
+    print(
+      f"batch {batch}: sne_jax {middle['sne_jax']:.0f} network-steps/s"
+      f" ({min(found['sne_jax']):.0f} to {max(found['sne_jax']):.0f}), PyTorch"
+      f" {middle['torch']:.0f} ({min(found['torch']):.0f} to"
+      f" {max(found['torch']):.0f}): {ratio:.2f} times",
+      flush=True,
+    )
+  if given.out:
+    results.write(
+      given.out,
+      {
+        "device": machine.device_name(),
+        "environment": environment.environment(),
+        "options": vars(given),
+        "rows": rows,
+      },
+    )
+
+
+if __name__ == "__main__":
+  main()

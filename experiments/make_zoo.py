@@ -1,0 +1,98 @@
+"""Makes a zoo of image classifiers.
+
+  python experiments/make_zoo.py --flagfile=experiments/flags/zoos/quick.flags
+
+trains a few dozen small networks on scikit-learn's digits, which need no
+download, and keeps them at several ages. What varies between them, and how, is
+in the flags; experiments/flags/zoos/ has one file per zoo. A run that was
+stopped, or killed, goes on when the same command is given again, and ends with
+the same zoo.
+
+Other images: files of Keras form by --data_dir, or --download (see
+--dataset). On a CPU all cores take part; on a GPU or TPU the same command
+fills the device.
+"""
+
+import dataclasses
+import os
+
+import jax
+import numpy as np
+from absl import flags, logging
+
+from experiments import config, console
+from sne_jax.learning import progress
+from sne_jax.zoo import generate, image_options, images
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MakeOptions:
+  """Where the zoo goes, and what it is made on."""
+
+  zoo: str = "zoos/digits"  # Folder of the zoo; made if it is not there.
+  # Devices that a CPU is divided into, each training its own networks; 0: one
+  # for each core. The same number gives the same bytes.
+  cpu_devices: int = 0
+  # Folder in which compiled programs are kept for the next start; empty: none.
+  compilation_cache: str = ""
+
+  def __post_init__(self):
+    """Raises `ValueError` for a value out of range."""
+    if not self.zoo:
+      raise ValueError("zoo is empty; name a folder")
+    if self.cpu_devices < 0:
+      raise ValueError(f"cpu_devices must be 0 or more, got {self.cpu_devices}")
+
+
+CLASSES = (MakeOptions, images.ImageOptions, image_options.ImageZooOptions)
+
+
+def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Reads the flags and makes the zoo.
+
+  Raises:
+    ValueError: options that are wrong, images that are not there, a folder
+      that holds another zoo, or another process at work in it.
+  """
+  del argv
+  made, image, zoo = (
+    config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
+  )
+  console.use_compilation_cache(made.compilation_cache)
+  data = images.load_images(image)
+  logging.info(
+    "%s: %d images to train on, %d to test on, of %s",
+    image.dataset,
+    len(data.x_train),
+    len(data.x_test),
+    "x".join(map(str, data.shape)),
+  )
+  with progress.Progress("training networks") as shown:
+    written = generate.generate_image_zoo(
+      made.zoo, zoo, data, dataset=image.dataset, progress=shown.update
+    )
+  last = written.select(where={"epoch": max(zoo.epochs)})
+  accuracy = written.property("test_accuracy")[last]
+  low, middle, high = np.quantile(accuracy, (0.1, 0.5, 0.9))
+  print(
+    f"{written}\n  test accuracy after {max(zoo.epochs)} epochs: median"
+    f" {middle:.3f}, from {low:.3f} (10 %) to {high:.3f} (90 %)\n ",
+    f"{(~written.members['valid']).sum()} members diverged",
+  )
+
+
+def use_all_cores(count: int) -> None:
+  """Divides a CPU into devices; has to come before JAX has any."""
+  jax.config.update("jax_num_cpu_devices", count or os.cpu_count() or 1)
+
+
+if __name__ == "__main__":
+  config.define_flags(*CLASSES)
+  console.setup()
+
+  def start(argv):
+    """Divides the CPU, then makes the zoo."""
+    use_all_cores(flags.FLAGS["cpu_devices"].value)
+    main(argv)
+
+  config.run_main(start)

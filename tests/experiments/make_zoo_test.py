@@ -1,0 +1,56 @@
+"""The entry point that makes zoos: its flags, and its smallest run."""
+
+import pathlib
+
+import pytest
+from absl import flags
+
+from experiments import config, make_zoo
+from sne_jax.zoo import image_options, images, store
+
+FLAGFILES = sorted(
+  pathlib.Path(make_zoo.__file__).parent.glob("flags/zoos/*.flags")
+)
+
+
+def parsed(*arguments):
+  values = flags.FlagValues()
+  config.define_flags(*make_zoo.CLASSES, flag_values=values)
+  flags.DEFINE_string("flagfile", "", "of flags", flag_values=values)
+  config.parse(["make_zoo", *arguments], values)
+  return values
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_flagfiles_are_understood(path):
+  values = parsed(f"--flagfile={path}")
+  zoo = config.from_flags(image_options.ImageZooOptions, flag_values=values)
+  image = config.from_flags(images.ImageOptions, flag_values=values)
+  made = config.from_flags(make_zoo.MakeOptions, flag_values=values)
+  assert made.zoo == f"zoos/{path.stem}"
+  assert zoo.num_networks >= 20 and image.dataset
+
+
+def test_there_are_flagfiles():
+  assert len(FLAGFILES) >= 5
+
+
+def test_a_zoo_is_made_and_opened_again(tmp_path, capsys):
+  values = parsed(
+    f"--zoo={tmp_path / 'zoo'}",
+    "--architecture=mlp",
+    "--activation=tanh",
+    "--optimizer=sgd",
+    "--initializer=glorot_normal",
+    "--dropout=0",
+    "--num_networks=6",
+    "--snapshots=1,2",
+    "--train_images=100",
+    "--test_images=50",
+  )
+  make_zoo.main([], values)
+  said = capsys.readouterr().out
+  assert "12 members" in said and "median" in said and "0 members div" in said
+  assert len(store.Zoo.open(tmp_path / "zoo")) == 12
+  make_zoo.main([], values)
+  assert capsys.readouterr().out == said
