@@ -5,8 +5,11 @@ import os
 from typing import Any
 
 from sne_jax.encoders import table
+from sne_jax.encoders.dws import DWSOptions
 from sne_jax.encoders.flat_sets import FlatSetOptions
 from sne_jax.encoders.mlp import MLPOptions
+from sne_jax.encoders.nfn import NFNOptions
+from sne_jax.encoders.nft import NFTOptions
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.encoders.stat_nn import StatOptions
 from sne_jax.learning.invariance import InvarianceOptions
@@ -122,6 +125,9 @@ CLASSES = (
   MLPOptions,
   StatOptions,
   FlatSetOptions,
+  NFNOptions,
+  NFTOptions,
+  DWSOptions,
 )
 PREFIXES = {InrZooOptions: "zoo_"} | {
   row.options: row.prefix for row in table.ENCODERS.values() if row.prefix
@@ -143,6 +149,9 @@ class Options:
   mlp: MLPOptions
   stat: StatOptions
   flat_set: FlatSetOptions
+  nfn: NFNOptions
+  nft: NFTOptions
+  dws: DWSOptions
 
   def replaced(self, **changes: Any) -> "Options":
     """Returns the options with some flags changed, whichever class has them.

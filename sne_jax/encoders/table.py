@@ -10,8 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sne_jax.encoders import (
+  dws,
   flat_sets,
   mlp,
+  nfn,
+  nft,
   packing,
   sne,
   sne_options,
@@ -134,6 +137,46 @@ ENCODERS = {
     prefix="set_",
     measure=flat_sets.measure,
     build=flat_sets.build_set_transformer,
+  ),
+  "nfn_np": Row(
+    paper="Zhou et al., NeurIPS 2023, arXiv:2302.14040",
+    accepts="one architecture: a chain of dense and conv layers with biases",
+    symmetry="exact; of inputs and outputs too without io_embed and hnp pool",
+    cost="weights times channels squared",
+    options=nfn.NFNOptions,
+    prefix="nfn_",
+    measure=nfn.measure_np,
+    build=nfn.build_np,
+  ),
+  "nfn_hnp": Row(
+    paper="Zhou et al., NeurIPS 2023, arXiv:2302.14040",
+    accepts="one architecture: such a chain with a hidden layer",
+    symmetry="exact, hidden neurons",
+    cost="weights times channels squared, times inputs and outputs squared",
+    options=nfn.NFNOptions,
+    prefix="nfn_",
+    measure=nfn.measure_hnp,
+    build=nfn.build_hnp,
+  ),
+  "nft": Row(
+    paper="Zhou et al., NeurIPS 2023, arXiv:2305.13546",
+    accepts="one architecture: a chain of dense and conv layers with biases",
+    symmetry="exact, hidden neurons",
+    cost="quadratic in the rows and columns at a layer, times its width",
+    options=nft.NFTOptions,
+    prefix="nft_",
+    measure=nft.measure,
+    build=nft.build,
+  ),
+  "dws": Row(
+    paper="Navon et al., ICML 2023, arXiv:2301.12780",
+    accepts="one architecture: dense layers with biases, three or more",
+    symmetry="exact, hidden neurons",
+    cost="blocks of tensors squared; weights times channels squared",
+    options=dws.DWSOptions,
+    prefix="dws_",
+    measure=dws.measure,
+    build=dws.build,
   ),
 }
 """Every encoder that `--encoder` knows."""

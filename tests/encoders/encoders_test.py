@@ -13,7 +13,9 @@ FAST = {"xla_backend_optimization_level": "0"}
 INR = families.inr((2, 4, 3, 1))
 DEEP = families.mlp((3, 5, 2, 4, 2), "tanh")
 CNN = families.cnn((1, 6, 6), (3, 2), 2, num_classes=3)
-FLAT = families.cnn((1, 5, 5), (3,), 2, dense=(4,), num_classes=2, head="flatten")
+FLAT = families.cnn(
+  (1, 5, 5), (3,), 2, dense=(4,), num_classes=2, head="flatten"
+)
 RESNET = families.resnet((1, 4, 4), (2, 3), num_classes=2)
 VIT = families.transformer(
   (1, 4, 4), 2, dim=4, depth=1, heads=2, hidden=3, num_classes=2
