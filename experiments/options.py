@@ -7,7 +7,9 @@ from typing import Any
 from sne_jax.encoders import table
 from sne_jax.encoders.dws import DWSOptions
 from sne_jax.encoders.flat_sets import FlatSetOptions
+from sne_jax.encoders.graph_transformer import GraphTransformerOptions
 from sne_jax.encoders.mlp import MLPOptions
+from sne_jax.encoders.neural_graph import NeuralGraphOptions
 from sne_jax.encoders.nfn import NFNOptions
 from sne_jax.encoders.nft import NFTOptions
 from sne_jax.encoders.sne_options import SNEOptions
@@ -128,6 +130,8 @@ CLASSES = (
   NFNOptions,
   NFTOptions,
   DWSOptions,
+  NeuralGraphOptions,
+  GraphTransformerOptions,
 )
 PREFIXES = {InrZooOptions: "zoo_"} | {
   row.options: row.prefix for row in table.ENCODERS.values() if row.prefix
@@ -152,6 +156,8 @@ class Options:
   nfn: NFNOptions
   nft: NFTOptions
   dws: DWSOptions
+  graph: NeuralGraphOptions
+  graph_transformer: GraphTransformerOptions
 
   def replaced(self, **changes: Any) -> "Options":
     """Returns the options with some flags changed, whichever class has them.

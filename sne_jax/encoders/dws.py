@@ -165,8 +165,8 @@ class Interior(nn.Module):
     def linear(name, x):
       return Affine(self.outputs, self.options.init_scale, name=name)(x)
 
-    total = linear("lin_all", x) + linear("lin_n", over_outputs)[:, None]
-    total = total + linear("lin_m", over_inputs)[:, :, None]
+    total = linear("lin_all", x) + linear("lin_n", over_inputs)[:, :, None]
+    total = total + linear("lin_m", over_outputs)[:, None]
     return (total + linear("lin_both", both)[:, None, None]) / 4
 
 

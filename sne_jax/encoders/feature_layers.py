@@ -52,8 +52,8 @@ class Map(nn.Module):
   scaling: str = "uniform"
 
   @nn.compact
-  def __call__(self) -> tuple[Float[Array, "I O"], Float[Array, "O"]]:
-    """Returns the parameters."""
+  def __call__(self):
+    """Returns kernel `[I, O]` and bias `[O]`."""
     kernel, bias = kernel_init(self.scaling, self.fan_in or self.inputs)
     return (
       self.param("kernel", kernel, (self.inputs, self.outputs)),

@@ -99,7 +99,11 @@ class FlatSet(nn.Module):
     else:
       function = SetTransformer(o, name="set_transformer")
     codes = [
-      function(weights[group.members][..., None], group.mask, deterministic)
+      function(
+        weights[group.members][..., None],
+        jnp.asarray(group.mask),
+        deterministic,
+      )
       for group in batch.sets["weights"]
     ]
     return jnp.concatenate(codes)[batch.order["weights"]]

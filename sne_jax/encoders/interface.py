@@ -14,7 +14,14 @@ from sne_jax.networks.spec import NetworkSpec
 Network = tuple[NetworkSpec, Any]
 """A spec, and weights `[P]`."""
 
-ANY_ARCHITECTURE = ("sne", "stat_pool", "deep_sets", "set_transformer")
+ANY_ARCHITECTURE = (
+  "sne",
+  "stat_pool",
+  "deep_sets",
+  "set_transformer",
+  "neural_graph",
+  "neural_graph_transformer",
+)
 """Encoders that read every architecture: what errors point to."""
 
 

@@ -162,7 +162,6 @@ class Packer:
       )
 
     rows = {t: room([p.rows(t) for p in self._parts]) for t in self._tables}
-    rows["networks"] = copies * batch_size
     return Sizes(
       tuple(sorted(rows.items())), tuple((t, heights(t)) for t in self._sets)
     )
@@ -173,7 +172,6 @@ class Packer:
     size = (lambda n: n) if exact else buckets.round_up
     width = (lambda n: n) if exact else buckets.width_of
     rows = {t: size(sum(p.rows(t) for p in parts)) for t in self._tables}
-    rows["networks"] = len(numbers)
     sets = []
     for table in self._sets:
       heights: dict[int, int] = {}
@@ -186,7 +184,7 @@ class Packer:
 
   def _build(self, numbers: tuple[int, ...], sizes: Sizes) -> Joined:
     parts = [self._parts[n] for n in numbers]
-    total = dict(sizes.rows)
+    total = dict(sizes.rows) | {"networks": len(numbers)}  # Never padded.
     first = {
       t: rectangles.edges([p.rows(t) for p in parts]) for t in self._tables
     }

@@ -182,13 +182,13 @@ class WeightSpaceAttention(nn.Module):
     weights = [merge(f, w, 3) for f, w in zip(weights, x.weights, strict=True)]
     biases = [merge(f, v, 2) for f, v in zip(biases, x.biases, strict=True)]
     if not self.share:
-      weights = [
-        affine(
-          w,
-          *Map(self.channels, like.shape[-1], name=f"unproject_weight_{l}")(),
-        )
-        for l, (w, like) in enumerate(zip(weights, x.weights, strict=True))
-      ]
+      # The authors map each of the added terms back, so the bias counts for
+      # every one of them: tensors, columns and rows.
+      terms = self.tensors_attend + 2 * self.neurons_attend
+      for l, like in enumerate(x.weights):
+        back = Map(self.channels, like.shape[-1], name=f"unproject_weight_{l}")
+        kernel, bias = back()
+        weights[l] = affine(weights[l], kernel, terms * bias)
     return Features(tuple(weights), tuple(biases))
 
 

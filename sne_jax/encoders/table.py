@@ -12,7 +12,9 @@ from typing import Any
 from sne_jax.encoders import (
   dws,
   flat_sets,
+  graph_transformer,
   mlp,
+  neural_graph,
   nfn,
   nft,
   packing,
@@ -177,6 +179,26 @@ ENCODERS = {
     prefix="dws_",
     measure=dws.measure,
     build=dws.build,
+  ),
+  "neural_graph": Row(
+    paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-GNN)",
+    accepts="any architectures, mixed in one batch",
+    symmetry="exact, hidden neurons",
+    cost="linear in weights",
+    options=neural_graph.NeuralGraphOptions,
+    prefix="graph_",
+    measure=neural_graph.measure,
+    build=neural_graph.build,
+  ),
+  "neural_graph_transformer": Row(
+    paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-T)",
+    accepts="any architectures, mixed in one batch",
+    symmetry="exact, hidden neurons",
+    cost="quadratic in neurons",
+    options=graph_transformer.GraphTransformerOptions,
+    prefix="graph_transformer_",
+    measure=graph_transformer.measure,
+    build=graph_transformer.build,
   ),
 }
 """Every encoder that `--encoder` knows."""

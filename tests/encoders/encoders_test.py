@@ -30,12 +30,31 @@ OPTIONS = {
   "stat_nn": {"width": 8},
   "stat_pool": {"width": 8},
   "deep_sets": {"width": 8, "heads": 2},
+  "nfn_np": {"width": 8, "channels": 4, "layers": 2},
+  "nfn_hnp": {"width": 8, "channels": 4, "layers": 2},
+  "nft": {"width": 8, "channels": 4, "heads": 2, "blocks": 1},
+  "dws": {"width": 8, "channels": 4, "layers": 2},
+  "neural_graph": {"width": 8, "layers": 2},
+  "neural_graph_transformer": {
+    **{"width": 8, "edge_width": 4, "attention_width": 4, "node_hidden": 8},
+    **{"edge_hidden": 8, "heads": 2, "layers": 2},
+  },
   "set_transformer": {"width": 8, "heads": 2, "blocks": 1, "inducing": 3},
 }
-ACCEPTS = {"mlp": (INR,), "stat_nn": (CNN,)}
+ACCEPTS = {
+  "mlp": (INR,),
+  "stat_nn": (CNN,),
+  "nfn_np": (FLAT,),
+  "nfn_hnp": (FLAT,),
+  "nft": (CNN,),
+  "dws": (INR,),
+}
 """Architectures that a tied encoder can be built for."""
 BLIND = ("stat_nn", "stat_pool", "deep_sets", "set_transformer")
 """Encoders that cannot see what is shuffled within a tensor."""
+
+SINGLE = ("deep_sets", "set_transformer")
+"""Encoders that compute in float32 whatever they are given."""
 
 
 def networks_of(specs, seed=0):
@@ -124,17 +143,18 @@ def test_codes_keep_their_symmetry_and_company_does_not_matter(name, specs):
   size = np.abs(codes).max()
   permuted = encode(moved(networks, symmetry.draw_permutation))
   change = np.abs(permuted - codes).max() / size
+  close = 3e-6 if name in SINGLE else 1e-10
   if name == "mlp":
     assert change > 1e-3
   else:
-    assert change < 1e-10
+    assert change < close
   uncoupled = encode(moved(networks, symmetry.draw_input_shuffle))
   change = np.abs(uncoupled - codes).max() / size
-  assert change < 1e-10 if name in BLIND else change > 1e-4
+  assert change < close if name in BLIND else change > 1e-4
   turned = encode(networks[::-1])[::-1]
-  np.testing.assert_allclose(turned, codes, atol=1e-10 * size)
+  np.testing.assert_allclose(turned, codes, atol=close * size)
   for network, code in zip(networks[:2], codes, strict=False):
-    np.testing.assert_allclose(encode([network])[0], code, atol=1e-10 * size)
+    np.testing.assert_allclose(encode([network])[0], code, atol=close * size)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -146,7 +166,8 @@ def test_padding_does_not_matter(name):
   room = encode.packer.reserve(np.array([0, 1] * 4), 16, copies=2)
   padded = encode.pack(networks, room)
   assert padded.room > 4 * encode.pack(networks).room
-  np.testing.assert_allclose(encode(networks, room), codes, atol=1e-10)
+  close = 3e-6 if name in SINGLE else 1e-10
+  np.testing.assert_allclose(encode(networks, room), codes, atol=close)
 
 
 @pytest.mark.parametrize("name", OURS)
