@@ -43,7 +43,7 @@ OPTIONS = {
 }
 ACCEPTS = {
   "mlp": (INR,),
-  "stat_nn": (CNN,),
+  "stat_nn": (INR,),
   "nfn_np": (FLAT,),
   "nfn_hnp": (FLAT,),
   "nft": (CNN,),
@@ -219,6 +219,47 @@ def test_a_tied_encoder_refuses_other_architectures(name):
     encoder.make_packer((spec,)).pack([0], [np.zeros(3, np.float32)])
   with pytest.raises(ValueError, match="equally many"):
     encoder.make_packer((spec,)).templates([[0], [0, 0]])
+
+
+NO_HIDDEN = families.mlp((3, 2))
+REFUSED = {
+  "nfn_np": "no hidden layer",  # Its default pooling keeps outputs apart.
+  "nfn_hnp": "no hidden layer",
+  "dws": "no hidden layer",
+}
+
+
+@pytest.mark.parametrize("name", [n for n in table.ENCODERS if n != "sne"])
+def test_a_network_without_hidden_layer_is_encoded_or_refused(name):
+  row = table.row(name)
+  options = row.options(**OPTIONS[name])
+  networks = networks_of((NO_HIDDEN,) * 2)
+  if name in REFUSED:
+    with pytest.raises(ValueError, match=REFUSED[name]) as error:
+      table.measure(name, options, networks)
+    says_all(str(error.value), name, NO_HIDDEN)
+    return
+  measured = table.measure(name, options, networks)
+  encoder = table.build(name, vars(options), {}, measured)
+  batch = encoder.make_packer((NO_HIDDEN,)).pack([0, 0], [networks[0][1]] * 2)
+  codes, _ = jax.eval_shape(
+    encoder.module.init_with_output, jax.random.key(0), batch
+  )
+  assert codes.shape == (2, 8)
+
+
+@pytest.mark.parametrize("name", [n for n in TIED if n not in ANY])
+def test_what_a_tied_encoder_cannot_read_is_said(name):
+  """A residual network, for those that need a chain of layers."""
+  row = table.row(name)
+  options = row.options(**OPTIONS[name])
+  networks = networks_of((RESNET,) * 2)
+  if name in ("mlp", "stat_nn"):
+    assert table.measure(name, options, networks)
+    return
+  with pytest.raises(ValueError, match="residual connections") as error:
+    table.measure(name, options, networks)
+  says_all(str(error.value), name, RESNET)
 
 
 def says_all(text, name, *specs):
