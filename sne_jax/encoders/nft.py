@@ -120,8 +120,8 @@ class WeightSpaceAttention(nn.Module):
       tokens = jnp.stack(means, axis=1)[:, :, None]  # [B, 2L, 1, h, 3, d]
       found = _attend(tokens)[:, :, 0]  # [B, 2L, h, d]
       for l in range(count):
-        out_weights[l] += found[:, l, None, None]
-        out_biases[l] += found[:, count + l, None]
+        out_weights[l] = out_weights[l] + found[:, l, None, None]
+        out_biases[l] = out_biases[l] + found[:, count + l, None]
     if self.neurons_attend:
       drop = nn.Dropout(self.dropout, deterministic=deterministic)
       for l in range(count + 1):
@@ -139,11 +139,13 @@ class WeightSpaceAttention(nn.Module):
       tokens.append(weights[l])  # rows: [B, O, I]
     found = _attend(jnp.concatenate(tokens, axis=1), drop)
     if l:
-      out_weights[l - 1] += jnp.swapaxes(found[:, :columns], 1, 2)
-      out_biases[l - 1] += found[:, columns]
+      out_weights[l - 1] = out_weights[l - 1] + jnp.swapaxes(
+        found[:, :columns], 1, 2
+      )
+      out_biases[l - 1] = out_biases[l - 1] + found[:, columns]
       found = found[:, columns + 1 :]
     if l < len(weights):
-      out_weights[l] += found
+      out_weights[l] = out_weights[l] + found
 
   def _projected(self, x: Features):
     """Returns queries, keys and values: `[B, O, I, h, 3, d]`, `[B, O, ...]`."""

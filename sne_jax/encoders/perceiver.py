@@ -10,10 +10,9 @@ Zhou et al., Neural Functional Transformers, NeurIPS 2023, arXiv:2305.13546.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-from sne_jax.encoders import set_attention
 
 
 class Attention(nn.Module):
@@ -36,10 +35,12 @@ class Attention(nn.Module):
       context = nn.LayerNorm(epsilon=1e-5, name="norm_context")(tokens)
     query = nn.Dense(inner, use_bias=False, name="to_q")(normed)
     both = nn.Dense(2 * inner, use_bias=False, name="to_kv")(context)
-    key, value = jnp.split(both, 2, axis=-1)
-    found = set_attention.attention(
-      query, key, value, None, heads=self.heads, scale=self.head_dim**-0.5
-    )
+    split = lambda y: y.reshape(*y.shape[:2], self.heads, -1)
+    query, (key, value) = split(query), map(split, jnp.split(both, 2, axis=-1))
+    logits = jnp.einsum("bmhd,bnhd->bhmn", query * self.head_dim**-0.5, key)
+    share = jax.nn.softmax(logits, axis=-1)
+    found = jnp.einsum("bhmn,bnhd->bmhd", share, value)
+    found = found.reshape(*found.shape[:2], inner)
     return x + nn.Dense(x.shape[-1], name="to_out")(found)
 
 
