@@ -184,7 +184,9 @@ def test_layers_are_equivariant(set_layer, diagonal, how):
     shapes = jax.eval_shape(
       module.init, jax.random.key(0), MULTI.features(jnp.asarray(rows))
     )
-    values = jax.tree.map(lambda s: rng.standard_normal(s.shape), shapes)
+    values = jax.tree.map(
+      lambda s: jnp.asarray(rng.standard_normal(s.shape)), shapes
+    )
     apply = jax.jit(
       lambda rows: MULTI.flat(module.apply(values, MULTI.features(rows))),
       compiler_options=FAST,

@@ -348,13 +348,15 @@ def test_edits_are_equivariant(name, spec):
 
     def init(key):
       batch = template._replace(weights=jnp.asarray(weights, float))
+      key, key_head = jax.random.split(key)
       first = encoder.module.init(key, batch)
       x, e = encoder.module.apply(first, batch, method="equivariant")
-      return first, head.init(key, batch, x, e)
+      return first, head.init(key_head, batch, x, e)
 
-    with jax.debug_key_reuse(False):
-      shapes = jax.eval_shape(init, jax.random.key(0))
-    values = jax.tree.map(lambda s: rng.standard_normal(s.shape), shapes)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    values = jax.tree.map(
+      lambda s: jnp.asarray(rng.standard_normal(s.shape)), shapes
+    )
     apply = jax.jit(edit, compiler_options=FAST)
     w = weights.astype(float)
     out = apply(values, w)

@@ -244,7 +244,9 @@ def test_layers_are_equivariant(kind, spec):
     x = given_like(plan, 2)
     shapes = jax.eval_shape(module.init, jax.random.key(0), x)
     rng = np.random.default_rng(1)
-    values = jax.tree.map(lambda s: rng.standard_normal(s.shape), shapes)
+    values = jax.tree.map(
+      lambda s: jnp.asarray(rng.standard_normal(s.shape)), shapes
+    )
 
     @jax.jit
     def apply(flat):

@@ -169,7 +169,9 @@ def test_the_equivariant_part_is_equivariant(spec):
     shapes = jax.eval_shape(
       module.init, jax.random.key(0), plan.features(jnp.asarray(rows))
     )
-    values = jax.tree.map(lambda s: rng.standard_normal(s.shape), shapes)
+    values = jax.tree.map(
+      lambda s: jnp.asarray(rng.standard_normal(s.shape)), shapes
+    )
     apply = jax.jit(
       lambda rows: plan.flat(module.apply(values, plan.features(rows))),
       compiler_options=FAST,
