@@ -5,7 +5,15 @@ import os
 from typing import Any
 
 from sne_jax.encoders import table
+from sne_jax.encoders.dws import DWSOptions
+from sne_jax.encoders.flat_sets import FlatSetOptions
+from sne_jax.encoders.graph_transformer import GraphTransformerOptions
+from sne_jax.encoders.mlp import MLPOptions
+from sne_jax.encoders.neural_graph import NeuralGraphOptions
+from sne_jax.encoders.nfn import NFNOptions
+from sne_jax.encoders.nft import NFTOptions
 from sne_jax.encoders.sne_options import SNEOptions
+from sne_jax.encoders.stat_nn import StatOptions
 from sne_jax.learning.invariance import InvarianceOptions
 from sne_jax.learning.optimizers import OptimizerOptions
 from sne_jax.learning.pipeline import DataOptions
@@ -116,8 +124,18 @@ CLASSES = (
   InvarianceOptions,
   OptimizerOptions,
   TrainOptions,
+  MLPOptions,
+  StatOptions,
+  FlatSetOptions,
+  NFNOptions,
+  NFTOptions,
+  DWSOptions,
+  NeuralGraphOptions,
+  GraphTransformerOptions,
 )
-PREFIXES = {InrZooOptions: "zoo_"}
+PREFIXES = {InrZooOptions: "zoo_"} | {
+  row.options: row.prefix for row in table.ENCODERS.values() if row.prefix
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +150,14 @@ class Options:
   invariance: InvarianceOptions
   optimizer: OptimizerOptions
   train: TrainOptions
+  mlp: MLPOptions
+  stat: StatOptions
+  flat_set: FlatSetOptions
+  nfn: NFNOptions
+  nft: NFTOptions
+  dws: DWSOptions
+  graph: NeuralGraphOptions
+  graph_transformer: GraphTransformerOptions
 
   def replaced(self, **changes: Any) -> "Options":
     """Returns the options with some flags changed, whichever class has them.
@@ -152,6 +178,10 @@ class Options:
     if left:
       raise ValueError(f"no option is called {', '.join(sorted(left))}")
     return Options(**parts)
+
+  def of_class(self, cls: type) -> Any:
+    """Returns the option object of a class, for example of an encoder."""
+    return next(part for part in self.groups() if type(part) is cls)
 
   def groups(self) -> tuple[Any, ...]:
     """Returns the option objects, in the order of `CLASSES`."""

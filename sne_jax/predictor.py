@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from sne_jax.encoders import sne_options, table
+from sne_jax.encoders import interface, table
 from sne_jax.learning import checkpoint, model, pipeline
-from sne_jax.networks import chunking
 from sne_jax.networks.spec import NetworkSpec
 
 MODEL_FILE = "model.json"
@@ -37,7 +36,8 @@ class Predictor:
   the table.
 
   Args:
-    description: what `model.json` holds: encoder, options, head, targets.
+    description: what `model.json` holds: encoder, options, what the encoder has
+      measured on the training networks, head, targets.
     params: parameters of the `PropertyModel`.
     batch_size: networks encoded at once.
     draws: calls averaged where the encoder is stochastic.
@@ -133,7 +133,7 @@ class Predictor:
           f"{spec.describe()}: got weights of shape {flat.shape}; map over"
           " several networks with jax.vmap"
         )
-      pad = template.scale.shape[0] - spec.num_weights
+      pad = template.room - spec.num_weights
       packed = template._replace(weights=jnp.pad(flat, (0, pad)))
       logits, _ = self._outputs(self.params, packed)
       return self._scaled(logits, jnp)[0]
@@ -243,25 +243,24 @@ class Ensemble:
     return lambda weights: sum(f(weights) for f in parts) / len(parts)
 
 
-def build_encoder(description: dict[str, Any]) -> table.Encoder:
+def build_encoder(description: dict[str, Any]) -> interface.Encoder:
   """Builds the encoder that a model description names."""
   return table.build(
     description["encoder"],
-    sne_options.SNEOptions(**description["encoder_options"]),
-    chunking.ChunkOptions(**description["chunk_options"]),
-    description["global_scale"],
-    description["place_scales"],
+    description["encoder_options"],
+    description["chunk_options"],
+    description,
   )
 
 
-def build_model(description: dict[str, Any], encoder: table.Encoder):
+def build_model(description: dict[str, Any], encoder: interface.Encoder):
   """Builds the `PropertyModel` that a model description names."""
   return model.PropertyModel(
     encoder.module, len(description["targets"]), **description["head"]
   )
 
 
-def init_params(net, encoder: table.Encoder, spec: NetworkSpec, seed: Any):
+def init_params(net, encoder: interface.Encoder, spec: NetworkSpec, seed: Any):
   """Draws parameters, with one network of zeros as the example."""
   packer = encoder.make_packer((spec,))
   packed = packer.pack((0,), [np.zeros(spec.num_weights, np.float32)])

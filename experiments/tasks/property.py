@@ -13,6 +13,7 @@ from absl import logging as log
 from experiments import options as options_lib
 from experiments.tasks import members
 from sne_jax import predictor as predictor_lib
+from sne_jax.encoders import table
 from sne_jax.learning import (
   invariance,
   logging,
@@ -22,7 +23,7 @@ from sne_jax.learning import (
   pipeline,
   training,
 )
-from sne_jax.networks import scales, symmetry
+from sne_jax.networks import symmetry
 
 MONITORS = ("loss", "kendall_tau")
 """What is measured on the validation part while training."""
@@ -185,20 +186,15 @@ def describe(
 ) -> dict[str, Any]:
   """Returns what `model.json` holds: all that a `Predictor` must know."""
   train = data.parts["train"]
-  total, by_place = scales.measure(
-    (
-      (train.specs[number], vector)
-      for number, vector in zip(train.numbers, train.vectors, strict=True)
-    ),
-    fan_in=options.sne.fan_in_scale,
-  )
+  name = options.run.encoder
+  own = options.of_class(table.row(name).options)
+  measured = table.measure(name, own, as_list(train))
   spread = train.targets.std(axis=0)
   return {
-    "encoder": options.run.encoder,
-    "encoder_options": dataclasses.asdict(options.sne),
+    "encoder": name,
+    "encoder_options": dataclasses.asdict(own),
     "chunk_options": dataclasses.asdict(options.chunk),
-    "global_scale": total,
-    "place_scales": list(by_place),
+    **measured,
     "head": {
       "hidden_width": options.run.head_width,
       "dropout": options.run.head_dropout,

@@ -54,6 +54,11 @@ class Packed(NamedTuple):
   chunk_networks: tuple[Sets, ...]
   order: Any  # int32 [B], row of each network among all rows of `networks`
 
+  @property
+  def room(self) -> int:
+    """Length of `weights`, padding included."""
+    return self.scale.shape[-1]
+
 
 class _Part(NamedTuple):
   """What a network of one spec brings into every batch."""
@@ -113,7 +118,7 @@ class Packer:
       ValueError: a vector does not have its spec's length.
     """
     template = self.template(numbers, sizes)
-    flat = self.flat(numbers, weights, len(template.scale))
+    flat = self.flat(numbers, weights, template.room)
     return template._replace(weights=flat)
 
   def flat(

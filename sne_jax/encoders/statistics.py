@@ -72,11 +72,11 @@ def pooled_statistics(
   """
   per_tensor = _per_tensor(spec, weights, ddof, xp)
   pooled = []
-  for role in ROLES:
+  for wanted in ROLES:
     chosen = [
       numbers
       for tensor, numbers in zip(spec.tensors, per_tensor, strict=True)
-      if _role(tensor.kind) == role
+      if role(tensor.kind) == wanted
     ]
     if not chosen:
       pooled.append(xp.zeros_like(xp.concatenate(per_tensor[:1] * 5, axis=-1)))
@@ -102,7 +102,8 @@ def pooled_names() -> tuple[str, ...]:
   return tuple(f"{r}/{p}/{s}" for r in ROLES for p in POOLS for s in STATISTICS)
 
 
-def _role(kind: str) -> str:
+def role(kind: str) -> str:
+  """Returns which of `ROLES` a kind of tensor has."""
   is_shift = kind.endswith("_bias") or kind.startswith("norm_")
   return "bias" if is_shift else "weight"
 

@@ -1,67 +1,81 @@
 """The encoders by name: what `--encoder=NAME` chooses from.
 
 An encoder is two things: a packer (host: networks -> arrays) and a linen module
-(device: arrays -> codes `[B, D]`). A row of the table builds both.
+(device: arrays -> codes `[B, D]`). A row of the table says which options it
+has, what it measures on the training networks, and how both become the two.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
+from sne_jax.encoders import (
+  dws,
+  flat_sets,
+  graph_transformer,
+  mlp,
+  neural_graph,
+  nfn,
+  nft,
+  packing,
+  sne,
+  sne_options,
+  stat_nn,
+)
+from sne_jax.encoders.interface import Encoder, Network
+from sne_jax.networks import chunking, scales
 
-from sne_jax.encoders import packing, sne, sne_options
-from sne_jax.networks import chunking
-from sne_jax.networks.spec import NetworkSpec
 
-
-@dataclasses.dataclass(frozen=True)
-class Encoder:
-  """An encoder that was built: how to pack networks, how to encode them.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """A row of the table of encoders.
 
   Attributes:
-    make_packer: from the specs at hand to an object with
-      `pack(numbers, weights) -> batch` and `template(numbers)`.
-    module: maps a batch to codes `[B, D]`; called with `deterministic=`.
-    stochastic: codes differ from call to call, even without dropout.
+    paper: where it is from.
+    accepts: which networks it reads.
+    symmetry: what leaves its codes unchanged.
+    cost: how its time grows.
+    options: its dataclass of options; every field is a flag.
+    prefix: put before the names of these flags.
+    measure: `(options, networks) -> dict` of plain values, measured on the
+      training networks and kept with the model.
+    build: `(options, chunk options, measured) -> Encoder`.
   """
-
-  make_packer: Callable[[Sequence[NetworkSpec]], Any]
-  module: nn.Module
-  stochastic: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """A row of the table of encoders."""
 
   paper: str
   accepts: str
   symmetry: str
   cost: str
-  build: Callable[..., Encoder]
+  options: type
+  prefix: str
+  measure: Callable[[Any, Sequence[Network]], dict[str, Any]]
+  build: Callable[[Any, chunking.ChunkOptions, Mapping[str, Any]], Encoder]
+
+
+def measure_sne(
+  options: sne_options.SNEOptions, networks: Sequence[Network]
+) -> dict[str, Any]:
+  """Measures the size of weights, of all and by place."""
+  return scales.described(networks, fan_in=options.fan_in_scale)
 
 
 def build_sne(
-  sne_opts: sne_options.SNEOptions,
-  chunk_opts: chunking.ChunkOptions,
-  global_scale: float,
-  place_scales: Sequence[float] = (),
+  options: sne_options.SNEOptions,
+  chunk_options: chunking.ChunkOptions,
+  measured: Mapping[str, Any],
 ) -> Encoder:
-  """Builds SNE.
-
-  Args:
-    sne_opts: switches of the encoder.
-    chunk_opts: how tensors are cut.
-    global_scale: root mean square of the training weights.
-    place_scales: the same by place; both from `networks.scales.measure`.
-  """
+  """Builds SNE."""
   return Encoder(
     make_packer=lambda specs: packing.Packer(
-      specs, chunk_opts, skips=sne_opts.skip_tokens
+      specs, chunk_options, skips=options.skip_tokens
     ),
-    module=sne.SNE(sne_opts, global_scale, tuple(place_scales), name="encoder"),
-    stochastic=sne_opts.identifiers == "random",
+    module=sne.SNE(
+      options,
+      measured["global_scale"],
+      tuple(measured["place_scales"]),
+      name="encoder",
+    ),
+    stochastic=options.identifiers == "random",
   )
 
 
@@ -71,20 +85,176 @@ ENCODERS = {
     accepts="any architectures, mixed in one batch",
     symmetry="learned (Logit Invariance), or exact with content identifiers",
     cost="linear in weights per chunk stage; quadratic in chunks per layer",
+    options=sne_options.SNEOptions,
+    prefix="",
+    measure=measure_sne,
     build=build_sne,
+  ),
+  "mlp": Row(
+    paper="a baseline of Navon et al., ICML 2023, arXiv:2301.12780",
+    accepts="one architecture",
+    symmetry="none",
+    cost="linear in weights, with a matrix of weights times width",
+    options=mlp.MLPOptions,
+    prefix="mlp_",
+    measure=mlp.measure,
+    build=mlp.build,
+  ),
+  "stat_nn": Row(
+    paper="Unterthiner et al., 2020, arXiv:2002.11448",
+    accepts="one architecture",
+    symmetry="exact, and blind to shuffles within a tensor",
+    cost="sorting the weights of each tensor",
+    options=stat_nn.StatOptions,
+    prefix="stat_",
+    measure=stat_nn.measure,
+    build=stat_nn.build,
+  ),
+  "stat_pool": Row(
+    paper="ours: statistics of arXiv:2002.11448 pooled over tensors",
+    accepts="any architectures, mixed in one batch",
+    symmetry="exact, and blind to shuffles within a tensor",
+    cost="sorting the weights",
+    options=stat_nn.StatOptions,
+    prefix="stat_",
+    measure=stat_nn.measure_pooled,
+    build=stat_nn.build_pooled,
+  ),
+  "deep_sets": Row(
+    paper="Zaheer et al., NeurIPS 2017, arXiv:1703.06114",
+    accepts="any architectures, mixed in one batch",
+    symmetry="exact, and blind to every shuffle of the weights",
+    cost="linear in weights",
+    options=flat_sets.FlatSetOptions,
+    prefix="set_",
+    measure=flat_sets.measure,
+    build=flat_sets.build_deep_sets,
+  ),
+  "set_transformer": Row(
+    paper="Lee et al., ICML 2019, arXiv:1810.00825",
+    accepts="any architectures, mixed in one batch",
+    symmetry="exact, and blind to every shuffle of the weights",
+    cost="weights times inducing points",
+    options=flat_sets.FlatSetOptions,
+    prefix="set_",
+    measure=flat_sets.measure,
+    build=flat_sets.build_set_transformer,
+  ),
+  "nfn_np": Row(
+    paper="Zhou et al., NeurIPS 2023, arXiv:2302.14040",
+    accepts="one architecture: a chain of dense and conv layers with biases",
+    symmetry="exact; of inputs and outputs too without io_embed and hnp pool",
+    cost="weights times channels squared",
+    options=nfn.NFNOptions,
+    prefix="nfn_",
+    measure=nfn.measure_np,
+    build=nfn.build_np,
+  ),
+  "nfn_hnp": Row(
+    paper="Zhou et al., NeurIPS 2023, arXiv:2302.14040",
+    accepts="one architecture: such a chain with a hidden layer",
+    symmetry="exact, hidden neurons",
+    cost="weights times channels squared, times inputs and outputs squared",
+    options=nfn.NFNOptions,
+    prefix="nfn_",
+    measure=nfn.measure_hnp,
+    build=nfn.build_hnp,
+  ),
+  "nft": Row(
+    paper="Zhou et al., NeurIPS 2023, arXiv:2305.13546",
+    accepts="one architecture: a chain of dense and conv layers with biases",
+    symmetry="exact, hidden neurons",
+    cost="quadratic in the rows and columns at a layer, times its width",
+    options=nft.NFTOptions,
+    prefix="nft_",
+    measure=nft.measure,
+    build=nft.build,
+  ),
+  "dws": Row(
+    paper="Navon et al., ICML 2023, arXiv:2301.12780",
+    accepts="one architecture: dense layers with biases, three or more",
+    symmetry="exact, hidden neurons",
+    cost="blocks of tensors squared; weights times channels squared",
+    options=dws.DWSOptions,
+    prefix="dws_",
+    measure=dws.measure,
+    build=dws.build,
+  ),
+  "neural_graph": Row(
+    paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-GNN)",
+    accepts="any architectures, mixed in one batch",
+    symmetry="exact, hidden neurons",
+    cost="linear in weights",
+    options=neural_graph.NeuralGraphOptions,
+    prefix="graph_",
+    measure=neural_graph.measure,
+    build=neural_graph.build,
+  ),
+  "neural_graph_transformer": Row(
+    paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-T)",
+    accepts="any architectures, mixed in one batch",
+    symmetry="exact, hidden neurons",
+    cost="quadratic in neurons",
+    options=graph_transformer.GraphTransformerOptions,
+    prefix="graph_transformer_",
+    measure=graph_transformer.measure,
+    build=graph_transformer.build,
   ),
 }
 """Every encoder that `--encoder` knows."""
 
 
-def build(name: str, *args, **kwargs) -> Encoder:
-  """Builds the encoder of that name.
+def row(name: str) -> Row:
+  """Returns the row of that name.
 
   Raises:
-    ValueError: there is none of that name.
+    ValueError: there is none.
   """
   if name not in ENCODERS:
     raise ValueError(
       f"no encoder {name!r}; known are {', '.join(sorted(ENCODERS))}"
     )
-  return ENCODERS[name].build(*args, **kwargs)
+  return ENCODERS[name]
+
+
+def measure(
+  name: str, options: Any, networks: Sequence[Network]
+) -> dict[str, Any]:
+  """Measures what an encoder must know of the training networks.
+
+  Args:
+    name: of the encoder.
+    options: its own, of the class that its row names.
+    networks: `(spec, weights [P])` of the training networks, and no others.
+
+  Returns:
+    Plain values, kept in `model.json`.
+
+  Raises:
+    ValueError: the encoder does not accept the networks; it names two specs
+      and the encoders that would work.
+  """
+  return row(name).measure(options, networks)
+
+
+def build(
+  name: str,
+  options: Mapping[str, Any],
+  chunk_options: Mapping[str, Any],
+  measured: Mapping[str, Any],
+) -> Encoder:
+  """Builds the encoder of that name.
+
+  Args:
+    name: of the encoder.
+    options: the fields of its options.
+    chunk_options: the fields of `chunking.ChunkOptions`.
+    measured: what `measure` has given; may hold more.
+
+  Raises:
+    ValueError: there is no encoder of that name, or an option is wrong.
+  """
+  found = row(name)
+  return found.build(
+    found.options(**options), chunking.ChunkOptions(**chunk_options), measured
+  )

@@ -160,7 +160,7 @@ class Pipeline:
       for share in shares
     )
     template = self._template(numbers)
-    total = template.scale.shape[-1]
+    total = template.room
     weights = [
       self._packer.flat(n, sum((v[share] for v in views), []), total)
       for n, share in zip(numbers, shares, strict=True)

@@ -8,6 +8,7 @@ Dimensions: `P` weights of a network, `S` places.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -62,6 +63,14 @@ def measure(
   by_kind = sums.reshape(-1, 3).sum(1), counts.reshape(-1, 3).sum(1)
   kinds = np.repeat(_root(*by_kind, total), 3)
   return total, tuple(_root(sums, counts, kinds).tolist())
+
+
+def described(
+  networks: Iterable[tuple[NetworkSpec, np.ndarray]], *, fan_in: bool
+) -> dict[str, Any]:
+  """Returns what `measure` does as plain values, by name."""
+  total, by_place = measure(networks, fan_in=fan_in)
+  return {"global_scale": total, "place_scales": list(by_place)}
 
 
 def _root(sums, counts, fallback):

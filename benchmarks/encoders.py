@@ -1,0 +1,216 @@
+"""NP and HNP training steps: ours, compiled, beside the authors' PyTorch code.
+
+Both run the same network at the same sizes in one process, one after the
+other: three equivariant layers, pooling and a perceptron; a step is forward,
+backward and Adam. The authors' layers are those of the PyPI package `nfn`,
+untouched. Times are the medians of several blocks of steps, taken in turns.
+
+    python benchmarks/encoders.py --steps 10 --blocks 5 --out encoders.json
+
+Dimensions: `B` networks of a batch, `P` weights of each.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import results
+from sne_jax.encoders import feature_layers, features, nfn_linear
+from sne_jax.networks import families
+
+KINDS = ("np", "hnp")
+
+
+def our_step(
+  kind: str, widths: tuple[int, ...], batch: int, channels: int, head: int
+) -> tuple[Callable[[], Any], int]:
+  """Returns a compiled training step of ours, and its number of parameters."""
+  import flax.linen as nn
+
+  spec = families.inr(widths)
+  layout = features.layout_of(spec, kind, least=2)
+
+  class Model(nn.Module):
+    @nn.compact
+    def __call__(self, rows):
+      x = layout.features(rows)
+      for number in range(3):
+        if kind == "np":
+          layer = nfn_linear.NPLinear(layout, channels, name=f"layer_{number}")
+        else:
+          layer = nfn_linear.HNPLinear(
+            layout, channels, complete=False, name=f"layer_{number}"
+          )
+        x = jax.tree.map(nn.relu, layer(x))
+      code = feature_layers.hnp_pool(layout, x).reshape(len(rows), -1)
+      hidden = nn.relu(nn.Dense(head, name="hidden")(code))
+      return nn.Dense(1, name="out")(hidden)[:, 0]
+
+  rng = np.random.default_rng(0)
+  rows = jnp.asarray(rng.standard_normal((batch, spec.num_weights)), "float32")
+  targets = jnp.asarray(rng.standard_normal(batch), "float32")
+  model, tx = Model(), optax.adam(1e-3)
+  params = jax.jit(model.init)(jax.random.key(0), rows)
+  state = [params, jax.jit(tx.init)(params)]
+
+  @jax.jit
+  def update(params, opt_state, rows, targets):
+    def loss(params):
+      return jnp.mean((model.apply(params, rows) - targets) ** 2)
+
+    value, slopes = jax.value_and_grad(loss)(params)
+    updates, opt_state = tx.update(slopes, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, value
+
+  def step():
+    *state[:], value = update(*state, rows, targets)
+    return jax.block_until_ready(value)
+
+  return step, sum(x.size for x in jax.tree.leaves(params))
+
+
+def their_step(
+  kind: str, widths: tuple[int, ...], batch: int, channels: int, head: int
+) -> tuple[Callable[[], Any], int]:
+  """Returns a training step of the authors' code, and its parameters."""
+  import torch
+  from nfn import common, layers
+
+  nn = torch.nn
+  pairs = list(zip(widths[:-1], widths[1:], strict=True))
+  spec = common.NetworkSpec(
+    [common.ArraySpec((out, into)) for into, out in pairs],
+    [common.ArraySpec((out,)) for _, out in pairs],
+  )
+  layer = {"np": layers.NPLinear, "hnp": layers.HNPLinear}[kind]
+  equivariant = []
+  for number in range(3):
+    into = channels if number else 1
+    equivariant += [layer(spec, into, channels), layers.TupleOp(nn.ReLU())]
+  model = nn.Sequential(
+    *equivariant,
+    layers.HNPPool(spec),
+    nn.Flatten(),
+    nn.Linear(channels * layers.HNPPool.get_num_outs(spec), head),
+    nn.ReLU(),
+    nn.Linear(head, 1),
+    nn.Flatten(0),
+  )
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: torch.as_tensor(
+    rng.standard_normal(shape), dtype=torch.float32
+  )
+  x = common.WeightSpaceFeatures(
+    [draw(batch, 1, out, into) for into, out in pairs],
+    [draw(batch, 1, out) for _, out in pairs],
+  )
+  targets = draw(batch)
+  optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+  def step():
+    loss = nn.functional.mse_loss(model(x), targets)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+  return step, sum(p.numel() for p in model.parameters())
+
+
+def seconds_per_step(step: Callable[[], Any], steps: int) -> float:
+  """Returns the mean time of a step over a block of them."""
+  start = time.perf_counter()
+  for _ in range(steps):
+    step()
+  return (time.perf_counter() - start) / steps
+
+
+def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
+  """Measures both codes on every kind of layer, block by block in turns."""
+  rows = []
+  for kind in options.kinds.split(","):
+    widths = tuple(int(n) for n in options.widths.split(","))
+    sizes = (widths, options.batch, options.channels, options.head)
+    ours, our_params = our_step(kind, *sizes)
+    theirs, their_params = their_step(kind, *sizes)
+    if our_params != their_params:
+      raise ValueError(
+        f"{kind}: {our_params} parameters of ours, {their_params} of theirs"
+      )
+    for step in (ours, theirs):  # Compiles; fills caches.
+      step()
+      step()
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(options.blocks):
+      times["ours"].append(seconds_per_step(ours, options.steps))
+      times["theirs"].append(seconds_per_step(theirs, options.steps))
+    median = {name: statistics.median(found) for name, found in times.items()}
+    ratios = [
+      b / a for a, b in zip(times["ours"], times["theirs"], strict=True)
+    ]
+    rows.append(
+      {
+        "kind": kind,
+        "widths": widths,
+        "batch": options.batch,
+        "channels": options.channels,
+        "params": our_params,
+        "our_ms": 1e3 * median["ours"],
+        "their_ms": 1e3 * median["theirs"],
+        "our_networks_per_second": options.batch / median["ours"],
+        "their_networks_per_second": options.batch / median["theirs"],
+        "ratio": statistics.median(ratios),
+        "ratio_low": min(ratios),
+        "ratio_high": max(ratios),
+      }
+    )
+  return rows
+
+
+def main() -> None:
+  """Prints a table, and writes it with `--out`."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--kinds", default=",".join(KINDS))
+  parser.add_argument("--widths", default="1,32,32,1", help="of the INRs")
+  parser.add_argument("--batch", type=int, default=64)
+  parser.add_argument("--channels", type=int, default=32)
+  parser.add_argument("--head", type=int, default=256)
+  parser.add_argument("--steps", type=int, default=10, help="of a block")
+  parser.add_argument("--blocks", type=int, default=7)
+  parser.add_argument("--out", default="", help="JSON file")
+  options = parser.parse_args()
+  try:
+    rows = compare(options)
+  except ImportError as error:
+    sys.exit(
+      f"the authors' code needs {error.name}; install it with"
+      " `pip install -e '.[torch]'`"
+    )
+  for row in rows:
+    low, high = row["ratio_low"], row["ratio_high"]
+    print(
+      f"{row['kind']:4s} {row['params']} parameters: ours"
+      f" {row['our_ms']:.1f} ms, theirs {row['their_ms']:.1f} ms a step;"
+      f" {row['ratio']:.2f} times as fast [{low:.2f}, {high:.2f}]"
+    )
+  load = os.getloadavg()[0]
+  if options.out:
+    found = {"rows": rows, "load": load, "cores": os.cpu_count()}
+    results.write(options.out, found)
+  if not all(math.isfinite(row["ratio"]) for row in rows):
+    sys.exit(json.dumps(rows))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,405 @@
+"""DWSNets: a block from every tensor to every other.
+
+A block keeps the layer of hidden neurons that its source and its target share
+(then it is a set map over these neurons), or none (then it is an affine map of
+what is pooled). Inputs and outputs of the network never move, so their axes
+are folded into features. The sum over all sources is divided by their number.
+
+Two blocks of the published code give the last weight the same values for every
+output; `complete` lets them differ, which the full characterisation allows.
+Affine maps are single ones (`n_fc_layers=1`), and there is no batch norm.
+
+Dimensions: `B` networks, `M` layers, `F` features; neuron layers 0 to M of
+`d` neurons; weights here are `[B, outputs, inputs, F]`.
+
+Reference: Navon et al., Equivariant Architectures for Learning in Deep Weight
+Spaces, ICML 2023, arXiv:2301.12780, and the authors' code.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sne_jax.encoders import deepsets, features, interface, sets, tied
+from sne_jax.encoders.features import Features
+from sne_jax.encoders.set_layers import affine
+from sne_jax.networks import chunking
+
+NAME = "dws"
+SET_LAYERS = ("ds", "sab")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DWSOptions:
+  """Options of dws.
+
+  Attributes:
+    width: of the code.
+    channels: features of every layer.
+    layers: equivariant layers, at least 1.
+    set_layer: ds (DeepSets) or sab (attention, the authors' default).
+    heads: attention heads of sab, or as many as divide the features.
+    reduction: how neurons are pooled: max (the authors' default), mean, sum.
+    diagonal: only blocks between neighbouring tensors.
+    complete: let two blocks tell the outputs apart, which the authors' do not.
+    init_scale: factor of the initial values of ds and affine maps.
+    norm: layer norm over the features of an entry, behind every layer but the
+      last: none or layer. The authors' batch norm depends on batch mates.
+    dropout: share of features dropped behind every layer while training.
+    normalise: how inputs are normalised: tensor (exactly equivariant), element
+      (the authors' mode, only nearly invariant), or none.
+  """
+
+  width: int = 64
+  channels: int = 16
+  layers: int = 3
+  set_layer: str = "ds"
+  heads: int = 8
+  reduction: str = "max"
+  diagonal: bool = False
+  complete: bool = True
+  init_scale: float = 1.0
+  norm: str = "layer"
+  dropout: float = 0.0
+  normalise: str = "tensor"
+
+  def __post_init__(self):
+    interface.check_least(
+      width=(self.width, 1),
+      channels=(self.channels, 1),
+      layers=(self.layers, 1),
+      heads=(self.heads, 1),
+    )
+    interface.check_choices(
+      set_layer=(self.set_layer, SET_LAYERS),
+      reduction=(self.reduction, deepsets.POOLINGS),
+      norm=(self.norm, ("none", "layer")),
+      normalise=(self.normalise, tied.NORMALISATIONS),
+    )
+    interface.check_share(dropout=self.dropout)
+    if self.init_scale <= 0:
+      raise ValueError(f"init_scale is {self.init_scale}; must be above 0")
+
+
+class Tensor(NamedTuple):
+  """A tensor of a network as source or target of a block."""
+
+  kind: str  # weight or bias
+  number: int
+
+  def hidden(self, depth: int) -> tuple[int, ...]:
+    """The layers of hidden neurons that it touches."""
+    own = (self.number, self.number + 1)
+    layers = own if self.kind == "weight" else own[1:]
+    return tuple(layer for layer in layers if 0 < layer < depth)
+
+
+class Affine(nn.Module):
+  """An affine map with the authors' initial values."""
+
+  outputs: int
+  scale: float = 1.0
+  use_bias: bool = True
+
+  @nn.compact
+  def __call__(self, x):
+    """Maps `[..., F]` to `[..., outputs]`."""
+    inputs = x.shape[-1]
+    spread = 2 * math.sqrt(inputs / (self.outputs * (inputs + self.outputs)))
+    kernel = self.param(
+      "kernel",
+      nn.initializers.normal(self.scale * spread),
+      (inputs, self.outputs),
+    )
+    if not self.use_bias:
+      return affine(x, kernel, None)
+    bias = self.param("bias", _small, (self.outputs,))
+    return affine(x, kernel, bias)
+
+
+def _small(key, shape, dtype=jnp.float32):
+  return jax.random.uniform(key, shape, dtype, -1e-4, 1e-4)
+
+
+class Block(nn.Module):
+  """What one tensor gives to another, before it is broadcast."""
+
+  outputs: int
+  is_set: bool
+  options: DWSOptions
+
+  @nn.compact
+  def __call__(self, x):
+    """Maps `[B, d, F]` (a set) or `[B, F]` to `outputs` features."""
+    o = self.options
+    if not self.is_set:
+      return Affine(self.outputs, o.init_scale, name="linear")(x)
+    if o.set_layer == "sab":
+      heads = math.gcd(o.heads, self.outputs)
+      options = sets.SetOptions(width=self.outputs, heads=heads, norm="none")
+      return sets.MAB(options, name="mab")(x)
+    pooled = _pool(x, 1, o.reduction)
+    own = Affine(self.outputs, o.init_scale, name="Gamma")(x)
+    other = Affine(self.outputs, o.init_scale, False, name="Lambda")(pooled)
+    return own - other[:, None]
+
+
+class Interior(nn.Module):
+  """A weight between two hidden layers to itself: the mean of four maps."""
+
+  outputs: int
+  options: DWSOptions
+
+  @nn.compact
+  def __call__(self, x):
+    """Maps `[B, O, I, F]` to `[B, O, I, outputs]`."""
+    how = self.options.reduction
+    over_inputs, over_outputs = _pool(x, 2, how), _pool(x, 1, how)
+    both = _pool(over_inputs, 1, how)
+
+    def linear(name, x):
+      return Affine(self.outputs, self.options.init_scale, name=name)(x)
+
+    total = linear("lin_all", x) + linear("lin_n", over_inputs)[:, :, None]
+    total = total + linear("lin_m", over_outputs)[:, None]
+    return (total + linear("lin_both", both)[:, None, None]) / 4
+
+
+class DWSLayer(nn.Module):
+  """The equivariant linear layer (nonlinear with `max` or `sab`).
+
+  Attributes:
+    layout: of the networks; three layers or more, no kernels.
+    features: of the output.
+    options: of which set_layer, heads, reduction, diagonal, complete and
+      init_scale matter.
+  """
+
+  layout: features.Layout
+  features: int
+  options: DWSOptions
+
+  @nn.compact
+  def __call__(self, x: Features) -> Features:
+    """Returns features of `features` channels."""
+    depth = len(self.layout)
+    tensors = [
+      Tensor(kind, number)
+      for kind in ("weight", "bias")
+      for number in range(depth)
+    ]
+    kept = {
+      (source, layer): _keep(x, source, layer, depth, self.options.reduction)
+      for source in tensors
+      for layer in (None, *source.hidden(depth))
+    }
+    totals = []
+    for target in tensors:
+      parts = [
+        self._block(source, target, x, kept)
+        for source in tensors
+        if not self.options.diagonal or _is_near(source, target)
+      ]
+      total = parts[0]
+      for part in parts[1:]:
+        total = total + part
+      layer = self.layout.layers[target.number]
+      shape = (total.shape[0], layer.outputs)
+      shape += (layer.inputs,) if target.kind == "weight" else ()
+      total = jnp.broadcast_to(total, (*shape, self.features))
+      totals.append(total / (2 * depth))
+    return Features(tuple(totals[:depth]), tuple(totals[depth:]))
+
+  def _block(self, source: Tensor, target: Tensor, x: Features, kept):
+    """Returns what a source gives to a target, of the target's rank."""
+    depth, o = len(self.layout), self.options
+    name = f"{source.kind}_to_{target.kind}_{source.number}_{target.number}"
+    if (
+      source == target
+      and source.kind == "weight"
+      and len(source.hidden(depth)) == 2
+    ):
+      return Interior(self.features, o, name=name)(x.weights[source.number])
+    shared = set(source.hidden(depth)) & set(target.hidden(depth))
+    layer = shared.pop() if shared else None
+    fixed = self._fixed(source, target)
+    width = fixed * self.features
+    y = Block(width, layer is not None, o, name=name)(kept[source, layer])
+    return self._spread(y, target, layer, fixed)
+
+  def _fixed(self, source: Tensor, target: Tensor) -> int:
+    """Returns how many inputs or outputs of the network a block tells apart."""
+    depth, layers = len(self.layout), self.layout.layers
+    if target == Tensor("weight", 0):
+      return layers[0].inputs
+    if target.number != depth - 1:
+      return 1
+    if not self.options.complete and target.kind == "weight":
+      last = depth - 2
+      if source == Tensor("weight", last) or (
+        source.kind == "bias" and source.number < last
+      ):
+        return 1
+    return layers[-1].outputs
+
+  def _spread(self, y, target: Tensor, layer: int | None, fixed: int):
+    """Gives a block's result the rank of its target, to be broadcast."""
+    y = y.reshape(*y.shape[:-1], fixed, self.features)
+    if layer is None:
+      y = y[:, None]  # [B, 1 or d, fixed, F']
+    is_last = target.number == len(self.layout) - 1
+    if target.kind == "bias":
+      return y[:, 0] if is_last else y[:, :, 0]
+    if target.number == 0:
+      return y  # [B, O, I, F']
+    if is_last:
+      return jnp.swapaxes(y, 1, 2)
+    return y if layer == target.number + 1 else jnp.swapaxes(y, 1, 2)
+
+
+class InvariantLayer(nn.Module):
+  """Pools all neurons and maps what is left to a vector."""
+
+  layout: features.Layout
+  outputs: int
+  reduction: str = "max"
+
+  @nn.compact
+  def __call__(self, x: Features):
+    """Returns `[B, outputs]`."""
+    depth = len(self.layout)
+
+    def pooled(kind, number):
+      return _keep(x, Tensor(kind, number), None, depth, self.reduction)
+
+    order = [*range(1, depth - 1), 0, depth - 1]
+    parts = [pooled("weight", number) for number in order]
+    parts += [pooled("bias", number) for number in range(depth)]
+    return nn.Dense(self.outputs, name="layer")(jnp.concatenate(parts, -1))
+
+
+class Equivariant(nn.Module):
+  """The equivariant part: weights in, weights out."""
+
+  options: DWSOptions
+  layout: features.Layout
+
+  @nn.compact
+  def __call__(self, x: Features, deterministic: bool = True) -> Features:
+    """Maps features of one channel to features of `channels`."""
+    o = self.options
+    for number in range(o.layers):
+      if number:
+        if o.norm == "layer":
+          x = _normed(x, f"norm_{number}")
+        drop = nn.Dropout(o.dropout, deterministic=deterministic)
+        x = jax.tree.map(lambda a, drop=drop: drop(nn.relu(a)), x)
+      layer = DWSLayer(self.layout, o.channels, o, name=f"layer_{number}")
+      x = layer(x)
+    return x
+
+
+class DWS(nn.Module):
+  """Encodes networks of one architecture as `[B, D]`."""
+
+  options: DWSOptions
+  layout: features.Layout
+  normaliser: tied.Normaliser
+
+  @nn.compact
+  def __call__(self, batch: tied.Rows, deterministic: bool = True):
+    """Maps a batch to codes `[B, D]`."""
+    o = self.options
+    x = self.layout.features(self.normaliser(batch))
+    x = Equivariant(o, self.layout, name="equivariant")(x, deterministic)
+    x = jax.tree.map(nn.relu, x)
+    pool = InvariantLayer(self.layout, o.width, o.reduction, name="invariant")
+    return pool(x)
+
+
+def layout_of(spec) -> features.Layout:
+  """Returns the layout; an error names encoders that can read the spec."""
+  layout = features.layout_of(spec, NAME, least=3)
+  if any(layer.places > 1 for layer in layout.layers):
+    raise interface.unsupported(NAME, spec, "it has convolutions")
+  return layout
+
+
+def measure(
+  options: DWSOptions, networks: Sequence[interface.Network]
+) -> dict[str, Any]:
+  """See `tied.measure`; networks that cannot be read are refused."""
+  layout_of(networks[0][0])
+  return tied.measure(NAME, options.normalise, networks)
+
+
+def build(
+  options: DWSOptions,
+  chunk_options: chunking.ChunkOptions,
+  measured: Mapping[str, Any],
+) -> interface.Encoder:
+  """Builds the encoder; it has no chunks."""
+  del chunk_options
+  spec, normaliser = tied.opened(measured)
+  return interface.Encoder(
+    make_packer=lambda specs: tied.Packer(specs, spec, NAME),
+    module=DWS(options, layout_of(spec), normaliser, name="encoder"),
+  )
+
+
+def _is_near(source: Tensor, target: Tensor) -> bool:
+  """Whether the diagonal variant has a block."""
+  step = target.number - source.number
+  if source.kind == target.kind:
+    return abs(step) <= 1 if source.kind == "weight" else step == 0
+  return step in ((0, 1) if source.kind == "bias" else (0, -1))
+
+
+def _keep(x: Features, source: Tensor, layer: int | None, depth: int, how: str):
+  """Pools a source over all hidden neurons but those of one layer.
+
+  Inputs and outputs of the network are folded into features, features fastest.
+
+  Returns:
+    `[B, d, F]`, or `[B, F]` if no layer is kept.
+  """
+  number = source.number
+  if source.kind == "bias":
+    value = x.biases[number]  # [B, O, F]
+    if number == depth - 1:
+      return value.reshape(len(value), -1)
+    return value if layer is not None else _pool(value, 1, how)
+  value = x.weights[number]  # [B, O, I, F]
+  if number == 0:
+    value = value.reshape(*value.shape[:2], -1)
+    return value if layer is not None else _pool(value, 1, how)
+  if number == depth - 1:
+    value = jnp.swapaxes(value, 1, 2)
+    value = value.reshape(*value.shape[:2], -1)
+    return value if layer is not None else _pool(value, 1, how)
+  if layer == number:
+    return _pool(value, 1, how)
+  over_inputs = _pool(value, 2, how)
+  return over_inputs if layer is not None else _pool(over_inputs, 1, how)
+
+
+def _pool(x, axis: int, how: str):
+  return {"max": jnp.max, "mean": jnp.mean, "sum": jnp.sum}[how](x, axis=axis)
+
+
+def _normed(x: Features, name: str) -> Features:
+  """A layer norm of its own for every tensor; for the caller's scope."""
+  return Features(
+    tuple(
+      nn.LayerNorm(name=f"{name}_weight_{l}")(w)
+      for l, w in enumerate(x.weights)
+    ),
+    tuple(
+      nn.LayerNorm(name=f"{name}_bias_{l}")(v) for l, v in enumerate(x.biases)
+    ),
+  )

@@ -1,0 +1,197 @@
+"""Set functions on the flat set of a network's weights: no structure at all.
+
+Every weight is one element, a scaled scalar. What remains of a network is the
+distribution of its weights: the baselines that the layers, kinds and positions
+of SNE are measured against.
+
+Dimensions: `B` networks, `T` weights of the batch, `S` sets of at most `Q`
+weights, `D` width.
+
+References:
+  Zaheer et al., Deep Sets, NeurIPS 2017, arXiv:1703.06114; Lee et al., Set
+  Transformer, ICML 2019, arXiv:1810.00825.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from sne_jax.encoders import interface, joining, sets
+from sne_jax.networks import chunking, scales
+from sne_jax.networks.spec import NetworkSpec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlatSetOptions:
+  """Options of deep_sets and set_transformer.
+
+  Attributes:
+    width: width of elements and of the code; a multiple of heads.
+    heads: attention heads (set_transformer).
+    blocks: layers per element before pooling (deep_sets), attention blocks
+      over inducing points (set_transformer).
+    inducing: inducing points of a block (set_transformer).
+    pooling: mean, sum or max (deep_sets).
+    dropout: share of units dropped while training.
+    form: attention block as published, or as coded by the authors
+      (set_transformer).
+    weight_scale: weights are divided by the root mean square of the training
+      weights: place (one for each kind of tensor at the first level, at the
+      last, and between), global (one for all) or none.
+  """
+
+  width: int = 64
+  heads: int = 4
+  blocks: int = 2
+  inducing: int = 16
+  pooling: str = "mean"
+  dropout: float = 0.0
+  form: str = "published"
+  weight_scale: str = "place"
+
+  def __post_init__(self):
+    interface.check_least(blocks=(self.blocks, 0), inducing=(self.inducing, 1))
+    interface.check_choices(
+      pooling=(self.pooling, ("mean", "sum", "max")),
+      weight_scale=(self.weight_scale, ("place", "global", "none")),
+    )
+    _ = self.set_options  # Checks width, heads, dropout and form.
+
+  @property
+  def set_options(self) -> sets.SetOptions:
+    """What the set functions share."""
+    return sets.SetOptions(
+      width=self.width,
+      heads=self.heads,
+      form=self.form,
+      norm="pre" if self.form == "published" else "none",
+      dropout=self.dropout,
+    )
+
+
+class FlatSet(nn.Module):
+  """Encodes networks of any architectures as `[B, D]`.
+
+  Attributes:
+    options: of the encoder.
+    kind: deep_sets or set_transformer.
+    global_scale: of all training weights.
+    place_scales: of each of `scales.PLACES`.
+  """
+
+  options: FlatSetOptions
+  kind: str
+  global_scale: float = 1.0
+  place_scales: tuple[float, ...] = ()
+
+  @nn.compact
+  def __call__(self, batch: joining.Joined, deterministic: bool = True):
+    """Maps a batch to codes `[B, D]`."""
+    o = self.options
+    weights = self._scaled(batch)
+    if self.kind == "deep_sets":
+      function = sets.DeepSets(
+        o.set_options, o.blocks, 2, o.pooling, name="deep_sets"
+      )
+    else:
+      function = SetTransformer(o, name="set_transformer")
+    codes = [
+      function(
+        weights[group.members][..., None],
+        jnp.asarray(group.mask),
+        deterministic,
+      )
+      for group in batch.sets["weights"]
+    ]
+    return jnp.concatenate(codes)[batch.order["weights"]]
+
+  def _scaled(self, batch: joining.Joined):
+    """Returns the weights `[T]`, divided by what was measured."""
+    o, table = self.options, batch.tables["weights"]
+    weights = jnp.asarray(batch.weights)
+    if o.weight_scale == "none":
+      return weights
+    weights = weights * table["scale"]
+    if o.weight_scale == "global" or not self.place_scales:
+      return weights / self.global_scale
+    places = jnp.asarray(self.place_scales, weights.dtype)
+    return weights / places[table["place"]]
+
+
+class SetTransformer(nn.Module):
+  """Blocks over inducing points, then pooling by one seed."""
+
+  options: FlatSetOptions
+
+  @nn.compact
+  def __call__(self, x, mask, deterministic: bool = True):
+    """Maps sets `[S, Q, 1]` to vectors `[S, D]`."""
+    o = self.options
+    x = sets.SetBlocks(o.set_options, "isab", o.blocks, o.inducing, name="phi")(
+      x, mask, deterministic
+    )
+    return sets.SetPool(o.set_options, "pma", 1, name="psi")(
+      x, mask, deterministic
+    )
+
+
+def describe(spec: NetworkSpec) -> joining.Part:
+  """Returns what a network of a spec brings into a batch."""
+  return joining.Part(
+    {
+      "weights": {
+        "scale": scales.fan_in_root(spec),
+        "place": scales.place_of(spec),
+      },
+      "networks": joining.network_row(),
+    }
+  )
+
+
+def measure(
+  options: FlatSetOptions, networks: Sequence[interface.Network]
+) -> dict[str, Any]:
+  """Measures the size of the training weights."""
+  del options
+  return scales.described(networks, fan_in=True)
+
+
+def build_deep_sets(
+  options: FlatSetOptions,
+  chunk_options: chunking.ChunkOptions,
+  measured: Mapping[str, Any],
+) -> interface.Encoder:
+  """Builds `deep_sets`; it has no chunks."""
+  del chunk_options
+  return _build("deep_sets", options, measured)
+
+
+def build_set_transformer(
+  options: FlatSetOptions,
+  chunk_options: chunking.ChunkOptions,
+  measured: Mapping[str, Any],
+) -> interface.Encoder:
+  """Builds `set_transformer`; it has no chunks."""
+  del chunk_options
+  return _build("set_transformer", options, measured)
+
+
+def _build(
+  kind: str, options: FlatSetOptions, measured: Mapping[str, Any]
+) -> interface.Encoder:
+  module = FlatSet(
+    options,
+    kind,
+    measured["global_scale"],
+    tuple(measured["place_scales"]),
+    name="encoder",
+  )
+  return interface.Encoder(
+    make_packer=lambda specs: joining.Packer(
+      specs, describe, refs={}, sets=("weights",)
+    ),
+    module=module,
+  )

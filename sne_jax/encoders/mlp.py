@@ -1,0 +1,99 @@
+"""A perceptron on the flat vector of weights: the encoder without symmetry.
+
+It knows nothing of neurons; only augmentation can teach it their symmetry.
+
+Dimensions: `B` networks, `P` weights of one, `D` width.
+
+References:
+  The MLP baseline of Navon et al., ICML 2023, arXiv:2301.12780 (section 4.3 of
+  its code) and of Zhou et al., NeurIPS 2023, arXiv:2302.14040.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from sne_jax.encoders import interface, tied
+from sne_jax.networks import chunking
+
+NAME = "mlp"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MLPOptions:
+  """Options of the flat perceptron.
+
+  Attributes:
+    width: units of every layer, the last of which is the code.
+    layers: layers, at least 1.
+    dropout: share of units dropped behind every layer while training.
+    normalise: how inputs are normalised: tensor (a mean and deviation for each
+      tensor, commutes with permutations), element (for each weight, the
+      authors' mode), or none.
+  """
+
+  width: int = 256
+  layers: int = 3
+  dropout: float = 0.0
+  normalise: str = "tensor"
+
+  def __post_init__(self):
+    interface.check_least(width=(self.width, 1), layers=(self.layers, 1))
+    interface.check_choices(normalise=(self.normalise, tied.NORMALISATIONS))
+    interface.check_share(dropout=self.dropout)
+
+
+class Perceptron(nn.Module):
+  """Layers of one width with ReLU behind each; also of other encoders."""
+
+  width: int
+  layers: int
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "... P"], deterministic: bool = True
+  ) -> Float[Array, "... D"]:
+    """Returns the last layer's units."""
+    for layer in range(self.layers):
+      x = nn.relu(nn.Dense(self.width, name=f"layer_{layer}")(x))
+      x = nn.Dropout(self.dropout)(x, deterministic)
+    return x
+
+
+class MLP(nn.Module):
+  """Encodes networks of one architecture as `[B, D]`."""
+
+  options: MLPOptions
+  normaliser: tied.Normaliser
+
+  @nn.compact
+  def __call__(self, batch: tied.Rows, deterministic: bool = True):
+    """Maps a batch to codes `[B, D]`."""
+    o = self.options
+    body = Perceptron(o.width, o.layers, o.dropout, name="body")
+    return body(self.normaliser(batch), deterministic)
+
+
+def measure(
+  options: MLPOptions, networks: Sequence[interface.Network]
+) -> dict[str, Any]:
+  """See `tied.measure`."""
+  return tied.measure(NAME, options.normalise, networks)
+
+
+def build(
+  options: MLPOptions,
+  chunk_options: chunking.ChunkOptions,
+  measured: Mapping[str, Any],
+) -> interface.Encoder:
+  """Builds the encoder; it has no chunks."""
+  del chunk_options
+  spec, normaliser = tied.opened(measured)
+  return interface.Encoder(
+    make_packer=lambda specs: tied.Packer(specs, spec, NAME),
+    module=MLP(options, normaliser, name="encoder"),
+  )

@@ -1,0 +1,311 @@
+"""Neural functional transformers: attention in weight space.
+
+Every entry of every tensor has a query, a key and a value. They attend in two
+ways, whose results are added: tensors to tensors by their means; and for each
+layer of neurons, the columns that make them, their bias and the rows that read
+them to one another, as vectors over these neurons, whose inner products no
+permutation changes.
+
+Dimensions: as in `features`; `h` heads of width `d`, `t` tokens.
+
+Reference: Zhou et al., Neural Functional Transformers, NeurIPS 2023,
+arXiv:2305.13546, and the authors' code.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sne_jax.encoders import (
+  feature_layers,
+  features,
+  interface,
+  perceiver,
+  tied,
+)
+from sne_jax.encoders.feature_layers import Map
+from sne_jax.encoders.features import Features
+from sne_jax.encoders.set_layers import affine
+from sne_jax.networks import chunking
+
+NAME = "nft"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NFTOptions:
+  """Options of nft.
+
+  Attributes:
+    width: of the latents that pool the network, and of the code.
+    channels: of every entry; even, and a multiple of heads.
+    heads: attention heads in weight space.
+    blocks: transformer blocks.
+    feed_forward: hidden channels of the feed-forward, as a multiple.
+    dropout: share dropped in attention and feed-forward while training.
+    latents: vectors that the network is pooled into, before their mean.
+    latent_blocks: self-attention blocks among them.
+    fourier_scale: deviation of the Gaussian Fourier frequencies of the values.
+    share: one projection to queries, keys and values for all tensors; where
+      kernels have places, each tensor has its own all the same.
+    normalise: how inputs are normalised: tensor (exactly equivariant), element
+      (the authors' mode, only nearly invariant), or none.
+  """
+
+  width: int = 64
+  channels: int = 32
+  heads: int = 4
+  blocks: int = 2
+  feed_forward: int = 2
+  dropout: float = 0.0
+  latents: int = 4
+  latent_blocks: int = 0
+  fourier_scale: float = 1.0
+  share: bool = True
+  normalise: str = "tensor"
+
+  def __post_init__(self):
+    interface.check_least(
+      width=(self.width, 1),
+      channels=(self.channels, 2),
+      heads=(self.heads, 1),
+      blocks=(self.blocks, 1),
+      feed_forward=(self.feed_forward, 1),
+      latents=(self.latents, 1),
+      latent_blocks=(self.latent_blocks, 0),
+    )
+    interface.check_choices(normalise=(self.normalise, tied.NORMALISATIONS))
+    interface.check_share(dropout=self.dropout)
+    if self.channels % 2 or self.channels % self.heads:
+      raise ValueError(
+        f"channels is {self.channels}; must be even and a multiple of heads"
+        f" {self.heads}"
+      )
+
+
+class WeightSpaceAttention(nn.Module):
+  """NP-equivariant self-attention; no residual, no output matrix.
+
+  Attributes:
+    layout: of the networks.
+    channels: of the input and the output.
+    heads: must divide the channels.
+    share: one projection for all tensors; needs kernels of one place.
+    tensors_attend: the first term, between the means of tensors.
+    neurons_attend: the second term, for each layer of neurons.
+    dropout: of the attention of the second term.
+  """
+
+  layout: features.Layout
+  channels: int
+  heads: int
+  share: bool = True
+  tensors_attend: bool = True
+  neurons_attend: bool = True
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, x: Features, deterministic: bool = True) -> Features:
+    """Returns features of the same shape."""
+    weights, biases = self._projected(x)
+    count = len(weights)
+    out_weights = [0.0] * count
+    out_biases = [0.0] * count
+    if self.tensors_attend:
+      means = [w.mean(axis=(1, 2)) for w in weights]
+      means += [v.mean(axis=1) for v in biases]
+      tokens = jnp.stack(means, axis=1)[:, :, None]  # [B, 2L, 1, h, 3, d]
+      found = _attend(tokens)[:, :, 0]  # [B, 2L, h, d]
+      for l in range(count):
+        out_weights[l] = out_weights[l] + found[:, l, None, None]
+        out_biases[l] = out_biases[l] + found[:, count + l, None]
+    if self.neurons_attend:
+      drop = nn.Dropout(self.dropout, deterministic=deterministic)
+      for l in range(count + 1):
+        self._neurons(l, weights, biases, out_weights, out_biases, drop)
+    return self._merged(x, out_weights, out_biases)
+
+  def _neurons(self, l, weights, biases, out_weights, out_biases, drop):
+    """Attention among what touches the neurons of layer `l`, from 0."""
+    tokens, columns = [], 0
+    if l:
+      tokens.append(jnp.swapaxes(weights[l - 1], 1, 2))  # columns: [B, I, O]
+      tokens.append(biases[l - 1][:, None])
+      columns = tokens[0].shape[1]
+    if l < len(weights):
+      tokens.append(weights[l])  # rows: [B, O, I]
+    found = _attend(jnp.concatenate(tokens, axis=1), drop)
+    if l:
+      out_weights[l - 1] = out_weights[l - 1] + jnp.swapaxes(
+        found[:, :columns], 1, 2
+      )
+      out_biases[l - 1] = out_biases[l - 1] + found[:, columns]
+      found = found[:, columns + 1 :]
+    if l < len(weights):
+      out_weights[l] = out_weights[l] + found
+
+  def _projected(self, x: Features):
+    """Returns queries, keys and values: `[B, O, I, h, 3, d]`, `[B, O, ...]`."""
+    wide = 3 * self.channels
+    split = (self.heads, 3, self.channels // self.heads)
+
+    def project(array, parameters):
+      y = affine(array, *parameters)
+      return y.reshape(*y.shape[:-1], *split)
+
+    if self.share:
+      shared = Map(self.channels, wide, name="to_qkv")()
+      return (
+        [project(w, shared) for w in x.weights],
+        [project(v, shared) for v in x.biases],
+      )
+    return (
+      [
+        project(w, Map(w.shape[-1], wide, name=f"weight_to_qkv_{l}")())
+        for l, w in enumerate(x.weights)
+      ],
+      [
+        project(v, Map(v.shape[-1], wide, name=f"bias_to_qkv_{l}")())
+        for l, v in enumerate(x.biases)
+      ],
+    )
+
+  def _merged(self, x: Features, weights, biases) -> Features:
+    """Puts the heads side by side; kernels get their places back."""
+
+    def merge(found, like, lead):
+      shape = (*like.shape[:lead], self.heads, self.channels // self.heads)
+      found = jnp.broadcast_to(found, shape)
+      return found.reshape(*shape[:lead], self.channels)
+
+    weights = [merge(f, w, 3) for f, w in zip(weights, x.weights, strict=True)]
+    biases = [merge(f, v, 2) for f, v in zip(biases, x.biases, strict=True)]
+    if not self.share:
+      # The authors map each of the added terms back, so the bias counts for
+      # every one of them: tensors, columns and rows.
+      terms = self.tensors_attend + 2 * self.neurons_attend
+      for l, like in enumerate(x.weights):
+        back = Map(self.channels, like.shape[-1], name=f"unproject_weight_{l}")
+        kernel, bias = back()
+        weights[l] = affine(weights[l], kernel, terms * bias)
+    return Features(tuple(weights), tuple(biases))
+
+
+class Block(nn.Module):
+  """Pre-norm transformer block: attention, then a pointwise feed-forward."""
+
+  layout: features.Layout
+  channels: int
+  heads: int
+  share: bool = True
+  factor: int = 2
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, x: Features, deterministic: bool = True) -> Features:
+    """Returns features of the same shape."""
+    attention = WeightSpaceAttention(
+      self.layout,
+      self.channels,
+      self.heads,
+      self.share,
+      dropout=self.dropout,
+      name="attn",
+    )
+    drop = nn.Dropout(self.dropout, deterministic=deterministic)
+    found = attention(feature_layers.SimpleNorm(name="ln1")(x), deterministic)
+    x = jax.tree.map(lambda a, b: a + drop(b), x, found)
+    wide = feature_layers.Pointwise(
+      self.layout, self.factor * self.channels, name="ff_0"
+    )
+    narrow = feature_layers.Pointwise(self.layout, self.channels, name="ff_2")
+    hidden = wide(feature_layers.SimpleNorm(name="ln2")(x))
+    hidden = jax.tree.map(lambda a: nn.gelu(a, approximate=False), hidden)
+    return jax.tree.map(lambda a, b: a + drop(b), x, narrow(hidden))
+
+
+class Equivariant(nn.Module):
+  """The equivariant part: encodings and blocks; weights in, weights out."""
+
+  options: NFTOptions
+  layout: features.Layout
+
+  @nn.compact
+  def __call__(self, x: Features, deterministic: bool = True) -> Features:
+    """Maps features of one channel to features of `channels`."""
+    o = self.options
+    table = feature_layers.frequencies(1, o.channels // 2, o.fourier_scale)
+    x = feature_layers.fourier(self.layout, x, table)
+    x = feature_layers.LearnedPositions(self.layout, name="positions")(x)
+    share = o.share and all(layer.places == 1 for layer in self.layout.layers)
+    for number in range(o.blocks):
+      x = Block(
+        self.layout,
+        o.channels,
+        o.heads,
+        share,
+        o.feed_forward,
+        o.dropout,
+        name=f"block_{number}",
+      )(x, deterministic)
+    return x
+
+
+class NFT(nn.Module):
+  """Encodes networks of one architecture as `[B, D]`."""
+
+  options: NFTOptions
+  layout: features.Layout
+  normaliser: tied.Normaliser
+
+  @nn.compact
+  def __call__(self, batch: tied.Rows, deterministic: bool = True):
+    """Maps a batch to codes `[B, D]`."""
+    o = self.options
+    x = self.layout.features(self.normaliser(batch))
+    x = Equivariant(o, self.layout, name="equivariant")(x, deterministic)
+    pool = perceiver.Pooling(
+      o.latents, o.width, blocks=o.latent_blocks, name="pool"
+    )
+    latents = pool(self.layout.flat(x))
+    return nn.LayerNorm(epsilon=1e-5, name="norm")(latents.mean(axis=1))
+
+
+def measure(
+  options: NFTOptions, networks: Sequence[interface.Network]
+) -> dict[str, Any]:
+  """See `tied.measure`; networks that cannot be read are refused."""
+  features.layout_of(networks[0][0], NAME)
+  return tied.measure(NAME, options.normalise, networks)
+
+
+def build(
+  options: NFTOptions,
+  chunk_options: chunking.ChunkOptions,
+  measured: Mapping[str, Any],
+) -> interface.Encoder:
+  """Builds the encoder; it has no chunks."""
+  del chunk_options
+  spec, normaliser = tied.opened(measured)
+  layout = features.layout_of(spec, NAME)
+  return interface.Encoder(
+    make_packer=lambda specs: tied.Packer(specs, spec, NAME),
+    module=NFT(options, layout, normaliser, name="encoder"),
+  )
+
+
+def _attend(tokens, drop=None):
+  """Attention among tokens `[B, t, n, h, 3, d]`: `[B, t, n, h, d]`.
+
+  A token is a vector over `n` neurons and `d` channels.
+  """
+  query, key, value = (tokens[..., part, :] for part in range(3))
+  size = tokens.shape[2] * tokens.shape[-1]
+  logits = jnp.einsum("btnhd,bsnhd->bhts", query * size**-0.5, key)
+  weights = jax.nn.softmax(logits, axis=-1)
+  if drop is not None:
+    weights = drop(weights)
+  return jnp.einsum("bhts,bsnhd->btnhd", weights, value)

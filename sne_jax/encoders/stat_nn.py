@@ -1,0 +1,262 @@
+"""Encoders of per-tensor statistics: simple, and hard to beat.
+
+`stat_nn` lays the 7 statistics of every tensor end to end, so it is tied to
+one architecture; `stat_pool` pools them over tensors (mean, min, max, first,
+last, for weights and biases apart) and reads any. Both are blind to what
+happens within a tensor. The numbers are those of `statistics`; the variance of
+a tensor of one element is 0, where the unbiased one is not defined.
+
+Dimensions: `B` networks, `T` weights of the batch, `K` tensors of the batch.
+
+References:
+  Unterthiner et al., Predicting Neural Network Accuracy from Weights, 2020,
+  arXiv:2002.11448; the perceptron behind it is that of Zhou et al., NeurIPS
+  2023, arXiv:2302.14040, whose head is two layers of 1000.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sne_jax.encoders import interface, joining, mlp, statistics, tied
+from sne_jax.networks import chunking
+from sne_jax.networks.spec import NetworkSpec
+
+NAME = "stat_nn"
+
+_REFS = {
+  ("weights", "tensor"): "tensors",
+  ("tensors", "network"): "networks",
+  ("tensors", "below"): "weights",
+  ("tensors", "above"): "weights",
+  ("networks", "ends"): "tensors",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StatOptions:
+  """Options of stat_nn and stat_pool.
+
+  Attributes:
+    width: units of every layer, the last of which is the code.
+    layers: layers, at least 1.
+    dropout: share of units dropped behind every layer while training.
+    standardise: subtract from each statistic its mean over the training
+      networks and divide by its deviation; off in the authors' code.
+    ddof: the variance is over size - ddof: 1 unbiased (the authors), 0
+      population; it is 0 for one element in both.
+  """
+
+  width: int = 256
+  layers: int = 1
+  dropout: float = 0.0
+  standardise: bool = True
+  ddof: int = 1
+
+  def __post_init__(self):
+    interface.check_least(width=(self.width, 1), layers=(self.layers, 1))
+    interface.check_share(dropout=self.dropout)
+    if self.ddof not in (0, 1):
+      raise ValueError(f"ddof is {self.ddof}; choose 0 or 1")
+
+
+class StatBody(nn.Module):
+  """Standardised statistics `[B, F]` to codes `[B, D]`."""
+
+  options: StatOptions
+  mean: tuple[float, ...]
+  deviation: tuple[float, ...]
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "B F"], deterministic: bool = True
+  ) -> Float[Array, "B D"]:
+    """Returns the codes."""
+    o = self.options
+    if self.mean:
+      inverse = 1 / np.asarray(self.deviation)
+      x = x - np.asarray(self.mean, x.dtype)[None, :]
+      x = x * inverse.astype(x.dtype)[None, :]
+    body = mlp.Perceptron(o.width, o.layers, o.dropout, name="body")
+    return body(x, deterministic)
+
+
+class StatNN(nn.Module):
+  """Encodes networks of one architecture by the statistics of each tensor."""
+
+  options: StatOptions
+  spec: NetworkSpec
+  mean: tuple[float, ...] = ()
+  deviation: tuple[float, ...] = ()
+
+  @nn.compact
+  def __call__(self, batch: tied.Rows, deterministic: bool = True):
+    """Maps a batch to codes `[B, D]`."""
+    rows = jnp.asarray(batch.weights).reshape(-1, self.spec.num_weights)
+    found = statistics.tensor_statistics(
+      self.spec, rows, ddof=self.options.ddof, xp=jnp
+    )
+    return StatBody(self.options, self.mean, self.deviation, name="stat")(
+      found, deterministic
+    )
+
+
+class StatPool(nn.Module):
+  """Encodes networks of any architectures by pooled statistics."""
+
+  options: StatOptions
+  mean: tuple[float, ...] = ()
+  deviation: tuple[float, ...] = ()
+
+  @nn.compact
+  def __call__(self, batch: joining.Joined, deterministic: bool = True):
+    """Maps a batch to codes `[B, D]`."""
+    return StatBody(self.options, self.mean, self.deviation, name="stat")(
+      pooled(batch, self.options.ddof), deterministic
+    )
+
+
+def pooled(batch: joining.Joined, ddof: int = 1) -> Float[Array, "B 70"]:
+  """Returns `statistics.pooled_statistics` of every network of a batch."""
+  weights, tensors = batch.tables["weights"], batch.tables["tensors"]
+  networks = batch.tables["networks"]
+  values = jnp.asarray(batch.weights)
+  count = len(tensors["size"])
+  # Sorted by tensor, then value: tensors keep their places.
+  _, values = jax.lax.sort((jnp.asarray(weights["tensor"]), values), num_keys=2)
+  owner = weights["tensor"]
+
+  def total(x):
+    return jax.ops.segment_sum(x, owner, count)
+
+  size = jnp.maximum(jnp.asarray(tensors["size"]), 1).astype(values.dtype)
+  mean = total(values) / size
+  real = jnp.asarray(weights["real"])
+  square = total(jnp.where(real, values - mean[owner], 0) ** 2)
+  variance = square / jnp.maximum(size - ddof, 1)
+  low, high = values[tensors["below"]], values[tensors["above"]]
+  rest = jnp.asarray(tensors["rest"]).astype(values.dtype)
+  table = jnp.concatenate(
+    [mean[:, None], variance[:, None], low + (high - low) * rest], axis=1
+  )  # [K, 7]
+
+  groups = len(statistics.ROLES) * len(networks["number"])
+  group = len(statistics.ROLES) * tensors["network"] + tensors["role"]
+  present = jnp.asarray(networks["present"]).reshape(-1)[:, None]
+  number = jax.ops.segment_sum(jnp.ones_like(table[:, :1]), group, groups)
+  average = jax.ops.segment_sum(table, group, groups) / jnp.maximum(number, 1)
+  least = jax.ops.segment_min(table, group, groups)
+  most = jax.ops.segment_max(table, group, groups)
+  first, last = (
+    table[networks["ends"][..., end]].reshape(groups, -1) for end in (0, 1)
+  )
+  found = jnp.stack([average, least, most, first, last], axis=1)
+  found = jnp.where(present[..., None], found, 0)
+  return found.reshape(len(networks["number"]), -1)
+
+
+def describe(spec: NetworkSpec) -> joining.Part:
+  """Returns what a network of a spec brings into a batch of `StatPool`."""
+  size = np.array([t.size for t in spec.tensors], np.int32)
+  start = np.array(spec.offsets, np.int32)[:, None]
+  quarters = np.arange(5)[None, :] * (size[:, None] - 1)
+  below = quarters // 4
+  role = [statistics.ROLES.index(statistics.role(t.kind)) for t in spec.tensors]
+  ends, present = np.zeros((1, 2, 2), np.int32), np.zeros((1, 2), bool)
+  for number in range(len(statistics.ROLES)):
+    found = np.flatnonzero(np.array(role) == number)
+    if len(found):
+      ends[0, number], present[0, number] = (found[0], found[-1]), True
+  return joining.Part(
+    {
+      "weights": joining.weight_rows(spec),
+      "tensors": {
+        "network": np.zeros(len(size), np.int32),
+        "size": size,
+        "role": np.array(role, np.int32),
+        "below": (start + below).astype(np.int32),
+        "above": (start + np.minimum(below + 1, size[:, None] - 1)).astype(
+          np.int32
+        ),
+        "rest": (quarters % 4 / 4).astype(np.float32),
+      },
+      "networks": joining.network_row() | {"ends": ends, "present": present},
+    }
+  )
+
+
+def measure(
+  options: StatOptions, networks: Sequence[interface.Network]
+) -> dict[str, Any]:
+  """Measures the statistics of the training networks, all of one spec."""
+  spec = tied.the_spec(NAME, networks)
+  return {"spec": spec.to_json()} | _measured(
+    options, networks, statistics.tensor_statistics
+  )
+
+
+def measure_pooled(
+  options: StatOptions, networks: Sequence[interface.Network]
+) -> dict[str, Any]:
+  """Measures the pooled statistics of the training networks."""
+  return _measured(options, networks, statistics.pooled_statistics)
+
+
+def build(
+  options: StatOptions,
+  chunk_options: chunking.ChunkOptions,
+  measured: Mapping[str, Any],
+) -> interface.Encoder:
+  """Builds `stat_nn`; it has no chunks."""
+  del chunk_options
+  spec = NetworkSpec.from_json(measured["spec"])
+  moments = (tuple(measured["mean"]), tuple(measured["deviation"]))
+  return interface.Encoder(
+    make_packer=lambda specs: tied.Packer(specs, spec, NAME),
+    module=StatNN(options, spec, *moments, name="encoder"),
+  )
+
+
+def build_pooled(
+  options: StatOptions,
+  chunk_options: chunking.ChunkOptions,
+  measured: Mapping[str, Any],
+) -> interface.Encoder:
+  """Builds `stat_pool`; it has no chunks."""
+  del chunk_options
+  moments = (tuple(measured["mean"]), tuple(measured["deviation"]))
+  return interface.Encoder(
+    make_packer=lambda specs: joining.Packer(specs, describe, refs=_REFS),
+    module=StatPool(options, *moments, name="encoder"),
+  )
+
+
+def _measured(
+  options: StatOptions,
+  networks: Sequence[interface.Network],
+  function: Callable,
+) -> dict[str, Any]:
+  """Returns mean and deviation of statistics; empty if they stay as they are.
+
+  What never varies among the training networks is divided by 1.
+  """
+  if not options.standardise:
+    return {"mean": [], "deviation": []}
+  found = np.stack(
+    [
+      function(spec, np.asarray(w, np.float64), ddof=options.ddof)
+      for spec, w in networks
+    ]
+  )
+  deviation = found.std(axis=0)
+  small = 1e-6 * np.abs(found).max(axis=0) + 1e-30
+  return {
+    "mean": found.mean(axis=0).tolist(),
+    "deviation": np.where(deviation < small, 1.0, deviation).tolist(),
+  }

@@ -1,0 +1,253 @@
+"""DWSNets: the authors' numbers, symmetry, and the span of a layer."""
+
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sne_jax.encoders import dws, features, parity_torch
+from sne_jax.networks import families, symmetry
+
+FAST = {"xla_backend_optimization_level": "0"}
+FOLDER = pathlib.Path(__file__).parents[1] / "fixtures"
+FIXTURE = np.load(FOLDER / "dws.npz")
+MORE = np.load(FOLDER / "dws_more.npz")
+PLAN = features.layout_of(families.mlp((2, 5, 4, 3, 1)), "dws")
+MULTI = features.layout_of(families.mlp((3, 4, 3, 2)), "dws")
+
+
+def given(fixture, prefix, depth):
+  """Reads features of the authors' axis order, [B, in, out, F]."""
+  return features.Features(
+    tuple(np.swapaxes(fixture[f"{prefix}/w{l}"], 1, 2) for l in range(depth)),
+    tuple(fixture[f"{prefix}/b{l}"] for l in range(depth)),
+  )
+
+
+def state(fixture, prefix):
+  return {
+    name.removeprefix(prefix): fixture[name]
+    for name in fixture.files
+    if name.startswith(prefix)
+  }
+
+
+def run(module, values, x):
+  jitted = jax.jit(
+    lambda p, x: module.apply({"params": p}, x), compiler_options=FAST
+  )
+  return jitted(values, x)
+
+
+def close(found, expected):
+  for a, b in zip(
+    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+  ):
+    np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("prefix", "case", "how"),
+  [
+    ("", "dws_ds_4to4", "max"),
+    ("", "dws_ds_1to4", "mean"),
+    ("multi/", "dws_ds_2to3", "max"),
+    ("multi/", "dws_ds_2to3", "mean"),
+  ],
+)
+def test_layers_give_the_authors_numbers(prefix, case, how):
+  plan = MULTI if prefix else PLAN
+  into, out = case.split("_")[-1].split("to")
+  options = dws.DWSOptions(reduction=how, complete=False)
+  module = dws.DWSLayer(plan, int(out), options)
+  values = parity_torch.dws_params_from_torch(
+    state(FIXTURE, f"{prefix}{case}/param/")
+  )
+  x = given(FIXTURE, f"{prefix}in{into}", len(plan))
+  expected = given(FIXTURE, f"{prefix}{case}/out_{how}", len(plan))
+  close(run(module, values, x), expected)
+
+
+def test_attention_gives_the_authors_numbers():
+  options = dws.DWSOptions(set_layer="sab", heads=4, complete=False)
+  module = dws.DWSLayer(PLAN, 8, options)
+  case = "extra/dws_sab_max_4to8"
+  values = parity_torch.dws_params_from_torch(state(MORE, f"{case}/param/"))
+  x = given(MORE, "extra/in4", 4)
+  close(run(module, values, x), given(MORE, f"{case}/out", 4))
+
+
+@pytest.mark.parametrize("how", ["max", "mean"])
+@pytest.mark.parametrize("prefix", ["", "multi/"])
+def test_the_invariant_layer_gives_the_authors_numbers(prefix, how):
+  plan, channels = (MULTI, 2) if prefix else (PLAN, 4)
+  case = f"{prefix}inv_{channels}to3"
+  module = dws.InvariantLayer(plan, 3, how)
+  values = parity_torch.params_from_torch(
+    {"layer.weight": FIXTURE[f"{case}/param/layer.0.weight"]}
+    | {"layer.bias": FIXTURE[f"{case}/param/layer.0.bias"]}
+  )
+  x = given(FIXTURE, f"{prefix}in{channels}", len(plan))
+  close(run(module, values, x), FIXTURE[f"{case}/out_{how}"])
+
+
+def test_a_classifier_gives_the_authors_numbers():
+  """Two layers, stored batch norm between, and the invariant layer."""
+  case = "model/classifier_ds_mean_bn/param"
+  options = dws.DWSOptions(reduction="mean", complete=False)
+  first, last = dws.DWSLayer(PLAN, 4, options), dws.DWSLayer(PLAN, 4, options)
+  x = run(
+    first,
+    parity_torch.dws_params_from_torch(state(MORE, f"{case}/layers.layers.0.")),
+    given(MORE, "model/in1", 4),
+  )
+
+  def normed(kind, number, value):
+    part = state(MORE, f"{case}/layers.layers.1.{kind}_bn.{number}.")
+    root = np.sqrt(part["running_var"] + 1e-5)
+    value = (np.asarray(value) - part["running_mean"]) / root
+    return np.maximum(value * part["weight"] + part["bias"], 0)
+
+  x = features.Features(
+    tuple(normed("weights", l, w) for l, w in enumerate(x.weights)),
+    tuple(normed("biases", l, v) for l, v in enumerate(x.biases)),
+  )
+  numbers = {n.split(".")[2] for n in state(MORE, f"{case}/layers.")}
+  assert numbers
+  tail = next(
+    n
+    for n in ("4", "3", "2")
+    if state(MORE, f"{case}/layers.layers.{n}.weight_to_weight")
+  )
+  x = run(
+    last,
+    parity_torch.dws_params_from_torch(
+      state(MORE, f"{case}/layers.layers.{tail}.")
+    ),
+    x,
+  )
+  x = jax.tree.map(lambda a: jnp.maximum(a, 0), x)
+  head = {
+    "layer": {
+      "kernel": MORE[f"{case}/clf.layer.0.weight"].T,
+      "bias": MORE[f"{case}/clf.layer.0.bias"],
+    }
+  }
+  out = run(dws.InvariantLayer(PLAN, 3, "mean"), head, x)
+  close(out, MORE["model/classifier_ds_mean_bn/out"])
+
+
+def size(module, plan, channels):
+  x = plan.features(jnp.zeros((1, plan.spec.num_weights)))
+  x = jax.tree.map(lambda a: jnp.zeros((*a.shape[:-1], channels)), x)
+  found = jax.eval_shape(module.init, jax.random.key(0), x)
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(found))
+
+
+@pytest.mark.parametrize(
+  ("widths", "kind", "width", "outputs", "number"),
+  [
+    ((2, 32, 32, 1), "ds", 32, 10, 320586),
+    ((1, 32, 32, 1), "ds", 16, 16, 62640),
+    ((1, 32, 32, 1), "sab", 16, 16, 103600),
+  ],
+)
+def test_classifiers_have_the_authors_parameters(
+  widths, kind, width, outputs, number
+):
+  """Five layers, batch norm between them, and the invariant layer."""
+  plan = features.layout_of(families.inr(widths), "dws")
+  options = dws.DWSOptions(set_layer=kind)
+  layer = dws.DWSLayer(plan, width, options)
+  total = size(layer, plan, 1) + 4 * size(layer, plan, width)
+  total += 4 * 6 * 2 * width  # Scale and shift of 6 tensors.
+  total += size(dws.InvariantLayer(plan, outputs), plan, width)
+  assert total == number
+
+
+@pytest.mark.parametrize(
+  ("set_layer", "diagonal", "how"),
+  [("ds", False, "max"), ("ds", True, "mean")],
+)
+def test_layers_are_equivariant(set_layer, diagonal, how):
+  """In float64: permuted networks give permuted outputs."""
+  with jax.enable_x64(True):
+    options = dws.DWSOptions(
+      *(), set_layer=set_layer, diagonal=diagonal, reduction=how, channels=3
+    )
+    module = dws.Equivariant(options, MULTI)
+    spec, rng = MULTI.spec, np.random.default_rng(0)
+    rows = rng.standard_normal((2, spec.num_weights))
+    shapes = jax.eval_shape(
+      module.init, jax.random.key(0), MULTI.features(jnp.asarray(rows))
+    )
+    values = jax.tree.map(
+      lambda s: jnp.asarray(rng.standard_normal(s.shape)), shapes
+    )
+    apply = jax.jit(
+      lambda rows: MULTI.flat(module.apply(values, MULTI.features(rows))),
+      compiler_options=FAST,
+    )
+    out = apply(rows)
+    assert out.shape == (*rows.shape, 3)
+    index = drawn(symmetry.draw_permutation, spec, rng)
+    np.testing.assert_allclose(
+      apply(rows[:, index]), out[:, index], atol=1e-10 * np.abs(out).max()
+    )
+    index = drawn(symmetry.draw_uncoupled, spec, rng)
+    assert np.abs(apply(rows[:, index]) - out[:, index]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  ("widths", "complete", "rank"),
+  [
+    ((2, 3, 3, 1), True, 75),
+    ((2, 3, 3, 2), False, 111),
+    ((2, 3, 3, 2), True, 114),
+  ],
+)
+def test_layers_span_the_equivariant_maps(widths, complete, rank):
+  with jax.enable_x64(True):
+    spec = families.mlp(widths)
+    plan = features.layout_of(spec, "dws")
+    options = dws.DWSOptions(reduction="mean", complete=complete)
+    module = dws.DWSLayer(plan, 1, options)
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((spec.num_weights,) * 2)
+    shapes = jax.eval_shape(
+      module.init, jax.random.key(0), plan.features(jnp.asarray(rows))
+    )
+    values = jax.tree.map(lambda s: np.zeros(s.shape), shapes)
+
+    def apply(values):
+      return plan.flat(module.apply(values, plan.features(jnp.asarray(rows))))
+
+    slopes = jax.jit(jax.jacrev(apply), compiler_options=FAST)(values)
+    kernels = [
+      slope.reshape(spec.num_weights**2, -1)
+      for path, slope in jax.tree_util.tree_leaves_with_path(slopes)
+      if path[-1].key == "kernel"
+    ]
+    assert np.linalg.matrix_rank(np.concatenate(kernels, axis=1)) == rank
+
+
+def test_what_cannot_be_read_is_said():
+  for spec, words in (
+    (families.mlp((3, 4, 2)), "2 layers"),
+    (families.cnn((1, 5, 5), (3, 3), 2), "convolutions"),
+  ):
+    with pytest.raises(ValueError, match=words) as error:
+      dws.measure(dws.DWSOptions(), [(spec, np.zeros(spec.num_weights))])
+    for part in ("dws", spec.describe(), "stat_pool"):
+      assert part in str(error.value)
+
+
+def drawn(draw, spec, rng):
+  """Draws an index that moves something."""
+  index = draw(spec, rng)
+  while (index == np.arange(len(index))).all():
+    index = draw(spec, rng)
+  return index

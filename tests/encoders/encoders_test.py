@@ -1,0 +1,278 @@
+"""What every encoder of the table must hold, in float64 and to 1e-10."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sne_jax.encoders import interface, table
+from sne_jax.networks import families, symmetry
+
+FAST = {"xla_backend_optimization_level": "0"}
+INR = families.inr((2, 4, 3, 1))
+DEEP = families.mlp((3, 5, 2, 4, 2), "tanh")
+CNN = families.cnn((1, 6, 6), (3, 2), 2, num_classes=3)
+FLAT = families.cnn(
+  (1, 5, 5), (3,), 2, dense=(4,), num_classes=2, head="flatten"
+)
+RESNET = families.resnet((1, 4, 4), (2, 3), num_classes=2)
+VIT = families.transformer(
+  (1, 4, 4), 2, dim=4, depth=1, heads=2, hidden=3, num_classes=2
+)
+MIXED = (INR, FLAT, RESNET, VIT)
+ANY = interface.ANY_ARCHITECTURE
+OURS = tuple(name for name in ANY if name != "sne")  # It has its own tests.
+TIED = tuple(name for name in table.ENCODERS if name not in ANY)
+OPTIONS = {
+  "sne": {},
+  "mlp": {"width": 8, "layers": 2},
+  "stat_nn": {"width": 8},
+  "stat_pool": {"width": 8},
+  "deep_sets": {"width": 8, "heads": 2},
+  "nfn_np": {"width": 8, "channels": 4, "layers": 2},
+  "nfn_hnp": {"width": 8, "channels": 4, "layers": 2},
+  "nft": {"width": 8, "channels": 4, "heads": 2, "blocks": 1},
+  "dws": {"width": 8, "channels": 4, "layers": 2},
+  "neural_graph": {"width": 8, "layers": 2},
+  "neural_graph_transformer": {
+    **{"width": 8, "edge_width": 4, "attention_width": 4, "node_hidden": 8},
+    **{"edge_hidden": 8, "heads": 2, "layers": 2},
+  },
+  "set_transformer": {"width": 8, "heads": 2, "blocks": 1, "inducing": 3},
+}
+ACCEPTS = {
+  "mlp": (INR,),
+  "stat_nn": (INR,),
+  "nfn_np": (FLAT,),
+  "nfn_hnp": (FLAT,),
+  "nft": (CNN,),
+  "dws": (INR,),
+}
+"""Architectures that a tied encoder can be built for."""
+BLIND = ("stat_nn", "stat_pool", "deep_sets", "set_transformer")
+"""Encoders that cannot see what is shuffled within a tensor."""
+
+SINGLE = ("deep_sets", "set_transformer")
+"""Encoders that compute in float32 whatever they are given."""
+
+
+def networks_of(specs, seed=0):
+  rng = np.random.default_rng(seed)
+  return [(s, families.random_weights(s, rng)) for s in specs]
+
+
+class Built:
+  """An encoder of random parameters, in float64."""
+
+  def __init__(self, name, specs, **changes):
+    row = table.row(name)
+    options = row.options(**(OPTIONS[name] | changes))
+    measured = table.measure(name, options, networks_of(specs * 3, 7))
+    measured = json.loads(json.dumps(measured))
+    chunks = {"chunk_size": 32, "linear_rule": "neuron"}
+    chunks |= {"conv_rule": "neuron"}
+    encoder = table.build(name, vars(options), chunks, measured)
+    self.module, self.packer = encoder.module, encoder.make_packer(specs)
+    self.num_traces = 0
+    self._jitted = jax.jit(self._apply, compiler_options=FAST)
+    self.params = None
+
+  def _apply(self, params, batch):
+    self.num_traces += 1
+    return self.module.apply(params, batch, True)
+
+  def pack(self, networks, sizes=None):
+    numbers = [self.packer.specs.index(s) for s, _ in networks]
+    batch = self.packer.pack(numbers, [w for _, w in networks], sizes)
+    return batch._replace(weights=batch.weights.astype(np.float64))
+
+  def __call__(self, networks, sizes=None):
+    batch = self.pack(networks, sizes)
+    if self.params is None:
+      shapes = jax.eval_shape(self.module.init, jax.random.key(0), batch)
+      self.params = drawn(shapes)
+    return np.asarray(self._jitted(self.params, batch))
+
+
+def drawn(shapes):
+  """Draws parameters of given shapes in float64; none are zero."""
+  rng = np.random.default_rng(0)
+
+  def draw(path, x):
+    noise = rng.standard_normal(x.shape)
+    if x.ndim > 1:
+      return noise * x.shape[0] ** -0.5
+    return 1.0 * (path[-1].key == "scale") + 0.3 * noise
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.fixture(autouse=True)
+def float64():
+  with jax.enable_x64(True):
+    yield
+
+
+def moved(networks, draw, seed=0):
+  rng = np.random.default_rng(seed)
+  return [(s, w[draw(s, rng)]) for s, w in networks]
+
+
+def accepted():
+  """Every encoder with the architectures that it is tried on."""
+  for name in TIED:
+    for spec in ACCEPTS[name]:
+      yield pytest.param(name, (spec,), id=f"{name}-{spec.digest[:4]}")
+  for name in OURS:
+    yield pytest.param(name, MIXED, id=name)
+
+
+def test_every_encoder_is_listed_once():
+  assert set(ANY) < set(table.ENCODERS) == set(OPTIONS)
+  for name, row in table.ENCODERS.items():
+    assert ("any" in row.accepts) == (name in ANY)
+
+
+@pytest.mark.parametrize(("name", "specs"), list(accepted()))
+def test_codes_keep_their_symmetry_and_company_does_not_matter(name, specs):
+  encode = Built(name, specs)
+  networks = networks_of(specs * 2)
+  codes = encode(networks)
+  assert np.ptp(codes, axis=0).max() > 1e-3
+  size = np.abs(codes).max()
+  permuted = encode(moved(networks, symmetry.draw_permutation))
+  change = np.abs(permuted - codes).max() / size
+  close = 3e-6 if name in SINGLE else 1e-10
+  if name == "mlp":
+    assert change > 1e-3
+  else:
+    assert change < close
+  uncoupled = encode(moved(networks, symmetry.draw_input_shuffle))
+  change = np.abs(uncoupled - codes).max() / size
+  assert change < close if name in BLIND else change > 1e-4
+  turned = encode(networks[::-1])[::-1]
+  np.testing.assert_allclose(turned, codes, atol=close * size)
+  for network, code in zip(networks[:2], codes, strict=False):
+    np.testing.assert_allclose(encode([network])[0], code, atol=close * size)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_padding_does_not_matter(name):
+  specs = (INR, CNN)
+  encode = Built(name, specs)
+  networks = networks_of(specs)
+  codes = encode(networks)
+  room = encode.packer.reserve(np.array([0, 1] * 4), 16, copies=2)
+  padded = encode.pack(networks, room)
+  assert padded.room > 4 * encode.pack(networks).room
+  close = 3e-6 if name in SINGLE else 1e-10
+  np.testing.assert_allclose(encode(networks, room), codes, atol=close)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_random_batches_of_a_mixed_zoo_have_few_shapes(name):
+  encode = Built(name, MIXED)
+  numbers = np.arange(60) % len(MIXED)
+  room = encode.packer.reserve(numbers, 24)
+  rng = np.random.default_rng(0)
+  shapes = set()
+  for _ in range(20):
+    batch = encode.packer.template(np.sort(rng.choice(numbers, 24)), room)
+    shapes.add(str(jax.tree.map(np.shape, batch)))
+  assert len(shapes) <= 4
+
+
+@pytest.mark.parametrize("name", [n for n in table.ENCODERS if n != "sne"])
+def test_gradients_are_finite(name):
+  specs = (ACCEPTS.get(name, MIXED)[0],)
+  encode = Built(name, specs)
+  batch = encode.pack(networks_of(specs * 2))
+  zeros = batch._replace(weights=np.zeros_like(batch.weights))
+  encode(networks_of(specs))
+
+  def loss(params, weights):
+    codes = encode.module.apply(params, batch._replace(weights=weights), True)
+    return (codes**2).sum()
+
+  slope = jax.jit(jax.grad(loss, argnums=(0, 1)), compiler_options=FAST)
+  for weights in (batch.weights, zeros.weights):
+    for leaf in jax.tree.leaves(slope(encode.params, weights)):
+      assert np.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_a_tied_encoder_refuses_other_architectures(name):
+  row = table.row(name)
+  options = row.options(**OPTIONS[name])
+  spec, other = ACCEPTS[name][0], families.inr((2, 5, 3, 1))
+  assert other != spec
+  with pytest.raises(ValueError, match="one architecture") as error:
+    table.measure(name, options, networks_of((spec, other)))
+  says_all(str(error.value), name, spec, other)
+  measured = table.measure(name, options, networks_of((spec,) * 2))
+  encoder = table.build(name, vars(options), {}, measured)
+  with pytest.raises(ValueError, match="one architecture") as error:
+    encoder.make_packer((spec, other))
+  says_all(str(error.value), name, spec, other)
+  with pytest.raises(ValueError, match="got weights of shape"):
+    encoder.make_packer((spec,)).pack([0], [np.zeros(3, np.float32)])
+  with pytest.raises(ValueError, match="equally many"):
+    encoder.make_packer((spec,)).templates([[0], [0, 0]])
+
+
+NO_HIDDEN = families.mlp((3, 2))
+REFUSED = {
+  "nfn_np": "no hidden layer",  # Its default pooling keeps outputs apart.
+  "nfn_hnp": "no hidden layer",
+  "dws": "no hidden layer",
+}
+
+
+@pytest.mark.parametrize("name", [n for n in table.ENCODERS if n != "sne"])
+def test_a_network_without_hidden_layer_is_encoded_or_refused(name):
+  row = table.row(name)
+  options = row.options(**OPTIONS[name])
+  networks = networks_of((NO_HIDDEN,) * 2)
+  if name in REFUSED:
+    with pytest.raises(ValueError, match=REFUSED[name]) as error:
+      table.measure(name, options, networks)
+    says_all(str(error.value), name, NO_HIDDEN)
+    return
+  measured = table.measure(name, options, networks)
+  encoder = table.build(name, vars(options), {}, measured)
+  batch = encoder.make_packer((NO_HIDDEN,)).pack([0, 0], [networks[0][1]] * 2)
+  codes, _ = jax.eval_shape(
+    encoder.module.init_with_output, jax.random.key(0), batch
+  )
+  assert codes.shape == (2, 8)
+
+
+@pytest.mark.parametrize("name", [n for n in TIED if n not in ANY])
+def test_what_a_tied_encoder_cannot_read_is_said(name):
+  """A residual network, for those that need a chain of layers."""
+  row = table.row(name)
+  options = row.options(**OPTIONS[name])
+  networks = networks_of((RESNET,) * 2)
+  if name in ("mlp", "stat_nn"):
+    assert table.measure(name, options, networks)
+    return
+  with pytest.raises(ValueError, match="residual connections") as error:
+    table.measure(name, options, networks)
+  says_all(str(error.value), name, RESNET)
+
+
+def says_all(text, name, *specs):
+  """An error names the encoder, the specs, and what would work."""
+  assert "\n" not in text
+  for words in (name, *(s.describe() for s in specs), *ANY):
+    assert words in text
+
+
+@pytest.mark.parametrize("name", [n for n in table.ENCODERS if n != "sne"])
+def test_wrong_options_are_named(name):
+  cls = table.row(name).options
+  with pytest.raises(ValueError, match="width"):
+    cls(**{"width": 0})
+  with pytest.raises(ValueError, match="dropout"):
+    cls(dropout=1.0)

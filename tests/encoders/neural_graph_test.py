@@ -1,0 +1,369 @@
+"""Graphs of networks, and what reads them: the authors' numbers, goldens."""
+
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sne_jax.encoders import (
+  graph_features,
+  graph_transformer,
+  graphs,
+  neural_graph,
+  parity_torch,
+)
+from sne_jax.networks import chunking, families, symmetry
+
+FAST = {"xla_backend_optimization_level": "0"}
+FIXTURE = np.load(
+  pathlib.Path(__file__).parents[1] / "fixtures/neural_graph.npz"
+)
+CHUNKS = chunking.ChunkOptions()
+SPEC = families.mlp((2, 4, 3, 1))
+CONV = families.cnn((1, 6, 6), (2,), 3, num_classes=2)
+FLAT = families.cnn((1, 5, 5), (3,), 2, num_classes=2, head="flatten")
+RESNET = families.resnet((1, 4, 4), (2, 3), num_classes=2)
+VIT = families.transformer(
+  (1, 4, 4), 2, dim=4, depth=1, heads=2, hidden=3, num_classes=2
+)
+
+
+def params(case):
+  prefix = f"{case}/param/"
+  return parity_torch.params_from_torch(
+    {
+      name.removeprefix(prefix): FIXTURE[name]
+      for name in FIXTURE.files
+      if name.startswith(prefix) and "avg_deg" not in name
+    }
+  )
+
+
+def batch_of():
+  """The two networks of the fixture, packed; weights are not scaled."""
+  rows = []
+  for b in range(2):
+    for l in range(3):
+      rows += [FIXTURE[f"in/w{l}"][b, ..., 0].T.ravel()]
+      rows += [FIXTURE[f"in/b{l}"][b, ..., 0]]
+  rows = np.concatenate(rows).reshape(2, -1)
+  packer = graph_features.packer((SPEC,), 1, dense=True)
+  batch = packer.pack((0, 0), list(rows))
+  table = batch.tables["weights"]
+  table = table | {"scale": np.ones_like(table["scale"])}
+  return batch._replace(tables=batch.tables | {"weights": table})
+
+
+def run(function, *arrays):
+  return jax.jit(function, compiler_options=FAST)(*arrays)
+
+
+def test_the_graph_is_the_authors():
+  batch = batch_of()
+  nodes, edges = batch.tables["nodes"], batch.tables["edges"]
+  value = np.where(nodes["has_value"], batch.weights[nodes["value"]], 0)
+  np.testing.assert_array_equal(
+    value.reshape(2, -1), FIXTURE["graph/node"][..., 0]
+  )
+  dense = np.zeros((2, 10, 10), np.float32)
+  place = (edges["network"], edges["local_source"], edges["local_target"])
+  dense[place] = batch.weights[edges["index"][:, 0]]
+  np.testing.assert_array_equal(dense, FIXTURE["graph/edge"][..., 0])
+  assert len(edges["source"]) == 2 * FIXTURE["graph/edge_index"].shape[1]
+
+
+def test_the_featuriser_gives_the_authors_numbers():
+  batch, found = batch_of(), params("feat_linear")
+  for kind in ("bias", "weight"):
+    found[f"proj_{kind}_1"] = found.pop(f"proj_{kind}_2")
+  module = graph_features.Featuriser(
+    8, 6, positions=(2, 2, 1), input_layers=2, kinds=False
+  )
+  x, e, none = run(lambda p: module.apply({"params": p}, batch), found)
+  expected = FIXTURE["feat_linear/out_node"].reshape(-1, 8)
+  np.testing.assert_allclose(x, expected, atol=2e-5)
+  edges = batch.tables["edges"]
+  place = (edges["network"], edges["local_source"], edges["local_target"])
+  dense = FIXTURE["feat_linear/out_edge"]
+  np.testing.assert_allclose(e, dense[place], atol=2e-5)
+  np.testing.assert_allclose(none, dense[0, 0, 0], atol=2e-5)
+
+
+@pytest.mark.parametrize("case", ["feat_fourier", "feat_rev"])
+def test_fourier_and_reverse_features_are_the_authors(case, monkeypatch):
+  """The frequencies of the fixture take the place of ours."""
+  plain = graph_features.fourier
+  is_rev = case == "feat_rev"
+  calls = iter(("bias", "weight"))
+  kept = {
+    "bias": FIXTURE[f"{case}/param/proj_bias.0.b"],
+    "weight": FIXTURE[f"{case}/param/proj_weight.0.b"],
+  }
+  monkeypatch.setattr(
+    graph_features,
+    "fourier",
+    lambda values, table: plain(values, kept[next(calls)]),
+  )
+  found = params(case)
+  for kind in ("bias", "weight"):
+    found.pop(f"proj_{kind}_0")
+    found[f"proj_{kind}_0"] = found.pop(f"proj_{kind}_1")
+  module = graph_features.Featuriser(
+    *(8, 6),
+    positions=(2, 2, 1),
+    fourier=5,
+    reverse=is_rev,
+    kinds=False,
+  )
+  batch = batch_of()
+  x, e, _ = module.apply({"params": found}, batch)
+  expected = FIXTURE[f"{case}/out_node"].reshape(-1, 8)
+  np.testing.assert_allclose(x, expected, atol=5e-5)
+  place = graph_features.links(
+    batch, is_rev, "network", "local_source", "local_target"
+  )
+  np.testing.assert_allclose(
+    e, FIXTURE[f"{case}/out_edge"][tuple(place)], atol=5e-5
+  )
+
+
+@pytest.mark.parametrize("case", ["rt_attention_mod", "rt_attention_nomod"])
+def test_attention_gives_the_authors_numbers(case):
+  module = graph_transformer.Attention(16, 4, case.endswith("_mod"))
+  real = jnp.ones((2, 10), bool)
+  found = run(
+    lambda p, x, e: module.apply({"params": p}, x, e, real),
+    params(case),
+    FIXTURE["in/node"],
+    FIXTURE["in/edge"],
+  )
+  np.testing.assert_allclose(found, FIXTURE[f"{case}/out"], atol=1e-5)
+
+
+OPTIONS = graph_transformer.GraphTransformerOptions(
+  width=8,
+  edge_width=6,
+  attention_width=16,
+  node_hidden=12,
+  edge_hidden=10,
+  heads=4,
+  layers=2,
+  kinds=False,
+)
+
+
+@pytest.mark.parametrize("case", ["rt_layer", "rt_layer_noedge"])
+def test_a_layer_gives_the_authors_numbers(case):
+  module = graph_transformer.Layer(OPTIONS, case == "rt_layer")
+  real = jnp.ones((2, 10), bool)
+  x, e = run(
+    lambda p, x, e: module.apply({"params": p}, x, e, real),
+    params(case),
+    FIXTURE["in/node"],
+    FIXTURE["in/edge"],
+  )
+  np.testing.assert_allclose(x, FIXTURE[f"{case}/out_node"], atol=1e-5)
+  np.testing.assert_allclose(e, FIXTURE[f"{case}/out_edge"], atol=1e-5)
+
+
+MEASURED = {
+  "global_scale": 1.0,
+  "place_scales": [],
+  "places": 1,
+  "positions": [2, 2, 1],
+  "parts": 1,
+  "outputs": 1,
+  "delta": 1.0,
+}
+
+
+def test_the_transformer_gives_the_authors_numbers():
+  found = params("rt_model")
+  head = [found.pop(f"proj_out_{n}") for n in (0, 2)]
+  found["featuriser"] = found.pop("construct_graph")
+  module = graph_transformer.GraphTransformer(
+    OPTIONS, neural_graph.hashable(MEASURED)
+  )
+  batch = batch_of()
+  x, _ = run(
+    lambda p: module.apply({"params": p}, batch, method="equivariant"), found
+  )
+  code = np.asarray(x).reshape(2, 10, 8)[:, -1]
+  code = np.maximum(code @ head[0]["kernel"] + head[0]["bias"], 0)
+  out = code @ head[1]["kernel"] + head[1]["bias"]
+  np.testing.assert_allclose(out, FIXTURE["rt_model/out"], atol=2e-5)
+
+
+def links(count):
+  source, target = FIXTURE["graph/edge_index"]
+  return np.concatenate(
+    [np.stack([source, target]) + 10 * b for b in range(count)], axis=1
+  )
+
+
+def edge_rows():
+  source, target = FIXTURE["graph/edge_index"]
+  return FIXTURE["in/edge"][:, source, target]
+
+
+def delta():
+  histogram = FIXTURE["pna/degree_histogram"]
+  logs = np.log(np.arange(len(histogram)) + 1)
+  return float((histogram * logs).sum() / histogram.sum())
+
+
+def test_messages_are_the_authors():
+  module = neural_graph.PNAConv(8, delta())
+  found = run(
+    lambda p, x, e: module.apply({"params": p}, x, e, *links(2)),
+    params("pna_conv"),
+    FIXTURE["in/node"].reshape(-1, 8),
+    edge_rows().reshape(-1, 6),
+  )
+  expected = FIXTURE["pna_conv/out"].reshape(-1, 8)
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+  measured = graph_features.measure(
+    [(SPEC, np.ones(SPEC.num_weights, np.float32))]
+  )
+  assert measured["delta"] == pytest.approx(delta(), rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_rounds_are_the_authors(count):
+  """With the norm over the whole batch, which depends on batch mates."""
+  module = neural_graph.PNA(8, 6, 2, delta(), "batch")
+  x = FIXTURE["in/node"][:count].reshape(-1, 8)
+  e = edge_rows()[:count].reshape(-1, 6)
+  real = np.ones(len(x), bool)
+  found, edges = run(
+    lambda p, x, e: module.apply({"params": p}, x, e, *links(count), real),
+    params("pna_net"),
+    x,
+    e,
+  )
+  name = {1: "out_node_single", 2: "out_node"}[count]
+  expected = FIXTURE[f"pna_net/{name}"][:count].reshape(-1, 8)
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+  if count == 2:
+    expected = FIXTURE["pna_net/out_edge"].reshape(-1, 6)
+    np.testing.assert_allclose(edges, expected, atol=1e-4)
+
+
+def total(name, options, outputs):
+  """Parameters of an encoder on 2-32-32-1 INRs, and a last linear map."""
+  spec = families.inr((2, 32, 32, 1))
+  networks = [(spec, np.ones(spec.num_weights, np.float32))]
+  module = {"pna": neural_graph, "rt": graph_transformer}[name]
+  encoder = module.build(options, CHUNKS, module.measure(options, networks))
+  batch = encoder.make_packer((spec,)).pack([0], [networks[0][1]])
+  found = jax.eval_shape(encoder.module.init, jax.random.key(0), batch)
+  count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(found))
+  return count + (options.width + 1) * outputs
+
+
+def test_parameters_are_as_many_as_the_authors():
+  options = neural_graph.NeuralGraphOptions(
+    fourier=128, kinds=False, readout="last", readout_layers=2
+  )
+  assert total("pna", options, 10) == 92010
+  options = graph_transformer.GraphTransformerOptions(
+    *(),
+    width=64,
+    edge_width=32,
+    attention_width=128,
+    node_hidden=128,
+    edge_hidden=64,
+    heads=8,
+    layers=4,
+    fourier=128,
+    kinds=False,
+    readout="last",
+  )
+  # Theirs has 128 units behind the readout, ours the width of the code, 64.
+  ours = total("rt", options, 10)
+  assert ours + 64 * (64 + 1 + 10) == 376586
+
+
+@pytest.mark.parametrize("spec", [SPEC, CONV, FLAT, RESNET, VIT])
+def test_every_weight_is_in_the_graph_once(spec):
+  for places in (1, 4, 9):
+    g = graphs.graph_of(spec, places)
+    named = np.concatenate([g.index[g.mask], g.value[g.has_value]])
+    np.testing.assert_array_equal(np.sort(named), np.arange(spec.num_weights))
+    assert g.source.max() < len(g.value) > g.target.max()
+
+
+def test_kernels_are_centred_and_skips_are_ones():
+  g = graphs.graph_of(RESNET, 9)
+  skips = g.kind == graphs.SKIP
+  assert skips.sum() == 2 + 3
+  np.testing.assert_array_equal(g.constant[skips], np.eye(9)[[4] * 5])
+  dense = g.kind == graphs.KINDS.index("linear_weight")
+  np.testing.assert_array_equal(g.mask[dense], np.eye(9)[[4] * dense.sum()])
+  g = graphs.graph_of(FLAT, 4)  # 16 image places in 4 parallel edges.
+  dense = g.kind == graphs.KINDS.index("linear_weight")
+  np.testing.assert_array_equal(np.unique(g.part[dense]), range(4))
+
+
+def reachable(g):
+  """Nodes from which an output can be reached."""
+  found = g.role == graphs.OUTPUT
+  for _ in range(len(found)):
+    found = found | np.isin(np.arange(len(found)), g.source[found[g.target]])
+  return found
+
+
+@pytest.mark.parametrize("spec", [SPEC, CONV, FLAT, RESNET, VIT])
+def test_every_neuron_leads_to_an_output(spec):
+  assert reachable(graphs.graph_of(spec, 9)).all()
+
+
+@pytest.mark.parametrize("spec", [SPEC, RESNET, VIT], ids=["mlp", "res", "vit"])
+@pytest.mark.parametrize("name", ["pna", "rt"])
+def test_edits_are_equivariant(name, spec):
+  """In float64: permuted networks give permuted changes of their weights."""
+  with jax.enable_x64(True):
+    module = {"pna": neural_graph, "rt": graph_transformer}[name]
+    options = (
+      neural_graph.NeuralGraphOptions(width=4, layers=2)
+      if name == "pna"
+      else graph_transformer.GraphTransformerOptions(
+        *(), width=4, edge_width=4, attention_width=4, heads=2, layers=2
+      )
+    )
+    rng = np.random.default_rng(0)
+    weights = families.random_weights(spec, rng)
+    measured = module.measure(options, [(spec, weights)])
+    encoder = module.build(options, CHUNKS, measured)
+    template = encoder.make_packer((spec,)).template([0])
+    head = graph_features.EditHead(measured["places"])
+
+    def edit(values, weights):
+      batch = template._replace(weights=weights)
+      x, e = encoder.module.apply(values[0], batch, method="equivariant")
+      return head.apply(values[1], batch, x, e)
+
+    def init(key):
+      batch = template._replace(weights=jnp.asarray(weights, float))
+      key, key_head = jax.random.split(key)
+      first = encoder.module.init(key, batch)
+      x, e = encoder.module.apply(first, batch, method="equivariant")
+      return first, head.init(key_head, batch, x, e)
+
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    values = jax.tree.map(
+      lambda s: jnp.asarray(rng.standard_normal(s.shape)), shapes
+    )
+    apply = jax.jit(edit, compiler_options=FAST)
+    w = weights.astype(float)
+    out = apply(values, w)
+    size = np.abs(out).max()
+    index = symmetry.draw_permutation(spec, rng)
+    np.testing.assert_allclose(
+      apply(values, w[index]), out[index], atol=1e-10 * size
+    )
+    index = symmetry.draw_uncoupled(spec, rng)
+    assert np.abs(apply(values, w[index]) - out[index]).max() > 1e-4 * size
