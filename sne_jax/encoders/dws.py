@@ -389,7 +389,19 @@ def _keep(x: Features, source: Tensor, layer: int | None, depth: int, how: str):
 
 
 def _pool(x, axis: int, how: str):
-  return {"max": jnp.max, "mean": jnp.mean, "sum": jnp.sum}[how](x, axis=axis)
+  if how == "max":
+    return _max(x, axis)
+  return {"mean": jnp.mean, "sum": jnp.sum}[how](x, axis=axis)
+
+
+def _max(x, axis: int):
+  """The largest; its gradient goes to the first of equal ones.
+
+  That of `jnp.max` is 0 / 0 where the compiler computes `x` twice and rounds
+  differently, so that no entry equals the largest.
+  """
+  place = jnp.argmax(x, axis, keepdims=True)
+  return jnp.take_along_axis(x, place, axis).squeeze(axis)
 
 
 def _normed(x: Features, name: str) -> Features:

@@ -146,7 +146,7 @@ class Packer:
       return None
     shares = np.bincount(numbers, minlength=len(self.specs)) / len(numbers)
 
-    def room(counts: Sequence[float]) -> int:
+    def room(counts: Sequence[int | float]) -> int:
       found = np.asarray(counts, np.float64)
       mean = float(shares @ found)
       spread = math.sqrt(max(float(shares @ found**2) - mean**2, 0.0))

@@ -103,7 +103,7 @@ def test_hyper_parameters_are_properties(zoo):
 def test_every_snapshot_has_its_own_metrics(zoo):
   data, (spec,) = digits(), zoo.specs
   for number in range(len(zoo)):
-    weights = zoo.vectors([number])[0]
+    weights = zoo.vectors(np.array([number]))[0]
     x = data.x_test[:100].reshape(100, -1).astype(np.float32) / 127.5 - 1
     logits = families.forward(spec, weights, x)
     logs = jax.nn.log_softmax(logits)[np.arange(100), data.y_test[:100]]
@@ -146,7 +146,7 @@ def test_train_metrics_are_of_what_a_network_saw(zoo):
     count = min(100, round(fraction[network] * 160))
     rows = np.asarray(view.subset)[network, :count]
     x = data.x_train[rows].reshape(count, -1).astype(np.float32) / 127.5 - 1
-    logits = np.asarray(families.forward(spec, zoo.vectors([member])[0], x))
+    logits = np.asarray(families.forward(spec, zoo.vectors(np.array([member]))[0], x))
     right = logits.argmax(axis=1) == np.asarray(view.labels)[network, rows]
     np.testing.assert_allclose(
       zoo.property("train_accuracy")[member], right.mean(), atol=1.01 / count
