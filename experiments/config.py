@@ -143,7 +143,7 @@ def parse(
   """Parses the flags; a wrong one, or a stray argument, ends the program."""
   try:
     rest = flag_values(argv)
-  except flags.Error as error:
+  except (flags.Error, UnicodeDecodeError, OSError) as error:
     _exit(str(error))
   if len(rest) > 1:
     _exit(f"unexpected argument {rest[1]!r}; options are given as --name=value")

@@ -101,6 +101,9 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
 def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
   """Makes the work directory the home of these options, and of no other.
 
+  Options that turn out to be wrong before anything was trained leave it free
+  for others.
+
   Yields:
     The work directory. Until the body ends, other processes are refused.
 
@@ -112,13 +115,25 @@ def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
   resolved = config.resolved(*options.groups())
   text = config.to_flagfile(*options.groups(), prefixes=options_lib.PREFIXES)
   with lock.folder_lock(str(workdir)):
-    checkpoint.claim_workdir(workdir, resolved, ignore=NOT_IDENTITY)
+    is_new = checkpoint.claim_workdir(workdir, resolved, ignore=NOT_IDENTITY)
     write_atomically(workdir / "flags.txt", text)
     found = report.to_json(environment.environment())
     write_atomically(
       workdir / "environment.json", json.dumps(found, indent=2) + "\n"
     )
-    yield workdir
+    try:
+      yield workdir
+    except ValueError:
+      if is_new and not _holds_training(workdir):
+        for name in (checkpoint.CONFIG, DATA_FILE):
+          (workdir / name).unlink(missing_ok=True)
+      raise
+
+
+def _holds_training(workdir: pathlib.Path) -> bool:
+  """Whether anything in a work directory took training to make."""
+  saved = workdir.glob("**/checkpoints/**/*")
+  return any(p.is_file() for p in saved) or any(workdir.glob("**/result.json"))
 
 
 def run(options: options_lib.Options, zoo: store.Zoo) -> dict[str, Any]:

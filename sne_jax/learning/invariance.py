@@ -15,6 +15,7 @@ tying, arXiv:2308.03904; Andreis et al., arXiv:2305.16625.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,7 @@ class InvarianceOptions:
   task_on_both: bool = True
 
   def __post_init__(self):
-    if self.invariance_weight < 0:
+    if not 0 <= self.invariance_weight < math.inf:
       raise ValueError(
         f"invariance_weight is {self.invariance_weight}; must be at least 0"
       )

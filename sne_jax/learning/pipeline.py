@@ -12,6 +12,7 @@ devices, `T` targets.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -68,6 +69,11 @@ class DataOptions:
   def __post_init__(self):
     if self.batch_size < 1:
       raise ValueError(f"batch_size is {self.batch_size}; must be at least 1")
+    for name in ("augment_noise", "augment_translate"):
+      if not 0 <= getattr(self, name) < math.inf:
+        raise ValueError(
+          f"{name} is {getattr(self, name)}; must be at least 0 (0: off)"
+        )
     if self.symmetry_on not in ("host", "device"):
       raise ValueError(
         f"symmetry_on is {self.symmetry_on!r}; choose host or device"

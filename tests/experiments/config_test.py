@@ -270,3 +270,11 @@ def test_help_shows_the_options(program):
   done = program("--help")
   assert "--width: how wide the code is." in done.stdout
   assert "--[no]traceback" in done.stdout
+
+
+def test_a_flagfile_of_bytes_takes_one_line(program, tmp_path):
+  path = tmp_path / "weights.flags"
+  path.write_bytes(bytes(range(128, 256)))
+  found = program(f"--flagfile={path}")
+  assert found.returncode == 2
+  assert "Traceback" not in found.stderr

@@ -361,10 +361,15 @@ def test_the_undamaged_zoo_is_fine(own_zoo):
     ("--devices=99", "num_devices must be from 1"),
     ("--flagfile=absent.flags", "absent.flags"),
     ("--loss=bce", "needs targets in [0, 1]"),
+    ("--invariance_weight=nan", "invariance_weight is nan"),
+    ("--augment_noise=-1", "augment_noise is -1"),
+    ("--augment_translate=nan", "augment_translate is nan"),
   ],
 )
 def test_flags_that_cannot_be(flag, words, own_zoo, launch, tmp_path):
   assert words in launch(tmp_path / "run", own_zoo, *flag.split()).error
+  # The folder stays free for the flags as they were meant.
+  assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_a_fault_of_ours_keeps_its_traceback(
