@@ -146,7 +146,9 @@ def test_train_metrics_are_of_what_a_network_saw(zoo):
     count = min(100, round(fraction[network] * 160))
     rows = np.asarray(view.subset)[network, :count]
     x = data.x_train[rows].reshape(count, -1).astype(np.float32) / 127.5 - 1
-    logits = np.asarray(families.forward(spec, zoo.vectors(np.array([member]))[0], x))
+    logits = np.asarray(
+      families.forward(spec, zoo.vectors(np.array([member]))[0], x)
+    )
     right = logits.argmax(axis=1) == np.asarray(view.labels)[network, rows]
     np.testing.assert_allclose(
       zoo.property("train_accuracy")[member], right.mean(), atol=1.01 / count
