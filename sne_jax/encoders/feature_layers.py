@@ -11,8 +11,6 @@ References:
   arXiv:2305.13546; and the authors' code.
 """
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -253,11 +251,11 @@ class LearnedPositions(nn.Module):
     layers = self.layout.layers
     channels = x.biases[0].shape[-1]
     normal = nn.initializers.normal(1.0)
-    table = functools.partial(self.param, init_fn=normal)
-    levels = table("weight_emb", shape=(len(layers), channels))
-    bias_levels = table("bias_emb", shape=(len(layers), channels))
-    inputs = table("inp_emb", shape=(layers[0].inputs, channels))
-    outputs = table("out_emb", shape=(layers[-1].outputs, channels))
+    table = lambda name, rows: self.param(name, normal, (rows, channels))
+    levels = table("weight_emb", len(layers))
+    bias_levels = table("bias_emb", len(layers))
+    inputs = table("inp_emb", layers[0].inputs)
+    outputs = table("out_emb", layers[-1].outputs)
     weights, biases = [], []
     for number, layer in enumerate(layers):
       mark = levels[number][None, None, None, :]

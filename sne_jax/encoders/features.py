@@ -117,7 +117,7 @@ def layout_of(spec: NetworkSpec, name: str, *, least: int = 1) -> Layout:
       raise unsupported(name, spec, f"{bias.name} is a {bias.kind}, no bias")
     factors, number = _factors(weight)
     group = weight.axes[1][number - 1].group
-    if len(weight.axes[0]) > 1 or group != before:
+    if len(weight.axes[0]) != 1 or group != before:
       raise unsupported(
         name, spec, f"{weight.name} does not read the layer before it"
       )

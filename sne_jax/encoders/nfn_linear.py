@@ -22,6 +22,8 @@ Reference: Zhou et al., Permutation Equivariant Neural Functionals, NeurIPS
 2023, arXiv:2302.14040, and the authors' code.
 """
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -204,12 +206,13 @@ def _middle(init: str, l: int, widths, w, g, row, column):
 def _summed(init: str, outputs: int, terms: dict[str, Array]) -> Array:
   """Sum of affine maps of the terms, scaled jointly; broadcast."""
   fan_in = sum(term.shape[-1] for term in terms.values())
-  total, shift = None, 0
+  parts, shifts = [], []
   for name, term in terms.items():
     kernel, bias = Map(term.shape[-1], outputs, fan_in, init, name=name)()
-    part = affine(term, kernel, None)
-    shift = shift + bias
-    total = part if total is None else total + part
+    parts.append(affine(term, kernel, None))
+    shifts.append(bias)
+  total = functools.reduce(jnp.add, parts)
+  shift = functools.reduce(jnp.add, shifts)
   return total + shift.reshape((1,) * (total.ndim - 1) + (-1,))
 
 

@@ -112,8 +112,8 @@ class WeightSpaceAttention(nn.Module):
     """Returns features of the same shape."""
     weights, biases = self._projected(x)
     count = len(weights)
-    out_weights = [0.0] * count
-    out_biases = [0.0] * count
+    out_weights: list[Any] = [0.0] * count
+    out_biases: list[Any] = [0.0] * count
     if self.tensors_attend:
       means = [w.mean(axis=(1, 2)) for w in weights]
       means += [v.mean(axis=1) for v in biases]

@@ -94,7 +94,8 @@ def augmented(
   if options.augment_translate:
     reach = options.augment_translate
     shift = rng.uniform(-reach, reach, spec.tensors[0].shape[1:])
-    vector = augment.translate(spec, vector, shift.astype(np.float32))
+    shift = shift.astype(np.float32)
+    vector = np.asarray(augment.translate(spec, vector, shift))
   if options.augment_noise:
     noise = rng.standard_normal(len(vector), np.float32)
     spread = [

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sne_jax.zoo import (
@@ -119,10 +120,10 @@ def generate_image_zoo(
     weights, metrics, rows = results
     table = dict(zip(_METRICS, metrics.reshape(-1, 4).T, strict=True))
     spec_numbers = networks.spec[numbers]
-    valid = np.isfinite(metrics.reshape(-1, 4)).all(axis=1)
+    valid: Any = np.isfinite(metrics.reshape(-1, 4)).all(axis=1)
     for number in range(len(networks.specs)):
       here = spec_numbers == number
-      finite = np.isfinite(weights[number]).all(axis=1)
+      finite: Any = np.isfinite(weights[number]).all(axis=1)
       valid[here] &= finite[rows[here]]
     columns = {
       "network": numbers,
@@ -322,10 +323,10 @@ class _Trainer:
     hyper = self._hyper(members)
     # Drawn on one device: cutting these over several would gain nothing.
     tensors = self._start(spec, hyper, members)
-    view = self._view(hyper, self._labels[: self._num_train])
+    view = self._view(hyper, jnp.asarray(self._labels[: self._num_train]))
     view = jax.tree.map(np.asarray, view)
     state = image_fit.begin(batch.optimizer, tensors)
-    seen = self._places(view, hyper.num_images)
+    seen = self._places(view, np.asarray(hyper.num_images))
     state, view, hyper, seen = partial.place(
       (state, view, hyper, seen), self._devices
     )

@@ -81,7 +81,7 @@ class View(NamedTuple):
 class FitState(NamedTuple):
   """Networks in training, as tensors."""
 
-  tensors: dict[str, Float[Array, "S ..."]]
+  tensors: Any  # By name, float [S, ...].
   optimizer: Any
 
 

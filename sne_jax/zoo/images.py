@@ -14,7 +14,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -200,7 +200,7 @@ def _digits() -> Images:
   """Returns scikit-learn's digits, 8 x 8, in one fixed random order."""
   from sklearn import datasets  # noqa: PLC0415 (takes a second)
 
-  found = datasets.load_digits()
+  found: Any = datasets.load_digits()
   x = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None]
   y = found.target.astype(np.int64)
   order = batching.epoch_order(0, 0, len(x))
@@ -277,4 +277,10 @@ def _read(options: ImageOptions, name: str) -> Images:
       "store images of one shape",
     )
   classes = 1 + int(max(arrays["y_train"].max(), arrays["y_test"].max()))
-  return Images(*(arrays[key] for key in KEYS), classes)
+  return Images(
+    arrays["x_train"],
+    arrays["y_train"],
+    arrays["x_test"],
+    arrays["y_test"],
+    classes,
+  )

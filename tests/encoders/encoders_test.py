@@ -183,6 +183,7 @@ def test_random_batches_of_a_mixed_zoo_have_few_shapes(name):
   assert len(shapes) <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in table.ENCODERS if n != "sne"])
 def test_gradients_are_finite(name):
   specs = (ACCEPTS.get(name, MIXED)[0],)

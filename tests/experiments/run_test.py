@@ -349,7 +349,7 @@ def test_the_undamaged_zoo_is_fine(own_zoo):
   [
     ("--widht=8", "Did you mean: width"),
     ("--width=9", "width 9 is not a multiple of heads 2"),
-    ("--encoder=snee", "choose one of sne"),
+    ("--encoder=snee", "encoder is 'snee'; choose one of"),
     ("--targets=", "targets is empty"),
     ("--targets=accuracy", "no property 'accuracy'"),
     ("--targets=dataset", "is text"),

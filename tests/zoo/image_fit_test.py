@@ -154,7 +154,11 @@ CASES = list(
 )
 
 
-@pytest.mark.parametrize(("activation", "optimizer"), CASES)
+@pytest.mark.parametrize(
+  ("activation", "optimizer"),
+  # Each optimizer once; with the slow ones, each activation.
+  CASES[:4] + [pytest.param(*c, marks=pytest.mark.slow) for c in CASES[4:]],
+)
 def test_a_member_is_the_network_trained_alone(activation, optimizer, data):
   spec, hyper = spec_of(activation), population(3)
   together = train(epoch_of(spec, optimizer), spec, optimizer, hyper, data)
