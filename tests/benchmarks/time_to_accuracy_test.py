@@ -204,6 +204,7 @@ def test_the_peer_gets_the_same_networks_and_split():
     )
 
 
+@pytest.mark.slow
 def test_a_whole_comparison(monkeypatch, capsys, tmp_path):
   data, calls = tiny_data(), []
   monkeypatch.setattr(members, "load", lambda options, zoo: data)

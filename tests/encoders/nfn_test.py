@@ -310,6 +310,7 @@ def test_layers_span_all_equivariant_maps(kind, complete, widths, rank):
     assert np.linalg.matrix_rank(np.concatenate(kernels, axis=1)) == rank
 
 
+@pytest.mark.slow
 def test_initial_values_are_scaled_jointly():
   plan = layout(SIREN)
   x = plan.features(jnp.zeros((1, SIREN.num_weights)))
@@ -340,6 +341,7 @@ def test_initial_values_are_scaled_jointly():
   assert not found["layer_1_rc"]["bias"].any()
 
 
+@pytest.mark.slow
 def test_encodings_of_inputs():
   """Shapes, one output neuron, a conv last layer, and the symmetry."""
   for spec in (SIREN, FLAT):

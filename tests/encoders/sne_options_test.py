@@ -87,6 +87,7 @@ def test_initial_codes_differ_and_are_of_moderate_size(make_encoder):
   assert 1e-3 < np.abs(codes[0] - codes[1]).max() < 10
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32(make_encoder):
   for function in ("product", "sab"):
     options = LIGHT | {"chunk_function": function}

@@ -170,6 +170,7 @@ def test_a_member_is_the_network_trained_alone(activation, optimizer, data):
   assert np.abs(together[0] - together[1]).max() > 0.02
 
 
+@pytest.mark.slow
 def test_order_in_the_population_does_not_matter(data):
   spec, hyper = spec_of("relu"), population(4)
   epoch = epoch_of(spec, "adam", dropout=True)
