@@ -397,8 +397,9 @@ def _pool(x, axis: int, how: str):
 def _max(x, axis: int):
   """The largest; its gradient goes to the first of equal ones.
 
-  That of `jnp.max` is 0 / 0 where the compiler computes `x` twice and rounds
-  differently, so that no entry equals the largest.
+  That of `jnp.max` was not a number in a program compiled without optimisation;
+  probably `x` was computed twice and rounded differently, so that no entry
+  equalled the largest.
   """
   place = jnp.argmax(x, axis, keepdims=True)
   return jnp.take_along_axis(x, place, axis).squeeze(axis)
