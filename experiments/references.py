@@ -62,7 +62,7 @@ def features(
       f" {rows.size} rows up to {rows.max(initial=-1)}"
     )
   view = statistics.tensor_statistics
-  if pooled or len(groups) > 1:
+  if pooled or len({spec.layout for spec, _, _ in groups}) > 1:
     view = statistics.pooled_statistics
   parts = [view(spec, weights) for spec, weights, _ in groups]
   result = np.empty_like(np.concatenate(parts))

@@ -213,7 +213,7 @@ def _references(options, data: members.Data) -> dict[str, Any]:
   log.info("fitting the references")
   table: dict[str, Any] = {}
   targets = members.target_names(options.run)
-  specs = {s for n in data.parts.values() for s in n.specs}
+  specs = {s.layout for n in data.parts.values() for s in n.specs}
   inputs = {
     part: _features(n, pooled=len(specs) > 1) for part, n in data.parts.items()
   }
