@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from experiments import options as options_lib
 from experiments import zoos
@@ -57,12 +58,14 @@ def predictions(
 
   Returns:
     By number of images and by part (`val` and those tested on) accuracies
-    `[M]`; and for each number its cost per network: `images`,
-    `seconds_per_network` and `flops_per_network` (of the compiled program; None
-    where the compiler does not say), means over the networks of `test`.
+    `[M]`, of the parts whose zoos all have so many left; and for each number
+    its cost per network: `images`, `seconds_per_network` and
+    `flops_per_network` (of the compiled program; None where the compiler does
+    not say), means over the networks of `test`.
 
   Raises:
-    ValueError: a zoo has too few images left, or was not named by a flagfile.
+    ValueError: no part has so many images left, or a zoo was not named by a
+      flagfile.
   """
   run = options.run
   found = {
@@ -71,25 +74,36 @@ def predictions(
     for source in zoos.sources(text, run.data_dir)
   }
   spare = [found[name].spare_images() for name in data.names]
-  for name, (x, _) in zip(data.names, spare, strict=True):
-    if max(counts) > len(x):
+  left = {
+    part: min(len(spare[zoo][0]) for zoo in np.unique(placed.zoo))
+    for part, placed in data.members.items()
+  }
+  parts = ("val", *data.tests())
+  for count in counts:
+    few = {part: left[part] for part in parts if left[part] < count}
+    if len(few) == len(parts):
       raise ValueError(
-        f"image_counts asks for {max(counts)} images, but {len(x)} are left of"
-        f" those of the zoo {name}; ask for fewer, or make it with fewer"
-        " --train_images"
+        f"image_counts asks for {count} images, but {max(few.values())} are"
+        f" left of those of {', '.join(data.names)}; ask for fewer, or make the"
+        " zoos with fewer --train_images"
+      )
+    if few:
+      logging.warning(
+        "fewer than %d images are left for %s", count, ", ".join(few)
       )
   right: dict[str, np.ndarray] = {}
   runs = functools.lru_cache(maxsize=4)(make_run_fn)
-  for part in ("val", *data.tests()):
+  for part in parts:
     networks, placed = data.parts[part], data.members[part]
-    right[part] = np.zeros((len(networks.numbers), max(counts)), bool)
+    most = min(max(counts), left[part])
+    right[part] = np.zeros((len(networks.numbers), most), bool)
     for zoo in np.unique(placed.zoo):
       for number in np.unique(networks.numbers[placed.zoo == zoo]):
         here = np.flatnonzero(
           (placed.zoo == zoo) & (networks.numbers == number)
         )
         spec = networks.specs[number]
-        x, y = _images(spec, *spare[zoo], max(counts))
+        x, y = _images(spec, *spare[zoo], most)
         for first in range(0, len(here), TILE):
           rows = here[first : first + TILE]
           filled = np.resize(rows, TILE)  # One shape for all.
@@ -97,10 +111,11 @@ def predictions(
           classes = np.asarray(runs(spec)(weights, x))
           right[part][rows] = classes[: len(rows)] == y
   accuracy = {
-    n: {part: r[:, :n].mean(axis=1) for part, r in right.items()}
+    n: {p: r[:, :n].mean(axis=1) for p, r in right.items() if left[p] >= n}
     for n in counts
   }
-  return accuracy, [_cost(data, spare, runs, n) for n in counts]
+  known = [n for n in counts if left["test"] >= n]
+  return accuracy, [_cost(data, spare, runs, n) for n in known]
 
 
 def _images(spec: NetworkSpec, x, y, count: int):

@@ -120,16 +120,33 @@ def cells(
   return found
 
 
-def averages(table: Mapping[tuple[str, str], Cell]) -> dict[str, Any]:
-  """Returns means over cells, with their interval over seeds.
+GROUPS = ("within", "other data set", "other architecture", "cross", "all")
+"""What cells are averaged over. `cross` is all that is not `within`."""
 
-  Of `within` (row and column are one zoo), `cross` (they are not) and `all`. A
-  value that is undefined counts as missing, and so does a mean that lacks one.
+
+def averages(
+  table: Mapping[tuple[str, str], Cell],
+  kinds: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+  """Returns means over cells, with their interval over seeds, by `GROUPS`.
+
+  A value that is undefined counts as missing, and so does a mean that lacks
+  one.
+
+  Args:
+    table: by row and column, the values of all seeds.
+    kinds: by zoo its `dataset` and `architecture`; a cell whose row and column
+      have equal architectures is of another data set.
   """
-  groups: dict[str, list[Cell]] = {"within": [], "cross": [], "all": []}
+  groups: dict[str, list[Cell]] = {name: [] for name in GROUPS}
   for (row, column), cell in table.items():
-    groups["within" if row == column else "cross"].append(cell)
     groups["all"].append(cell)
+    groups["within" if row == column else "cross"].append(cell)
+    one, other = ((kinds or {}).get(name) for name in (row, column))
+    if row != column and one and other:
+      same = one["architecture"] == other["architecture"]
+      name = "other data set" if same else "other architecture"
+      groups[name].append(cell)
   found = {}
   for name, members_ in groups.items():
     seeds = sorted({seed for cell in members_ for seed in cell})
@@ -151,12 +168,13 @@ def write(
   columns = [s.name for s in _columns(run)]
   rows = list(dict.fromkeys(label.split(": ", 1)[1] for label in outcomes))
   first = next(iter(outcomes.values()))
+  kinds = {k: v for o in outcomes.values() for k, v in o["zoos"].items()}
   text = [f"# {run.title}", _description(options, outcomes)]
   for metric in METRICS:
     tables = found.get(metric, {})
     if not tables:
       continue
-    text += [f"## {metric}", _summary(tables)]
+    text += [f"## {metric}", _summary(tables, kinds)]
     shown = {
       model: _array(table, rows, columns)
       for model, table in tables.items()
@@ -221,7 +239,9 @@ def write(
         for metric, tables in found.items()
       },
       "averages": {
-        metric: {model: averages(table) for model, table in tables.items()}
+        metric: {
+          model: averages(table, kinds) for model, table in tables.items()
+        }
         for metric, tables in found.items()
       },
       "models": {
@@ -251,14 +271,17 @@ def _description(options, outcomes) -> str:
   )
 
 
-def _summary(tables: Mapping[str, Mapping[tuple[str, str], Cell]]) -> str:
+def _summary(
+  tables: Mapping[str, Mapping[tuple[str, str], Cell]], kinds
+) -> str:
   """A table of the averages of every model."""
-  names = ("within", "cross", "all")
+  found = {model: averages(table, kinds) for model, table in tables.items()}
+  names = [n for n in GROUPS if any(n in row for row in found.values())]
   return report.markdown_table(
     ["average", *names],
     [
-      [model, *(report.with_interval(averages(table).get(n)) for n in names)]
-      for model, table in tables.items()
+      [model, *(report.with_interval(row.get(n)) for n in names)]
+      for model, row in found.items()
     ],
   )
 

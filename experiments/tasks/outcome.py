@@ -76,6 +76,10 @@ def collect(
     "seconds": seconds
     | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
     "sizes": data.sizes(),
+    "zoos": {
+      name: {key: _values(zoo, key) for key in ("dataset", "architecture")}
+      for name, zoo in zip(data.names, data.zoos, strict=True)
+    },
     "num_params": good[0]["num_params"] if good else None,
     "networks_per_second": _mean(e["networks_per_second"] for e in good),
     "select": options.train.monitor,
@@ -168,6 +172,13 @@ def write(
     drawn |= pictures
   report.write_results(workdir, results)
   report.write_report(workdir, results, drawn)
+
+
+def _values(zoo, name: str) -> list[str]:
+  """Returns the values of a property of text; none where a zoo lacks it."""
+  if name not in zoo.properties:
+    return []
+  return sorted({str(value) for value in zoo.property(name)})
 
 
 class Stopwatch:
