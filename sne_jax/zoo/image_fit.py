@@ -137,7 +137,8 @@ def make_epoch_fn(
 
   def gradient_fn(tensors, hyper, order, labels, data, seed, first):
     places = order[(first + jnp.arange(size)) % hyper.num_images]
-    x, y = _images(spec, data, places), labels[places]
+    x = jax.lax.optimization_barrier(_images(spec, data, places))
+    y = labels[places]
 
     def loss_fn(tensors):
       hidden = functools.partial(_drop, hyper.dropout, seed)
@@ -158,15 +159,10 @@ def make_epoch_fn(
         step * batch_size + number * size,
       )
 
-    if parts == 1:
-      gradients = part(jnp.uint32(0))
-    else:
-      gradients = jax.lax.fori_loop(
-        1,
-        parts,
-        lambda n, total: jax.tree.map(jnp.add, total, part(jnp.uint32(n))),
-        part(jnp.uint32(0)),
-      )
+    gradients = part(jnp.uint32(0))
+    for number in range(1, parts):
+      gradients = jax.tree.map(jnp.add, gradients, part(jnp.uint32(number)))
+    if parts > 1:
       gradients = jax.tree.map(lambda g: g / parts, gradients)
     gradients = {
       name: g + hyper.weight_decay * state.tensors[name]
