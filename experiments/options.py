@@ -46,7 +46,9 @@ class RunOptions:
       columns, the zoos of --zoo (or --test_zoos, where given). each: trained on
       each zoo by itself; others: on all zoos but the one it is tested on; all:
       on all of them together. Empty: one run. For each of --encoders.
-    encoders: encoders that a matrix compares, separated by commas.
+    encoders: encoders that a matrix compares, separated by commas. One that
+      takes other steps than num_steps has them behind a colon: a cheap one may
+      need more to converge, as in sne,stat_nn:2000.
     variants: name of a list of variants to compare (see
       experiments/tasks/variants.py); empty: one run.
     only: names of the variants to run, separated by semicolons; empty: all. A
@@ -147,7 +149,7 @@ class RunOptions:
         f"matrix is {self.matrix} and variants is {self.variants}; a run is a"
         " matrix or compares variants: drop one of the two"
       )
-    for name in self.encoder_names if self.matrix else ():
+    for name in self.encoder_steps if self.matrix else ():
       if name not in table.ENCODERS:
         raise ValueError(
           f"encoders names {name!r}; choose of"
@@ -171,10 +173,22 @@ class RunOptions:
       )
 
   @property
-  def encoder_names(self) -> tuple[str, ...]:
-    """The words of `encoders`, each once."""
-    words = (word.strip() for word in self.encoders.split(","))
-    return tuple(dict.fromkeys(word for word in words if word))
+  def encoder_steps(self) -> dict[str, int]:
+    """The words of `encoders`, each with its steps; 0: `num_steps`.
+
+    Raises:
+      ValueError: what stands behind a colon is no number above 0.
+    """
+    found = {}
+    for word in filter(None, (w.strip() for w in self.encoders.split(","))):
+      name, colon, steps = word.partition(":")
+      if colon and not (steps.isdigit() and int(steps)):
+        raise ValueError(
+          f"encoders has {word!r}; behind the colon stands a number of steps,"
+          " as in stat_nn:2000"
+        )
+      found[name] = int(steps) if colon else 0
+    return found
 
 
 CLASSES = (

@@ -45,11 +45,12 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
       f"a matrix is of one target, but targets is {run.targets!r}; name one"
     )
   found = {}
-  for place, encoder in enumerate(run.encoder_names):
+  for place, (encoder, steps) in enumerate(run.encoder_steps.items()):
     for row, (trained, tested) in _rows(run).items():
       label = f"{encoder}: {row}"
       found[label] = options.replaced(
         encoder=encoder,
+        num_steps=steps or options.train.num_steps,
         zoo=trained,
         test_zoos=tested,
         matrix="",

@@ -60,10 +60,12 @@ def test_columns_may_be_other_zoos(resolve, folders, tmp_path):
     f"--zoo={tmp_path / 'red'}",
     f"--test_zoos={tmp_path / 'green'},{tmp_path / 'red'}",
     "--matrix=each",
-    "--encoders=sne,mlp",
+    "--encoders=sne,mlp:7",
+    "--num_steps=5",
     "--workdir=w",
   )
   found = matrix.chosen(options)
+  assert [o.train.num_steps for o in found.values()] == [5, 7]
   assert list(found) == ["sne: red", "mlp: red"]
   assert found["mlp: red"].run.test_zoos == str(tmp_path / "green")
   assert found["mlp: red"].run.encoder == "mlp"
@@ -81,6 +83,7 @@ def test_columns_may_be_other_zoos(resolve, folders, tmp_path):
     (("--matrix=each", "--variants=components"), "drop one of the two"),
     (("--matrix=each", "--encoders=sne,snr"), "encoders names 'snr'"),
     (("--matrix=each", "--targets=a,b"), "name one"),
+    (("--matrix=each", "--encoders=sne:many"), "a number of steps"),
   ],
 )
 def test_what_is_refused(resolve, folders, flags, words):
