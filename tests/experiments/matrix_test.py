@@ -70,9 +70,6 @@ def test_columns_may_be_other_zoos(resolve, folders, tmp_path):
   assert found["mlp: red"].run.test_zoos == str(tmp_path / "green")
   assert found["mlp: red"].run.encoder == "mlp"
   # What is the same for all encoders is done once.
-  assert [o.run.references for o in found.values()] == [False, False]
-  options = options.replaced(references=True)
-  found = matrix.chosen(options)
   assert [o.run.references for o in found.values()] == [True, False]
 
 
