@@ -55,10 +55,18 @@ def make_zoo(
   path = os.path.abspath(path)
   os.makedirs(os.path.dirname(path), exist_ok=True)
   partial = f"{path}.partial"
+
+  def opened() -> store.Zoo:
+    zoo = store.Zoo.open(path)
+    _compare(path, "", made, zoo.provenance)
+    return zoo
+
+  is_there = lambda: os.path.isdir(path) and os.listdir(path)
+  if is_there() and not os.path.exists(partial):
+    return opened()  # Several may read at once.
   with lock.folder_lock(path):
-    if os.path.isdir(path) and os.listdir(path):
-      zoo = store.Zoo.open(path)
-      _compare(path, "", made, zoo.provenance)
+    if is_there():
+      zoo = opened()
       shutil.rmtree(partial, ignore_errors=True)
       return zoo
     batch = _begin(partial, made, batch_members, find_batch_members)

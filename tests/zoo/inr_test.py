@@ -354,6 +354,21 @@ def test_two_generators_do_not_meet(tmp_path):
     inr.generate_inr_zoo(tmp_path / "zoo", TINY)
 
 
+def test_many_may_open_a_whole_zoo(tmp_path):
+  """Runs that start at once read the same zoo; nobody writes it."""
+  inr.generate_inr_zoo(tmp_path / "zoo", TINY)
+  with lock.folder_lock(tmp_path / "zoo"):
+    assert len(inr.generate_inr_zoo(tmp_path / "zoo", TINY))
+    with pytest.raises(errors.ZooError, match="seed is 0 there"):
+      inr.generate_inr_zoo(tmp_path / "zoo", options(seed=1))
+    # What a generator has left behind is not for readers to remove.
+    (tmp_path / "zoo.partial").mkdir()
+    with pytest.raises(errors.ZooError, match="is writing here"):
+      inr.generate_inr_zoo(tmp_path / "zoo", TINY)
+  assert len(inr.generate_inr_zoo(tmp_path / "zoo", TINY))
+  assert not (tmp_path / "zoo.partial").exists()
+
+
 CHILD = """
 import json, sys, time
 from sne_jax.zoo import inr

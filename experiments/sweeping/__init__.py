@@ -1,0 +1,1 @@
+"""What `experiments/sweep.py` is made of, one idea per file."""

@@ -1,0 +1,32 @@
+"""Makes, or checks, the zoo of a sweep and its split, before trials start.
+
+  python experiments/sweeping/prepare.py --flagfile=FLAGS_OF_A_TRIAL
+
+Trials that start at once would be in each other's way when they make the same
+zoo; and what is wrong with the data is said once, not by every trial. It is a
+program of its own so that the sweep itself holds no device.
+"""
+
+from absl import flags
+
+from experiments import config, console
+from experiments import options as options_lib
+from experiments.sweeping import plan
+from experiments.tasks import members
+
+
+def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Makes or opens the zoo, and draws the split where it has none.
+
+  Raises:
+    ValueError: as a run would.
+  """
+  del argv
+  options = plan.options_of(flag_values)
+  members.load(options, members.open_zoo(options))
+
+
+if __name__ == "__main__":
+  config.define_flags(*options_lib.CLASSES, prefixes=options_lib.PREFIXES)
+  console.setup()
+  config.run_main(main)

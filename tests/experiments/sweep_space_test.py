@@ -1,0 +1,211 @@
+"""What a sweep varies: lists, ranges, draws, and what it refuses."""
+
+import copy
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from absl import flags
+
+from experiments import config
+from experiments.sweeping import plan as plan_lib
+from experiments.sweeping import space
+
+ROOT = pathlib.Path(__file__).parents[2]
+SWEEPS = sorted((ROOT / "experiments" / "flags" / "sweeps").glob("*.flags"))
+
+
+DEFINED = flags.FlagValues()
+plan_lib.define_flags(DEFINED)  # Once: reading all their help takes a while.
+
+
+def plan(*arguments):
+  values = copy.deepcopy(DEFINED)
+  config.parse(["sweep.py", *arguments], values)
+  return plan_lib.make(values)
+
+
+def changes(*arguments):
+  return [trial.changes for trial in plan(*arguments).trials]
+
+
+def test_a_grid_has_every_combination_with_values_of_the_right_type():
+  found = changes(
+    "--grid= head_width = 8,16; encoder=sne, nft;augment_signs=true,false;"
+  )
+  assert len(found) == 8
+  assert len({json.dumps(each) for each in found}) == 8
+  assert found[0] == {"augment_signs": True, "encoder": "sne", "head_width": 8}
+  assert found[1] == found[0] | {"head_width": 16}
+  assert found[7]["augment_signs"] is False
+  assert type(found[7]["head_width"]) is int
+  assert changes("--grid=learning_rate=1e-3,1") == [
+    {"learning_rate": 0.001},
+    {"learning_rate": 1.0},
+  ]
+
+
+def test_trials_differ_in_the_swept_options_and_their_folder_alone():
+  one, two = plan(
+    "--grid=learning_rate=1e-3,1e-2", "--workdir=w", "--title=T", "--width=48"
+  ).trials
+  assert (one.options.run.workdir, two.options.run.workdir) == (
+    "w/trials/0000",
+    "w/trials/0001",
+  )
+  assert two.options.run.title == "T: trial 1"
+  assert two.options.sne.width == 48
+  assert two.options.optimizer.learning_rate == 0.01
+  same = two.options.replaced(
+    workdir="w/trials/0000", title="T: trial 0", learning_rate=0.001
+  )
+  assert same == one.options
+
+
+def test_options_with_a_prefix_are_swept_by_their_flag():
+  found = plan("--grid=nfn_channels=4,8", "--width=32").trials
+  assert [trial.options.nfn.channels for trial in found] == [4, 8]
+  assert {trial.options.sne.width for trial in found} == {32}
+
+
+RANDOM = "--random=learning_rate=log:1e-4:1e-2;head_width=uniform:1:4"
+
+
+def test_a_draw_depends_on_seed_number_and_name_alone():
+  few, many = changes(RANDOM, "--num_trials=3"), changes(RANDOM)
+  assert many[:3] == few
+  assert len({each["learning_rate"] for each in many}) == 16
+  turned = "--random=head_width=uniform:1:4;learning_rate=log:1e-4:1e-2"
+  assert changes(turned) == many
+  alone = changes("--random=learning_rate=log:1e-4:1e-2")
+  assert alone == [{"learning_rate": e["learning_rate"]} for e in many]
+  other = changes(RANDOM, "--sweep_seed=1")
+  assert all(a != b for a, b in zip(other, many, strict=True))
+
+
+def test_draws_are_evenly_spread_and_within_their_range():
+  text = "learning_rate=log:1e-4:1e-2;head_dropout=uniform:0.1:0.5"
+  text += ";head_width=uniform:1:3;batch_size=log:1:8;encoder=sne,nft"
+  kinds = {"learning_rate": float, "head_dropout": float, "encoder": str}
+  kinds |= {"head_width": int, "batch_size": int}
+  asked = space.parse("random", text, DEFINED, kinds)
+  found = [space.draw(asked, 0, number) for number in range(3000)]
+  column = lambda name: np.array([each[name] for each in found])
+  rate = np.log10(column("learning_rate"))
+  assert rate.min() >= -4
+  assert rate.max() <= -2
+  # Tolerances: about three deviations of the mean of 3000 draws.
+  np.testing.assert_allclose(rate.mean(), -3, atol=0.032)
+  np.testing.assert_allclose(column("head_dropout").mean(), 0.3, atol=0.0065)
+  assert all(each == float(f"{each:.4g}") for each in column("head_dropout"))
+  # The ends are as likely as the middle: rounding alone would give 1/4.
+  counts = np.bincount(column("head_width"), minlength=4)
+  assert counts[0] == 0
+  np.testing.assert_allclose(counts[1:] / 3000, 1 / 3, atol=0.026)
+  assert set(column("batch_size")) == set(range(1, 9))
+  assert abs(np.mean(column("encoder") == "nft") - 0.5) < 0.028
+  # No option follows another.
+  table = np.stack([rate, column("head_dropout"), column("batch_size")])
+  assert np.abs(np.corrcoef(table) - np.eye(3)).max() < 0.06
+
+
+def test_what_makes_two_sweeps_the_same():
+  base = plan("--grid=head_width=8,16;learning_rate=1e-3", "--seeds=1")
+  for same in (
+    ("--grid=learning_rate=0.001;head_width=8, 16", "--seeds=4"),
+    ("--grid=head_width=8,16;learning_rate=1e-3", "--head_width=99"),
+    ("--grid=head_width=8,16;learning_rate=1e-3", "--num_trials=99"),
+  ):
+    found = plan(*same).identity()
+    for name in ("seeds", "workdir", "title"):
+      found["RunOptions"][name] = base.identity()["RunOptions"][name]
+    assert found == base.identity()
+    assert [t.changes for t in plan(*same).trials] == [
+      t.changes for t in base.trials
+    ]
+  for other in (
+    ("--grid=head_width=8,32;learning_rate=1e-3", "--seeds=1"),
+    ("--grid=head_width=16,8;learning_rate=1e-3", "--seeds=1"),
+    ("--grid=head_width=8,16;learning_rate=1e-3", "--seeds=1", "--width=8"),
+    ("--random=head_width=8,16;learning_rate=1e-3", "--seeds=1"),
+  ):
+    assert plan(*other).identity() != base.identity()
+  drawn = plan(RANDOM)
+  assert plan(RANDOM, "--sweep_seed=1").identity() != drawn.identity()
+  assert plan(RANDOM, "--num_trials=2").identity() == drawn.identity()
+
+
+def test_the_flagfile_gives_the_same_sweep(tmp_path):
+  one = plan(RANDOM, "--title=T", "--gpus_per_trial=0.5", "--workdir=w")
+  (tmp_path / "flags.txt").write_text(one.flagfile())
+  assert plan(f"--flagfile={tmp_path / 'flags.txt'}") == one
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+def test_flagfiles_resolve(path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  found = plan(f"--flagfile={path}")
+  assert str(found.workdir) == f"runs/sweep_{path.stem}"
+  assert len(found.trials) > 4
+
+
+def test_there_is_an_example():
+  assert "quickstart" in {path.stem for path in SWEEPS}
+
+
+def test_the_options_of_a_task_cannot_be_swept():
+  names = set(plan_lib.swept_fields())
+  assert names >= {"learning_rate", "head_width", "encoder", "chunk_size"}
+  assert not names & {"workdir", "zoo", "split", "targets", "first_seed"}
+  assert not any(name.startswith("zoo_") for name in names)
+
+
+def test_values_are_shown_as_flags():
+  shown = space.show_all({"a": True, "b": 0.001, "c": "x", "d": 3})
+  assert shown == "a=true, b=0.001, c=x, d=3"
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (["--grid=learning_rat=1"], "did you mean learning_rate?"),
+    (["--grid=quark=1"], "no option is called 'quark'"),
+    (["--grid=sweep_seed=1"], "sweep_seed cannot be swept"),
+    (["--grid=split_seed=1,2"], "judged on different networks"),
+    (["--grid=workdir=a,b"], "workdir cannot be swept"),
+    (["--grid=zoo_hidden=4,8"], "zoo_hidden cannot be swept"),
+    (["--grid=head_width=4.5"], "head_width cannot be '4.5'"),
+    (["--grid=augment_signs=maybe"], "augment_signs cannot be 'maybe'"),
+    (["--grid=learning_rate=1e-3,,1"], "learning_rate cannot be ''"),
+    (["--grid=learning_rate=1e-3,0.001"], "the value 0.001 twice"),
+    (["--grid=learning_rate=1;learning_rate=2"], "learning_rate twice"),
+    (["--grid=learning_rate"], "write it as option=value"),
+    (["--grid= ; "], "name at least one option"),
+    (["--grid=learning_rate=log:1e-3:1"], "list its values, or use --random"),
+    (["--random=encoder=log:1:2"], "encoder is no number"),
+    (["--random=learning_rate=log:0:1"], "must rise, from above 0 if log"),
+    (["--random=learning_rate=log:1"], "with two numbers"),
+    ([], "give one of them"),
+    (["--grid=head_width=1", "--random=head_width=1"], "give one of them"),
+    (
+      ["--grid=width=64,65", "--heads=4"],
+      "trial 1 (width=65): width 65 is not a multiple of heads 4",
+    ),
+    (["--grid=encoder=sne,snee"], "encoder is 'snee'; choose one of"),
+    (["--grid=learning_rate=1,nan"], "trial 1 (learning_rate=nan): learning"),
+    (["--grid=head_width=4", "--variants=components"], "leave it empty"),
+    (["--grid=head_width=4", "--metric=beauty"], "metric is 'beauty'"),
+    (["--grid=head_width=4", "--metric="], "metric is ''"),
+    (["--grid=head_width=4", "--gpus_per_trial=1.5"], "a share of one GPU"),
+    (["--grid=head_width=4", "--gpus_per_trial=nan"], "must be at least 0"),
+    (["--grid=head_width=4", "--retries=-1"], "retries is -1"),
+    (["--grid=head_width=4", "--cpus_per_trial=0"], "cpus_per_trial is 0"),
+    (["--random=head_width=4,5", "--num_trials=0"], "num_trials is 0"),
+    (["--grid=head_width=4", "--address="], "address is empty"),
+  ],
+)
+def test_what_is_refused(arguments, words):
+  with pytest.raises(ValueError) as caught:  # noqa: PT011
+    plan(*arguments)
+  assert words in str(caught.value)
