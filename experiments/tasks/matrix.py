@@ -116,7 +116,8 @@ def cells(
         for metric, value in entry.get("metrics", {}).get(part, {}).items():
           put(metric, encoder, row, column, entry["seed"], value["value"])
       for reference, parts in results["references"].items():
-        for metric, value in parts.get(part, {}).items():
+        for metric in {name for values in parts.values() for name in values}:
+          value = parts.get(part, {}).get(metric, {"value": None})
           put(metric, reference, row, column, -1, value["value"])
   return found
 
