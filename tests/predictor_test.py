@@ -254,6 +254,71 @@ def test_probabilities_are_between_zero_and_one(description, params, networks):
   np.testing.assert_allclose(model.function(spec)(weights), found[0], atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def of_classes(description):
+  """The description of a model of three classes, and parameters of it."""
+  known = {k: v for k, v in description.items() if "target_" not in k}
+  known |= {"targets": ["optimizer"], "loss": "classes"}
+  known |= {"classes": ["adam", "rmsprop", "sgd"]}
+  encoder = predictor.build_encoder(known)
+  net = predictor.build_model(known, encoder)
+  return (
+    known,
+    jax.jit(lambda: predictor.init_params(net, encoder, INR, 0))(),
+  )
+
+
+def test_classes_have_probabilities(of_classes, networks):
+  model = predictor.Predictor(*of_classes)
+  assert model.classes == ("adam", "rmsprop", "sgd")
+  found, logits = model.predict(networks), model.logits(networks)
+  assert found.shape == logits.shape == (3, 3)
+  expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  spec, weights = networks[0]
+  np.testing.assert_allclose(model.function(spec)(weights), found[0], atol=1e-5)
+  gradient = jax.grad(lambda w: model.function(spec)(w)[1])(weights)
+  assert np.abs(gradient).max() > 0
+
+
+def test_a_saved_model_of_classes_predicts_as_before(
+  tmp_path, of_classes, networks
+):
+  description, params = of_classes
+  checkpoint.Checkpoints(tmp_path).save_best(1, params, {"loss": 1.0})
+  (tmp_path / "model.json").write_text(json.dumps(description))
+  loaded = predictor.Predictor.load(tmp_path)
+  assert loaded.classes == ("adam", "rmsprop", "sgd")
+  np.testing.assert_allclose(
+    loaded.predict(networks),
+    predictor.Predictor(description, params).predict(networks),
+    atol=1e-6,
+  )
+  nameless = {k: v for k, v in description.items() if k != "classes"}
+  (tmp_path / "model.json").write_text(json.dumps(nameless))
+  with pytest.raises(predictor.PredictorError, match=r"model\.json describes"):
+    predictor.Predictor.load(tmp_path)
+
+
+def test_an_ensemble_is_of_equal_classes(of_classes, networks):
+  description, params = of_classes
+  one = predictor.Predictor(description, params)
+  other = predictor.Predictor(
+    description, jax.tree.map(lambda x: 2 * x, params)
+  )
+  both = predictor.Ensemble([one, other])
+  assert both.classes == one.classes
+  parts = [m.predict(networks) for m in (one, other)]
+  np.testing.assert_allclose(both.predict(networks), np.mean(parts, axis=0))
+  turned = description | {"classes": ["sgd", "rmsprop", "adam"]}
+  with pytest.raises(ValueError, match="the classes of its members are"):
+    predictor.Ensemble([one, predictor.Predictor(turned, params)])
+
+
+def test_numbers_have_no_classes(description, params):
+  assert predictor.Predictor(description, params).classes == ()
+
+
 def test_random_identifiers_are_averaged_over_fixed_draws(
   description, networks
 ):
