@@ -255,64 +255,70 @@ def test_probabilities_are_between_zero_and_one(description, params, networks):
 
 
 @pytest.fixture(scope="module")
-def of_classes(description):
-  """The description of a model of three classes, and parameters of it."""
+def of_classes(description, params):
+  """A model of three classes, which shares its encoder with `params`."""
   known = {k: v for k, v in description.items() if "target_" not in k}
   known |= {"targets": ["optimizer"], "loss": "classes"}
   known |= {"classes": ["adam", "rmsprop", "sgd"]}
-  encoder = predictor.build_encoder(known)
-  net = predictor.build_model(known, encoder)
-  return (
-    known,
-    jax.jit(lambda: predictor.init_params(net, encoder, INR, 0))(),
-  )
+  kernel = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+  head = {"kernel": kernel, "bias": np.array([0.0, 1.0, -1.0], np.float32)}
+  own = {"params": {**params["params"], "logits": head}}
+  return predictor.Predictor(known, own)
 
 
-def test_classes_have_probabilities(of_classes, networks):
-  model = predictor.Predictor(*of_classes)
-  assert model.classes == ("adam", "rmsprop", "sgd")
-  found, logits = model.predict(networks), model.logits(networks)
-  assert found.shape == logits.shape == (3, 3)
+@pytest.fixture(scope="module")
+def probabilities(of_classes, networks):
+  return of_classes.predict(networks)
+
+
+def test_classes_have_probabilities(of_classes, probabilities, networks):
+  assert of_classes.classes == ("adam", "rmsprop", "sgd")
+  logits = of_classes.logits(networks)
+  assert probabilities.shape == logits.shape == (3, 3)
   expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
   spec, weights = networks[0]
-  np.testing.assert_allclose(model.function(spec)(weights), found[0], atol=1e-5)
-  gradient = jax.grad(lambda w: model.function(spec)(w)[1])(weights)
-  assert np.abs(gradient).max() > 0
+  found, change = jax.jit(
+    lambda w: (
+      of_classes.function(spec)(w),
+      jax.jacobian(of_classes.function(spec))(w),
+    )
+  )(weights)
+  np.testing.assert_allclose(found, probabilities[0], atol=1e-5)
+  assert np.abs(change).max() > 1e-4
+  np.testing.assert_allclose(change.sum(axis=0), 0, atol=1e-4)
+
+
+def test_the_head_has_a_logit_for_each_class(of_classes):
+  encoder = predictor.build_encoder(of_classes.description)
+  net = predictor.build_model(of_classes.description, encoder)
+  shapes = jax.eval_shape(lambda: predictor.init_params(net, encoder, INR, 0))
+  assert shapes["params"]["logits"]["kernel"].shape == (8, 3)
 
 
 def test_a_saved_model_of_classes_predicts_as_before(
-  tmp_path, of_classes, networks
+  tmp_path, of_classes, probabilities, networks
 ):
-  description, params = of_classes
-  checkpoint.Checkpoints(tmp_path).save_best(1, params, {"loss": 1.0})
+  checkpoint.Checkpoints(tmp_path).save_best(1, of_classes.params, {})
+  description = of_classes.description
   (tmp_path / "model.json").write_text(json.dumps(description))
   loaded = predictor.Predictor.load(tmp_path)
   assert loaded.classes == ("adam", "rmsprop", "sgd")
-  np.testing.assert_allclose(
-    loaded.predict(networks),
-    predictor.Predictor(description, params).predict(networks),
-    atol=1e-6,
-  )
+  np.testing.assert_allclose(loaded.predict(networks), probabilities, atol=1e-6)
   nameless = {k: v for k, v in description.items() if k != "classes"}
   (tmp_path / "model.json").write_text(json.dumps(nameless))
   with pytest.raises(predictor.PredictorError, match=r"model\.json describes"):
     predictor.Predictor.load(tmp_path)
 
 
-def test_an_ensemble_is_of_equal_classes(of_classes, networks):
-  description, params = of_classes
-  one = predictor.Predictor(description, params)
-  other = predictor.Predictor(
-    description, jax.tree.map(lambda x: 2 * x, params)
-  )
-  both = predictor.Ensemble([one, other])
-  assert both.classes == one.classes
-  parts = [m.predict(networks) for m in (one, other)]
-  np.testing.assert_allclose(both.predict(networks), np.mean(parts, axis=0))
-  turned = description | {"classes": ["sgd", "rmsprop", "adam"]}
+def test_an_ensemble_is_of_equal_classes(of_classes, probabilities, networks):
+  both = predictor.Ensemble([of_classes, of_classes])
+  assert both.classes == of_classes.classes
+  np.testing.assert_allclose(both.predict(networks), probabilities, rtol=1e-6)
+  turned = of_classes.description | {"classes": ["sgd", "rmsprop", "adam"]}
+  other = predictor.Predictor(turned, of_classes.params)
   with pytest.raises(ValueError, match="the classes of its members are"):
-    predictor.Ensemble([one, predictor.Predictor(turned, params)])
+    predictor.Ensemble([of_classes, other])
 
 
 def test_numbers_have_no_classes(description, params):

@@ -18,8 +18,8 @@ LOSS = "classes"
 """What `--loss` says for these."""
 
 METRICS = ("accuracy", "balanced_accuracy")
-MONITORS = {"loss": "min", "accuracy": "max"}
-"""What is measured on the validation part while training; which is better."""
+MONITORS = ("loss", "accuracy")
+"""What is measured on the validation part while training."""
 
 
 def numbered(

@@ -26,8 +26,8 @@ from sne_jax.learning import (
 )
 from sne_jax.networks import symmetry
 
-MONITORS = {"loss": "min", "kendall_tau": "max"}
-"""What is measured on the validation part while training; which is better."""
+MONITORS = ("loss", "kendall_tau")
+"""What is measured on the validation part while training."""
 
 METRICS = ("mse", "r_squared", "kendall_tau", "spearman", "mae")
 RESULT_FILE = "result.json"
@@ -76,7 +76,12 @@ class Trainer:
       ema_decay=options.optimizer.ema_decay,
       mesh=self._mesh,
     )
-    check_monitor(options)
+    known = classes.MONITORS if data.classes else MONITORS
+    if options.train.monitor not in known:
+      raise ValueError(
+        f"monitor is {options.train.monitor!r}, and loss is {options.run.loss};"
+        f" choose {' or '.join(known)}"
+      )
     self._init = make_init_fn(self._net, self._encoder, self._train.specs[0])
     # One for all seeds and steps, so that it is compiled once.
     self._judge = predictor_lib.Predictor(self.description, None)
@@ -238,23 +243,6 @@ def as_list(networks: pipeline.Networks) -> list:
     (networks.specs[n], np.asarray(v))
     for n, v in zip(networks.numbers, networks.vectors, strict=True)
   ]
-
-
-def check_monitor(options: options_lib.Options) -> None:
-  """Raises unless what is monitored is measured, and its better end chosen."""
-  of_classes = options.run.loss == classes.LOSS
-  known = classes.MONITORS if of_classes else MONITORS
-  monitor, mode = options.train.monitor, options.train.monitor_mode
-  if monitor not in known:
-    raise ValueError(
-      f"monitor is {monitor!r}, and loss is {options.run.loss}; choose"
-      f" {' or '.join(known)}"
-    )
-  if mode != known[monitor]:
-    raise ValueError(
-      f"monitor is {monitor}, of which the {known[monitor]}imum is best, but"
-      f" monitor_mode is {mode}; use --monitor_mode={known[monitor]}"
-    )
 
 
 def _scaled_targets(networks: pipeline.Networks, description):

@@ -51,7 +51,7 @@ def done(launch, leveled, tmp_path_factory):
     patch.setattr(class_references, "all_references", quick)
     ended = launch(
       *(workdir, leveled.path, *SIZES, *OF_CLASSES, "--seeds=2"),
-      *("--references", "--maps", "--monitor=accuracy", "--monitor_mode=max"),
+      *("--references", "--maps", "--monitor=accuracy"),
       *("--noaugment_signs", "--head_dropout=0", "--learning_rate=1e-2"),
       *("--invariance_weight=0.1", "--num_steps=90", "--eval_every=30"),
       *("--batch_size=8", "--save_every=90"),
@@ -201,7 +201,6 @@ def test_what_a_run_of_classes_leaves(done):
   ("flags", "words"),
   [
     (("--monitor=kendall_tau",), "loss is classes; choose loss or accuracy"),
-    (("--monitor=accuracy",), "use --monitor_mode=max"),
     (("--targets=level,rank",), "name one property"),
     (("--targets=rank",), "is a number, and loss is classes"),
     (("--loss=mse",), "or --loss=classes"),

@@ -356,8 +356,6 @@ def test_the_undamaged_zoo_is_fine(own_zoo):
     ("--train_members=500 --split=new", "ask for 510"),
     ("--seeds=0", "seeds is 0"),
     ("--monitor=accuracy", "choose loss or kendall_tau"),
-    ("--monitor=kendall_tau", "use --monitor_mode=max"),
-    ("--monitor_mode=max", "use --monitor_mode=min"),
     ("--target_scale=ln", "target_scale is 'ln'; choose one of linear, log"),
     ("--target_scale=log --loss=bce", "target_scale is log, but loss is bce"),
     ("--loss=classes", "is a number, and loss is classes"),
