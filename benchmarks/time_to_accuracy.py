@@ -378,7 +378,7 @@ def compare(
   threads = None if nfn_train else set_torch_threads()
   if race.sne_steps:
     options = options.replaced(num_steps=race.sne_steps)
-  data = members.load(options, members.open_zoo(options))
+  data = members.gathered(options)
   sne = SneRacer(options, data)
   nfn = NfnRacer(data, nfn_train or nfn_peer.train)
   peak = [machine.matmul_peak(race.peak_size)]

@@ -21,6 +21,9 @@ from sne_jax.learning.training import TrainOptions
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.zoo.inr import InrZooOptions
 
+MATRICES = ("each", "others", "all")
+"""What the model of a row of a matrix is trained on, for `--matrix`."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -29,8 +32,23 @@ class RunOptions:
   Attributes:
     workdir: folder for everything that the run writes; a run that was stopped
       continues there.
-    zoo: folder of the zoo. If there is none, a zoo of sine INRs is made there
-      by the zoo_ options.
+    zoo: folder of the zoo, or a flagfile of experiments/make_zoo.py
+      (experiments/flags/zoos/), which is run if its folder is not there.
+      Several, separated by commas, are trained and tested on as one. A folder
+      that is not there becomes a zoo of sine INRs, by the zoo_ options.
+    test_zoos: further zoos, likewise; none of their networks are trained on,
+      and each is reported by itself.
+    data_dir: folder of image files (mnist.npz), for zoos that are made; empty:
+      as their flagfiles say.
+    snapshots: which snapshots of a zoo's networks are its members: last, or
+      epochs separated by commas; empty: all.
+    matrix: train one model for each row of a matrix and test it on each of its
+      columns, the zoos of --zoo (or --test_zoos, where given). each: trained on
+      each zoo by itself; others: on all zoos but the one it is tested on; all:
+      on all of them together. Empty: one run. For each of --encoders.
+    encoders: encoders that a matrix compares, separated by commas. One that
+      takes other steps than num_steps has them behind a colon: a cheap one may
+      need more to converge, as in sne,stat_nn:2000.
     variants: name of a list of variants to compare (see
       experiments/tasks/variants.py); empty: one run.
     only: names of the variants to run, separated by semicolons; empty: all. A
@@ -53,6 +71,12 @@ class RunOptions:
     head_dropout: share of the code that is dropped in training.
     devices: local devices to share every batch; 0: all.
     references: also fit constant, ridge and boosted-tree references.
+    image_counts: also measure the reference that needs images: the accuracy on
+      so many images that the zoo's networks have not seen, such as
+      10,100,1000. Zoos must be named by flagfiles, with images left over
+      (--train_images), and the target be test_accuracy. Empty: none.
+    maps: draw maps of the codes of test networks (PCA and t-SNE), coloured by
+      zoo, target and architecture.
     title: heading of the report.
     compilation_cache: folder in which compiled programs are kept, so that the
       next start with the same options compiles nothing; empty: none.
@@ -60,6 +84,11 @@ class RunOptions:
 
   workdir: str = "runs/default"
   zoo: str = "zoos/inr"
+  test_zoos: str = ""
+  data_dir: str = ""
+  snapshots: str = ""
+  matrix: str = ""
+  encoders: str = "sne,stat_pool"
   variants: str = ""
   only: str = ""
   seeds: int = 3
@@ -77,6 +106,8 @@ class RunOptions:
   head_dropout: float = 0.0
   devices: int = 0
   references: bool = True
+  image_counts: str = ""
+  maps: bool = False
   title: str = "Properties of networks from their weights"
   compilation_cache: str = ""
 
@@ -109,10 +140,55 @@ class RunOptions:
       raise ValueError(
         f"head_dropout is {self.head_dropout}; must be in [0, 1)"
       )
+    if self.matrix not in ("", *MATRICES):
+      raise ValueError(
+        f"matrix is {self.matrix!r}; choose one of {', '.join(MATRICES)}"
+      )
+    if self.matrix and self.variants:
+      raise ValueError(
+        f"matrix is {self.matrix} and variants is {self.variants}; a run is a"
+        " matrix or compares variants: drop one of the two"
+      )
+    for name in self.encoder_steps if self.matrix else ():
+      if name not in table.ENCODERS:
+        raise ValueError(
+          f"encoders names {name!r}; choose of"
+          f" {', '.join(sorted(table.ENCODERS))}"
+        )
+    numbers = {"image_counts": self.image_counts}
+    numbers |= {"snapshots": self.snapshots} if self.snapshots != "last" else {}
+    for name, text in numbers.items():
+      if not all(word.strip().isdigit() for word in text.split(",") if text):
+        raise ValueError(
+          f"{name} must be whole numbers separated by commas, got {text!r}"
+        )
+    if self.image_counts and self.targets != "test_accuracy":
+      raise ValueError(
+        f"image_counts measures test_accuracy, but targets is {self.targets!r};"
+        " drop one of the two"
+      )
     if self.only and not self.variants:
       raise ValueError(
         f"only is {self.only!r}, but variants is empty; name a list of variants"
       )
+
+  @property
+  def encoder_steps(self) -> dict[str, int]:
+    """The words of `encoders`, each with its steps; 0: `num_steps`.
+
+    Raises:
+      ValueError: what stands behind a colon is no number above 0.
+    """
+    found = {}
+    for word in filter(None, (w.strip() for w in self.encoders.split(","))):
+      name, colon, steps = word.partition(":")
+      if colon and not (steps.isdigit() and int(steps)):
+        raise ValueError(
+          f"encoders has {word!r}; behind the colon stands a number of steps,"
+          " as in stat_nn:2000"
+        )
+      found[name] = int(steps) if colon else 0
+    return found
 
 
 CLASSES = (

@@ -39,6 +39,8 @@ class Reference(NamedTuple):
 
 def features(
   groups: Sequence[tuple[NetworkSpec, np.ndarray, np.ndarray]],
+  *,
+  pooled: bool = False,
 ) -> np.ndarray:
   """Returns statistics `[N, F]` of the members of a zoo.
 
@@ -48,6 +50,7 @@ def features(
   Args:
     groups: for each architecture its spec, the weights `[n, P]` of its
       members, and their rows `[n]` in the result.
+    pooled: pool also where there is one: others are compared with these.
 
   Raises:
     ValueError: the rows of all groups are not 0 to `N - 1`, each once.
@@ -59,7 +62,7 @@ def features(
       f" {rows.size} rows up to {rows.max(initial=-1)}"
     )
   view = statistics.tensor_statistics
-  if len(groups) > 1:
+  if pooled or len({spec.layout for spec, _, _ in groups}) > 1:
     view = statistics.pooled_statistics
   parts = [view(spec, weights) for spec, weights, _ in groups]
   result = np.empty_like(np.concatenate(parts))

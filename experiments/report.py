@@ -15,6 +15,8 @@ missing is said to be missing rather than left out in silence:
   {metric: {"value", "low", "high"}}}}`, or `{"seed": int, "failed": text}`.
 * `references`: `{name: {part: {metric: {"value", "low", "high"}}}}`.
 * `invariance`: `{name: number}`, measured on networks never trained on.
+* `costs`: list of `{"model", "seconds_per_network", "flops_per_network"}`.
+* `maps`: `{name: number}`, how labels are mixed in code space.
 * `notes`: list of text.
 
 The text is a function of the results and figures alone.
@@ -88,6 +90,7 @@ def report_text(
     sections.append(str(results["description"]).strip())
   sections += _metric_sections(results)
   sections += _invariance_section(results)
+  sections += _cost_section(results) + _map_section(results)
   if figures:
     sections.append("## Figures")
     sections += [
@@ -275,6 +278,36 @@ def _invariance_section(results: Mapping[str, Any]) -> list[str]:
     ["what", "measured"], [[k, number(v)] for k, v in rows]
   )
   return ["## Measured invariance", table]
+
+
+def _cost_section(results: Mapping[str, Any]) -> list[str]:
+  rows = results.get("costs") or ()
+  if not rows:
+    return []
+  names = ("seconds_per_network", "flops_per_network")
+  table = markdown_table(
+    ["model", "seconds per network", "floating-point operations per network"],
+    [[row["model"], *(number(row.get(n)) for n in names)] for row in rows],
+  )
+  return [
+    "## Cost of a prediction",
+    "Once compiled, in batches. The encoder needs no images.",
+    table,
+  ]
+
+
+def _map_section(results: Mapping[str, Any]) -> list[str]:
+  rows = list((results.get("maps") or {}).items())
+  if not rows:
+    return []
+  text = (
+    "Of the nearest neighbours of a code, the share with another label over"
+    " the share that chance gives: 1 is mixed like chance, 0 is apart."
+  )
+  table = markdown_table(
+    ["what", "measured"], [[k, number(v)] for k, v in rows]
+  )
+  return ["## Mixing of the codes", text, table]
 
 
 def _run_sections(results: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,8 @@ names the folder for everything that it writes:
 A run that was stopped, or killed, continues when the same command is given
 again, and ends with the same numbers. --seeds=5 after --seeds=3 trains two
 more. --variants=NAME compares variants of a run (experiments/tasks/variants.py
-lists them); those that are finished are not run again.
+lists them), --matrix=each encoders over several zoos, trained on one and tested
+on all; those that are finished are not run again.
 """
 
 import contextlib
@@ -32,11 +33,11 @@ from absl import flags, logging
 
 from experiments import config, console, environment, report
 from experiments import options as options_lib
-from experiments.tasks import members, outcome, variants
+from experiments.tasks import matrix, members, outcome, variants
 from experiments.tasks.property import Trainer
 from sne_jax.learning import checkpoint, training
 from sne_jax.learning.logging import write_atomically
-from sne_jax.zoo import lock, store
+from sne_jax.zoo import lock
 
 NOT_IDENTITY = (
   "RunOptions.workdir",
@@ -45,6 +46,9 @@ NOT_IDENTITY = (
   "RunOptions.first_seed",
   "RunOptions.only",
   "RunOptions.references",
+  "RunOptions.image_counts",
+  "RunOptions.maps",
+  "RunOptions.data_dir",
   "RunOptions.compilation_cache",
 )
 """Options that may change when a run continues."""
@@ -75,19 +79,20 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
       for cls in options_lib.CLASSES
     )
   )
-  chosen = variants.chosen(options) if options.run.variants else {}
+  comparison = matrix if options.run.matrix else variants
+  several = options.run.matrix or options.run.variants
+  chosen = comparison.chosen(options) if several else {}
   console.use_compilation_cache(options.run.compilation_cache)
   with claimed(options) as workdir:
-    zoo = members.open_zoo(options)
     if not chosen:
-      outcomes = {"": run(options, zoo)}
+      outcomes = {"": run(options)}
     else:
       outcomes = {}
       for place, (label, changed) in enumerate(chosen.items(), start=1):
-        logging.info("variant %d of %d: %s", place, len(chosen), label)
+        logging.info("%d of %d: %s", place, len(chosen), label)
         with claimed(changed):
-          outcomes[label] = run(changed, zoo)
-      variants.write(workdir, options, outcomes)
+          outcomes[label] = run(changed)
+      comparison.write(workdir, options, outcomes)
   for label, results in outcomes.items():
     print_summary(label or options.run.title, results)
   where = workdir / "report.md"
@@ -136,7 +141,7 @@ def _holds_training(workdir: pathlib.Path) -> bool:
   return any(p.is_file() for p in saved) or any(workdir.glob("**/result.json"))
 
 
-def run(options: options_lib.Options, zoo: store.Zoo) -> dict[str, Any]:
+def run(options: options_lib.Options) -> dict[str, Any]:
   """Runs all seeds of one configuration and writes its report.
 
   Seeds that are finished are taken as they are. A training that diverges is
@@ -144,18 +149,17 @@ def run(options: options_lib.Options, zoo: store.Zoo) -> dict[str, Any]:
 
   Args:
     options: of the run, whose work directory is claimed.
-    zoo: of `members.open_zoo`.
 
   Returns:
     What `results.json` holds.
   """
   workdir = pathlib.Path(options.run.workdir)
   watch = outcome.Stopwatch()
-  data = members.load(options, zoo)
+  data = members.gathered(options)
   claim_data(workdir, data)
   trainer = Trainer(options, data)
   watch.lap("loading the networks")
-  sizes = ", ".join(f"{len(m)} {part}" for part, m in data.members.items())
+  sizes = ", ".join(f"{n} {part}" for part, n in data.sizes().items())
   logging.info("%s: networks: %s", options.run.title, sizes)
   first = options.run.first_seed
   seeds = []
@@ -182,7 +186,7 @@ def claim_data(workdir: pathlib.Path, data: members.Data) -> None:
   changed = [name for name in now if now[name] != before.get(name)]
   if changed:
     raise ValueError(
-      f"{data.zoo.path} has changed since the run in {workdir} began"
+      f"{' or '.join(data.names)} has changed since the run in {workdir} began"
       f" ({', '.join(changed)}); choose another workdir, or restore the zoo"
     )
 

@@ -15,9 +15,10 @@ from sne_jax.learning import metrics
 from sne_jax.zoo import inr
 
 NOT_SWEPT = frozenset({
-  *("workdir", "title", "variants", "only", "references", "task"),
+  *("workdir", "title", "variants", "only", "references"),
   *("compilation_cache", "seeds", "first_seed"),
-  *("zoo", "targets", "split", "split_seed"),
+  *("matrix", "encoders", "image_counts", "maps", "data_dir"),
+  *("zoo", "test_zoos", "snapshots", "targets", "split", "split_seed"),
   *("train_members", "validation_members", "test_members"),
 })  # fmt: skip
 """Options that say where a run is, or what it is judged on (as do those of
@@ -158,11 +159,11 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
   sweep = config.from_flags(SweepOptions, flag_values=flag_values)
   workdir = pathlib.Path(flag_values["workdir"].value)
   title = flag_values["title"].value
-  for name in ("variants", "only"):
+  for name in ("variants", "only", "matrix"):
     if flag_values[name].value:
       raise ValueError(
-        f"{name} is {flag_values[name].value!r}; a sweep has runs without"
-        " variants: leave it empty"
+        f"{name} is {flag_values[name].value!r}; a trial is one run, without"
+        " variants or matrix: leave it empty"
       )
   asked = "grid" if sweep.grid else "random"
   kinds = {

@@ -23,7 +23,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """
   del argv
   options = plan.options_of(flag_values)
-  members.load(options, members.open_zoo(options))
+  members.gathered(options)
 
 
 if __name__ == "__main__":

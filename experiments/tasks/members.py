@@ -1,30 +1,92 @@
-"""From a zoo folder to networks with targets, split in three."""
+"""From zoo folders to networks with targets, in parts.
+
+The parts `train`, `val` and `test` are of the zoos that a run is about, put
+together; a further zoo gives a part of its own to be tested on.
+"""
 
 import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from experiments import options as options_lib
-from sne_jax.learning import pipeline, progress
+from experiments import zoos
+from sne_jax.learning import pipeline
 from sne_jax.zoo import inr, splits, store, writing
 
 PARTS = ("train", "val", "test")
+LAST = "last"
+"""What `--snapshots` says for the last epoch of a zoo."""
+
+
+class Members(NamedTuple):
+  """Members of several zoos: `[M]` each."""
+
+  zoo: np.ndarray  # Place in `Data.zoos`.
+  row: np.ndarray  # Row in that zoo.
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
   """The networks of a run, by part, and what they came from."""
 
-  zoo: store.Zoo
+  zoos: tuple[store.Zoo, ...]
+  names: tuple[str, ...]  # Of the zoos.
   parts: dict[str, pipeline.Networks]
-  members: dict[str, np.ndarray]
+  members: dict[str, Members]
+
+  def property(self, part: str, name: str) -> np.ndarray:
+    """Returns a property `[M]` of a part's members; of all its zoos."""
+    columns = [zoo.property(name) for zoo in self.zoos]
+    zoo, row = self.members[part]
+    return np.array([columns[z][r] for z, r in zip(zoo, row, strict=True)])
+
+  def sizes(self) -> dict[str, int]:
+    """Returns the number of members of every part."""
+    return {part: len(found.row) for part, found in self.members.items()}
+
+  def tests(self) -> tuple[str, ...]:
+    """Returns the names of the parts to be tested on, `test` first."""
+    return tuple(p for p in self.parts if p not in ("train", "val"))
 
 
-def load(options: options_lib.Options, zoo: store.Zoo) -> Data:
-  """Returns the three parts of a zoo that a run is about.
+def part_of(name: str) -> str:
+  """Returns the part that a further zoo is."""
+  return f"test on {name}"
+
+
+def gathered(options: options_lib.Options) -> Data:
+  """Returns the networks of a run: of all its zoos, made where they are not.
+
+  Raises:
+    ZooError, ValueError: of `zoos.opened` and `load`.
+  """
+  run = options.run
+  own = zoos.sources(run.zoo, run.data_dir)
+  others = ()
+  if run.test_zoos:
+    others = zoos.sources(run.test_zoos, run.data_dir)
+    twice = {s.name for s in own} & {s.name for s in others}
+    if twice:
+      raise ValueError(
+        f"{min(twice)} is in zoo and in test_zoos; its test part is tested on"
+        " anyway"
+      )
+  found = [
+    load(options, zoos.opened(source, options.zoo), source.name)
+    for source in (*own, *others)
+  ]
+  return joined(found[: len(own)], found[len(own) :])
+
+
+def load(
+  options: options_lib.Options, zoo: store.Zoo, name: str = "zoo"
+) -> Data:
+  """Returns the three parts of one zoo.
 
   Raises:
     ZooError: the zoo lacks a property or split.
@@ -34,16 +96,16 @@ def load(options: options_lib.Options, zoo: store.Zoo) -> Data:
   run = options.run
   split = _split(zoo, run)
   members = {part: np.asarray(split.get(part, ()), np.int64) for part in PARTS}
+  members = {p: r[_kept(zoo, run, r)] for p, r in members.items()}
   for part, rows in members.items():
     if len(rows) < 2:
       raise ValueError(
         f"split {run.split!r} of {zoo.path} has {len(rows)} valid members in"
         f" its part {part!r}; at least 2 are needed: choose another --split"
+        + (" or other --snapshots" if run.snapshots else "")
       )
   used = np.concatenate(list(members.values()))
-  values = np.stack(
-    [_target(zoo, name, used) for name in target_names(run)], -1
-  )
+  values = np.stack([_target(zoo, n, used) for n in target_names(run)], -1)
   if run.train_share < 1:
     count = max(2, round(run.train_share * len(members["train"])))
     order = np.random.default_rng(run.split_seed).permutation(members["train"])
@@ -55,40 +117,86 @@ def load(options: options_lib.Options, zoo: store.Zoo) -> Data:
     )
     for part, rows in members.items()
   }
-  return Data(zoo, parts, members)
+  placed = {p: Members(np.zeros(len(r), int), r) for p, r in members.items()}
+  return Data((zoo,), (name,), parts, placed)
 
 
-def open_zoo(options: options_lib.Options) -> store.Zoo:
-  """Opens the zoo of a run, or makes it.
+def joined(own: Sequence[Data], others: Sequence[Data] = ()) -> Data:
+  """Puts zoos together, and adds the test parts of others.
 
-  Raises:
-    ZooError: it is damaged, or was made with other options.
+  Args:
+    own: of `load`, one zoo each: their parts become one. Where there are
+      several, the test part of each is a part of its own besides.
+    others: likewise; each test part becomes a part of its own.
   """
-  path = pathlib.Path(options.run.zoo)
-  if path.is_dir() and any(path.iterdir()):
-    zoo = store.Zoo.open(path)
-    if zoo.provenance.get("generator") != inr.GENERATOR:
-      return zoo  # Somebody else's: the options of our generator do not apply.
-  with progress.Progress("making the zoo") as shown:
-    return inr.generate_inr_zoo(path, options.zoo, progress=shown.update)
+  every = [*own, *others]
+  parts: dict[str, pipeline.Networks] = {}
+  members: dict[str, Members] = {}
+
+  def add(part, places, of):
+    parts[part] = _merged([every[p].parts[of] for p in places])
+    rows = [every[p].members[of].row for p in places]
+    zoo = np.repeat(places, [len(r) for r in rows])
+    members[part] = Members(zoo, np.concatenate(rows))
+
+  for part in PARTS:
+    add(part, list(range(len(own))), part)
+  for place in range(0 if len(own) > 1 else len(own), len(every)):
+    add(part_of(every[place].names[0]), [place], "test")
+  return Data(
+    tuple(d.zoos[0] for d in every),
+    tuple(d.names[0] for d in every),
+    parts,
+    members,
+  )
 
 
 def fingerprint(data: Data) -> dict[str, str]:
-  """Returns checksums of the zoo's files and of the members of every part."""
-  index = json.loads((pathlib.Path(data.zoo.path) / "zoo.json").read_text())
-  entries = [*(entry["weights"] for entry in index["specs"]), index["members"]]
-  zoo = hashlib.sha256("".join(e["sha256"] for e in entries).encode())
-  return {"networks": zoo.hexdigest()} | {
+  """Returns checksums of the zoos' files and of the members of every part."""
+  digest = hashlib.sha256()
+  for zoo in data.zoos:
+    index = json.loads((pathlib.Path(zoo.path) / "zoo.json").read_text())
+    entries = [*(entry["weights"] for entry in index["specs"])]
+    entries.append(index["members"])
+    digest.update("".join(e["sha256"] for e in entries).encode())
+  return {"networks": digest.hexdigest()} | {
     f"{part} members": hashlib.sha256(
-      "\n".join(data.zoo.members["id"][rows]).encode()
+      "\n".join(
+        data.zoos[z].members["id"][r] for z, r in zip(*m, strict=True)
+      ).encode()
     ).hexdigest()
-    for part, rows in data.members.items()
+    for part, m in data.members.items()
   }
 
 
 def target_names(run: options_lib.RunOptions) -> tuple[str, ...]:
   """Returns the properties to predict."""
   return tuple(n.strip() for n in run.targets.split(",") if n.strip())
+
+
+def _merged(parts: Sequence[pipeline.Networks]) -> pipeline.Networks:
+  """Returns the networks of all parts, each spec once."""
+  specs = tuple(dict.fromkeys(spec for part in parts for spec in part.specs))
+  place = {spec: number for number, spec in enumerate(specs)}
+  return pipeline.Networks(
+    specs,
+    np.concatenate(
+      [np.array([place[s] for s in p.specs])[p.numbers] for p in parts]
+    ),
+    [vector for part in parts for vector in part.vectors],
+    np.concatenate([part.targets for part in parts]),
+  )
+
+
+def _kept(zoo: store.Zoo, run, rows: np.ndarray) -> np.ndarray:
+  """Returns which members are of the snapshots that the run is about."""
+  if not run.snapshots:
+    return np.ones(len(rows), bool)
+  epochs = np.asarray(zoo.property("epoch"))
+  wanted = run.snapshots
+  if wanted == LAST:
+    return epochs[rows] == epochs.max()
+  return np.isin(epochs[rows], [int(word) for word in wanted.split(",")])
 
 
 def _target(zoo: store.Zoo, name: str, used: np.ndarray) -> np.ndarray:

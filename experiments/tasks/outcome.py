@@ -7,10 +7,19 @@ from typing import Any
 import numpy as np
 from absl import logging as log
 
-from experiments import config, environment, figures, references, report
+from experiments import (
+  config,
+  environment,
+  figures,
+  image_reference,
+  maps,
+  references,
+  report,
+)
 from experiments import options as options_lib
 from experiments.tasks import members
-from experiments.tasks.property import METRICS
+from experiments.tasks.members import part_of
+from experiments.tasks.property import CODES_FILE, METRICS
 from sne_jax.learning import logging, metrics
 
 # Training sees standardised targets; validation is measured in their own units.
@@ -50,11 +59,11 @@ def collect(
     for entry in good
   ]
   rows += [entry for entry in seeds if "failed" in entry]
+  always = np.ones(1, bool)
   flagged = {
-    "not valid": int(np.sum(~data.zoo.members["valid"])),
-    "not converged": int(
-      np.sum(~data.zoo.members.get("converged", np.ones(1, bool)))
-    ),
+    (name, what): int(np.sum(~zoo.members.get(column, always)))
+    for name, zoo in zip(data.names, data.zoos, strict=True)
+    for what, column in (("not valid", "valid"), ("not converged", "converged"))
   }
   results = {
     "title": options.run.title,
@@ -66,7 +75,11 @@ def collect(
     "environment": environment.environment(),
     "seconds": seconds
     | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
-    "sizes": {part: len(rows) for part, rows in data.members.items()},
+    "sizes": data.sizes(),
+    "zoos": {
+      name: {key: _values(zoo, key) for key in ("dataset", "architecture")}
+      for name, zoo in zip(data.names, data.zoos, strict=True)
+    },
     "num_params": good[0]["num_params"] if good else None,
     "networks_per_second": _mean(e["networks_per_second"] for e in good),
     "select": options.train.monitor,
@@ -78,10 +91,17 @@ def collect(
       for what in ("error", "ratio")
     },
     "notes": [
-      f"{count} members of the zoo are flagged as {what}."
-      for what, count in flagged.items()
+      f"{count} members of {name} are flagged as {what}."
+      for (name, what), count in flagged.items()
     ],
   }
+  if good and options.run.image_counts:
+    rows, results["costs"] = _on_images(options, data)
+    results["references"] |= rows
+    seconds = _mean(e.get("seconds_per_network", np.nan) for e in good)
+    results["costs"].insert(
+      0, {"model": options.run.encoder, "seconds_per_network": seconds}
+    )
   return results | {"summary": summary(results)}
 
 
@@ -146,8 +166,19 @@ def write(
         {m: r for m, r in ratios.items() if m not in TRUE_MOVES},
       )
     )
+  if options.run.maps and good:
+    target = members.target_names(options.run)[0]
+    pictures, results["maps"] = _maps(workdir, data, good, target)
+    drawn |= pictures
   report.write_results(workdir, results)
   report.write_report(workdir, results, drawn)
+
+
+def _values(zoo, name: str) -> list[str]:
+  """Returns the values of a property of text; none where a zoo lacks it."""
+  if name not in zoo.properties:
+    return []
+  return sorted({str(value) for value in zoo.property(name)})
 
 
 class Stopwatch:
@@ -193,13 +224,16 @@ def _references(options, data: members.Data) -> dict[str, Any]:
   log.info("fitting the references")
   table: dict[str, Any] = {}
   targets = members.target_names(options.run)
-  inputs = {part: _features(n) for part, n in data.parts.items()}
+  specs = {s.layout for n in data.parts.values() for s in n.specs}
+  inputs = {
+    part: _features(n, pooled=len(specs) > 1) for part, n in data.parts.items()
+  }
   for t, target in enumerate(targets):
     parts = {
       part: (inputs[part], data.parts[part].targets[:, t]) for part in inputs
     }
     for name, reference in references.all_references(parts).items():
-      for part in ("val", "test"):
+      for part in ("val", *data.tests()):
         found = metrics.evaluate(
           parts[part][1], reference.predictions[part], METRICS
         )
@@ -209,10 +243,55 @@ def _references(options, data: members.Data) -> dict[str, Any]:
   return table
 
 
-def _features(networks) -> np.ndarray:
+def _on_images(options, data: members.Data):
+  """Measures the reference that needs images; see `image_reference`."""
+  log.info("evaluating networks on %s images", options.run.image_counts)
+  counts = [int(word) for word in options.run.image_counts.split(",")]
+  found, costs = image_reference.predictions(options, data, counts)
+  name = members.target_names(options.run)[0]
+  rows = {
+    f"{count} images": {
+      part: metrics.evaluate(data.property(part, name), predicted, METRICS)
+      for part, predicted in parts.items()
+    }
+    for count, parts in found.items()
+  }
+  return rows, [{"model": f"{cost['images']} images"} | cost for cost in costs]
+
+
+def _maps(workdir: pathlib.Path, data: members.Data, good, target: str):
+  """Draws the codes of the first seed's test networks.
+
+  Returns:
+    Pictures by caption, and how well the labels of the networks are mixed.
+  """
+  log.info("drawing maps of the codes")
+  own = {part_of(data.names[z]) for z in np.unique(data.members["test"].zoo)}
+  parts = [part for part in data.tests() if part not in own]
+  folder = workdir / f"seed{good[0]['seed']}"
+  with np.load(folder / CODES_FILE) as archive:
+    codes = np.concatenate([archive[part] for part in parts])
+  zoo = np.concatenate([data.members[part].zoo for part in parts])
+  colors = {
+    "zoo": np.array(data.names)[zoo],
+    target: np.concatenate([data.parts[part].targets[:, 0] for part in parts]),
+  }
+  if all("architecture" in z.properties for z in data.zoos):
+    found = [data.property(part, "architecture") for part in parts]
+    colors["architecture"] = np.concatenate(found)
+  mixed = {
+    f"mixing of {name}": maps.mixing(codes, labels)
+    for name, labels in colors.items()
+    if labels.dtype.kind == "U" and len(np.unique(labels)) > 1
+  }
+  colors = {name: v for name, v in colors.items() if len(np.unique(v)) > 1}
+  return maps.draw(workdir / "figures", codes, colors), mixed
+
+
+def _features(networks, *, pooled: bool) -> np.ndarray:
   groups = []
   for number in np.unique(networks.numbers):
     rows = np.flatnonzero(networks.numbers == number)
     weights = np.stack([networks.vectors[r] for r in rows])
     groups.append((networks.specs[number], weights, rows))
-  return references.features(groups)
+  return references.features(groups, pooled=pooled)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -30,6 +31,8 @@ MONITORS = ("loss", "kendall_tau")
 
 METRICS = ("mse", "r_squared", "kendall_tau", "spearman", "mae")
 RESULT_FILE = "result.json"
+CODES_FILE = "codes.npz"
+"""Codes `[M, D]` of the members of every part but `train`, of the best step."""
 
 
 class Trainer:
@@ -101,7 +104,8 @@ class Trainer:
       schedule=self._schedule,
       title=f"seed {seed}",
     )
-    report = self._report(jax.device_get(result.best_params), seed)
+    report, codes = self._report(jax.device_get(result.best_params), seed)
+    np.savez(folder / CODES_FILE, **codes)
     steps = int(result.state.step)
     report |= {
       "seed": seed,
@@ -152,26 +156,43 @@ class Trainer:
       "kendall_tau": float(np.mean([metrics.kendall_tau(*p) for p in pairs])),
     }
 
-  def _report(self, params, seed: int) -> dict[str, Any]:
-    """Predicts the held-out parts and measures the predictions."""
+  def _report(self, params, seed: int):
+    """Predicts the held-out parts, and measures the predictions.
+
+    Returns:
+      What the result file holds of it, and the codes `[M, D]` of every part.
+    """
     best = self._judge
     best.params = params
     report: dict[str, Any] = {"metrics": {}, "predictions": {}}
-    for part in ("val", "test"):
+    codes = {}
+    for part in ("val", *self.data.tests()):
       networks = self.data.parts[part]
-      found = best.predict(as_list(networks))
+      logits, codes[part] = best.run(
+        params, best.batches(networks), len(networks.numbers)
+      )
+      found = best.scaled(logits)
       report["predictions"][part] = found.tolist()
       report["metrics"][part] = {
         name: metrics.evaluate(networks.targets[:, t], found[:, t], METRICS)
         for t, name in enumerate(best.targets)
       }
+    report["seconds_per_network"] = self._cost(params)
     report["invariance"] = invariance.measure(
       best.logits,
       as_list(self.data.parts["test"]),
       self.options.chunk.chunk_size,
       seed=seed,
     )
-    return report
+    return report, codes
+
+  def _cost(self, params) -> float:
+    """Returns the seconds that a prediction takes, compiled and packed."""
+    networks = self.data.parts["test"]
+    count = len(networks.numbers)
+    begun = time.perf_counter()
+    self._judge.run(params, self._judge.batches(networks), count)
+    return (time.perf_counter() - begun) / count
 
 
 def make_init_fn(net, encoder, spec):

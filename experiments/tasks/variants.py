@@ -83,6 +83,27 @@ LISTS: dict[str, dict[str, dict[str, Any]]] = {
     }
     for size in (8, 16, 32, 64, 128)
   },
+  # The same question on conv nets: one chunk per neuron, or cut, or the rules
+  # of the paper with attention (kernels of 3 x 3 have 9 weights).
+  "cnn_chunks": {
+    f"neuron, {size}": {"chunk_size": size} for size in (320, 152, 64, 32)
+  }
+  | {
+    f"{rule}, {size}": {
+      "chunk_function": "sab",
+      "identifiers": "none",
+      "linear_rule": "flat",
+      "conv_rule": rule,
+      "chunk_size": size,
+    }
+    for rule, size in (
+      ("kernel", 9),
+      ("filter", 32),
+      ("flat", 16),
+      ("flat", 32),
+      ("flat", 64),
+    )
+  },
   # Figure 3: share of the training members.
   "data_efficiency": {
     f"{share:g}": {"train_share": share}
@@ -140,7 +161,10 @@ def write(
 ) -> None:
   """Writes table, figure and results of a comparison."""
   good = {label: o for label, o in outcomes.items() if o["summary"]}
-  metric = next(iter(next(iter(good.values()))["summary"])) if good else "none"
+  measured = next(iter(good.values()))["summary"] if good else {"none": {}}
+  metric = options.train.monitor
+  if metric not in measured:  # A loss, or one of several targets.
+    metric = next(iter(measured))
   rows = {label: o["summary"][metric] for label, o in good.items()}
   (workdir / "figures").mkdir(parents=True, exist_ok=True)
   picture = workdir / "figures" / f"{options.run.variants}.png"

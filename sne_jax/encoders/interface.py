@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from sne_jax.networks.spec import NetworkSpec
 
@@ -42,6 +43,52 @@ class Encoder:
   make_packer: Callable[[Sequence[NetworkSpec]], Any]
   module: nn.Module
   stochastic: bool = False
+
+
+class ByLayout:
+  """A packer of layouts, for specs that may share one.
+
+  Specs that differ in activations or options only (`NetworkSpec.layout`) are
+  one architecture to an encoder.
+
+  Args:
+    make_packer: what makes the packer of the layouts.
+    specs: those at hand.
+  """
+
+  def __init__(
+    self,
+    make_packer: Callable[[Sequence[NetworkSpec]], Any],
+    specs: Sequence[NetworkSpec],
+  ):
+    layouts = tuple(dict.fromkeys(spec.layout for spec in specs))
+    self.specs = tuple(specs)
+    self._place = np.array([layouts.index(spec.layout) for spec in specs])
+    self._packer = make_packer(layouts)
+
+  def pack(self, numbers, weights, sizes: Any = None) -> Any:
+    """Returns networks `weights[b]` of spec `numbers[b]` as one batch."""
+    return self._packer.pack(self._own(numbers), weights, sizes)
+
+  def flat(self, numbers, weights, total: int) -> np.ndarray:
+    """Lays the vectors of networks end to end."""
+    return self._packer.flat(self._own(numbers), weights, total)
+
+  def template(self, numbers, sizes: Any = None) -> Any:
+    """Returns the batch of these specs without weights."""
+    return self._packer.template(self._own(numbers), sizes)
+
+  def templates(self, batches, sizes: Any = None) -> list[Any]:
+    """Returns batches without weights, all of one shape."""
+    return self._packer.templates([self._own(n) for n in batches], sizes)
+
+  def reserve(self, numbers, batch_size: int, *, copies: int = 1) -> Any:
+    """Returns room for nearly all random batches of a zoo."""
+    own = np.asarray(self._own(numbers))
+    return self._packer.reserve(own, batch_size, copies=copies)
+
+  def _own(self, numbers) -> tuple[int, ...]:
+    return tuple(self._place[np.asarray(numbers, int)].tolist())
 
 
 def refusal(name: str, own: NetworkSpec, other: NetworkSpec) -> ValueError:

@@ -6,6 +6,7 @@ has, what it measures on the training networks, and how both become the two.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from sne_jax.encoders import (
   sne_options,
   stat_nn,
 )
-from sne_jax.encoders.interface import Encoder, Network
+from sne_jax.encoders.interface import ByLayout, Encoder, Network
 from sne_jax.networks import chunking, scales
 
 
@@ -234,7 +235,7 @@ def measure(
     ValueError: the encoder does not accept the networks; it names two specs
       and the encoders that would work.
   """
-  return row(name).measure(options, networks)
+  return row(name).measure(options, [(s.layout, w) for s, w in networks])
 
 
 def build(
@@ -255,6 +256,9 @@ def build(
     ValueError: there is no encoder of that name, or an option is wrong.
   """
   found = row(name)
-  return found.build(
+  built = found.build(
     found.options(**options), chunking.ChunkOptions(**chunk_options), measured
+  )
+  return dataclasses.replace(
+    built, make_packer=functools.partial(ByLayout, built.make_packer)
   )

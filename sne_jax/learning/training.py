@@ -25,6 +25,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from sne_jax.learning import checkpoint, optimizers, parallel, prefetch
 from sne_jax.learning import logging as metric_logging
+from sne_jax.learning import metrics as measures
 from sne_jax.learning import progress as progress_lib
 
 NUM_IN_FLIGHT = 2
@@ -82,7 +83,9 @@ class TrainOptions:
   keep: int = 1  # Latest checkpoints that are kept.
   patience: int = 0  # Evaluations without a new best before stopping. 0 is off.
   monitor: str = "loss"  # The validation metric that chooses the best.
-  monitor_mode: str = "min"  # min or max: which value of it is better.
+  # Which value of it is better: min, max, or auto: as is known of the metric
+  # (learning/metrics.py), and min of what is not known.
+  monitor_mode: str = "auto"
 
   def __post_init__(self):
     for name in ("num_steps", "log_every", "eval_every", "save_every", "keep"):
@@ -94,9 +97,9 @@ class TrainOptions:
       raise ValueError(
         f"patience must be at least 0 (0 is off), got {self.patience}"
       )
-    if self.monitor_mode not in ("min", "max"):
+    if self.monitor_mode not in ("auto", "min", "max"):
       raise ValueError(
-        f"monitor_mode must be min or max, got {self.monitor_mode!r}"
+        f"monitor_mode must be auto, min or max, got {self.monitor_mode!r}"
       )
     if self.monitor.startswith("test"):
       raise ValueError(
@@ -350,7 +353,10 @@ def _judge(record, step, metrics, options):
       f" gives {', '.join(sorted(metrics))}"
     )
   value = metrics[options.monitor]
-  sign = 1 if options.monitor_mode == "min" else -1
+  highest = options.monitor_mode == "max"
+  if options.monitor_mode == "auto":
+    highest = measures.HIGHER_IS_BETTER.get(options.monitor, False)
+  sign = -1 if highest else 1
   before = record.best_value
   better = math.isfinite(value) and (
     before is None or sign * value < sign * before

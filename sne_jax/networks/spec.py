@@ -175,6 +175,15 @@ class NetworkSpec:
             found[factor.group] = (factor.size, factor.per)
     return found
 
+  @functools.cached_property
+  def layout(self) -> "NetworkSpec":
+    """The same without activations and options: what its weights alone say.
+
+    Networks of one layout differ in how they are run, and not in what an
+    encoder of weights sees.
+    """
+    return dataclasses.replace(self, activations=(), options=())
+
   def option(self, name: str) -> Any:
     """Returns one of `options`; raises `KeyError` if the spec lacks it."""
     return dict(self.options)[name]

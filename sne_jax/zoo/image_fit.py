@@ -38,6 +38,15 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
 CACHE_BYTES = 1 << 20
 """What a tile's activations may take on a CPU."""
 
+STEP_BYTES = 12 << 20
+"""What the activations of a member should take on a CPU, at most.
+
+A larger batch takes its gradient in equal parts: a quarter faster.
+"""
+
+LEAST_PART = 32
+"""Images of such a part, at least: fewer are slower again."""
+
 BLOCK = 250
 """Images that a member is evaluated on at a time."""
 
@@ -123,18 +132,38 @@ def make_epoch_fn(
   transform = OPTIMIZERS[optimizer]()
   decayed = _decayed(spec)
   steps = math.ceil(num_train / batch_size)
+  parts = step_parts(spec, batch_size, devices[0].platform)
+  size = batch_size // parts
 
-  def step_fn(state, hyper, order, labels, data, seed, step):
-    places = step * batch_size + jnp.arange(batch_size)
-    places = order[places % hyper.num_images]
-    x, y = _images(spec, data, places), labels[places]
+  def gradient_fn(tensors, hyper, order, labels, data, seed, first):
+    places = order[(first + jnp.arange(size)) % hyper.num_images]
+    x = jax.lax.optimization_barrier(_images(spec, data, places))
+    y = labels[places]
 
     def loss_fn(tensors):
-      hidden = functools.partial(_drop, hyper.dropout, seed + step)
+      hidden = functools.partial(_drop, hyper.dropout, seed)
       extra = (hidden,) if dropout else ()
       return _losses(families.run(spec, tensors, x, *extra), y).mean()
 
-    gradients = jax.grad(loss_fn)(state.tensors)
+    return jax.grad(loss_fn)(tensors)
+
+  def step_fn(state, hyper, order, labels, data, seed, step):
+    def part(number):
+      return gradient_fn(
+        state.tensors,
+        hyper,
+        order,
+        labels,
+        data,
+        (seed + step) * jnp.uint32(parts) + number.astype(jnp.uint32),
+        step * batch_size + number * size,
+      )
+
+    gradients = part(jnp.uint32(0))
+    for number in range(1, parts):
+      gradients = jax.tree.map(jnp.add, gradients, part(jnp.uint32(number)))
+    if parts > 1:
+      gradients = jax.tree.map(lambda g: g / parts, gradients)
     gradients = {
       name: g + hyper.weight_decay * state.tensors[name]
       if name in decayed
@@ -289,6 +318,20 @@ def tile_members(
   if platform != "cpu":
     return 1 << 30
   return max(1, CACHE_BYTES // activation_bytes(spec, batch_size))
+
+
+def step_parts(
+  spec: spec_lib.NetworkSpec, batch_size: int, platform: str
+) -> int:
+  """Returns in how many equal parts a member's batch is best taken."""
+  if platform != "cpu":
+    return 1
+  most = max(1, batch_size // LEAST_PART)
+  counts = [p for p in range(1, most + 1) if batch_size % p == 0]
+  for parts in counts:
+    if activation_bytes(spec, batch_size // parts) <= STEP_BYTES:
+      return parts
+  return counts[-1]
 
 
 def _decayed(spec: spec_lib.NetworkSpec) -> frozenset[str]:

@@ -40,7 +40,7 @@ def tiny_data(counts=(12, 4, 4)):
     )
     for part, count in zip(members.PARTS, counts, strict=True)
   }
-  return members.Data(None, parts, {})
+  return members.Data((), (), parts, {})
 
 
 def tiny_options(**changes):
@@ -207,8 +207,7 @@ def test_the_peer_gets_the_same_networks_and_split():
 @pytest.mark.slow
 def test_a_whole_comparison(monkeypatch, capsys, tmp_path):
   data, calls = tiny_data(), []
-  monkeypatch.setattr(members, "load", lambda options, zoo: data)
-  monkeypatch.setattr(members, "open_zoo", lambda options: None)
+  monkeypatch.setattr(members, "gathered", lambda options: data)
   race_options = time_to_accuracy.RaceOptions(
     nfn_epochs="1,2", sne_steps=7, peak_size=64
   )
@@ -258,8 +257,7 @@ def test_a_compilation_under_the_clock_is_an_error(monkeypatch):
     def num_compilations(self):
       return Racer.programs
 
-  monkeypatch.setattr(members, "load", lambda options, zoo: tiny_data())
-  monkeypatch.setattr(members, "open_zoo", lambda options: None)
+  monkeypatch.setattr(members, "gathered", lambda options: tiny_data())
   monkeypatch.setattr(time_to_accuracy, "SneRacer", Racer)
   with pytest.raises(RuntimeError, match="compiled again"):
     time_to_accuracy.compare(

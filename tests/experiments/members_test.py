@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from experiments import zoos
 from experiments.tasks import members
 from sne_jax.networks import families
 from sne_jax.zoo import errors, inr, store, writing
@@ -23,6 +24,12 @@ def made(write_zoo, tmp_path):
   return make
 
 
+def opened(options):
+  """Opens the only zoo of a run."""
+  (source,) = zoos.sources(options.run.zoo)
+  return zoos.opened(source, options.zoo)
+
+
 def own(options=None):
   """Provenance of a zoo that our generator has made."""
   return {"generator": inr.GENERATOR, "options": options or {"split": None}}
@@ -36,13 +43,13 @@ def test_a_split_is_drawn_once_and_kept(made, resolve):
     "val": 5,
     "test": 5,
   }
-  rows = np.concatenate(list(data.members.values()))
+  rows = np.concatenate([m.row for m in data.members.values()])
   assert sorted(rows) == list(range(24))
   again = store.Zoo.open(zoo.path)
   for part, found in again.split("default").items():
-    np.testing.assert_array_equal(found, data.members[part])
+    np.testing.assert_array_equal(found, data.members[part].row)
   # Targets and weights are those of the members.
-  row = int(data.members["test"][2])
+  row = int(data.members["test"].row[2])
   np.testing.assert_array_equal(
     data.parts["test"].vectors[2], zoo.vectors([row])[0]
   )
@@ -56,8 +63,10 @@ def test_seeds_of_the_split(made, resolve):
     for n, s in enumerate((0, 0, 1))
     for z in [store.Zoo.open(zoo.path)]
   )
-  np.testing.assert_array_equal(first.members["test"], same.members["test"])
-  assert list(first.members["test"]) != list(other.members["test"])
+  np.testing.assert_array_equal(
+    first.members["test"].row, same.members["test"].row
+  )
+  assert list(first.members["test"].row) != list(other.members["test"].row)
 
 
 def test_the_split_of_a_published_zoo_is_kept(made, resolve):
@@ -66,7 +75,7 @@ def test_the_split_of_a_published_zoo_is_kept(made, resolve):
   parts["test"] = ["n004", "n005", "n006"]
   zoo, flag = made(splits={"default": parts})
   data = members.load(resolve(flag, *SIZES), zoo)
-  assert list(data.members["test"]) == [4, 5, 6]
+  assert list(data.members["test"].row) == [4, 5, 6]
 
 
 @pytest.mark.parametrize("change", ["--test_members=4", "--split_seed=1"])
@@ -82,12 +91,15 @@ def test_a_split_of_ours_is_not_taken_for_another(change, made, resolve):
 
 def test_the_share_of_the_training_members(made, resolve):
   zoo, flag = made()
-  every = members.load(resolve(flag, *SIZES), zoo).members
+  members.load(resolve(flag, *SIZES), zoo)
   zoo = store.Zoo.open(zoo.path)
-  load = lambda share: (
-    members.load(resolve(flag, *SIZES, f"--train_share={share}"), zoo).members
-  )
-  half, quarter = load(0.5), load(0.25)
+
+  def load(share):
+    options = resolve(flag, *SIZES, f"--train_share={share}")
+    found = members.load(options, zoo).members
+    return {part: m.row for part, m in found.items()}
+
+  every, half, quarter = load(1), load(0.5), load(0.25)
   assert (len(half["train"]), len(quarter["train"])) == (7, 4)
   # Less data is a part of more data, and the test is the same.
   assert set(quarter["train"]) < set(half["train"]) < set(every["train"])
@@ -99,7 +111,7 @@ def test_invalid_members_are_left_out(made, resolve):
   zoo, flag = made(valid=valid)
   sizes = ("--train_members=13", "--validation_members=5", "--test_members=5")
   data = members.load(resolve(flag, *sizes), zoo)
-  assert 7 not in np.concatenate(list(data.members.values()))
+  assert 7 not in np.concatenate([m.row for m in data.members.values()])
   with pytest.raises(ValueError, match="has 23 valid members, but .* for 24"):
     members.load(resolve(flag, *SIZES, "--split=other"), zoo)
 
@@ -137,14 +149,14 @@ def test_a_zoo_of_ours_made_with_other_options(made, resolve):
   del table["batch_members"]
   _, flag = made(provenance=own(table))
   flags = ("--zoo_num_networks=24", "--zoo_hidden=4", "--zoo_points=50")
-  assert len(members.open_zoo(resolve(flag, *flags))) == 24
+  assert len(opened(resolve(flag, *flags))) == 24
   with pytest.raises(errors.ZooError, match="tolerance is 0.0001 there, 0.5"):
-    members.open_zoo(resolve(flag, *flags, "--zoo_tolerance=0.5"))
+    opened(resolve(flag, *flags, "--zoo_tolerance=0.5"))
 
 
 def test_options_of_the_generator_do_not_concern_another_zoo(made, resolve):
   _, flag = made()
-  assert len(members.open_zoo(resolve(flag, "--zoo_tolerance=0.5"))) == 24
+  assert len(opened(resolve(flag, "--zoo_tolerance=0.5"))) == 24
 
 
 def test_the_fingerprint_names_what_has_changed(made, resolve, write_zoo):
@@ -167,3 +179,56 @@ def test_several_architectures(made, resolve):
   for networks in data.parts.values():
     for number, vector in zip(networks.numbers, networks.vectors, strict=True):
       assert len(vector) == specs[number].num_weights
+
+
+def test_zoos_are_put_together(made, resolve, write_zoo, tmp_path):
+  shared = families.inr((1, 4, 1))
+  made(specs=(families.inr((1, 3, 3, 1)), shared), count=12)
+  write_zoo(tmp_path / "two", specs=(shared,), count=24, seed=1)
+  write_zoo(tmp_path / "far", specs=(shared,), count=24, seed=2)
+  names = f"--zoo={tmp_path / 'zoo'},{tmp_path / 'two'}"
+  data = members.gathered(
+    resolve(names, f"--test_zoos={tmp_path / 'far'}", *SIZES)
+  )
+  assert data.names == ("zoo", "two", "far")
+  assert data.sizes() == {
+    "train": 28,
+    "val": 10,
+    "test": 10,
+    "test on zoo": 5,
+    "test on two": 5,
+    "test on far": 5,
+  }
+  # A spec of both is one spec, and every vector and target is its member's.
+  assert set(data.parts["train"].specs) == {families.inr((1, 3, 3, 1)), shared}
+  for part, networks in data.parts.items():
+    zoo, row = data.members[part]
+    for place, (z, r) in enumerate(zip(zoo, row, strict=True)):
+      found = data.zoos[z]
+      spec = found.specs[found.members["spec"][r]]
+      assert networks.specs[networks.numbers[place]] == spec
+      np.testing.assert_array_equal(
+        networks.vectors[place], found.vectors([int(r)])[0]
+      )
+      assert networks.targets[place, 0] == found.property("frequency")[r]
+    np.testing.assert_array_equal(
+      data.property(part, "frequency"), networks.targets[:, 0]
+    )
+  with pytest.raises(ValueError, match="two is in zoo and in test_zoos"):
+    members.gathered(resolve(names, f"--test_zoos={tmp_path / 'two'}", *SIZES))
+
+
+def test_snapshots_choose_members(made, resolve):
+  zoo, flag = made(
+    properties={
+      "frequency": writing.Property(np.arange(24.0), "a number"),
+      "epoch": writing.Property(np.arange(24) % 2, "of the snapshot"),
+    }
+  )
+  for wanted, epochs in (("last", {1}), ("0", {0}), ("", {0, 1})):
+    zoo = store.Zoo.open(zoo.path)
+    data = members.load(resolve(flag, *SIZES, f"--snapshots={wanted}"), zoo)
+    found = [data.property(part, "epoch") for part in members.PARTS]
+    assert set(np.concatenate(found)) == epochs
+  with pytest.raises(ValueError, match="or other --snapshots"):
+    members.load(resolve(flag, *SIZES, "--snapshots=7"), zoo)

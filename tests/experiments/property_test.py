@@ -44,7 +44,7 @@ def test_description_is_that_of_the_training_part(load):
 def test_fan_in_scale(load):
   options, data = load("--fan_in_scale")
   found = task.describe(options, data)["global_scale"]
-  spec, train = data.zoo.specs[0], data.parts["train"]
+  spec, train = data.zoos[0].specs[0], data.parts["train"]
   total = sum(
     tensor.fan_in * np.sum(np.asarray(v[a : a + tensor.size], float) ** 2)
     for v in train.vectors
@@ -66,7 +66,7 @@ def test_parameters_are_those_of_the_seed(load):
   description = task.describe(options, data)
   encoder = predictor.build_encoder(description)
   net = predictor.build_model(description, encoder)
-  spec = data.zoo.specs[0]
+  spec = data.zoos[0].specs[0]
   init = task.make_init_fn(net, encoder, spec)
   fixed = jax.jit(lambda: predictor.init_params(net, encoder, spec, 3))()
   jax.tree.map(

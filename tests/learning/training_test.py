@@ -220,7 +220,7 @@ def test_a_monitor_that_is_not_measured_is_named(problem):
     ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
     ({"log_every": 0}, "log_every must be at least 1"),
     ({"patience": -1}, "patience must be at least 0"),
-    ({"monitor_mode": "lowest"}, "monitor_mode must be min or max"),
+    ({"monitor_mode": "lowest"}, "monitor_mode must be auto, min or max"),
     ({"monitor": "test/mse"}, "choosing by test metrics"),
   ],
 )
@@ -331,3 +331,21 @@ def test_a_failing_batch_is_raised_at_its_place():
   assert [next(batches) for _ in range(5)] == [0, 1, 2, 3, 4]
   with pytest.raises(KeyError, match="member 5"):
     next(batches)
+
+
+@pytest.mark.parametrize(
+  ("mode", "metric", "best"),
+  [
+    ("auto", "kendall_tau", 0),
+    ("auto", "mse", 1),
+    ("auto", "unheard_of", 1),
+    ("min", "kendall_tau", 1),
+    ("max", "mse", 0),
+  ],
+)
+def test_which_value_of_a_metric_is_better(mode, metric, best):
+  options = training.TrainOptions(monitor=metric, monitor_mode=mode)
+  record = checkpoint.LoopRecord()
+  for step, value in enumerate((0.9, 0.1, 0.5)):
+    record = training._judge(record, step, {metric: value}, options)
+  assert record.best_step == best

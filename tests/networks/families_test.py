@@ -317,6 +317,20 @@ def test_initial_weights_map_over_networks_and_deviations():
   np.testing.assert_allclose(found, stds, rtol=0.15)
 
 
+def test_orthogonal_weights_map_over_networks():
+  # Batched LAPACK factorizations of several tensors can wait for each other.
+  spec = families.cnn((1, 9, 9), (8, 8))
+  keys = jax.random.split(jax.random.key(0), 24)
+  draw = jit(jax.vmap(lambda k: families.init(spec, k, "orthogonal")))
+  tensors = spec.unflatten(np.asarray(draw(keys)))
+  for name in ("conv0.weight", "conv1.weight"):
+    rows = tensors[name].reshape(24, 8, -1)
+    product = np.einsum("nri,nsi->nrs", rows, rows)
+    eye = np.broadcast_to(np.eye(8), product.shape)
+    np.testing.assert_allclose(product, eye, atol=1e-5)
+  assert "lapack" not in draw.lower(keys).as_text()
+
+
 @every_family
 def test_fresh_norms_are_the_identity_and_draws_differ(name):
   spec = SPECS[name]

@@ -265,3 +265,46 @@ def test_slots_divide_evenly():
   assert image_fit.even_slots(83, 1, 2) == 84
   assert image_fit.even_slots(1, 1 << 30, 2) == 2
   assert image_fit.even_slots(7, 100, 1) == 7
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(monkeypatch):
+  spec = families.architecture("arch1", (1, 16, 16), 10, "relu", ())
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(0, 256, (128, 256), np.uint8)
+  labels = rng.integers(0, 10, 128).astype(np.int32)
+  found = []
+  for most in (image_fit.STEP_BYTES, 1):
+    monkeypatch.setattr(image_fit, "STEP_BYTES", most)
+    parts = image_fit.step_parts(spec, 64, "cpu")
+    assert parts == (1 if most > 1 else 2)
+    devices = jax.local_devices()[:1]
+    epoch = image_fit.make_epoch_fn(
+      spec,
+      "sgd",
+      num_train=128,
+      num_classes=10,
+      batch_size=64,
+      dropout=False,
+      devices=devices,
+    )
+    one = np.ones(1, np.float32)
+    hyper = image_fit.Hyper(
+      key=image_fit.member_keys(0, np.arange(1)),
+      learning_rate=0.1 * one,
+      weight_decay=0.01 * one,
+      dropout=0 * one,
+      label_noise=0 * one,
+      num_images=np.full(1, 128, np.int32),
+      init_std=one,
+      init_scale=one,
+    )
+    start = image_fit.make_start_fn(spec, "he_normal")(hyper)
+    state = image_fit.begin("sgd", jax.tree.map(np.asarray, start))
+    view = image_fit.make_view_fn(128, 10)(hyper, jnp.asarray(labels))
+    data = image_fit.Data(pixels, labels)
+    state = epoch(state, hyper, view, data, np.int32(0))
+    found.append(jax.tree.map(np.asarray, state.tensors))
+    moved = np.abs(found[-1]["conv0.weight"] - start["conv0.weight"]).max()
+    assert moved > 1e-3
+  for whole, parts in zip(*map(jax.tree.leaves, found), strict=True):
+    np.testing.assert_allclose(whole, parts, atol=1e-6)

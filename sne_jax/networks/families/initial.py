@@ -1,6 +1,6 @@
 """Initial weights of any spec.
 
-Dimensions: `P` weights of a network.
+Dimensions: `P` weights of a network, `R` rows and `C` columns of a matrix.
 """
 
 import math
@@ -91,11 +91,10 @@ def _draw(
   """Draws all places at once from the unit distribution of a scheme."""
   if scheme == "orthogonal":
     keys = jax.random.split(key, len(spec.tensors))
-    orthogonal = jax.nn.initializers.orthogonal()
     rows = [(t.size // t.fan_in, t.fan_in) for t in spec.tensors]
     return jnp.concatenate(
       [
-        orthogonal(k, shape).reshape(-1)
+        _orthogonal(k, *shape).reshape(-1)
         if t.kind in spec_lib.WEIGHT_KINDS
         else jnp.zeros(t.size)
         for k, shape, t in zip(keys, rows, spec.tensors, strict=True)
@@ -107,6 +106,28 @@ def _draw(
   if scheme in _TRUNCATED:
     return jax.random.truncated_normal(key, -2.0, 2.0, shape) / _CUT_STD
   return jax.random.normal(key, shape)
+
+
+def _orthogonal(
+  key: PRNGKeyArray, rows: int, columns: int
+) -> Float[Array, "R C"]:
+  """Draws a matrix with orthonormal rows, or columns if those are fewer.
+
+  Evenly among all such: Gram-Schmidt, twice, on normal vectors. Without LAPACK,
+  two of whose batched factorizations in one program wait for each other for
+  ever on a CPU of two cores.
+  """
+  count, width = sorted((rows, columns))
+  drawn = jax.random.normal(key, (count, width))
+
+  def body(place, basis):
+    vector = drawn[place]
+    for _ in range(2):
+      vector = vector - (basis @ vector) @ basis
+    return basis.at[place].set(vector / jnp.linalg.norm(vector))
+
+  basis = jax.lax.fori_loop(0, count, body, jnp.zeros((count, width)))
+  return basis if rows <= columns else basis.T
 
 
 def _spread(

@@ -1,0 +1,191 @@
+"""Maps of the codes of networks, and numbers beside the pictures.
+
+A map shows whether an encoder sorts networks by what is asked for (accuracy) or
+by what should not matter (the data set that they were trained on).
+
+Dimensions: `N` networks, `D` width of a code.
+"""
+
+import pathlib
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import figure
+from matplotlib.backends import backend_agg
+from sklearn import decomposition, manifold, neighbors
+
+from experiments import drawing
+from experiments.drawing import PathLike
+
+NEIGHBORS = 10
+MOST = 2000
+"""Networks of a map, at most: t-SNE takes a minute for so many."""
+
+VIEWS = ((20, 30), (20, 150), (80, 30))
+"""Elevation and azimuth of the three-dimensional views, in degrees."""
+
+
+def mixing(
+  codes: np.ndarray, labels: np.ndarray, count: int = NEIGHBORS
+) -> float:
+  """Returns how well networks of different labels are mixed in code space.
+
+  The share of a network's nearest neighbours that have another label, over the
+  share that chance would give: 1 is mixed like chance, 0 is apart. A mean over
+  labels, so that a frequent one does not outweigh the others.
+
+  Args:
+    codes: `[N, D]`; standardised here, so that every coordinate counts alike.
+    labels: `[N]`, for example the data set of each.
+    count: neighbours that are looked at.
+
+  Raises:
+    ValueError: fewer than two labels, or not more networks than neighbours.
+  """
+  labels = np.asarray(labels)
+  names = np.unique(labels)
+  if len(names) < 2 or len(codes) <= count:
+    raise ValueError(
+      f"mixing needs two labels and more than {count} networks, got"
+      f" {len(names)} and {len(codes)}"
+    )
+  scaled = _standardised(codes)
+  search = neighbors.NearestNeighbors(n_neighbors=count).fit(scaled)
+  found = search.kneighbors(return_distance=False)  # Without themselves.
+  other = labels[found] != labels[:, None]
+  ratios = []
+  for name in names:
+    own = labels == name
+    chance = (len(labels) - own.sum()) / (len(labels) - 1)
+    ratios.append(other[own].mean() / chance)
+  return float(np.mean(ratios))
+
+
+def draw(
+  folder: PathLike,
+  codes: np.ndarray,
+  colors: Mapping[str, np.ndarray],
+  *,
+  seed: int = 0,
+) -> dict[str, pathlib.Path]:
+  """Draws maps of codes: two-dimensional, and three views of three dimensions.
+
+  Args:
+    folder: for the pictures.
+    codes: `[N, D]`.
+    colors: what networks are coloured by `[N]`: text (one colour for each) or
+      numbers (a scale).
+    seed: of t-SNE, and of the draw where there are too many networks.
+
+  Returns:
+    The pictures by caption.
+  """
+  folder = pathlib.Path(folder)
+  chosen = np.arange(len(codes))
+  if len(codes) > MOST:
+    chosen = np.random.default_rng(seed).permutation(chosen)[:MOST]
+  scaled = _standardised(codes)[chosen]
+  colors = {name: np.asarray(v)[chosen] for name, v in colors.items()}
+  flat = {
+    "PCA": decomposition.PCA(2, random_state=seed).fit_transform(scaled),
+    "t-SNE": _tsne(scaled, 2, seed),
+  }
+  deep = {
+    "PCA": decomposition.PCA(3, random_state=seed).fit_transform(scaled),
+    "t-SNE": _tsne(scaled, 3, seed),
+  }
+  return {
+    "Maps of the codes in two dimensions": _flat(
+      folder / "map_2d.png", flat, colors
+    ),
+    "The same in three dimensions, from three sides": _deep(
+      folder / "map_3d.png", deep, *next(iter(colors.items()))
+    ),
+  }
+
+
+def _tsne(scaled: np.ndarray, dimensions: int, seed: int) -> np.ndarray:
+  perplexity = min(30.0, (len(scaled) - 1) / 3)
+  return manifold.TSNE(
+    dimensions, perplexity=perplexity, init="pca", random_state=seed
+  ).fit_transform(scaled)
+
+
+def _flat(path, layouts, colors) -> pathlib.Path:
+  """Rows: layouts. Columns: what the points are coloured by."""
+  size = (3.4 * len(colors) + 0.4, 2.9 * len(layouts))
+  with mpl.rc_context(drawing.STYLE):
+    picture = figure.Figure(figsize=size, layout="constrained")
+    backend_agg.FigureCanvasAgg(picture)
+    grid = picture.subplots(len(layouts), len(colors), squeeze=False)
+    for row, (layout, points) in enumerate(layouts.items()):
+      for column, (name, values) in enumerate(colors.items()):
+        axes = grid[row][column]
+        scatter = _points(axes, points, values, legend=row == 0)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(f"{layout}: {name}")
+        if scatter is not None:
+          picture.colorbar(scatter, ax=axes, shrink=0.8)
+    return _saved(picture, path)
+
+
+def _deep(path, layouts, name, values) -> pathlib.Path:
+  """Rows: layouts. Columns: views."""
+  size = (3.0 * len(VIEWS), 2.9 * len(layouts))
+  with mpl.rc_context(drawing.STYLE):
+    picture = figure.Figure(figsize=size, layout="constrained")
+    backend_agg.FigureCanvasAgg(picture)
+    for row, (layout, points) in enumerate(layouts.items()):
+      for column, (elevation, azimuth) in enumerate(VIEWS):
+        place = row * len(VIEWS) + column + 1
+        axes = picture.add_subplot(
+          len(layouts), len(VIEWS), place, projection="3d"
+        )
+        _points(axes, points, values, legend=place == 1)
+        axes.view_init(elevation, azimuth)
+        axes.set_xticklabels([])
+        axes.set_yticklabels([])
+        axes.set_zticklabels([])
+        axes.set_title(f"{layout}: {name}" if column == 0 else "")
+    return _saved(picture, path)
+
+
+def _points(axes, points, values, *, legend: bool):
+  """Scatters points; returns what a colour bar is for, if values are numbers.
+
+  Labels are drawn in mixed order, so that none covers the others.
+  """
+  style = {"s": 9, "alpha": 0.7, "linewidths": 0}
+  if values.dtype.kind in "fib":
+    return axes.scatter(*points.T, c=values, cmap="cividis", **style)
+  names = list(np.unique(values))
+  place = np.array([names.index(v) for v in values])
+  order = np.random.default_rng(0).permutation(len(points))
+  axes.scatter(
+    *points[order].T, c=[drawing.color(p) for p in place[order]], **style
+  )
+  if legend:
+    for number, name in enumerate(names):
+      axes.plot(
+        *([[]] * points.shape[1]),
+        "o",
+        color=drawing.color(number),
+        ms=4,
+        label=name,
+      )
+    axes.legend(loc="best", handletextpad=0.1, fontsize=7)
+  return None
+
+
+def _standardised(codes: np.ndarray) -> np.ndarray:
+  codes = np.asarray(codes, np.float64)
+  spread = codes.std(axis=0)
+  return (codes - codes.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+
+
+def _saved(picture, path: pathlib.Path) -> pathlib.Path:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  picture.savefig(path, dpi=150, metadata={"Software": None})
+  return path

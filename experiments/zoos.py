@@ -1,0 +1,181 @@
+"""Zoos as a run names them: folders, or flagfiles that say how to make them.
+
+A flagfile of `make_zoo.py` stands for the zoo that it makes: where its folder
+is not there yet, it is made first, by a process of its own, which has all
+cores, and ends with this one.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing import connection
+
+import numpy as np
+from absl import flags, logging
+
+from experiments import config, console, make_zoo
+from sne_jax.learning import progress
+from sne_jax.zoo import image_options, images, inr, store
+
+SUFFIX = ".flags"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A zoo that a run is about.
+
+  Attributes:
+    word: as the run names it.
+    name: last part of its folder: what tables and figures call it.
+    path: its folder.
+    arguments: of `make_zoo.py`, to make it; empty where a folder was named.
+  """
+
+  word: str
+  name: str
+  path: str
+  arguments: tuple[str, ...] = ()
+
+  def spare_images(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images and labels that no network of the zoo has seen.
+
+    Those for training that `train_images` leaves over: neither trained nor
+    tested on.
+
+    Raises:
+      ValueError: none are left, or a folder was named, which does not say
+        where its images are.
+    """
+    if not self.arguments:
+      raise ValueError(
+        f"{self.path} is a folder, which does not say where its images are;"
+        f" name the {SUFFIX} file of make_zoo.py that it was made by"
+      )
+    options = config.from_flags(
+      images.ImageOptions, flag_values=_parsed(self.arguments)
+    )
+    every = images.load_images(dataclasses.replace(options, train_images=0))
+    used = options.train_images
+    if not 0 < used < len(every.x_train):
+      raise ValueError(
+        f"the zoo {self.name} was trained on all {len(every.x_train)} images,"
+        " so none are left to evaluate on; make it with fewer --train_images,"
+        " or leave --image_counts empty"
+      )
+    return every.x_train[used:], every.y_train[used:]
+
+
+def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
+  """Returns the zoos of a list, separated by commas.
+
+  Args:
+    text: folders, and flagfiles of `make_zoo.py`, which end in `.flags`.
+    data_dir: folder of image files; where it is empty, that of the flagfile.
+
+  Raises:
+    ValueError: none, one that is named twice, or two of one name.
+    OSError: a flagfile that cannot be read.
+  """
+  found = []
+  for word in filter(None, (part.strip() for part in text.split(","))):
+    arguments = ()
+    path = word
+    if word.endswith(SUFFIX):
+      if not pathlib.Path(word).is_file():
+        raise ValueError(f"there is no flagfile {word}; name one, or a folder")
+      arguments = (f"--flagfile={word}",)
+      arguments += (f"--data_dir={data_dir}",) if data_dir else ()
+      path = _parsed(arguments)["zoo"].value
+    found.append(Source(word, pathlib.Path(path).name, path, arguments))
+  if not found:
+    raise ValueError("no zoo is named; give a folder or a flagfile of one")
+  names = [source.name for source in found]
+  for name in names:
+    if names.count(name) > 1:
+      raise ValueError(
+        f"two zoos are called {name!r} ({text}); give each once, in folders of"
+        " different names"
+      )
+  return tuple(found)
+
+
+def opened(source: Source, inr_options: inr.InrZooOptions) -> store.Zoo:
+  """Opens a zoo, or makes it.
+
+  A folder that is not there is made into a zoo of sine networks.
+
+  Raises:
+    ZooError: it is damaged, or was made with other options.
+    ValueError: its flagfile is wrong, or making it has failed.
+  """
+  if source.arguments:
+    return _image_zoo(source)
+  path = pathlib.Path(source.path)
+  if path.is_dir() and any(path.iterdir()):
+    zoo = store.Zoo.open(path)
+    if zoo.provenance.get("generator") != inr.GENERATOR:
+      return zoo  # Somebody else's: the options of our generator do not apply.
+  with progress.Progress("making the zoo") as shown:
+    return inr.generate_inr_zoo(path, inr_options, progress=shown.update)
+
+
+def _image_zoo(source: Source) -> store.Zoo:
+  """Opens the zoo of a flagfile; runs `make_zoo.py` where it is not there."""
+  if not os.path.exists(os.path.join(source.path, "zoo.json")):
+    logging.info("making the zoo %s", source.path)
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=_make, args=(source.arguments,))
+    process.start()
+    process.join()
+    if process.exitcode:
+      raise ValueError(
+        f"the zoo of {source.arguments[0]} was not made; see the error above"
+      )
+  zoo = store.Zoo.open(source.path)
+  wanted = dataclasses.asdict(
+    config.from_flags(
+      image_options.ImageZooOptions, flag_values=_parsed(source.arguments)
+    )
+  )
+  del wanted["batch_members"]
+  there = zoo.provenance.get("options") or {}
+  for name, value in wanted.items():
+    if there.get(name) != value:
+      raise ValueError(
+        f"{source.path} was made with {name}={there.get(name)!r}, and"
+        f" {source.arguments[0]} says {value!r}; delete the folder, or name it"
+        " instead of the flagfile"
+      )
+  return zoo
+
+
+def _make(arguments: Sequence[str]) -> None:
+  """Makes a zoo: the body of a process, which ends when its parent does."""
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+  console.setup()
+  flags.FLAGS.mark_as_parsed()  # Of absl itself, for its logging.
+  values = _parsed(arguments)
+  make_zoo.use_all_cores(values["cpu_devices"].value)
+  sys.exit(
+    config.guarded(lambda argv: make_zoo.main(argv, values), [""], values) or 0
+  )
+
+
+def _end_with_parent() -> None:
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    connection.wait([parent.sentinel])
+    os._exit(1)  # Killed like the parent: what is finished is on the disk.
+
+
+def _parsed(arguments: Sequence[str]) -> flags.FlagValues:
+  """Returns the flags of `make_zoo.py` with these arguments."""
+  values = flags.FlagValues()
+  config.define_flags(*make_zoo.CLASSES, flag_values=values)
+  flags.DEFINE_string("flagfile", "", "of flags", flag_values=values)
+  config.parse(["make_zoo.py", *arguments], values)
+  return values
