@@ -202,15 +202,13 @@ def options_of(
     ValueError: options that cannot be.
   """
   changes = changes or {}
-  parts = []
+  parts: list[Any] = []
   for cls in options_lib.CLASSES:
-    names = _flag_names(cls)
-    parts.append(
-      cls(**{
-        field: changes.get(name, flag_values[name].value)
-        for field, name in names.items()
-      })
-    )  # fmt: skip
+    values: dict[str, Any] = {
+      field: changes.get(name, flag_values[name].value)
+      for field, name in _flag_names(cls).items()
+    }
+    parts.append(cls(**values))
   return options_lib.of(*parts)
 
 

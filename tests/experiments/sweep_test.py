@@ -35,11 +35,13 @@ import json, os, pathlib, signal, sys, time
 lines = open(sys.argv[1].partition("=")[2]).read().splitlines()
 flags = dict(l[2:].split("=", 1) for l in lines if l.startswith("--"))
 workdir = pathlib.Path(flags["workdir"])
-(workdir / "pid").write_text(str(os.getpid()))
+(workdir / ".pid").write_text(str(os.getpid()))
+os.replace(workdir / ".pid", workdir / "pid")
 with open(workdir / "starts", "a") as file:
   file.write(os.environ.get("PJRT_NPROC", "all") + chr(10))
 starts = (workdir / "starts").read_text().count(chr(10))
-time.sleep(float(os.environ.get("TRIAL_SECONDS", 0)))
+if int(workdir.name) >= int(os.environ.get("STALL_FROM", 99)):
+  time.sleep(600)
 rate, width = float(flags["learning_rate"]), int(flags["head_width"])
 value = -abs(rate - 0.002) * 100 + width / 1000
 number = lambda x: {"value": x, "low": x, "high": x}
@@ -252,6 +254,12 @@ def test_more_trials_and_more_seeds_later(start, tmp_path):
   assert found["count"] == 2
 
 
+def pids(tmp_path):
+  """Returns the processes of all trials that have begun."""
+  paths = (tmp_path / "run" / "trials").glob("*/pid")
+  return [int(path.read_text()) for path in paths]
+
+
 def alive(pid):
   """Whether a process runs; one that nobody has waited for does not."""
   try:
@@ -289,42 +297,39 @@ def test_a_sweep_of_eight_that_is_killed_and_restarted(
     int(path.parent.name)
     for path in (tmp_path / "run" / "trials").glob("*/results.json")
   }
-  begin = lambda seconds: subprocess.Popen(
+  begin = lambda **more: subprocess.Popen(
     command,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
-    env=environment | {"TRIAL_SECONDS": str(seconds)},
+    env=environment | more,
   )
 
-  process = begin(0.7)
+  process = begin(STALL_FROM="3")
+  while len(starts(tmp_path)) < 4 and process.poll() is None:
+    time.sleep(0.01)
   while len(finished()) < 3 and process.poll() is None:
     time.sleep(0.01)
-  while set(starts(tmp_path)) == finished() and process.poll() is None:
-    time.sleep(0.01)  # Until another has begun.
   process.send_signal(signal.SIGKILL)
   process.communicate()
   assert process.returncode == -signal.SIGKILL
-  # Nobody goes on: neither the trial that was running, nor another one.
-  pids = [
-    int(path.read_text())
-    for path in (tmp_path / "run" / "trials").glob("*/pid")
-  ]
+  # What was running ends, too, and nothing else begins.
   deadline = time.monotonic() + 60
-  while any(map(alive, pids)) and time.monotonic() < deadline:
+  while any(map(alive, pids(tmp_path))) and time.monotonic() < deadline:
     time.sleep(0.01)
-  assert not any(map(alive, pids))
   time.sleep(1.0)
-  before, begun = finished(), starts(tmp_path)
-  assert 3 <= len(before) < len(begun) < 8
+  assert not any(map(alive, pids(tmp_path)))
+  begun = starts(tmp_path)
+  assert finished() == {0, 1, 2}
+  assert set(begun) - finished() in ({3}, {3, 4})
   assert set(begun.values()) == {1}
 
-  process = begin(0)
+  process = begin()
   out, err = process.communicate()
   assert process.returncode == 0, err.decode()
   assert b"8 of 8 trials finished" in out
   assert finished() == set(range(8))
   again = {number for number, count in starts(tmp_path).items() if count == 2}
-  assert again == set(begun) - before
+  assert again == set(begun) - {0, 1, 2}
   assert results(tmp_path)["selected"]["trial"] == 5
   shares = {p.read_text() for p in (tmp_path / "run").rglob("starts")}
   assert {line for text in shares for line in text.split()} == (
