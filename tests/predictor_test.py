@@ -123,6 +123,7 @@ def test_nothing_to_predict_is_said(description, params):
     predictor.Predictor(description, params).predict([])
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_loaded_and_reads_zoo_members(
   tmp_path, description, params
 ):
@@ -224,6 +225,7 @@ def test_wrong_weights_are_named(description, params, networks):
     model.function(spec)(weights[None])
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_a_mean_of_equal_tasks(description, params, networks):
   spec, weights = networks[0]
   one = predictor.Predictor(description, params)

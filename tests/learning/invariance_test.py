@@ -198,6 +198,7 @@ def test_padded_batches_are_not_moved_on_the_device():
     jax.eval_shape(loss, params, given, key())
 
 
+@pytest.mark.slow
 def test_the_regulariser_teaches_invariance():
   description, encoder, net, params = build(index_features="neuron")
   rng = np.random.default_rng(0)
@@ -252,6 +253,7 @@ def test_networks_that_a_move_leaves_alone_do_not_count():
   assert both > 0.3 * alone
 
 
+@pytest.mark.slow
 def test_an_invariant_encoder_measures_so_and_sees_false_symmetries():
   description, _, _, params = build(identifiers="content")
   found = predictor.Predictor(description, params)
