@@ -119,7 +119,15 @@ def cells(
         for metric in {name for values in parts.values() for name in values}:
           value = parts.get(part, {}).get(metric, {"value": None})
           put(metric, reference, row, column, -1, value["value"])
-  return found
+  first = list(run.encoder_steps)  # Then the references.
+  order = lambda model: (
+    model not in first,
+    first.index(model) if model in first else 0,
+  )
+  return {
+    metric: {model: tables[model] for model in sorted(tables, key=order)}
+    for metric, tables in found.items()
+  }
 
 
 GROUPS = ("within", "other data set", "other architecture", "cross", "all")
@@ -182,6 +190,7 @@ def write(
       model: _array(table, rows, columns)
       for model, table in tables.items()
       if np.isfinite(_array(table, rows, columns)).any()
+      and not model.endswith(" images")  # Alike in all rows.
     }
     if shown and metric == shown_metrics[0]:
       (workdir / "figures").mkdir(parents=True, exist_ok=True)
