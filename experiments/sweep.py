@@ -53,6 +53,7 @@ RUN = ROOT / "experiments" / "run.py"
 
 FLAGS_FILE = "trial.flags"
 LOG_FILE = "log.txt"
+ZOO = -1  # Where trials have their number.
 PATIENCE = 60.0
 """Seconds that trials of a sweep that was killed are given to end."""
 
@@ -159,7 +160,7 @@ def prepare(
   flagfile = plan.workdir / "zoo.flags"
   write_atomically(flagfile, _flags(plan.trials[0]))
   logging.info("preparing the zoo; %s says how far it is", log)
-  executor.submit("zoo", _job(programs.prepare, flagfile, log))
+  executor.submit(ZOO, _job(programs.prepare, flagfile, log))
   while executor.pending:
     for _, ended in executor.wait(1.0):
       if ended.code != 0:

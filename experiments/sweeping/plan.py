@@ -157,8 +157,8 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
       trial, which the message names.
   """
   sweep = config.from_flags(SweepOptions, flag_values=flag_values)
-  workdir = pathlib.Path(flag_values["workdir"].value)
-  title = flag_values["title"].value
+  workdir = pathlib.Path(str(flag_values["workdir"].value))
+  title = str(flag_values["title"].value)
   for name in ("variants", "only", "matrix"):
     if flag_values[name].value:
       raise ValueError(
