@@ -14,7 +14,7 @@ from matplotlib.backends import backend_agg
 from experiments import drawing
 from experiments.drawing import PathLike
 
-COLUMNS = 3
+COLUMNS = 4
 """Panels beside one another, at most."""
 
 
@@ -35,8 +35,8 @@ def heat_maps(
     columns: what was tested on.
     name: of the values, for the colour bar.
   """
-  wide = min(COLUMNS, len(models))
-  high = -(-len(models) // wide)
+  high = -(-len(models) // COLUMNS)
+  wide = -(-len(models) // high)
   values = np.concatenate([np.ravel(v) for v in models.values()])
   finite = values[np.isfinite(values)]
   low, top = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
@@ -69,8 +69,9 @@ def heat_maps(
             va="center",
             color="white" if bright else "black",
           )
-    for axes in list(grid.flat)[len(models) :]:
-      axes.set_visible(False)
+    for column in range(len(models) - (high - 1) * wide, wide):
+      grid[-1][column].set_visible(False)
+      grid[-2][column].tick_params(labelbottom=True)
     if image is not None:
       picture.colorbar(image, ax=grid.ravel().tolist(), label=name, shrink=0.8)
     picture.supylabel("trained on", fontsize=9)

@@ -21,6 +21,9 @@ from sne_jax.learning.training import TrainOptions
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.zoo.inr import InrZooOptions
 
+LOSSES = ("mse", "bce", "classes")
+TARGET_SCALES = ("linear", "log")
+
 MATRICES = ("each", "others", "all")
 """What the model of a row of a matrix is trained on, for `--matrix`."""
 
@@ -65,7 +68,11 @@ class RunOptions:
     test_members: members that are only reported on.
     train_share: share of the training members that is used, from 0 to 1.
     targets: comma-separated properties of the zoo to predict.
-    loss: mse for any property; bce for properties in [0, 1].
+    target_scale: log predicts the logarithm to base 10 of every target, and
+      all metrics are then of the logarithm; linear the target itself.
+    loss: mse for any property of numbers; bce for properties in [0, 1]; classes
+      for one property that is text, such as optimizer: its classes are those of
+      the training members, and a probability is predicted for each.
     encoder: name of the encoder (see sne_jax/encoders/table.py).
     head_width: hidden width of the head; 0 is a linear head.
     head_dropout: share of the code that is dropped in training.
@@ -100,6 +107,7 @@ class RunOptions:
   test_members: int = 300
   train_share: float = 1.0
   targets: str = "frequency"
+  target_scale: str = "linear"
   loss: str = "mse"
   encoder: str = "sne"
   head_width: int = 64
@@ -119,8 +127,7 @@ class RunOptions:
       raise ValueError(
         f"workdir and zoo are both {self.workdir}; give each its own folder"
       )
-    if self.loss not in ("mse", "bce"):
-      raise ValueError(f"loss is {self.loss!r}; choose mse or bce")
+    self._check_targets()
     if self.encoder not in table.ENCODERS:
       raise ValueError(
         f"encoder is {self.encoder!r}; choose one of"
@@ -167,10 +174,38 @@ class RunOptions:
         f"image_counts measures test_accuracy, but targets is {self.targets!r};"
         " drop one of the two"
       )
+    if self.image_counts and self.target_scale != "linear":
+      raise ValueError(
+        "image_counts measures test_accuracy, but target_scale is"
+        f" {self.target_scale}; drop one of the two"
+      )
     if self.only and not self.variants:
       raise ValueError(
         f"only is {self.only!r}, but variants is empty; name a list of variants"
       )
+
+  def _check_targets(self):
+    """Raises unless targets, their scale, and the loss go together."""
+    for name, known in (("loss", LOSSES), ("target_scale", TARGET_SCALES)):
+      if getattr(self, name) not in known:
+        raise ValueError(
+          f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}"
+        )
+    if self.loss == "classes" and len(self.target_names) != 1:
+      raise ValueError(
+        f"loss is classes, but targets is {self.targets!r}; name one property"
+      )
+    if self.target_scale == "log" and self.loss != "mse":
+      raise ValueError(
+        f"target_scale is log, but loss is {self.loss}; use --loss=mse, or"
+        " --target_scale=linear"
+      )
+
+  @property
+  def target_names(self) -> tuple[str, ...]:
+    """The words of `targets`."""
+    words = (word.strip() for word in self.targets.split(","))
+    return tuple(word for word in words if word)
 
   @property
   def encoder_steps(self) -> dict[str, int]:

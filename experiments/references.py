@@ -72,7 +72,7 @@ def features(
 
 def constant(parts: Parts) -> Reference:
   """Predicts the mean of the training targets for every member."""
-  _check(parts)
+  check(parts)
   mean = float(np.mean(parts["train"][1]))
   predictions = {part: np.full(len(y), mean) for part, (_, y) in parts.items()}
   return Reference(predictions, {"mean": mean})
@@ -98,17 +98,9 @@ def ridge(
   Raises:
     ValueError: parts are missing or not finite, or an unknown metric.
   """
-  _check(parts)
-  x_train, y_train = (np.asarray(a, np.float64) for a in parts["train"])
-  mean, std = x_train.mean(axis=0), x_train.std(axis=0)
-  # A constant column has a deviation of rounding errors, not of exactly 0.
-  varies = std > 1e-12 * (1.0 + np.abs(mean))
-  scaled = {
-    part: ((np.asarray(x, np.float64) - mean) / np.where(varies, std, 1.0))[
-      :, varies
-    ]
-    for part, (x, _) in parts.items()
-  }
+  check(parts)
+  scaled = standardised(parts)
+  y_train = np.asarray(parts["train"][1], np.float64)
   offset = y_train.mean()
   left, singular, right = np.linalg.svd(scaled["train"], full_matrices=False)
   target = left.T @ (y_train - offset)
@@ -149,7 +141,7 @@ def boosting(
   Raises:
     ValueError: see `ridge`.
   """
-  _check(parts)
+  check(parts)
   inputs = {part: np.asarray(x, np.float64) for part, (x, _) in parts.items()}
 
   def candidates():
@@ -207,7 +199,25 @@ def _best(candidates, y_val, select: str) -> Reference:
   return Reference(best.predictions, chosen)
 
 
-def _check(parts: Parts) -> None:
+def standardised(parts: Parts) -> dict[str, np.ndarray]:
+  """Returns features of mean 0 and deviation 1 on the training part.
+
+  Those that do not vary there are left out.
+  """
+  x_train = np.asarray(parts["train"][0], np.float64)
+  mean, std = x_train.mean(axis=0), x_train.std(axis=0)
+  # A constant column has a deviation of rounding errors, not of exactly 0.
+  varies = std > 1e-12 * (1.0 + np.abs(mean))
+  return {
+    part: ((np.asarray(x, np.float64) - mean) / np.where(varies, std, 1.0))[
+      :, varies
+    ]
+    for part, (x, _) in parts.items()
+  }
+
+
+def check(parts: Parts) -> None:
+  """Raises `ValueError` for parts that are missing or not finite."""
   for part in ("train", "val"):
     if part not in parts:
       raise ValueError(f"part {part!r} is missing; got {', '.join(parts)}")

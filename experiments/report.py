@@ -15,6 +15,8 @@ missing is said to be missing rather than left out in silence:
   {metric: {"value", "low", "high"}}}}`, or `{"seed": int, "failed": text}`.
 * `references`: `{name: {part: {metric: {"value", "low", "high"}}}}`.
 * `invariance`: `{name: number}`, measured on networks never trained on.
+* `confusion`: of classes, `{"classes": names, "counts": [K, K]}`: true by
+  predicted, the mean over seeds.
 * `costs`: list of `{"model", "seconds_per_network", "flops_per_network"}`.
 * `maps`: `{name: number}`, how labels are mixed in code space.
 * `notes`: list of text.

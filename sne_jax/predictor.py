@@ -1,6 +1,7 @@
 """Predicts properties of networks with a trained model.
 
-Dimensions: `B` networks, `P` weights of one, `D` width of a code, `T` targets.
+Dimensions: `B` networks, `P` weights of one, `D` width of a code, `T` targets,
+or instead `K` classes of the only target.
 """
 
 import functools
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from scipy import special
 
 from sne_jax.encoders import interface, table
 from sne_jax.learning import checkpoint, model, pipeline
@@ -35,6 +37,9 @@ class Predictor:
   levels have rows that were never trained, and one row for all levels beyond
   the table.
 
+  A model of classes (`--loss=classes`) has names of them in `classes`, and
+  predicts a probability for each, in that order.
+
   Args:
     description: what `model.json` holds: encoder, options, what the encoder has
       measured on the training networks, head, targets.
@@ -53,6 +58,7 @@ class Predictor:
   ):
     self.description = description
     self.targets = tuple(description["targets"])
+    self.classes = _classes(description)
     self.params = params
     self._encoder = build_encoder(description)
     self._model = build_model(description, self._encoder)
@@ -101,6 +107,9 @@ class Predictor:
   def predict(self, networks: Sequence[Network]) -> np.ndarray:
     """Predicts the properties of networks: `[B, T]`, in their own units.
 
+    Of a model of classes: their probabilities `[B, K]`. The most probable are
+    `np.array(predictor.classes)[found.argmax(axis=-1)]`.
+
     Args:
       networks: `(spec, weights [P])` of any architectures.
 
@@ -114,11 +123,11 @@ class Predictor:
     return self._run(networks)[1]
 
   def logits(self, networks: Sequence[Network]) -> np.ndarray:
-    """Returns what the head gives before scaling, `[B, T]`."""
+    """Returns what the head gives before scaling, `[B, T]` or `[B, K]`."""
     return self._run(networks)[0]
 
   def function(self, spec: NetworkSpec) -> Callable:
-    """Returns a differentiable `f(weights [P]) -> predictions [T]`.
+    """Returns a differentiable `f(weights [P]) -> predictions [T]` or `[K]`.
 
     The gradient of a predicted property with respect to a network's weights is
     `jax.grad(lambda w: f(w)[0])(weights)`.
@@ -204,6 +213,8 @@ class Predictor:
 
   def _scaled(self, logits, xp):
     """Turns logits into properties in their own units."""
+    if self.classes:
+      return (jax.nn if xp is jnp else special).softmax(logits, axis=-1)
     if self.description["loss"] == "bce":
       return jax.nn.sigmoid(logits) if xp is jnp else 1 / (1 + np.exp(-logits))
     mean = xp.asarray(self.description["target_mean"])[None, :]
@@ -212,22 +223,28 @@ class Predictor:
 
 
 class Ensemble:
-  """Several predictors of the same properties; predictions are their mean."""
+  """Several predictors of the same properties; predictions are their mean.
+
+  Of classes: the mean of their probabilities.
+  """
 
   def __init__(self, members: Sequence[Predictor]):
     """Joins predictors.
 
     Raises:
-      ValueError: there are none, or they predict different properties.
+      ValueError: there are none, or they predict different properties, or
+        classes.
     """
     self.members = tuple(members)
-    targets = {m.targets for m in self.members}
-    if len(targets) != 1:
-      raise ValueError(
-        "an ensemble predicts one set of properties, but its members predict"
-        f" {sorted(targets)}"
-      )
+    for name in ("targets", "classes"):
+      found = {getattr(m, name) for m in self.members}
+      if len(found) != 1:
+        raise ValueError(
+          f"an ensemble predicts one set of properties, but the {name} of its"
+          f" members are {sorted(found)}"
+        )
     self.targets = self.members[0].targets
+    self.classes = self.members[0].classes
 
   def predict(self, networks: Sequence[Network]) -> np.ndarray:
     """Returns the mean prediction `[B, T]`."""
@@ -255,9 +272,17 @@ def build_encoder(description: dict[str, Any]) -> interface.Encoder:
 
 def build_model(description: dict[str, Any], encoder: interface.Encoder):
   """Builds the `PropertyModel` that a model description names."""
+  outputs = _classes(description) or description["targets"]
   return model.PropertyModel(
-    encoder.module, len(description["targets"]), **description["head"]
+    encoder.module, len(outputs), **description["head"]
   )
+
+
+def _classes(description: dict[str, Any]) -> tuple[str, ...]:
+  """Returns the names of the classes; none where properties are numbers."""
+  if description["loss"] != "classes":
+    return ()
+  return tuple(description["classes"])
 
 
 def init_params(net, encoder: interface.Encoder, spec: NetworkSpec, seed: Any):

@@ -123,6 +123,7 @@ def test_nothing_to_predict_is_said(description, params):
     predictor.Predictor(description, params).predict([])
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_loaded_and_reads_zoo_members(
   tmp_path, description, params
 ):
@@ -224,6 +225,7 @@ def test_wrong_weights_are_named(description, params, networks):
     model.function(spec)(weights[None])
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_a_mean_of_equal_tasks(description, params, networks):
   spec, weights = networks[0]
   one = predictor.Predictor(description, params)
@@ -252,6 +254,77 @@ def test_probabilities_are_between_zero_and_one(description, params, networks):
   np.testing.assert_allclose(found, expected, rtol=1e-6)
   spec, weights = networks[0]
   np.testing.assert_allclose(model.function(spec)(weights), found[0], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def of_classes(description, params):
+  """A model of three classes, which shares its encoder with `params`."""
+  known = {k: v for k, v in description.items() if "target_" not in k}
+  known |= {"targets": ["optimizer"], "loss": "classes"}
+  known |= {"classes": ["adam", "rmsprop", "sgd"]}
+  kernel = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+  head = {"kernel": kernel, "bias": np.array([0.0, 1.0, -1.0], np.float32)}
+  own = {"params": {**params["params"], "logits": head}}
+  return predictor.Predictor(known, own)
+
+
+@pytest.fixture(scope="module")
+def probabilities(of_classes, networks):
+  return of_classes.predict(networks)
+
+
+def test_classes_have_probabilities(of_classes, probabilities, networks):
+  assert of_classes.classes == ("adam", "rmsprop", "sgd")
+  logits = of_classes.logits(networks)
+  assert probabilities.shape == logits.shape == (3, 3)
+  expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
+  spec, weights = networks[0]
+  found, change = jax.jit(
+    lambda w: (
+      of_classes.function(spec)(w),
+      jax.jacobian(of_classes.function(spec))(w),
+    )
+  )(weights)
+  np.testing.assert_allclose(found, probabilities[0], atol=1e-5)
+  assert np.abs(change).max() > 1e-4
+  np.testing.assert_allclose(change.sum(axis=0), 0, atol=1e-4)
+
+
+def test_the_head_has_a_logit_for_each_class(of_classes):
+  encoder = predictor.build_encoder(of_classes.description)
+  net = predictor.build_model(of_classes.description, encoder)
+  shapes = jax.eval_shape(lambda: predictor.init_params(net, encoder, INR, 0))
+  assert shapes["params"]["logits"]["kernel"].shape == (8, 3)
+
+
+def test_a_saved_model_of_classes_predicts_as_before(
+  tmp_path, of_classes, probabilities, networks
+):
+  checkpoint.Checkpoints(tmp_path).save_best(1, of_classes.params, {})
+  description = of_classes.description
+  (tmp_path / "model.json").write_text(json.dumps(description))
+  loaded = predictor.Predictor.load(tmp_path)
+  assert loaded.classes == ("adam", "rmsprop", "sgd")
+  np.testing.assert_allclose(loaded.predict(networks), probabilities, atol=1e-6)
+  nameless = {k: v for k, v in description.items() if k != "classes"}
+  (tmp_path / "model.json").write_text(json.dumps(nameless))
+  with pytest.raises(predictor.PredictorError, match=r"model\.json describes"):
+    predictor.Predictor.load(tmp_path)
+
+
+def test_an_ensemble_is_of_equal_classes(of_classes, probabilities, networks):
+  both = predictor.Ensemble([of_classes, of_classes])
+  assert both.classes == of_classes.classes
+  np.testing.assert_allclose(both.predict(networks), probabilities, rtol=1e-6)
+  turned = of_classes.description | {"classes": ["sgd", "rmsprop", "adam"]}
+  other = predictor.Predictor(turned, of_classes.params)
+  with pytest.raises(ValueError, match="the classes of its members are"):
+    predictor.Ensemble([of_classes, other])
+
+
+def test_numbers_have_no_classes(description, params):
+  assert predictor.Predictor(description, params).classes == ()
 
 
 def test_random_identifiers_are_averaged_over_fixed_draws(

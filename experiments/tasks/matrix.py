@@ -20,12 +20,12 @@ import numpy as np
 
 from experiments import config, matrix_figures, report, zoos
 from experiments import options as options_lib
-from experiments.tasks import members
+from experiments.tasks import classes, members
 from experiments.tasks.variants import folder_name
 from sne_jax.learning import metrics
 
 METRICS = ("kendall_tau", "r_squared", "mae")
-"""What a report shows; results.json has all."""
+"""What a report shows; results.json has all. Of classes: `classes.METRICS`."""
 
 ALL = "all zoos"
 
@@ -116,9 +116,18 @@ def cells(
         for metric, value in entry.get("metrics", {}).get(part, {}).items():
           put(metric, encoder, row, column, entry["seed"], value["value"])
       for reference, parts in results["references"].items():
-        for metric, value in parts.get(part, {}).items():
+        for metric in {name for values in parts.values() for name in values}:
+          value = parts.get(part, {}).get(metric, {"value": None})
           put(metric, reference, row, column, -1, value["value"])
-  return found
+  first = list(run.encoder_steps)  # Then the references.
+  order = lambda model: (
+    model not in first,
+    first.index(model) if model in first else 0,
+  )
+  return {
+    metric: {model: tables[model] for model in sorted(tables, key=order)}
+    for metric, tables in found.items()
+  }
 
 
 GROUPS = ("within", "other data set", "other architecture", "cross", "all")
@@ -171,7 +180,8 @@ def write(
   first = next(iter(outcomes.values()))
   kinds = {k: v for o in outcomes.values() for k, v in o["zoos"].items()}
   text = [f"# {run.title}", _description(options, outcomes)]
-  for metric in METRICS:
+  shown_metrics = classes.METRICS if run.loss == classes.LOSS else METRICS
+  for metric in shown_metrics:
     tables = found.get(metric, {})
     if not tables:
       continue
@@ -180,8 +190,9 @@ def write(
       model: _array(table, rows, columns)
       for model, table in tables.items()
       if np.isfinite(_array(table, rows, columns)).any()
+      and not model.endswith(" images")  # Alike in all rows.
     }
-    if shown and metric == METRICS[0]:
+    if shown and metric == shown_metrics[0]:
       (workdir / "figures").mkdir(parents=True, exist_ok=True)
       picture = matrix_figures.heat_maps(
         workdir / "figures" / f"{metric}.png", shown, rows, columns, name=metric
@@ -263,11 +274,14 @@ def _description(options, outcomes) -> str:
     )
   seeds = options.run.seeds
   lines = [f"- {row}: {sizes}." for row, sizes in parts.items()]
+  (target,) = members.target_labels(options.run)
+  of_constant = " A constant ranks nothing, so its tau is undefined."
   return (
-    f"Target: {options.run.targets}. Mean of {seeds} seed(s) with a 95 % t"
-    " interval; references are fitted once. A constant ranks nothing, so its"
-    " tau is undefined. The checkpoint is chosen by validation networks of the"
-    " zoos trained on; no network of another zoo is seen before the test.\n\n"
+    f"Target: {target}. Mean of {seeds} seed(s) with a 95 % t interval;"
+    " references are fitted once."
+    + ("" if options.run.loss == classes.LOSS else of_constant)
+    + " The checkpoint is chosen by validation networks of the zoos trained on;"
+    " no network of another zoo is seen before the test.\n\n"
     "Networks:\n\n" + "\n".join(lines)
   )
 

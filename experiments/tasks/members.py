@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments import options as options_lib
 from experiments import zoos
+from experiments.tasks import classes
 from sne_jax.learning import pipeline
 from sne_jax.zoo import inr, splits, store, writing
 
@@ -38,6 +39,7 @@ class Data:
   names: tuple[str, ...]  # Of the zoos.
   parts: dict[str, pipeline.Networks]
   members: dict[str, Members]
+  classes: tuple[str, ...] = ()  # Of the target; its numbers are places here.
 
   def property(self, part: str, name: str) -> np.ndarray:
     """Returns a property `[M]` of a part's members; of all its zoos."""
@@ -63,7 +65,7 @@ def gathered(options: options_lib.Options) -> Data:
   """Returns the networks of a run: of all its zoos, made where they are not.
 
   Raises:
-    ZooError, ValueError: of `zoos.opened` and `load`.
+    ZooError, ValueError: of `zoos.opened` and `load`, or of `classes.numbered`.
   """
   run = options.run
   own = zoos.sources(run.zoo, run.data_dir)
@@ -80,7 +82,8 @@ def gathered(options: options_lib.Options) -> Data:
     load(options, zoos.opened(source, options.zoo), source.name)
     for source in (*own, *others)
   ]
-  return joined(found[: len(own)], found[len(own) :])
+  data = joined(found[: len(own)], found[len(own) :])
+  return classified(data) if run.loss == classes.LOSS else data
 
 
 def load(
@@ -88,10 +91,12 @@ def load(
 ) -> Data:
   """Returns the three parts of one zoo.
 
+  Targets that are classes are still text (see `classified`).
+
   Raises:
     ZooError: the zoo lacks a property or split.
     ValueError: it has too few members for the split, or other ones in it than
-      asked for, or a target is no number.
+      asked for, or a target is not of the kind that the loss needs.
   """
   run = options.run
   split = _split(zoo, run)
@@ -105,7 +110,7 @@ def load(
         + (" or other --snapshots" if run.snapshots else "")
       )
   used = np.concatenate(list(members.values()))
-  values = np.stack([_target(zoo, n, used) for n in target_names(run)], -1)
+  values = np.stack([_target(zoo, n, used, run) for n in target_names(run)], -1)
   if run.train_share < 1:
     count = max(2, round(run.train_share * len(members["train"])))
     order = np.random.default_rng(run.split_seed).permutation(members["train"])
@@ -151,6 +156,22 @@ def joined(own: Sequence[Data], others: Sequence[Data] = ()) -> Data:
   )
 
 
+def classified(data: Data) -> Data:
+  """Numbers the classes of the target, which are those of the training part.
+
+  Raises:
+    ValueError: of `classes.numbered`.
+  """
+  names, numbers = classes.numbered(
+    {part: networks.targets[:, 0] for part, networks in data.parts.items()}
+  )
+  parts = {
+    part: networks._replace(targets=numbers[part][:, None])
+    for part, networks in data.parts.items()
+  }
+  return dataclasses.replace(data, parts=parts, classes=names)
+
+
 def fingerprint(data: Data) -> dict[str, str]:
   """Returns checksums of the zoos' files and of the members of every part."""
   digest = hashlib.sha256()
@@ -171,7 +192,13 @@ def fingerprint(data: Data) -> dict[str, str]:
 
 def target_names(run: options_lib.RunOptions) -> tuple[str, ...]:
   """Returns the properties to predict."""
-  return tuple(n.strip() for n in run.targets.split(",") if n.strip())
+  return run.target_names
+
+
+def target_labels(run: options_lib.RunOptions) -> tuple[str, ...]:
+  """Returns what is predicted, as reports call it: logarithms say so."""
+  lead = "log10 " if run.target_scale == "log" else ""
+  return tuple(lead + name for name in target_names(run))
 
 
 def _merged(parts: Sequence[pipeline.Networks]) -> pipeline.Networks:
@@ -199,12 +226,26 @@ def _kept(zoo: store.Zoo, run, rows: np.ndarray) -> np.ndarray:
   return np.isin(epochs[rows], [int(word) for word in wanted.split(",")])
 
 
-def _target(zoo: store.Zoo, name: str, used: np.ndarray) -> np.ndarray:
-  """Returns a property `[M]` as numbers; those of `used` must be finite."""
+def _target(
+  zoo: store.Zoo, name: str, used: np.ndarray, run: options_lib.RunOptions
+) -> np.ndarray:
+  """Returns a property `[M]` as it is predicted; that of `used` must be there.
+
+  Numbers as they are or their logarithms; classes as text.
+  """
   values = zoo.property(name)
-  if values.dtype.kind not in "fib":
+  is_text = values.dtype.kind not in "fib"
+  if run.loss == classes.LOSS:
+    if not is_text:
+      raise ValueError(
+        f"target {name!r} of {zoo.path} is a number, and loss is {run.loss};"
+        " choose a property that is text, or --loss=mse"
+      )
+    return values
+  if is_text:
     raise ValueError(
-      f"target {name!r} of {zoo.path} is text; choose a property of numbers"
+      f"target {name!r} of {zoo.path} is text; choose a property of numbers, or"
+      f" --loss={classes.LOSS}"
     )
   values = np.asarray(values, np.float64)
   missing = used[~np.isfinite(values[used])]
@@ -215,7 +256,22 @@ def _target(zoo: store.Zoo, name: str, used: np.ndarray) -> np.ndarray:
       f" the split (first: {str(first)!r}); leave them out of the split, or"
       " choose another target"
     )
+  if run.target_scale == "log":
+    return _logarithm(zoo, name, values, used)
   return values
+
+
+def _logarithm(zoo: store.Zoo, name: str, values, used) -> np.ndarray:
+  """Returns the logarithm `[M]` to base 10; nan where nobody asks for it."""
+  wrong = used[values[used] <= 0]
+  if wrong.size:
+    first = zoo.members["id"][wrong[0]]
+    raise ValueError(
+      f"target_scale is log, but target {name!r} of {zoo.path} is"
+      f" {values[wrong[0]]:g} for {str(first)!r} ({wrong.size} members are not"
+      " above 0); use --target_scale=linear"
+    )
+  return np.log10(values, where=values > 0, out=np.full(len(values), np.nan))
 
 
 def _split(zoo: store.Zoo, run: options_lib.RunOptions):

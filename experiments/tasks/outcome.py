@@ -8,6 +8,8 @@ import numpy as np
 from absl import logging as log
 
 from experiments import (
+  class_figures,
+  class_references,
   config,
   environment,
   figures,
@@ -17,7 +19,7 @@ from experiments import (
   report,
 )
 from experiments import options as options_lib
-from experiments.tasks import members
+from experiments.tasks import classes, members
 from experiments.tasks.members import part_of
 from experiments.tasks.property import CODES_FILE, METRICS
 from sne_jax.learning import logging, metrics
@@ -27,6 +29,7 @@ LOSSES = (
   ("train/loss", "train (standardised)"),
   ("val/loss", "val (units of the target)"),
 )
+CLASS_LOSSES = (("train/loss", "train"), ("val/loss", "val"))
 TRUE_MOVES = ("true permutation",)
 
 
@@ -37,7 +40,7 @@ def collect(
   seconds: dict[str, float],
 ) -> dict[str, Any]:
   """Returns the results of a run, for `results.json` and the report."""
-  targets = members.target_names(options.run)
+  targets = members.target_labels(options.run)
   prefix = lambda name, text: text if len(targets) == 1 else f"{name} {text}"
   good = finished(seeds)
   rows = [
@@ -95,6 +98,12 @@ def collect(
       for (name, what), count in flagged.items()
     ],
   }
+  if good and data.classes:
+    results["confusion"] = classes.mean_confusion(
+      data.classes,
+      data.parts["test"].targets[:, 0],
+      [e["predictions"]["test"] for e in good],
+    )
   if good and options.run.image_counts:
     rows, results["costs"] = _on_images(options, data)
     results["references"] |= rows
@@ -132,24 +141,29 @@ def write(
   drawn = {}
   test = data.parts["test"]
   good = finished(seeds)
-  for t, name in enumerate(members.target_names(options.run) if good else ()):
-    truth = test.targets[:, t]
+  if good and data.classes:
+    drawn |= class_figures.confusion_by_caption(
+      folder, options.run.targets, **results["confusion"]
+    )
+  labels = members.target_labels(options.run)
+  for t, name in enumerate(labels if good and not data.classes else ()):
+    truth, stem = test.targets[:, t], name.replace(" ", "_")
     found = {
       f"seed {e['seed']}": np.asarray(e["predictions"]["test"])[:, t]
       for e in good
     }
     drawn[f"Predicted against true {name} of the test networks"] = (
       figures.predicted_against_true(
-        folder / f"predicted_{name}.png", truth, found, name=name
+        folder / f"predicted_{stem}.png", truth, found, name=name
       )
     )
     label = next(iter(found))
     drawn[f"Absolute error against {name}, {label}"] = (
       figures.error_against_property(
-        folder / f"error_{name}.png", truth, found[label], name=name
+        folder / f"error_{stem}.png", truth, found[label], name=name
       )
     )
-  curves = _curves(workdir, seeds)
+  curves = _curves(workdir, seeds, CLASS_LOSSES if data.classes else LOSSES)
   if curves:
     drawn["Learning curves"] = figures.learning_curves(
       folder / "learning_curves.png", curves, ylabel="loss"
@@ -167,7 +181,7 @@ def write(
       )
     )
   if options.run.maps and good:
-    target = members.target_names(options.run)[0]
+    target = members.target_labels(options.run)[0]
     pictures, results["maps"] = _maps(workdir, data, good, target)
     drawn |= pictures
   report.write_results(workdir, results)
@@ -206,12 +220,12 @@ def _moves(good: list[dict[str, Any]]) -> list[str]:
   return [m for m in (good[0]["invariance"] if good else ()) if m != "variance"]
 
 
-def _curves(workdir: pathlib.Path, seeds) -> dict[str, Any]:
+def _curves(workdir: pathlib.Path, seeds, losses) -> dict[str, Any]:
   """Reads loss curves of the seeds from their metric files."""
   curves = {}
   for entry in seeds:
     records = logging.read_metrics(workdir / f"seed{entry['seed']}")
-    for name, label in LOSSES:
+    for name, label in losses:
       points = [(r["step"], r[name]) for r in records if name in r]
       if points:
         steps, values = np.array(points, float).T
@@ -223,7 +237,8 @@ def _references(options, data: members.Data) -> dict[str, Any]:
   """Fits the references on the same split, per target."""
   log.info("fitting the references")
   table: dict[str, Any] = {}
-  targets = members.target_names(options.run)
+  targets = members.target_labels(options.run)
+  fit = (class_references if data.classes else references).all_references
   specs = {s.layout for n in data.parts.values() for s in n.specs}
   inputs = {
     part: _features(n, pooled=len(specs) > 1) for part, n in data.parts.items()
@@ -232,10 +247,12 @@ def _references(options, data: members.Data) -> dict[str, Any]:
     parts = {
       part: (inputs[part], data.parts[part].targets[:, t]) for part in inputs
     }
-    for name, reference in references.all_references(parts).items():
+    for name, reference in fit(parts).items():
       for part in ("val", *data.tests()):
         found = metrics.evaluate(
-          parts[part][1], reference.predictions[part], METRICS
+          parts[part][1],
+          reference.predictions[part],
+          classes.METRICS if data.classes else METRICS,
         )
         row = table.setdefault(name, {}).setdefault(part, {})
         for metric, value in found.items():
@@ -272,10 +289,10 @@ def _maps(workdir: pathlib.Path, data: members.Data, good, target: str):
   with np.load(folder / CODES_FILE) as archive:
     codes = np.concatenate([archive[part] for part in parts])
   zoo = np.concatenate([data.members[part].zoo for part in parts])
-  colors = {
-    "zoo": np.array(data.names)[zoo],
-    target: np.concatenate([data.parts[part].targets[:, 0] for part in parts]),
-  }
+  values = np.concatenate([data.parts[part].targets[:, 0] for part in parts])
+  if data.classes:
+    values = np.array(data.classes)[values.astype(int)]
+  colors = {"zoo": np.array(data.names)[zoo], target: values}
   if all("architecture" in z.properties for z in data.zoos):
     found = [data.property(part, "architecture") for part in parts]
     colors["architecture"] = np.concatenate(found)

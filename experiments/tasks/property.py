@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging as log
 
 from experiments import options as options_lib
-from experiments.tasks import members
+from experiments.tasks import classes, members
 from sne_jax import predictor as predictor_lib
 from sne_jax.encoders import table
 from sne_jax.learning import (
@@ -76,9 +76,11 @@ class Trainer:
       ema_decay=options.optimizer.ema_decay,
       mesh=self._mesh,
     )
-    if options.train.monitor not in MONITORS:
+    known = classes.MONITORS if data.classes else MONITORS
+    if options.train.monitor not in known:
       raise ValueError(
-        f"monitor is {options.train.monitor!r}; choose {' or '.join(MONITORS)}"
+        f"monitor is {options.train.monitor!r}, and loss is {options.run.loss};"
+        f" choose {' or '.join(known)}"
       )
     self._init = make_init_fn(self._net, self._encoder, self._train.specs[0])
     # One for all seeds and steps, so that it is compiled once.
@@ -148,6 +150,8 @@ class Trainer:
     logits, _ = self._judge.run(
       jax.device_get(params), self._validation, len(networks.numbers)
     )
+    if self.data.classes:
+      return classes.monitored(networks.targets[:, 0], logits)
     pairs = list(
       zip(networks.targets.T, self._judge.scaled(logits).T, strict=True)
     )
@@ -174,7 +178,9 @@ class Trainer:
       found = best.scaled(logits)
       report["predictions"][part] = found.tolist()
       report["metrics"][part] = {
-        name: metrics.evaluate(networks.targets[:, t], found[:, t], METRICS)
+        name: classes.measured(networks.targets[:, t], found)
+        if self.data.classes
+        else metrics.evaluate(networks.targets[:, t], found[:, t], METRICS)
         for t, name in enumerate(best.targets)
       }
     report["seconds_per_network"] = self._cost(params)
@@ -211,6 +217,10 @@ def describe(
   own = options.of_class(table.row(name).options)
   measured = table.measure(name, own, as_list(train))
   spread = train.targets.std(axis=0)
+  scaling = {
+    "target_mean": train.targets.mean(axis=0).tolist(),
+    "target_spread": np.where(spread > 0, spread, 1.0).tolist(),
+  }
   return {
     "encoder": name,
     "encoder_options": dataclasses.asdict(own),
@@ -220,10 +230,9 @@ def describe(
       "hidden_width": options.run.head_width,
       "dropout": options.run.head_dropout,
     },
-    "targets": list(members.target_names(options.run)),
+    "targets": list(members.target_labels(options.run)),
     "loss": options.run.loss,
-    "target_mean": train.targets.mean(axis=0).tolist(),
-    "target_spread": np.where(spread > 0, spread, 1.0).tolist(),
+    **({"classes": list(data.classes)} if data.classes else scaling),
     "max_level": max(train.specs[n].num_levels for n in set(train.numbers)) - 1,
   }
 
@@ -237,7 +246,9 @@ def as_list(networks: pipeline.Networks) -> list:
 
 
 def _scaled_targets(networks: pipeline.Networks, description):
-  """Standardises the targets of a regression; bce keeps them."""
+  """Standardises the targets of a regression; bce and classes keep them."""
+  if description["loss"] == classes.LOSS:
+    return networks
   if description["loss"] == "bce":
     low, high = networks.targets.min(), networks.targets.max()
     if low < 0 or high > 1:

@@ -8,7 +8,7 @@ permutations,
 Which output F is (logit or code), whether one branch is held fixed, and beta
 are not settled by the SNE paper: they are options, and the defaults are ours.
 
-Dimensions: `B` networks, `T` targets, `P` weights.
+Dimensions: `B` networks, `T` targets (or logits of classes), `P` weights.
 
 References: Moskalev et al., On genuine invariance learning without weight
 tying, arXiv:2308.03904; Andreis et al., arXiv:2305.16625.
@@ -57,7 +57,11 @@ class InvarianceOptions:
       )
 
 
-TASK_LOSSES = {"mse": losses.mse, "bce": losses.bce_with_logits}
+TASK_LOSSES = {
+  "mse": losses.mse,
+  "bce": losses.bce_with_logits,
+  "classes": losses.cross_entropy_with_logits,
+}
 
 
 def make_loss(
@@ -72,7 +76,7 @@ def make_loss(
 
   Args:
     model: a `PropertyModel`.
-    task: mse or bce.
+    task: mse, bce, or classes.
     options: of the regulariser. If its weight is above 0, a batch holds every
       network twice, the second time moved (or to be moved, see `sampler`).
     sampler: `symmetry.make_permutation_sampler(spec)`, if permutations are

@@ -4,7 +4,8 @@ Every loss is a mean over members, and over targets, with weights. Members of
 weight 0 (the padding of a batch) count for nothing: neither their values nor
 their gradients reach the loss, not even where they are nan.
 
-Dimensions: `B` members of a batch, `T` target properties, `D` width of a code.
+Dimensions: `B` members of a batch, `T` target properties, `K` classes of one,
+`D` width of a code.
 """
 
 import jax.numpy as jnp
@@ -70,6 +71,43 @@ def bce_with_logits(
   logits, target, weight = _present(logits, target, member_weight)
   error = optax.sigmoid_binary_cross_entropy(logits, target)
   return weighted_mean(error, weight, target_weight)
+
+
+def cross_entropy_with_logits(
+  logits: Float[Array, "B K"],
+  target: Float[Array, "B 1"],
+  *,
+  member_weight: Float[Array, "B"] | Bool[Array, "B"] | None = None,
+) -> Float[Array, ""]:
+  """Cross-entropy of `softmax(logits)` against classes, in nats.
+
+  The gradient with respect to the logits of a member is its probabilities less
+  1 at its class.
+
+  Args:
+    logits: the head's output before the softmax.
+    target: numbers of the classes, 0 to `K - 1`, as floats like all targets.
+      The loss is nan where a member has another number.
+    member_weight: at least 0, or a mask.
+
+  Raises:
+    ValueError: shapes do not agree.
+  """
+  if logits.ndim != 2 or target.shape != (logits.shape[0], 1):
+    raise ValueError(
+      "logits and target must be of shapes [B, K] and [B, 1], got"
+      f" {logits.shape} and {target.shape}; give the numbers of the classes"
+    )
+  weight = _member_weight(target, member_weight)
+  real = weight > 0
+  logits = jnp.where(real, logits, 0.0)
+  logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  target = jnp.where(real, target, 0.0)
+  number = jnp.clip(jnp.nan_to_num(target), 0, logits.shape[1] - 1)
+  number = number.astype(jnp.int32)
+  error = optax.softmax_cross_entropy_with_integer_labels(logits, number[:, 0])
+  known = number.astype(target.dtype) == target
+  return weighted_mean(jnp.where(known, error[:, None], jnp.nan), weight)
 
 
 def target_entropy(

@@ -3,11 +3,13 @@
 A metric takes the true property `y [N]` and its prediction `[N]` and returns
 one float. It is nan, never an error, where it is undefined:
 
-* fewer than 2 members, for the rank metrics and R^2 (errors need 1);
+* fewer than 2 members, for the rank metrics and R^2 (all others need 1);
 * a constant `y` or a constant prediction, for the rank metrics;
 * a constant `y`, for R^2 (a constant prediction has an R^2, of at most 0);
 * any value that is not finite, for every metric: a diverged prediction must
   show in the table, not drop out of it.
+
+Of a property that is a class, `y` and its prediction are numbers of classes.
 
 Dimensions: `N` members, `R` bootstrap resamples.
 """
@@ -75,22 +77,38 @@ def mae(y: Real[np.ndarray, "N"], prediction) -> float:
   return float(np.mean(np.abs(y - prediction)))
 
 
+def accuracy(y: Real[np.ndarray, "N"], prediction) -> float:
+  """Share of the members whose class is predicted, in [0, 1]."""
+  y, prediction = _checked(y, prediction)
+  if y.size < 1 or not _finite(y, prediction):
+    return float("nan")
+  return float(np.mean(y == prediction))
+
+
+def balanced_accuracy(y: Real[np.ndarray, "N"], prediction) -> float:
+  """Mean over the classes in `y` of the share that is predicted, in [0, 1].
+
+  One class for all members gives `1 / K` with `K` classes, however frequent it
+  is.
+  """
+  y, prediction = _checked(y, prediction)
+  if y.size < 1 or not _finite(y, prediction):
+    return float("nan")
+  return float(_balanced_rows(y[None], prediction[None])[0])
+
+
 METRICS: dict[str, Metric] = {
   "kendall_tau": kendall_tau,
   "spearman": spearman,
   "r_squared": r_squared,
   "mse": mse,
   "mae": mae,
+  "accuracy": accuracy,
+  "balanced_accuracy": balanced_accuracy,
 }
 """The named metrics."""
 
-HIGHER_IS_BETTER = {
-  "kendall_tau": True,
-  "spearman": True,
-  "r_squared": True,
-  "mse": False,
-  "mae": False,
-}
+HIGHER_IS_BETTER = {name: name not in ("mse", "mae") for name in METRICS}
 
 
 def bootstrap_interval(
@@ -281,6 +299,17 @@ def _r_squared_rows(y, prediction):
   return np.where(total == 0, np.nan, 1.0 - ratio)
 
 
+def _balanced_rows(y, prediction):
+  """Balanced accuracy `[r]` of rows, over the classes that each of them has."""
+  shares = []
+  for number in np.unique(y):
+    own = y == number
+    found = np.sum(own & (prediction == number), axis=1)
+    size = np.sum(own, axis=1)
+    shares.append(np.where(size, found / np.maximum(size, 1), np.nan))
+  return np.nanmean(shares, axis=0)
+
+
 def _spearman_resamples(y, prediction, rng, num_resamples):
   """Spearman's correlation of resamples, from counts; nothing is sorted."""
   parts = []
@@ -361,4 +390,6 @@ _VECTORISED: dict[Metric, Callable[..., np.ndarray]] = {
   r_squared: _by_rows(_r_squared_rows),
   mse: _by_rows(lambda y, p: np.mean((y - p) ** 2, axis=1)),
   mae: _by_rows(lambda y, p: np.mean(np.abs(y - p), axis=1)),
+  accuracy: _by_rows(lambda y, p: np.mean(y == p, axis=1)),
+  balanced_accuracy: _by_rows(_balanced_rows),
 }

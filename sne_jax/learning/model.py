@@ -1,6 +1,6 @@
 """The model that predicts properties: an encoder and one head.
 
-Dimensions: `B` networks, `D` width of a code, `T` targets.
+Dimensions: `B` networks, `D` width of a code, `T` targets or classes of one.
 """
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ class PropertyModel(nn.Module):
 
   Attributes:
     encoder: maps a packed batch to codes `[B, D]`.
-    num_targets: properties predicted at once.
+    num_targets: logits: one for each property, or for each class of one.
     hidden_width: width of the head's hidden layer; 0: a linear head.
     dropout: share of the code dropped before the head while training.
   """

@@ -100,6 +100,7 @@ def test_bfloat16_is_close_to_float32(make_encoder):
     assert 1e-5 < gap < 0.1
 
 
+@pytest.mark.slow
 def test_tiles_of_chunks_change_nothing(make_encoder):
   for function in ("product", "sab"):
     options = LIGHT | {"chunk_function": function}

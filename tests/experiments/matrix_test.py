@@ -178,3 +178,16 @@ def test_heat_maps_of_any_number(tmp_path):
       tmp_path / f"{count}.png", models, ["a"], ["b", "c"], name="tau"
     )
     assert path.stat().st_size > 1000
+
+
+def test_a_reference_without_a_part_is_missing_there(resolve, folders):
+  options = resolve(f"--zoo={folders}", "--matrix=each", "--encoders=mlp")
+  value = {"mae": {"value": 0.5}}
+  results = {"seeds": [], "references": {"few images": {"test": value}}}
+  found = matrix.cells(options, {"mlp: red": results})["mae"]["few images"]
+  assert found == {
+    ("red", "red"): {-1: 0.5},
+    ("red", "green"): {-1: None},
+    ("red", "blue"): {-1: None},
+  }
+  assert math.isnan(matrix.averages(found)["cross"]["mean"])

@@ -130,10 +130,44 @@ def test_targets_must_be_numbers_that_are_there(made, resolve):
   )
   with pytest.raises(ValueError, match="missing for 1 members .*'n005'"):
     load("accuracy")
-  with pytest.raises(ValueError, match="is text"):
+  with pytest.raises(ValueError, match="is text.* or --loss=classes"):
     load("name")
   with pytest.raises(errors.ZooError, match="no property 'size'"):
     load("size")
+
+
+def test_logarithms_of_targets(made, resolve):
+  values = 10.0 ** np.arange(-4, 20)
+  values[3] = np.nan
+  zoo, flag = made(
+    properties={
+      "rate": writing.Property(values, "with a hole"),
+      "signed": writing.Property(np.arange(-3, 21), "not above 0"),
+    },
+    valid=np.arange(24) != 3,
+  )
+
+  def load(*flags):
+    options = resolve(
+      *(flag, "--train_members=13", "--validation_members=5"),
+      *("--test_members=5", *flags),
+    )
+    return options, members.load(options, store.Zoo.open(zoo.path))
+
+  options, data = load("--targets=rate", "--target_scale=log")
+  assert members.target_names(options.run) == ("rate",)
+  assert members.target_labels(options.run) == ("log10 rate",)
+  for part, networks in data.parts.items():
+    np.testing.assert_allclose(
+      networks.targets[:, 0], data.members[part].row - 4, atol=1e-12
+    )
+  options, data = load("--targets=rate")
+  assert members.target_labels(options.run) == ("rate",)
+  rows = data.members["val"].row
+  np.testing.assert_array_equal(data.parts["val"].targets[:, 0], values[rows])
+  words = r"'signed' of .* is -3 for 'n000' \(3 members are not above 0\)"
+  with pytest.raises(ValueError, match=words):
+    load("--targets=rate,signed", "--target_scale=log")
 
 
 def test_a_part_that_is_missing(made, resolve):

@@ -80,6 +80,17 @@ def test_report_and_figures(run, tmp_path):
     assert (tmp_path / "run" / "figures" / f"{name}.png").stat().st_size > 1000
 
 
+def test_metrics_of_a_logarithm_say_so(run, tmp_path):
+  options, _ = run
+  options = options.replaced(target_scale="log")
+  data = members.gathered(options)
+  results = outcome.collect(options, data, [entry(0, 0.25)], {})
+  outcome.write(tmp_path / "run", options, data, [entry(0, 0.25)], results)
+  report = (tmp_path / "run" / "report.md").read_text()
+  assert "Metrics of the predicted log10 frequency" in report
+  assert "figures/predicted_log10_frequency.png" in report
+
+
 def test_several_targets_have_metrics_of_their_own(run):
   options, data = run
   seed = entry(0, 0.25)

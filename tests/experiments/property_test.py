@@ -41,6 +41,14 @@ def test_description_is_that_of_the_training_part(load):
   assert found["target_mean"][0] != pytest.approx(every.mean())
 
 
+def test_a_logarithm_is_described_as_one(load):
+  options, data = load("--target_scale=log")
+  found = task.describe(options, data)
+  assert found["targets"] == ["log10 frequency"]
+  frequency = data.property("train", "frequency")
+  assert found["target_mean"][0] == pytest.approx(np.log10(frequency).mean())
+
+
 def test_fan_in_scale(load):
   options, data = load("--fan_in_scale")
   found = task.describe(options, data)["global_scale"]

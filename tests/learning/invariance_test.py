@@ -84,6 +84,36 @@ def test_the_regulariser_is_zero_only_where_outputs_agree(target):
   assert found["invariance"] > 1e-7
 
 
+class Given:
+  """A model whose logits, and codes, are what it is given."""
+
+  def apply(self, params, packed, deterministic, rngs):
+    return packed + params, packed
+
+
+def test_classes_have_the_regulariser_on_all_logits():
+  # Two networks and their moved copies, K = 3; probabilities in eighths.
+  logits = jnp.log(jnp.array([[1.0, 2, 5], [5.0, 2, 1]]))
+  change = jnp.array([[1.0, 2.0, 2.0], [0.0, 1.0, 0.0]])
+  given = pipeline.Batch(
+    jnp.concatenate([logits, logits + change]),
+    jnp.array([[2.0], [1.0]]),
+    jnp.ones(2),
+  )
+  options = invariance.InvarianceOptions(
+    invariance_weight=2.0, task_on_both=False
+  )
+  loss = invariance.make_loss(Given(), "classes", options)
+  total, found = loss(0.0, given, key())
+  assert found["invariance"] == pytest.approx((9 + 1) / 2 / 2)
+  assert found["task"] == pytest.approx(-np.log([5 / 8, 2 / 8]).mean())
+  assert total == pytest.approx(float(found["task"]) + 2 * 2.5)
+  # A network that counts for nothing is not in either mean.
+  _, found = loss(0.0, given._replace(weight=jnp.array([1.0, 0.0])), key())
+  assert found["invariance"] == pytest.approx(9 / 2)
+  assert found["task"] == pytest.approx(-np.log(5 / 8))
+
+
 def test_stopping_the_gradient_changes_the_gradient_not_the_loss():
   _, encoder, net, params = build(index_features="neuron")
   first = vectors(2)
@@ -168,6 +198,7 @@ def test_padded_batches_are_not_moved_on_the_device():
     jax.eval_shape(loss, params, given, key())
 
 
+@pytest.mark.slow
 def test_the_regulariser_teaches_invariance():
   description, encoder, net, params = build(index_features="neuron")
   rng = np.random.default_rng(0)
@@ -222,6 +253,7 @@ def test_networks_that_a_move_leaves_alone_do_not_count():
   assert both > 0.3 * alone
 
 
+@pytest.mark.slow
 def test_an_invariant_encoder_measures_so_and_sees_false_symmetries():
   description, _, _, params = build(identifiers="content")
   found = predictor.Predictor(description, params)

@@ -16,6 +16,10 @@ LOSSES = {
 
 ENTROPY = jax.jit(losses.target_entropy)
 INVARIANCE = jax.jit(losses.invariance_error)
+CROSS = jax.jit(losses.cross_entropy_with_logits)
+CROSS_GRAD = jax.jit(
+  jax.value_and_grad(losses.cross_entropy_with_logits, argnums=0)
+)
 
 BAD_SHAPE = (ValueError, jaxtyping.TypeCheckError)  # The hook is first.
 
@@ -113,6 +117,54 @@ def test_no_members_is_zero_not_nan(name):
   assert (gradient == 0).all()
 
 
+# Probabilities 1/8, 2/8, 5/8 and 1/4, 2/4, 1/4.
+LOGITS = jnp.log(jnp.array([[1.0, 2.0, 5.0], [3.0, 6.0, 3.0]]))
+NUMBERS = jnp.array([[2.0], [0.0]])
+
+
+def test_cross_entropy_by_hand():
+  errors = -np.log([5 / 8, 1 / 4])
+  assert CROSS(LOGITS, NUMBERS) == pytest.approx(errors.mean(), rel=1e-6)
+  uneven = CROSS(LOGITS, NUMBERS, member_weight=jnp.array([3.0, 1.0]))
+  assert uneven == pytest.approx((3 * errors[0] + errors[1]) / 4, rel=1e-6)
+  only = CROSS(LOGITS, NUMBERS, member_weight=jnp.array([False, True]))
+  assert only == pytest.approx(errors[1], rel=1e-6)
+  # What all logits have in common says nothing.
+  assert CROSS(LOGITS + 7, NUMBERS) == pytest.approx(errors.mean(), rel=1e-5)
+
+
+def test_the_gradient_of_cross_entropy_is_p_less_the_class():
+  _, gradient = CROSS_GRAD(LOGITS, NUMBERS)
+  expected = [[1 / 8, 2 / 8, -3 / 8], [-3 / 4, 1 / 2, 1 / 4]]
+  np.testing.assert_allclose(2 * gradient, expected, atol=1e-6)
+  far = jnp.array([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]])
+  value, gradient = CROSS_GRAD(far, NUMBERS)
+  assert value == pytest.approx((1e4 + np.log(3)) / 2)
+  assert jnp.isfinite(gradient).all()
+
+
+def test_padding_reaches_neither_cross_entropy_nor_gradient():
+  long = (
+    jnp.concatenate([LOGITS, jnp.full((2, 3), jnp.nan)]),
+    jnp.concatenate([NUMBERS, jnp.array([[jnp.nan], [99.0]])]),
+  )
+  mask = jnp.arange(4) < 2
+  plain, plain_gradient = CROSS_GRAD(LOGITS, NUMBERS)
+  value, gradient = CROSS_GRAD(*long, member_weight=mask)
+  assert value == pytest.approx(float(plain), rel=1e-6)
+  np.testing.assert_allclose(gradient[:2], plain_gradient, rtol=1e-6)
+  assert (gradient[2:] == 0).all()
+  assert jnp.isnan(CROSS(*long))  # The control: unmasked, it does.
+  value, gradient = CROSS_GRAD(*long, member_weight=jnp.zeros(4))
+  assert value == 0
+  assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("number", [3.0, -1.0, 0.5, np.nan, np.inf])
+def test_a_number_of_no_class_is_not_silent(number):
+  assert jnp.isnan(CROSS(LOGITS, NUMBERS.at[1, 0].set(number)))
+
+
 def test_low_precision_is_summed_in_float32():
   prediction = jnp.full((1024, 1), 1.0, jnp.bfloat16)
   loss = losses.mse(prediction, jnp.zeros((1024, 1), jnp.bfloat16))
@@ -139,3 +191,6 @@ def test_shapes_are_checked():
   for bad in (jnp.ones(5), jnp.ones((6, 2)), jnp.ones((6, 3, 1))):
     with pytest.raises(BAD_SHAPE):
       losses.mse(prediction, target, member_weight=bad)
+  for bad in (NUMBERS[:, 0], jnp.ones((2, 3)), jnp.ones((1, 1))):
+    with pytest.raises(BAD_SHAPE):
+      losses.cross_entropy_with_logits(LOGITS, bad)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn import metrics as sklearn_metrics
 
 from sne_jax.learning import metrics
 
@@ -34,6 +35,28 @@ def test_errors_and_r_squared_by_hand():
   assert metrics.mae(y, prediction) == pytest.approx(1.0)
   assert metrics.r_squared(y, prediction) == pytest.approx(1 - 5 / 8)
   assert metrics.r_squared(y, np.full(3, 2.0)) == 0.0
+
+
+def test_accuracies_by_hand():
+  y, prediction = np.array([0.0, 0, 0, 0, 1, 2]), np.array([0.0, 0, 0, 1, 1, 0])
+  assert metrics.accuracy(y, prediction) == pytest.approx(4 / 6)
+  assert metrics.balanced_accuracy(y, prediction) == pytest.approx(
+    (3 / 4 + 1 + 0) / 3
+  )
+  # The most frequent class for all: 1 / K.
+  assert metrics.balanced_accuracy(y, np.zeros(6)) == pytest.approx(1 / 3)
+  # A class that nobody has is in no mean.
+  assert metrics.balanced_accuracy(y[:5], np.full(5, 3.0)) == 0
+  assert metrics.balanced_accuracy(y[:5], y[:5]) == 1
+
+
+def test_balanced_accuracy_agrees_with_scikit_learn():
+  rng = np.random.default_rng(0)
+  y = rng.choice(4, 200, p=(0.6, 0.2, 0.15, 0.05)).astype(float)
+  prediction = np.where(rng.random(200) < 0.5, y, rng.integers(0, 4, 200))
+  assert metrics.balanced_accuracy(y, prediction) == pytest.approx(
+    sklearn_metrics.balanced_accuracy_score(y, prediction), abs=1e-12
+  )
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)
@@ -80,7 +103,7 @@ def test_undefined_is_nan(name):
   )
   assert math.isnan(metric(np.zeros(0), np.zeros(0)))
   one = math.isnan(metric(np.ones(1), np.zeros(1)))
-  assert one == (name not in ("mse", "mae"))
+  assert one == (is_rank or name == "r_squared")
   assert math.isnan(metric(varied, np.array([1.0, np.nan, 2.0])))
   assert math.isnan(metric(varied, np.array([1.0, np.inf, 2.0])))
 
@@ -165,6 +188,14 @@ def test_evaluate():
     assert row["low"] < row["value"] < row["high"]
   with pytest.raises(ValueError, match="'tau'; known: kendall_tau"):
     metrics.evaluate(y, prediction, ("tau",))
+
+
+def test_every_metric_says_which_end_is_better():
+  y = np.array([0.0, 1.0, 2.0, 2.0])
+  wrong = np.array([2.0, 1.5, 0.0, 0.0])
+  for name, metric in metrics.METRICS.items():
+    better = metric(y, y) > metric(y, wrong)
+    assert metrics.HIGHER_IS_BETTER[name] == better, name
 
 
 def test_mean_interval_is_student_t():
