@@ -19,7 +19,7 @@ NOT_SWEPT = frozenset({
   *("compilation_cache", "seeds", "first_seed"),
   *("matrix", "encoders", "image_counts", "maps", "data_dir"),
   *("zoo", "test_zoos", "snapshots", "targets", "split", "split_seed"),
-  *("train_members", "validation_members", "test_members"),
+  *("train_members", "validation_members", "test_members", "target_scale"),
 })  # fmt: skip
 """Options that say where a run is, or what it is judged on (as do those of
 the zoo); a sweep compares trainings on one task."""
