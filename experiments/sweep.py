@@ -53,6 +53,7 @@ RUN = ROOT / "experiments" / "run.py"
 
 FLAGS_FILE = "trial.flags"
 LOG_FILE = "log.txt"
+ZOO = -1  # Where trials have their number.
 PATIENCE = 60.0
 """Seconds that trials of a sweep that was killed are given to end."""
 
@@ -91,7 +92,7 @@ def main(
       wait_for_orphans(left)
       with executor:
         prepare(executor, plan, programs)
-        failures = run_trials(executor, plan, left, programs)
+        failures = run_trials(executor, plan, outcomes, programs)
       outcomes = [
         collect.read(trial, plan.sweep, failures.get(trial.number, ""))
         for trial in plan.trials
@@ -159,7 +160,7 @@ def prepare(
   flagfile = plan.workdir / "zoo.flags"
   write_atomically(flagfile, _flags(plan.trials[0]))
   logging.info("preparing the zoo; %s says how far it is", log)
-  executor.submit("zoo", _job(programs.prepare, flagfile, log))
+  executor.submit(ZOO, _job(programs.prepare, flagfile, log))
   while executor.pending:
     for _, ended in executor.wait(1.0):
       if ended.code != 0:
@@ -170,10 +171,10 @@ def prepare(
 def run_trials(
   executor: executors.Executor,
   plan: Plan,
-  trials: Sequence[Trial],
+  outcomes: Sequence[Outcome],
   programs: Programs,
 ) -> dict[int, str]:
-  """Runs trials to their end, and those that fail again.
+  """Runs the trials that are not finished, and those that fail again.
 
   Returns:
     By number of the trials that have failed for good, why.
@@ -181,11 +182,11 @@ def run_trials(
   Raises:
     ValueError: trials do not report the metric that is asked for.
   """
-  by_number = {trial.number: trial for trial in trials}
+  by_number = {o.trial.number: o.trial for o in outcomes if o.failed}
   attempts = dict.fromkeys(by_number, 0)
   failures: dict[int, str] = {}
-  best: Outcome | None = None
-  done, total = len(plan.trials) - len(trials), len(plan.trials)
+  best = collect.selected(collect.ranked(plan, outcomes))
+  done, total = len(outcomes) - len(by_number), len(outcomes)
 
   def submit(trial: Trial) -> None:
     attempts[trial.number] += 1
@@ -196,7 +197,7 @@ def run_trials(
       trial.number, _job(programs.trial, trial.folder / FLAGS_FILE, log)
     )
 
-  for trial in trials:
+  for trial in by_number.values():
     submit(trial)
   with progress.Progress("trials") as shown:
     shown.update(done, total)

@@ -11,7 +11,7 @@ import collections
 import importlib.util
 import os
 import socket
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from absl import logging
@@ -21,7 +21,8 @@ from experiments.sweeping.plan import SweepOptions
 
 INSTALL = "pip install -e '.[sweep]'"
 KNOCK_SECONDS = 10.0
-Found = list[tuple[Hashable, launch.Ended]]
+Found = list[tuple[int, launch.Ended]]
+"""Keys of programs, and how these have ended."""
 
 
 class RayFailed(RuntimeError):
@@ -43,7 +44,7 @@ class Executor(Protocol):
     """Programs that have been submitted and not been returned."""
     ...
 
-  def submit(self, key: Hashable, job: launch.Job) -> None:
+  def submit(self, key: int, job: launch.Job) -> None:
     """Runs a program as soon as there is room."""
 
   def wait(self, seconds: float) -> Found:
@@ -87,7 +88,7 @@ class InProcess:
     """Programs that have not begun."""
     return len(self._queue)
 
-  def submit(self, key: Hashable, job: launch.Job) -> None:
+  def submit(self, key: int, job: launch.Job) -> None:
     """Puts a program at the end of the queue."""
     self._queue.append((key, job))
 
@@ -104,7 +105,7 @@ class OnRay:
   def __init__(self, sweep: SweepOptions):
     """Notes the options; Ray is started, or joined, by the context."""
     self._sweep = sweep
-    self._keys: dict[Any, Hashable] = {}  # By Ray's reference.
+    self._keys: dict[Any, int] = {}  # By Ray's reference.
 
   def __enter__(self):
     """Starts Ray, or joins the cluster.
@@ -133,7 +134,8 @@ class OnRay:
     except Exception as error:
       raise RayFailed(
         f"Ray cannot be {'started' if here else 'reached'}"
-        f" (address={self._sweep.address}): {_first_line(error)}"
+        f" (address={self._sweep.address}): {_first_line(error)};"
+        " --address=none does without it"
       ) from error
     try:
       self._check_room(here)
@@ -159,7 +161,7 @@ class OnRay:
     """Programs that are running, or wait for room."""
     return len(self._keys)
 
-  def submit(self, key: Hashable, job: launch.Job) -> None:
+  def submit(self, key: int, job: launch.Job) -> None:
     """Hands a program to Ray."""
     sweep = self._sweep
     share = launch.share_of(sweep.cpus_per_trial, sweep.gpus_per_trial)
@@ -172,7 +174,7 @@ class OnRay:
     )
     return list(self._collect(ready))
 
-  def _collect(self, ready) -> Iterator[tuple[Hashable, launch.Ended]]:
+  def _collect(self, ready) -> Iterator[tuple[int, launch.Ended]]:
     for reference in ready:
       key = self._keys.pop(reference)
       try:
@@ -191,11 +193,13 @@ class OnRay:
       all(machine.get(kind, 0) >= count for kind, count in asked.items())
       for machine in machines
     ):
-      most = {k: max(m.get(k, 0) for m in machines) for k in asked}
+      has = ", ".join(
+        f"{m.get('CPU', 0):g} and {m.get('GPU', 0):g}" for m in machines
+      )
       text = (
         f"a trial asks for {asked['CPU']} CPUs and {asked['GPU']:g} GPUs"
-        " (cpus_per_trial, gpus_per_trial), but no machine has more than"
-        f" {most['CPU']:g} and {most['GPU']:g}"
+        " (cpus_per_trial, gpus_per_trial), but no machine has both; they have"
+        f" {has}"
       )
       if here:
         raise ValueError(text)

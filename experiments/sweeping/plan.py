@@ -19,7 +19,7 @@ NOT_SWEPT = frozenset({
   *("compilation_cache", "seeds", "first_seed"),
   *("matrix", "encoders", "image_counts", "maps", "data_dir"),
   *("zoo", "test_zoos", "snapshots", "targets", "split", "split_seed"),
-  *("train_members", "validation_members", "test_members"),
+  *("train_members", "validation_members", "test_members", "target_scale"),
 })  # fmt: skip
 """Options that say where a run is, or what it is judged on (as do those of
 the zoo); a sweep compares trainings on one task."""
@@ -157,8 +157,8 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
       trial, which the message names.
   """
   sweep = config.from_flags(SweepOptions, flag_values=flag_values)
-  workdir = pathlib.Path(flag_values["workdir"].value)
-  title = flag_values["title"].value
+  workdir = pathlib.Path(str(flag_values["workdir"].value))
+  title = str(flag_values["title"].value)
   for name in ("variants", "only", "matrix"):
     if flag_values[name].value:
       raise ValueError(

@@ -174,6 +174,7 @@ def test_values_are_shown_as_flags():
     (["--grid=sweep_seed=1"], "sweep_seed cannot be swept"),
     (["--grid=split_seed=1,2"], "judged on different networks"),
     (["--grid=workdir=a,b"], "workdir cannot be swept"),
+    (["--grid=target_scale=log,linear"], "target_scale cannot be swept"),
     (["--grid=zoo_hidden=4,8"], "zoo_hidden cannot be swept"),
     (["--grid=head_width=4.5"], "head_width cannot be '4.5'"),
     (["--grid=augment_signs=maybe"], "augment_signs cannot be 'maybe'"),

@@ -5,6 +5,7 @@ Most tests put a program that takes no time in the place of run.py.
 
 import contextlib
 import copy
+import functools
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from typing import NamedTuple
 
 import pytest
@@ -564,15 +566,117 @@ def test_the_share_of_a_machine(monkeypatch):
   assert "XLA_CLIENT_MEM_FRACTION" not in launch.share_of(1, 0.5)
 
 
-def ray_refuses(start, address, *arguments):
-  pytest.importorskip("ray")
-  return start(GRID, *arguments, address=address).error
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://x:y"])
-def test_no_cluster_at_an_address(address, start, tmp_path):
-  error = ray_refuses(start, address)
+def test_no_cluster_at_an_address(address, start, tmp_path, monkeypatch):
+  monkeypatch.setattr(executors.importlib.util, "find_spec", lambda name: name)
+  error = start(GRID, address=address).error
   assert f"Ray cannot be reached (address={address})" in error
+  assert not (tmp_path / "run" / "config.json").exists()
+
+
+class FakeRay(types.ModuleType):
+  """As much of Ray as is used, without the processes."""
+
+  class RayError(Exception):
+    pass
+
+  def __init__(self, machines):
+    super().__init__("ray")
+    self.machines = machines
+    self.exceptions = types.SimpleNamespace(RayError=self.RayError)
+    self.cloudpickle = types.SimpleNamespace(register_pickle_by_value=id)
+    self.given, self.asked, self.is_up = {}, {}, False
+
+  def init(self, **options):
+    if not self.machines:
+      raise Exception("no room\nat all")
+    self.given, self.is_up = options, True
+
+  def shutdown(self):
+    self.is_up = False
+
+  def nodes(self):
+    gone = {"Alive": False, "Resources": {"CPU": 99.0, "GPU": 99.0}}
+    return [gone] + [{"Alive": True, "Resources": m} for m in self.machines]
+
+  def remote(self, **options):
+    self.asked = options
+    return lambda function: types.SimpleNamespace(
+      remote=lambda *arguments: functools.partial(function, *arguments)
+    )
+
+  def wait(self, references, **unused):
+    return references[-1:], references[:-1]  # The last is ready first.
+
+  def get(self, reference):
+    return reference()
+
+
+@pytest.fixture
+def fake_ray(monkeypatch):
+  """Returns `fake_ray(machines) -> FakeRay`, which is imported as Ray."""
+
+  def put(machines):
+    fake = FakeRay(machines)
+    find_spec = lambda name: name
+    monkeypatch.setattr(executors.importlib.util, "find_spec", find_spec)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    for name in ("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED"):
+      monkeypatch.setenv(name, "")  # What the sweep sets is undone.
+      monkeypatch.delenv(name)
+    return fake
+
+  return put
+
+
+def test_what_ray_is_asked_for(start, tmp_path, fake_ray, monkeypatch):
+  monkeypatch.setenv("OPENBLAS_NUM_THREADS", "5")
+  lost = "the machine is gone\nand more"
+  fake = fake_ray([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 8.0}])
+  shares = ("--cpus_per_trial=4", "--gpus_per_trial=0.5", "--retries=0")
+  assert start(GRID, *shares, address="local").code == 0
+  assert fake.asked == {"num_cpus": 4, "num_gpus": 0.5, "max_retries": 0}
+  assert fake.given["address"] == "local"
+  assert fake.given["include_dashboard"] is False
+  assert not fake.is_up
+  assert os.environ["RAY_AUTH_MODE"] == "token"
+  assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+  assert (tmp_path / "run/trials/0000/starts").read_text() == "4\n"
+  # A machine that is lost fails a trial, in one line, and no other.
+  (tmp_path / "run/trials/0003/results.json").unlink()
+  fake = fake_ray([{"CPU": 1.0}])
+  launched = []
+
+  def get(reference):
+    launched.append(reference)
+    if len(launched) == 2:  # The first prepares the zoo.
+      raise fake.RayError(lost)
+    return launch.Ended(0)
+
+  fake.get = get
+  assert start(GRID, "--retries=0", address="auto").code == 1
+  assert "(<trials/0003>): Ray: the machine is gone\n" in report(tmp_path)
+  assert "include_dashboard" not in fake.given
+
+
+def test_ray_does_not_start(start, tmp_path, fake_ray):
+  fake_ray([])
+  error = start(GRID, address="local").error
+  assert error == (
+    "error: Ray cannot be started (address=local): no room; --address=none"
+    " does without it\n"
+  )
+  assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_trial_that_is_larger_than_this_machine(start, tmp_path, fake_ray):
+  fake = fake_ray([{"CPU": 4.0}, {"CPU": 2.0, "GPU": 1.0}])
+  error = start(
+    *(GRID, "--cpus_per_trial=4", "--gpus_per_trial=1"), address="local"
+  ).error
+  assert "a trial asks for 4 CPUs and 1 GPUs" in error
+  assert "no machine has both" in error
+  assert not fake.is_up
   assert not (tmp_path / "run" / "config.json").exists()
 
 
