@@ -23,7 +23,7 @@ FLAGS = (
   *("--zoo_num_networks=24", "--zoo_hidden=4", "--zoo_points=50"),
   *("--zoo_max_steps=20", "--zoo_batch_members=8"),
 )
-CLOCKS = ("train_seconds", "networks_per_second")
+CLOCKS = ("train_seconds", "networks_per_second", "seconds_per_network")
 
 
 @pytest.fixture(scope="module")

@@ -61,10 +61,18 @@ def test_every_list_has_a_flagfile(resolve, monkeypatch):
 
 def test_variants_of_one_task_share_its_zoo(resolve, monkeypatch):
   monkeypatch.chdir(ROOT)
-  base = resolve(f"--flagfile={ROOT}/experiments/flags/inr_frequency.flags")
+  folder = ROOT / "experiments" / "flags"
+  bases = {
+    cnn: resolve(f"--flagfile={folder / name}.flags")
+    for cnn, name in (
+      (False, "inr_frequency"),
+      (True, "properties/epoch"),
+    )
+  }
   for path in FLAGFILES:
     options = resolve(f"--flagfile={path}")
     if options.run.variants:
+      base = bases[path.stem.startswith("cnn_")]
       assert options.zoo == base.zoo
       assert options.run.zoo == base.run.zoo
       for changed in variants.chosen(options).values():
@@ -108,6 +116,7 @@ def test_variants_build(name, label, resolve):
     "place_scales": [1.0] * len(scales.PLACES),
     "head": {"hidden_width": 4, "dropout": 0.0},
     "targets": ["frequency"],
+    "loss": "mse",
   }
   encoder = predictor.build_encoder(description)
   net = predictor.build_model(description, encoder)
