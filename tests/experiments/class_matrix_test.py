@@ -26,6 +26,7 @@ def outcome(value, parts, metrics):
     "num_params": 1,
     "networks_per_second": 1.0,
     "seconds": {},
+    "zoos": {},
   }
 
 
