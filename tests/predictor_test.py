@@ -280,15 +280,8 @@ def test_classes_have_probabilities(of_classes, probabilities, networks):
   expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
   np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
   spec, weights = networks[0]
-  found, change = jax.jit(
-    lambda w: (
-      of_classes.function(spec)(w),
-      jax.jacobian(of_classes.function(spec))(w),
-    )
-  )(weights)
+  found = jax.jit(of_classes.function(spec))(weights)
   np.testing.assert_allclose(found, probabilities[0], atol=1e-5)
-  assert np.abs(change).max() > 1e-4
-  np.testing.assert_allclose(change.sum(axis=0), 0, atol=1e-4)
 
 
 def test_the_head_has_a_logit_for_each_class(of_classes):

@@ -21,11 +21,11 @@ def outcome(value, parts, metrics):
     "seeds": [{"seed": 0, "metrics": found}],
     "references": {"constant": halved},
     "environment": {},
-    "zoos": {},
     "sizes": {"train": 4, "val": 2, "test": 2},
     "num_params": 1,
     "networks_per_second": 1.0,
     "seconds": {},
+    "zoos": {},
   }
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments import class_references
-from experiments.tasks import classes, members
+from experiments import class_references, maps
+from experiments.tasks import classes, members, outcome
 from sne_jax import predictor
 from sne_jax.learning import logging
 from sne_jax.networks import families
@@ -51,7 +51,7 @@ def done(launch, leveled, tmp_path_factory):
     patch.setattr(class_references, "all_references", quick)
     ended = launch(
       *(workdir, leveled.path, *SIZES, *OF_CLASSES, "--seeds=2"),
-      *("--references", "--maps", "--monitor=accuracy"),
+      *("--references", "--monitor=accuracy"),
       *("--noaugment_signs", "--head_dropout=0", "--learning_rate=1e-2"),
       *("--invariance_weight=0.1", "--num_steps=90", "--eval_every=30"),
       *("--batch_size=8", "--save_every=90"),
@@ -176,7 +176,7 @@ def test_what_a_run_of_classes_leaves(done):
   workdir, _ = done
   report = (workdir / "report.md").read_text()
   for words in (
-    *("figures/confusion_level.png", "| balanced_accuracy", "mixing of level"),
+    *("figures/confusion_level.png", "| balanced_accuracy"),
     *("reference: constant", "reference: logistic", "predicted level"),
   ):
     assert words in report, words
@@ -195,6 +195,19 @@ def test_what_a_run_of_classes_leaves(done):
   description = read(workdir / "seed0" / "model.json")
   assert description["classes"] == ["high", "low", "mid"]
   assert "target_mean" not in description
+
+
+def test_maps_are_coloured_by_the_names_of_classes(
+  leveled, resolve, tmp_path, monkeypatch
+):
+  data = members.gathered(resolve(f"--zoo={leveled.path}", *SIZES, *OF_CLASSES))
+  codes = np.random.default_rng(0).normal(size=(12, 3))
+  (tmp_path / "seed0").mkdir()
+  np.savez(tmp_path / "seed0" / outcome.CODES_FILE, test=codes)
+  monkeypatch.setattr(maps, "draw", lambda folder, codes, colors: colors)
+  colors, mixed = outcome._maps(tmp_path, data, [{"seed": 0}], "level")
+  np.testing.assert_array_equal(colors["level"], data.property("test", "level"))
+  assert "mixing of level" in mixed
 
 
 @pytest.mark.parametrize(

@@ -97,19 +97,21 @@ def test_classes_have_the_regulariser_on_all_logits():
   change = jnp.array([[1.0, 2.0, 2.0], [0.0, 1.0, 0.0]])
   given = pipeline.Batch(
     jnp.concatenate([logits, logits + change]),
-    jnp.array([[2.0], [1.0]]),
-    jnp.ones(2),
+    np.array([[2.0], [1.0]], np.float32),
+    np.ones(2, np.float32),
   )
   options = invariance.InvarianceOptions(
     invariance_weight=2.0, task_on_both=False
   )
-  loss = invariance.make_loss(Given(), "classes", options)
+  loss = jax.jit(invariance.make_loss(Given(), "classes", options))
   total, found = loss(0.0, given, key())
   assert found["invariance"] == pytest.approx((9 + 1) / 2 / 2)
   assert found["task"] == pytest.approx(-np.log([5 / 8, 2 / 8]).mean())
   assert total == pytest.approx(float(found["task"]) + 2 * 2.5)
   # A network that counts for nothing is not in either mean.
-  _, found = loss(0.0, given._replace(weight=jnp.array([1.0, 0.0])), key())
+  _, found = loss(
+    0.0, given._replace(weight=np.array([1.0, 0.0], np.float32)), key()
+  )
   assert found["invariance"] == pytest.approx(9 / 2)
   assert found["task"] == pytest.approx(-np.log(5 / 8))
 
