@@ -58,6 +58,15 @@ class Source:
     options = config.from_flags(
       images.ImageOptions, flag_values=_parsed(self.arguments)
     )
+    made_on = (store.Zoo.open(self.path).provenance.get("options") or {}).get(
+      "images"
+    )
+    if made_on != images.digest(images.load_images(options)):
+      raise ValueError(
+        f"{self.path} was made on other images than {self.arguments[0]} says,"
+        " so it is not known which its networks have seen; delete the folder,"
+        " or leave --image_counts empty"
+      )
     every = images.load_images(dataclasses.replace(options, train_images=0))
     used = options.train_images
     if not 0 < used < len(every.x_train):
@@ -103,19 +112,25 @@ def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
   return tuple(found)
 
 
-def opened(source: Source, inr_options: inr.InrZooOptions) -> store.Zoo:
+def opened(
+  source: Source, inr_options: inr.InrZooOptions, *, make: bool = True
+) -> store.Zoo:
   """Opens a zoo, or makes it.
 
-  A folder that is not there is made into a zoo of sine networks.
+  Args:
+    source: which one.
+    inr_options: of the zoo of sine networks that a folder becomes.
+    make: whether a folder that is not there becomes one. Flagfiles are
+      followed in any case.
 
   Raises:
-    ZooError: it is damaged, or was made with other options.
+    ZooError: it is damaged, is not there, or was made with other options.
     ValueError: its flagfile is wrong, or making it has failed.
   """
   if source.arguments:
     return _image_zoo(source)
   path = pathlib.Path(source.path)
-  if path.is_dir() and any(path.iterdir()):
+  if not make or (path.is_dir() and any(path.iterdir())):
     zoo = store.Zoo.open(path)
     if zoo.provenance.get("generator") != inr.GENERATOR:
       return zoo  # Somebody else's: the options of our generator do not apply.
@@ -142,6 +157,7 @@ def _image_zoo(source: Source) -> store.Zoo:
     )
   )
   del wanted["batch_members"]
+  wanted["dataset"] = _parsed(source.arguments)["dataset"].value
   there = zoo.provenance.get("options") or {}
   for name, value in wanted.items():
     if there.get(name) != value:

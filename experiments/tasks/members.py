@@ -78,9 +78,11 @@ def gathered(options: options_lib.Options) -> Data:
         f"{min(twice)} is in zoo and in test_zoos; its test part is tested on"
         " anyway"
       )
+  every = (*own, *others)
+  alone = len(every) == 1  # Of several, a folder that is not there is a slip.
   found = [
-    load(options, zoos.opened(source, options.zoo), source.name)
-    for source in (*own, *others)
+    load(options, zoos.opened(source, options.zoo, make=alone), source.name)
+    for source in every
   ]
   data = joined(found[: len(own)], found[len(own) :])
   return classified(data) if run.loss == classes.LOSS else data

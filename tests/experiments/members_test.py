@@ -266,3 +266,10 @@ def test_snapshots_choose_members(made, resolve):
     assert set(np.concatenate(found)) == epochs
   with pytest.raises(ValueError, match="or other --snapshots"):
     members.load(resolve(flag, *SIZES, "--snapshots=7"), zoo)
+
+
+def test_a_folder_among_several_that_is_not_there(made, resolve, tmp_path):
+  _, flag = made()
+  with pytest.raises(errors.ZooError, match="typo"):
+    members.gathered(resolve(flag, f"--test_zoos={tmp_path / 'typo'}", *SIZES))
+  assert not (tmp_path / "typo").exists()

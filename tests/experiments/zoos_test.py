@@ -86,6 +86,26 @@ def test_spare_images_were_never_used(made):
   assert x.shape == (297, 1, 16, 16) and y.shape == (297,)
 
 
+@pytest.mark.parametrize("more", ["--train_images=900", "--image_size=17"])
+def test_images_of_another_zoo_are_not_spare(made, tmp_path, more):
+  source, _ = made
+  path = tmp_path / "tiny.flags"
+  path.write_text(FLAGS.format(zoo=source.path, more=more))
+  (other,) = zoos.sources(str(path))
+  with pytest.raises(ValueError, match="was made on other images"):
+    other.spare_images()
+
+
+def test_a_zoo_of_another_data_set_is_refused(made, tmp_path):
+  source, _ = made
+  path = tmp_path / "tiny.flags"
+  more = "--dataset=digits_inverted"
+  path.write_text(FLAGS.format(zoo=source.path, more=more))
+  (other,) = zoos.sources(str(path))
+  with pytest.raises(ValueError, match="made with dataset='digits'"):
+    zoos.opened(other, inr.InrZooOptions())
+
+
 def test_a_folder_does_not_say_where_its_images_are():
   (source,) = zoos.sources("some/folder")
   with pytest.raises(ValueError, match="does not say where its images are"):
