@@ -1,6 +1,7 @@
 """What a run of `run.py` is told, beyond the options of the library."""
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -49,9 +50,14 @@ class RunOptions:
       columns, the zoos of --zoo (or --test_zoos, where given). each: trained on
       each zoo by itself; others: on all zoos but the one it is tested on; all:
       on all of them together. Empty: one run. For each of --encoders.
-    encoders: encoders that a matrix compares, separated by commas. One that
+    encoders: encoders that a matrix, or --rates, compares, separated by commas,
+      or all. One that
       takes other steps than num_steps has them behind a colon: a cheap one may
       need more to converge, as in sne,stat_nn:2000.
+    rates: learning rates to try, separated by commas, such as 3e-4,1e-3,3e-3:
+      compare --encoders on one zoo (see experiments/tasks/contest.py). Each is
+      trained at each rate with the first seed, and at the best rate by
+      validation with all. Empty: no such comparison.
     variants: name of a list of variants to compare (see
       experiments/tasks/variants.py); empty: one run.
     only: names of the variants to run, separated by semicolons; empty: all. A
@@ -96,6 +102,7 @@ class RunOptions:
   snapshots: str = ""
   matrix: str = ""
   encoders: str = "sne,stat_pool"
+  rates: str = ""
   variants: str = ""
   only: str = ""
   seeds: int = 3
@@ -147,16 +154,20 @@ class RunOptions:
       raise ValueError(
         f"head_dropout is {self.head_dropout}; must be in [0, 1)"
       )
+    if self.rates:
+      _ = self.rate_values  # Raises.
     if self.matrix not in ("", *MATRICES):
       raise ValueError(
         f"matrix is {self.matrix!r}; choose one of {', '.join(MATRICES)}"
       )
-    if self.matrix and self.variants:
+    asked = {n: getattr(self, n) for n in ("matrix", "variants", "rates")}
+    asked = [f"{name} is {value}" for name, value in asked.items() if value]
+    if len(asked) > 1:
       raise ValueError(
-        f"matrix is {self.matrix} and variants is {self.variants}; a run is a"
-        " matrix or compares variants: drop one of the two"
+        f"{' and '.join(asked)}; a run is a matrix, or compares variants, or"
+        " encoders at several rates: keep one of them"
       )
-    for name in self.encoder_steps if self.matrix else ():
+    for name in self.encoder_steps if self.matrix or self.rates else ():
       if name not in table.ENCODERS:
         raise ValueError(
           f"encoders names {name!r}; choose of"
@@ -208,12 +219,34 @@ class RunOptions:
     return tuple(word for word in words if word)
 
   @property
+  def rate_values(self) -> tuple[float, ...]:
+    """The words of `rates`.
+
+    Raises:
+      ValueError: one of them is no number above 0, or stands there twice.
+    """
+    words = [w.strip() for w in self.rates.split(",") if w.strip()]
+    try:
+      found = tuple(float(word) for word in words)
+    except ValueError:
+      found = (0.0,)
+    if not all(0 < rate < math.inf for rate in found):
+      raise ValueError(
+        f"rates must be numbers above 0 separated by commas, got {self.rates!r}"
+      )
+    if len(set(found)) < len(found):
+      raise ValueError(f"rates names one twice: {self.rates!r}")
+    return found
+
+  @property
   def encoder_steps(self) -> dict[str, int]:
     """The words of `encoders`, each with its steps; 0: `num_steps`.
 
     Raises:
       ValueError: what stands behind a colon is no number above 0.
     """
+    if self.encoders.strip() == "all":
+      return dict.fromkeys(table.ENCODERS, 0)
     found = {}
     for word in filter(None, (w.strip() for w in self.encoders.split(","))):
       name, colon, steps = word.partition(":")

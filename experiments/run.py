@@ -20,7 +20,8 @@ A run that was stopped, or killed, continues when the same command is given
 again, and ends with the same numbers. --seeds=5 after --seeds=3 trains two
 more. --variants=NAME compares variants of a run (experiments/tasks/variants.py
 lists them), --matrix=each encoders over several zoos, trained on one and tested
-on all; those that are finished are not run again.
+on all, --rates=1e-3,3e-3 --encoders=all encoders on one zoo, each with the same
+search; those that are finished are not run again.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ from absl import flags, logging
 
 from experiments import config, console, environment, report
 from experiments import options as options_lib
-from experiments.tasks import matrix, members, outcome, variants
+from experiments.tasks import contest, matrix, members, outcome, variants
 from experiments.tasks.property import Trainer
 from sne_jax.learning import checkpoint, training
 from sne_jax.learning.logging import write_atomically
@@ -79,19 +80,16 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
       for cls in options_lib.CLASSES
     )
   )
-  comparison = matrix if options.run.matrix else variants
-  several = options.run.matrix or options.run.variants
-  chosen = comparison.chosen(options) if several else {}
+  comparison = comparison_of(options.run)
+  chosen = comparison.chosen(options) if comparison else {}
   console.use_compilation_cache(options.run.compilation_cache)
   with claimed(options) as workdir:
-    if not chosen:
+    if not comparison:
       outcomes = {"": run(options)}
     else:
-      outcomes = {}
-      for place, (label, changed) in enumerate(chosen.items(), start=1):
-        logging.info("%d of %d: %s", place, len(chosen), label)
-        with claimed(changed):
-          outcomes[label] = run(changed)
+      outcomes = run_all(chosen)
+      if comparison is contest:
+        outcomes |= run_all(contest.finals(options, outcomes))
       comparison.write(workdir, options, outcomes)
   for label, results in outcomes.items():
     print_summary(label or options.run.title, results)
@@ -100,6 +98,28 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     failed = next(iter(outcomes.values()))["seeds"][0]["failed"]
     raise RunFailed(f"no seed has finished (see {where}): {failed}")
   print(f"The report is {where}")  # noqa: T201
+
+
+def comparison_of(run_options: options_lib.RunOptions):
+  """Returns the module of the comparison that is asked for; None: one run."""
+  asked = (
+    (run_options.matrix, matrix),
+    (run_options.rates, contest),
+    (run_options.variants, variants),
+  )
+  return next((module for flag, module in asked if flag), None)
+
+
+def run_all(
+  chosen: dict[str, options_lib.Options],
+) -> dict[str, dict[str, Any]]:
+  """Runs several configurations, and returns what each has given."""
+  outcomes = {}
+  for place, (label, changed) in enumerate(chosen.items(), start=1):
+    logging.info("%d of %d: %s", place, len(chosen), label)
+    with claimed(changed):
+      outcomes[label] = run(changed)
+  return outcomes
 
 
 @contextlib.contextmanager

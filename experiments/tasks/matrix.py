@@ -13,7 +13,7 @@ of the weights see the same networks.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -131,12 +131,16 @@ def cells(
 
 
 GROUPS = ("within", "other data set", "other architecture", "cross", "all")
-"""What cells are averaged over. `cross` is all that is not `within`."""
+"""What cells are averaged over. `cross` is all that is not `within`.
+
+The zoos of the row `ALL` were all trained on: each of its cells is `within`,
+but for those of zoos that are only tested on."""
 
 
 def averages(
   table: Mapping[tuple[str, str], Cell],
   kinds: Mapping[str, Mapping[str, Any]] | None = None,
+  trained: Collection[str] = (),
 ) -> dict[str, Any]:
   """Returns means over cells, with their interval over seeds, by `GROUPS`.
 
@@ -147,11 +151,13 @@ def averages(
     table: by row and column, the values of all seeds.
     kinds: by zoo its `dataset` and `architecture`; a cell whose row and column
       have equal architectures is of another data set.
+    trained: the zoos that the row `ALL` was trained on.
   """
   groups: dict[str, list[Cell]] = {name: [] for name in GROUPS}
   for (row, column), cell in table.items():
     groups["all"].append(cell)
-    groups["within" if row == column else "cross"].append(cell)
+    own = column in trained if row == ALL else row == column
+    groups["within" if own else "cross"].append(cell)
     one, other = ((kinds or {}).get(name) for name in (row, column))
     if row != column and one and other:
       same = one["architecture"] == other["architecture"]
@@ -176,6 +182,7 @@ def write(
   run = options.run
   found = cells(options, outcomes)
   columns = [s.name for s in _columns(run)]
+  trained = {s.name for s in zoos.sources(run.zoo, run.data_dir)}
   rows = list(dict.fromkeys(label.split(": ", 1)[1] for label in outcomes))
   first = next(iter(outcomes.values()))
   kinds = {k: v for o in outcomes.values() for k, v in o["zoos"].items()}
@@ -185,7 +192,7 @@ def write(
     tables = found.get(metric, {})
     if not tables:
       continue
-    text += [f"## {metric}", _summary(tables, kinds)]
+    text += [f"## {metric}", _summary(tables, kinds, trained)]
     shown = {
       model: _array(table, rows, columns)
       for model, table in tables.items()
@@ -252,7 +259,8 @@ def write(
       },
       "averages": {
         metric: {
-          model: averages(table, kinds) for model, table in tables.items()
+          model: averages(table, kinds, trained)
+          for model, table in tables.items()
         }
         for metric, tables in found.items()
       },
@@ -287,10 +295,14 @@ def _description(options, outcomes) -> str:
 
 
 def _summary(
-  tables: Mapping[str, Mapping[tuple[str, str], Cell]], kinds
+  tables: Mapping[str, Mapping[tuple[str, str], Cell]],
+  kinds: Mapping[str, Mapping[str, Any]],
+  trained: Collection[str],
 ) -> str:
   """A table of the averages of every model."""
-  found = {model: averages(table, kinds) for model, table in tables.items()}
+  found = {
+    model: averages(table, kinds, trained) for model, table in tables.items()
+  }
   names = [n for n in GROUPS if any(n in row for row in found.values())]
   return report.markdown_table(
     ["average", *names],

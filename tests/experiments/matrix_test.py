@@ -77,7 +77,7 @@ def test_columns_may_be_other_zoos(resolve, folders, tmp_path):
   ("flags", "words"),
   [
     (("--matrix=every",), "matrix is 'every'; choose one of each"),
-    (("--matrix=each", "--variants=components"), "drop one of the two"),
+    (("--matrix=each", "--variants=components"), "keep one of them"),
     (("--matrix=each", "--encoders=sne,snr"), "encoders names 'snr'"),
     (("--matrix=each", "--targets=a,b"), "name one"),
     (("--matrix=each", "--encoders=sne:many"), "a number of steps"),
@@ -126,6 +126,14 @@ def test_what_is_another_data_set_and_what_another_architecture():
     {"within": 0.9, "other data set": 0.5, "other architecture": 0.1}
     | {"cross": 0.3}
   )
+
+
+def test_of_all_zoos_together_what_was_trained_on_is_within():
+  table = {(matrix.ALL, "a"): {0: 0.9}, (matrix.ALL, "b"): {0: 0.5}}
+  found = matrix.averages(table, trained={"a", "b"})
+  assert found["within"]["mean"] == pytest.approx(0.7) and "cross" not in found
+  found = matrix.averages(table, trained={"a"})
+  assert (found["within"]["mean"], found["cross"]["mean"]) == (0.9, 0.5)
 
 
 def test_a_cell_that_is_missing_leaves_no_average():

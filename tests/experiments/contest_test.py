@@ -1,0 +1,117 @@
+"""Encoders compared with an equal search: who is chosen, and the table."""
+
+import json
+
+import pytest
+
+from experiments.tasks import contest
+
+FLAGS = ("--rates=1e-2,1e-3", "--encoders=stat_pool,deep_sets:7")
+LABELS = [
+  f"{encoder}, rate {rate}"
+  for encoder in ("stat_pool", "deep_sets")
+  for rate in ("0.01", "0.001")
+]
+
+
+def outcome(val, test=0.0, seeds=1):
+  parts = {"val": {"mse": {"value": val}}, "test": {"mse": {"value": test}}}
+  return {"seeds": [{"seed": n, "metrics": parts} for n in range(seeds)]}
+
+
+def test_every_encoder_has_the_same_search(resolve):
+  options = resolve(*FLAGS, "--num_steps=5", "--workdir=w")
+  found = contest.chosen(options)
+  assert list(found) == LABELS
+  assert [o.train.num_steps for o in found.values()] == [5, 5, 7, 7]
+  rates = [o.optimizer.learning_rate for o in found.values()]
+  assert rates == [1e-2, 1e-3] * 2
+  assert {o.run.seeds for o in found.values()} == {1}
+  assert {o.run.rates for o in found.values()} == {""}
+  assert [o.run.references for o in found.values()] == [True] + [False] * 3
+
+
+def test_validation_chooses_and_the_test_part_does_not(resolve):
+  options = resolve(*FLAGS, "--seeds=3", "--workdir=w")
+  values = (0.5, 0.4, 0.1, 0.2)
+  outcomes = {
+    label: outcome(value, test=1 - value)
+    for label, value in zip(LABELS, values, strict=True)
+  }
+  won = contest.winners(options, outcomes)
+  assert won == {"stat_pool": LABELS[1], "deep_sets": LABELS[2]}
+  finals = contest.finals(options, outcomes)
+  assert list(finals) == [LABELS[1], LABELS[2]]
+  assert {o.run.seeds for o in finals.values()} == {3}
+  # The same folder, so the seed of the search is not trained again.
+  first = contest.chosen(options)
+  for label, changed in finals.items():
+    assert changed.run.workdir == first[label].run.workdir
+
+
+def test_a_rank_correlation_is_to_be_high(resolve):
+  options = resolve(*FLAGS, "--monitor=kendall_tau", "--workdir=w")
+  outcomes = {
+    label: {
+      "seeds": [
+        {"seed": 0, "metrics": {"val": {"kendall_tau": {"value": value}}}}
+      ]
+    }
+    for label, value in zip(LABELS, (0.1, 0.9, 0.8, None), strict=True)
+  }
+  won = contest.winners(options, outcomes)
+  assert won == {"stat_pool": LABELS[1], "deep_sets": LABELS[2]}
+
+
+def test_a_training_that_diverged_never_wins(resolve):
+  options = resolve(*FLAGS, "--workdir=w")
+  outcomes = {label: outcome(0.3) for label in LABELS}
+  outcomes[LABELS[0]] = {"seeds": [{"seed": 0, "failed": "loss is nan"}]}
+  outcomes[LABELS[3]] = outcome(float("nan"))
+  won = contest.winners(options, outcomes)
+  assert won == {"stat_pool": LABELS[1], "deep_sets": LABELS[2]}
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    (("--rates=fast",), "rates must be numbers above 0"),
+    (("--rates=1e-3,-1",), "rates must be numbers above 0"),
+    (("--rates=1e-3,0.001",), "rates names one twice"),
+    (("--rates=1e-3", "--encoders=snr"), "encoders names 'snr'"),
+    (("--rates=1e-3", "--matrix=each"), "keep one of them"),
+    (("--rates=1e-3", "--targets=a,b"), "name one"),
+  ],
+)
+def test_what_is_refused(resolve, flags, words):
+  with pytest.raises(ValueError, match=words):
+    contest.chosen(resolve("--workdir=w", *flags))
+
+
+def test_all_names_every_encoder(resolve):
+  steps = resolve("--rates=1e-3", "--encoders=all").run.encoder_steps
+  assert {"sne", "mlp", "dws", "neural_graph"} < set(steps)
+
+
+def test_the_smallest_contest(launch, tiny_zoo, tmp_path):
+  flags = ("--rates=1e-2,1e-3", "--encoders=stat_pool", "--num_steps=2")
+  flags += ("--references=true", "--seeds=2")
+  ended = launch(tmp_path / "run", tiny_zoo, *flags)
+  assert not ended.code, ended.error
+  found = json.loads((tmp_path / "run" / "results.json").read_text())
+  won = found["winners"]["stat_pool"]
+  counts = {n: len(t["seeds"]) for n, t in found["trainings"].items()}
+  assert counts.pop(won) == 2 and set(counts.values()) == {1}
+  values = {
+    name: t["seeds"][0]["metrics"]["val"]["mse"]["value"]
+    for name, t in found["trainings"].items()
+  }
+  assert min(values, key=values.__getitem__) == won
+  text = (tmp_path / "run" / "report.md").read_text()
+  assert "| stat_pool" in text and "reference: ridge" in text
+  assert (tmp_path / "run" / "figures" / "mse.png").stat().st_size
+  # A second start trains nothing.
+  files = sorted((tmp_path / "run").rglob("result.json"))
+  before = [path.stat().st_mtime_ns for path in files]
+  assert not launch(tmp_path / "run", tiny_zoo, *flags).code
+  assert [path.stat().st_mtime_ns for path in files] == before
