@@ -277,3 +277,12 @@ def test_wrong_options_are_named(name):
     cls(**{"width": 0})
   with pytest.raises(ValueError, match="dropout"):
     cls(dropout=1.0)
+
+
+def test_tiles_of_networks_change_nothing():
+  networks = networks_of(MIXED) * 2
+  whole = Built("set_transformer", MIXED)
+  tiled = Built("set_transformer", MIXED, tile=2)
+  code = whole(networks)
+  tiled.params = whole.params
+  np.testing.assert_allclose(tiled(networks), code, rtol=1e-5, atol=1e-6)
