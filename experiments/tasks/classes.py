@@ -74,10 +74,11 @@ def most_probable(scores: np.ndarray) -> np.ndarray:
 
 
 def measured(
-  numbers: np.ndarray, probabilities: np.ndarray
+  numbers: np.ndarray, probabilities: np.ndarray, clusters: np.ndarray
 ) -> dict[str, dict[str, float]]:
   """Returns `METRICS` of probabilities `[N, K]`, with intervals."""
-  return metrics.evaluate(numbers, most_probable(probabilities), METRICS)
+  found = most_probable(probabilities)
+  return metrics.evaluate(numbers, found, METRICS, clusters=clusters)
 
 
 def mean_confusion(

@@ -19,6 +19,9 @@ from experiments.tasks import classes
 from sne_jax.learning import pipeline
 from sne_jax.zoo import inr, splits, store, writing
 
+NETWORK = "network"
+"""The property that snapshots of one network share."""
+
 PARTS = ("train", "val", "test")
 LAST = "last"
 """What `--snapshots` says for the last epoch of a zoo."""
@@ -46,6 +49,17 @@ class Data:
     columns = [zoo.property(name) for zoo in self.zoos]
     zoo, row = self.members[part]
     return np.array([columns[z][r] for z, r in zip(zoo, row, strict=True)])
+
+  def clusters(self, part: str) -> np.ndarray:
+    """Returns numbers `[M]` that snapshots of one network share."""
+    zoo, row = self.members[part]
+    number = np.array(row)
+    for z in np.unique(zoo):
+      own = zoo == z
+      if NETWORK in self.zoos[z].properties:
+        number[own] = self.zoos[z].property(NETWORK)[row[own]]
+    pairs = np.stack([zoo, number], axis=1)
+    return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
   def sizes(self) -> dict[str, int]:
     """Returns the number of members of every part."""

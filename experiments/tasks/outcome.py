@@ -253,6 +253,7 @@ def _references(options, data: members.Data) -> dict[str, Any]:
           parts[part][1],
           reference.predictions[part],
           classes.METRICS if data.classes else METRICS,
+          clusters=data.clusters(part),
         )
         row = table.setdefault(name, {}).setdefault(part, {})
         for metric, value in found.items():
@@ -268,7 +269,12 @@ def _on_images(options, data: members.Data):
   name = members.target_names(options.run)[0]
   rows = {
     f"{count} images": {
-      part: metrics.evaluate(data.property(part, name), predicted, METRICS)
+      part: metrics.evaluate(
+        data.property(part, name),
+        predicted,
+        METRICS,
+        clusters=data.clusters(part),
+      )
       for part, predicted in parts.items()
     }
     for count, parts in found.items()

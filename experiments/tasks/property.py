@@ -177,10 +177,13 @@ class Trainer:
       )
       found = best.scaled(logits)
       report["predictions"][part] = found.tolist()
+      clusters = self.data.clusters(part)
       report["metrics"][part] = {
-        name: classes.measured(networks.targets[:, t], found)
+        name: classes.measured(networks.targets[:, t], found, clusters)
         if self.data.classes
-        else metrics.evaluate(networks.targets[:, t], found[:, t], METRICS)
+        else metrics.evaluate(
+          networks.targets[:, t], found[:, t], METRICS, clusters=clusters
+        )
         for t, name in enumerate(best.targets)
       }
     report["seconds_per_network"] = self._cost(params)

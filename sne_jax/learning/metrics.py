@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Integer, Real
 from scipy import stats
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
@@ -116,6 +116,7 @@ def bootstrap_interval(
   y: Real[np.ndarray, "N"],
   prediction: Real[np.ndarray, "N"],
   *,
+  clusters: Integer[np.ndarray, "N"] | None = None,
   num_resamples: int = 1000,
   confidence: float = 0.95,
   seed: int = 0,
@@ -129,6 +130,8 @@ def bootstrap_interval(
     metric: `(y, prediction) -> float`; those of `METRICS` are vectorised.
     y: the true property.
     prediction: its prediction.
+    clusters: numbers that members share which are not independent, such as
+      snapshots of one network: whole clusters are drawn. None: each for itself.
     num_resamples: draws `R` of `N` members with replacement, at least 1.
     confidence: share of the draws that the interval holds, within (0, 1).
     seed: of the draws; the same seed gives the same interval.
@@ -151,7 +154,11 @@ def bootstrap_interval(
   rng = np.random.default_rng(seed)
   vectorised = _VECTORISED.get(metric, _one_by_one(metric))
   with np.errstate(divide="ignore", invalid="ignore"):
-    draws = vectorised(y, prediction, rng, num_resamples)
+    if clusters is None or len(np.unique(clusters)) == len(clusters):
+      draws = vectorised(y, prediction, rng, num_resamples)
+    else:
+      rows = _cluster_draws(rng, clusters, num_resamples)
+      draws = np.array([metric(y[row], prediction[row]) for row in rows])
   draws = draws[np.isfinite(draws)]
   if draws.size == 0:
     return float("nan"), float("nan")
@@ -165,6 +172,7 @@ def evaluate(
   prediction: Real[np.ndarray, "N"],
   which: Sequence[str] = ("kendall_tau", "r_squared", "mse"),
   *,
+  clusters: Integer[np.ndarray, "N"] | None = None,
   num_resamples: int = 1000,
   confidence: float = 0.95,
   seed: int = 0,
@@ -175,6 +183,7 @@ def evaluate(
     y: the true property.
     prediction: its prediction.
     which: names in `METRICS`.
+    clusters: see `bootstrap_interval`.
     num_resamples: see `bootstrap_interval`.
     confidence: see `bootstrap_interval`.
     seed: see `bootstrap_interval`.
@@ -190,6 +199,7 @@ def evaluate(
       METRICS[name],
       y,
       prediction,
+      clusters=clusters,
       num_resamples=num_resamples,
       confidence=confidence,
       seed=seed,
@@ -264,6 +274,15 @@ def _draws(rng, size: int, num_resamples: int) -> Iterator[np.ndarray]:
   rows = max(1, min(num_resamples, 2_000_000 // size))
   for start in range(0, num_resamples, rows):
     yield rng.integers(0, size, (min(rows, num_resamples - start), size))
+
+
+def _cluster_draws(rng, clusters, num_resamples: int) -> Iterator[np.ndarray]:
+  """Yields the members of as many clusters as there are, drawn anew."""
+  order = np.argsort(clusters, kind="stable")
+  members = np.split(order, _group_starts(np.asarray(clusters)[order])[1:])
+  for _ in range(num_resamples):
+    picks = rng.integers(0, len(members), len(members))
+    yield np.concatenate([members[pick] for pick in picks])
 
 
 def _one_by_one(metric: Metric):

@@ -105,7 +105,7 @@ def test_predictions_that_are_not_finite_are_in_no_class():
   np.testing.assert_array_equal(
     classes.most_probable(scores), [1.0, np.nan, np.nan]
   )
-  measured = classes.measured(np.zeros(3), scores)
+  measured = classes.measured(np.zeros(3), scores, np.arange(3))
   assert np.isnan(measured["accuracy"]["value"])
 
 

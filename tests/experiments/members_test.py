@@ -273,3 +273,19 @@ def test_a_folder_among_several_that_is_not_there(made, resolve, tmp_path):
   with pytest.raises(errors.ZooError, match="typo"):
     members.gathered(resolve(flag, f"--test_zoos={tmp_path / 'typo'}", *SIZES))
   assert not (tmp_path / "typo").exists()
+
+
+def test_snapshots_of_a_network_are_one_cluster(made, resolve):
+  numbers = np.arange(24) // 3
+  named = {"network": writing.Property(numbers, "three snapshots of each")}
+  named["frequency"] = writing.Property(np.arange(24.0), "any number")
+  zoo, flag = made(properties=named)
+  data = members.gathered(resolve(flag, *SIZES))
+  assert len(np.unique(data.clusters("train"))) < 14
+  for part, found in data.members.items():
+    clusters = data.clusters(part)
+    networks = zoo.property("network")[found.row]
+    assert len(clusters) == len(networks)
+    for number in np.unique(clusters):
+      assert len(np.unique(networks[clusters == number])) == 1
+    assert len(np.unique(clusters)) == len(np.unique(networks))

@@ -216,3 +216,32 @@ def test_mean_interval_of_one_and_of_a_failed_seed():
   assert math.isnan(metrics.mean_interval([0.5, float("nan")])["mean"])
   with pytest.raises(ValueError, match="at least one"):
     metrics.mean_interval([])
+
+
+def test_whole_clusters_are_drawn():
+  rng = np.random.default_rng(0)
+  base, error = rng.normal(size=60), 0.5 * rng.normal(size=60)
+  y, prediction, clusters = (
+    np.repeat(x, 5) for x in (base, base + error, np.arange(60))
+  )
+
+  def width(**options):
+    low, high = metrics.bootstrap_interval(
+      metrics.mse, y, prediction, seed=1, **options
+    )
+    return high - low
+
+  # Five copies of each member say no more than one of each.
+  low, high = metrics.bootstrap_interval(
+    metrics.mse, base, base + error, seed=1
+  )
+  assert width(clusters=clusters) == pytest.approx(high - low, rel=0.1)
+  assert width() < 0.6 * (high - low)
+  shuffled = rng.permutation(len(y))
+  y, prediction, clusters = (
+    y[shuffled],
+    prediction[shuffled],
+    clusters[shuffled],
+  )
+  assert width(clusters=clusters) == pytest.approx(high - low, rel=0.1)
+  assert width(clusters=np.arange(len(y))) == width()
