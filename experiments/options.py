@@ -58,6 +58,7 @@ class RunOptions:
       compare --encoders on one zoo (see experiments/tasks/contest.py). Each is
       trained at each rate with the first seed, and at the best rate by
       validation with all. Empty: no such comparison.
+    search_share: share of its steps that a training of that search takes.
     variants: name of a list of variants to compare (see
       experiments/tasks/variants.py); empty: one run.
     only: names of the variants to run, separated by semicolons; empty: all. A
@@ -103,6 +104,7 @@ class RunOptions:
   matrix: str = ""
   encoders: str = "sne,stat_pool"
   rates: str = ""
+  search_share: float = 1.0
   variants: str = ""
   only: str = ""
   seeds: int = 3
@@ -148,8 +150,9 @@ class RunOptions:
         raise ValueError(
           f"{name} is {getattr(self, name)}; must be at least {bound}"
         )
-    if not 0 < self.train_share <= 1:
-      raise ValueError(f"train_share is {self.train_share}; must be in (0, 1]")
+    for name in ("train_share", "search_share"):
+      if not 0 < getattr(self, name) <= 1:
+        raise ValueError(f"{name} is {getattr(self, name)}; must be in (0, 1]")
     if not 0 <= self.head_dropout < 1:
       raise ValueError(
         f"head_dropout is {self.head_dropout}; must be in [0, 1)"

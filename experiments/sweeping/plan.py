@@ -17,7 +17,8 @@ from sne_jax.zoo import inr
 NOT_SWEPT = frozenset({
   *("workdir", "title", "variants", "only", "references"),
   *("compilation_cache", "seeds", "first_seed"),
-  *("matrix", "encoders", "rates", "image_counts", "maps", "data_dir"),
+  *("matrix", "encoders", "rates", "search_share"),
+  *("image_counts", "maps", "data_dir"),
   *("zoo", "test_zoos", "snapshots", "targets", "split", "split_seed"),
   *("train_members", "validation_members", "test_members", "target_scale"),
 })  # fmt: skip

@@ -1,13 +1,14 @@
 """Every encoder on one zoo, each with the same small search.
 
-Each of `--encoders` is trained with the first seed at each of `--rates`; the
-rate with the best validation result then gets all seeds. Nothing else differs:
-zoo, split, head, steps, batches and augmentation are those of the run, and the
-test part is seen by nobody who chooses.
+Each of `--encoders` is trained with the first seed at each of `--rates`, for
+`--search_share` of its steps; the rate with the best validation result then
+gets all seeds and all steps. Nothing else differs: zoo, split, head, batches
+and augmentation are those of the run, and the test part is seen by nobody who
+chooses.
 
 Every training is a run of its own in a folder of its own, so it has a report,
-and is not done again once it is finished: the winner's first seed is that of
-the search.
+and is not done again once it is finished. Where the search takes all steps, the
+winner's first seed is that of the search.
 """
 
 import pathlib
@@ -37,40 +38,52 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
       f"encoders are compared by one target, but targets is {run.targets!r};"
       " name one"
     )
-  return {
-    label(encoder, rate): options.replaced(
-      encoder=encoder,
-      num_steps=steps or options.train.num_steps,
-      learning_rate=rate,
-      rates="",
-      seeds=1,
-      workdir=str(
-        pathlib.Path(run.workdir) / folder_name(label(encoder, rate))
-      ),
-      title=f"{run.title}: {label(encoder, rate)}",
-      # They are the same for every encoder.
-      references=run.references and not place and rate == run.rate_values[0],
-      image_counts="",
-    )
-    for place, (encoder, steps) in enumerate(run.encoder_steps.items())
-    for rate in run.rate_values
-  }
+  share = run.search_share
+  found = {}
+  for place, encoder in enumerate(run.encoder_steps):
+    for number, rate in enumerate(run.rate_values):
+      name = label(encoder, rate, share)
+      found[name] = _training(options, name, encoder, rate, share).replaced(
+        seeds=1,
+        # They are the same for every encoder.
+        references=run.references and not place and not number,
+      )
+  return found
 
 
 def finals(
   options: options_lib.Options, outcomes: Outcomes
 ) -> dict[str, options_lib.Options]:
-  """Returns for every encoder its best training of the search, all seeds."""
-  first = chosen(options)
-  return {
-    name: first[name].replaced(seeds=options.run.seeds)
-    for name in winners(options, outcomes).values()
-  }
+  """Returns for every encoder a training of its best rate, with all seeds."""
+  first, found = chosen(options), {}
+  for encoder, rate in winners(options, outcomes).items():
+    name = label(encoder, rate)
+    kept = name in first and first[name].run.references
+    found[name] = _training(options, name, encoder, rate, 1.0).replaced(
+      references=kept
+    )
+  return found
 
 
-def label(encoder: str, rate: float) -> str:
+def _training(options, name: str, encoder: str, rate: float, share: float):
+  """Returns the options of one training."""
+  steps = options.run.encoder_steps[encoder] or options.train.num_steps
+  return options.replaced(
+    encoder=encoder,
+    num_steps=max(1, round(share * steps)),
+    learning_rate=rate,
+    rates="",
+    search_share=1.0,
+    references=False,
+    image_counts="",
+    workdir=str(pathlib.Path(options.run.workdir) / folder_name(name)),
+    title=f"{options.run.title}: {name}",
+  )
+
+
+def label(encoder: str, rate: float, share: float = 1.0) -> str:
   """Returns the name of a training."""
-  return f"{encoder}, rate {rate:g}"
+  return f"{encoder}, rate {rate:g}" + (", search" if share < 1 else "")
 
 
 def winners(options: options_lib.Options, outcomes: Outcomes) -> dict[str, str]:
@@ -79,12 +92,13 @@ def winners(options: options_lib.Options, outcomes: Outcomes) -> dict[str, str]:
   Of equals the first rate wins. An encoder whose every training diverged keeps
   its first.
   """
+  rates, share = options.run.rate_values, options.run.search_share
   found = {}
   for encoder in options.run.encoder_steps:
-    labels = [label(encoder, rate) for rate in options.run.rate_values]
-    values = [validation(options, outcomes[name]) for name in labels]
+    names = [label(encoder, rate, share) for rate in rates]
+    values = [validation(options, outcomes[name]) for name in names]
     known = [np.inf if value is None else value for value in values]
-    found[encoder] = labels[int(np.argmin(known))]
+    found[encoder] = rates[int(np.argmin(known))]
   return found
 
 
@@ -106,7 +120,8 @@ def write(
 ) -> None:
   """Writes table, figure and results of a contest."""
   metric = _metric(options)
-  won = winners(options, outcomes)
+  rates = winners(options, outcomes)
+  won = {encoder: label(encoder, rate) for encoder, rate in rates.items()}
   sign = -1.0 if _is_higher_better(options) else 1.0
   order = sorted(won, key=lambda e: sign * _mean(outcomes[won[e]], metric))
   first = next(iter(outcomes.values()))
@@ -121,7 +136,7 @@ def write(
     if (v := parts["test"][metric]["value"]) is not None
   }
   text = [f"# {options.run.title}", _description(options, first)]
-  text.append(_table(options, outcomes, order, won, metric))
+  text.append(_table(options, outcomes, {e: won[e] for e in order}, metric))
   if rows:
     (workdir / "figures").mkdir(parents=True, exist_ok=True)
     picture = workdir / "figures" / f"{metric}.png"
@@ -131,7 +146,8 @@ def write(
     text.append(f"![{metric}](<figures/{picture.name}>)")
   text += [
     "## The search",
-    f"Validation {metric} of the first seed.",
+    f"Validation {metric} of the first seed after"
+    f" {options.run.search_share:.0%} of the steps.",
     _search_table(options, outcomes, order, sign),
   ]
   text += [
@@ -161,7 +177,7 @@ def write(
       "sizes": first["sizes"],
       "metric": metric,
       "order": order,
-      "winners": won,
+      "winners": rates,
       "references": first["references"],
       "trainings": {
         name: {key: o[key] for key in keys} for name, o in outcomes.items()
@@ -190,26 +206,25 @@ def _mean(results: dict[str, Any], metric: str) -> float:
 
 def _description(options, first) -> str:
   """Says what was compared, and how each was tuned."""
-  run, train = options.run, options.train
+  run = options.run
   rates = ", ".join(f"{rate:g}" for rate in run.rate_values)
   sizes = ", ".join(f"{part} {n}" for part, n in first["sizes"].items())
-  others = [f"{e} {n:,}" for e, n in run.encoder_steps.items() if n]
   return (
     f"Mean over {run.seeds} seed(s) with a 95 % t interval; networks: {sizes}."
-    f" Each encoder was tried at the rates {rates} with seed {run.first_seed},"
-    f" {train.num_steps:,} steps of {options.data.batch_size} networks"
-    + (f" ({', '.join(others)})" if others else "")
-    + f"; the rate with the best validation {_metric(options)} got all seeds,"
-    " and in each the checkpoint is chosen by validation. Seconds are those of"
-    " training, compilation not left out. Widths are each encoder's defaults."
+    f" Each encoder was tried at the rates {rates} with seed {run.first_seed}"
+    f" for {run.search_share:.0%} of its steps; the rate with the best"
+    f" validation {_metric(options)} got all seeds, and in each the checkpoint"
+    " is chosen by validation. A step is a batch of"
+    f" {options.data.batch_size} networks. Seconds are those of training,"
+    " compilation and evaluation not left out."
   )
 
 
-def _table(options, outcomes, order, won, metric) -> str:
+def _table(options, outcomes, won, metric) -> str:
   """One row for every encoder, the best first."""
   rows = []
-  for encoder in order:
-    found = outcomes[won[encoder]]
+  for encoder, name in won.items():
+    found = outcomes[name]
     good = [e for e in found["seeds"] if "failed" not in e]
     seconds = [e["train_seconds"] for e in good]
     rows.append(
@@ -217,7 +232,8 @@ def _table(options, outcomes, order, won, metric) -> str:
         encoder,
         found["num_params"],
         report.with_interval(found["summary"].get(metric)),
-        won[encoder].rpartition(" ")[2],
+        name.rpartition(" ")[2],
+        options.run.encoder_steps[encoder] or options.train.num_steps,
         len(good),
         report.number(float(np.mean(seconds)) if seconds else None),
         report.number(found["networks_per_second"]),
@@ -229,19 +245,19 @@ def _table(options, outcomes, order, won, metric) -> str:
       f"reference: {name}",
       "",
       report.number(parts["test"][metric]["value"]),
-      *("", "", "", ""),
+      *("", "", "", "", ""),
     ]
     for name, parts in references.items()
   ]
-  header = ["encoder", "parameters", f"test {metric}", "rate", "seeds"]
+  header = ["encoder", "parameters", f"test {metric}", "rate", "steps", "seeds"]
   return report.markdown_table(header + ["train s", "networks/s"], rows)
 
 
 def _search_table(options, outcomes, order, sign) -> str:
   """What validation said of every rate."""
-  rates = options.run.rate_values
+  rates, share = options.run.rate_values, options.run.search_share
   values = {
-    e: [validation(options, outcomes[label(e, rate)]) for rate in rates]
+    e: [validation(options, outcomes[label(e, r, share)]) for r in rates]
     for e in order
   }
   return report.markdown_table(

@@ -39,7 +39,7 @@ def test_validation_chooses_and_the_test_part_does_not(resolve):
     for label, value in zip(LABELS, values, strict=True)
   }
   won = contest.winners(options, outcomes)
-  assert won == {"stat_pool": LABELS[1], "deep_sets": LABELS[2]}
+  assert won == {"stat_pool": 1e-3, "deep_sets": 1e-2}
   finals = contest.finals(options, outcomes)
   assert list(finals) == [LABELS[1], LABELS[2]]
   assert {o.run.seeds for o in finals.values()} == {3}
@@ -47,6 +47,19 @@ def test_validation_chooses_and_the_test_part_does_not(resolve):
   first = contest.chosen(options)
   for label, changed in finals.items():
     assert changed.run.workdir == first[label].run.workdir
+
+
+def test_a_short_search_has_folders_of_its_own(resolve):
+  options = resolve(
+    *FLAGS, "--seeds=3", "--num_steps=40", "--search_share=0.25", "--workdir=w"
+  )
+  first = contest.chosen(options)
+  assert [o.train.num_steps for o in first.values()] == [10, 10, 2, 2]
+  outcomes = {label: outcome(0.1) for label in first}
+  finals = contest.finals(options, outcomes)
+  assert [o.train.num_steps for o in finals.values()] == [40, 7]
+  folders = {o.run.workdir for o in (*first.values(), *finals.values())}
+  assert len(folders) == 6
 
 
 def test_a_rank_correlation_is_to_be_high(resolve):
@@ -60,7 +73,7 @@ def test_a_rank_correlation_is_to_be_high(resolve):
     for label, value in zip(LABELS, (0.1, 0.9, 0.8, None), strict=True)
   }
   won = contest.winners(options, outcomes)
-  assert won == {"stat_pool": LABELS[1], "deep_sets": LABELS[2]}
+  assert won == {"stat_pool": 1e-3, "deep_sets": 1e-2}
 
 
 def test_a_training_that_diverged_never_wins(resolve):
@@ -69,7 +82,7 @@ def test_a_training_that_diverged_never_wins(resolve):
   outcomes[LABELS[0]] = {"seeds": [{"seed": 0, "failed": "loss is nan"}]}
   outcomes[LABELS[3]] = outcome(float("nan"))
   won = contest.winners(options, outcomes)
-  assert won == {"stat_pool": LABELS[1], "deep_sets": LABELS[2]}
+  assert won == {"stat_pool": 1e-3, "deep_sets": 1e-2}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +112,7 @@ def test_the_smallest_contest(launch, tiny_zoo, tmp_path):
   ended = launch(tmp_path / "run", tiny_zoo, *flags)
   assert not ended.code, ended.error
   found = json.loads((tmp_path / "run" / "results.json").read_text())
-  won = found["winners"]["stat_pool"]
+  won = contest.label("stat_pool", found["winners"]["stat_pool"])
   counts = {n: len(t["seeds"]) for n, t in found["trainings"].items()}
   assert counts.pop(won) == 2 and set(counts.values()) == {1}
   values = {
