@@ -1,6 +1,7 @@
 """Probes: networks are run as they are, and features follow their neurons."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def test_answers_are_those_of_the_networks():
   found = answered(batch, inputs)
   network = batch.tables["nodes"]["network"]
   for number, (spec, vector) in enumerate(zip(specs, weights, strict=True)):
-    seen = [inputs[:, : spec.tensors[0].shape[1]]]
+    seen: list[Any] = [inputs[:, : spec.tensors[0].shape[1]]]
     outputs = families.run(
       spec,
       spec.unflatten(vector),
@@ -152,7 +153,7 @@ def test_gradients_reach_the_probes(name, float64):
   batch = encode.pack([(INR, families.random_weights(INR, rng))])
 
   def loss(params):
-    return jnp.sum(encode.module.apply(params, batch, True) ** 2)
+    return jnp.sum(jnp.square(jnp.asarray(encode.module.apply(params, batch))))
 
   slope = jax.jit(jax.grad(loss), compiler_options=FAST)(encode.params)
   found = slope["params"]["featuriser"]["probed"]["probes"]
