@@ -53,6 +53,11 @@ def numbered(
   return tuple(names.tolist()), numbers
 
 
+def certain(numbers: np.ndarray, count: int) -> np.ndarray:
+  """Returns numbers `[N, 1]` as probabilities `[N, K]`, all at one class."""
+  return np.eye(count)[np.asarray(numbers, int)[:, 0]]
+
+
 def monitored(numbers: np.ndarray, logits: np.ndarray) -> dict[str, float]:
   """Returns cross-entropy, in nats, and accuracy of logits `[N, K]`."""
   logits = np.asarray(logits, np.float64)

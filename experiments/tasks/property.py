@@ -50,6 +50,12 @@ class Trainer:
     self._encoder = predictor_lib.build_encoder(self.description)
     self._net = predictor_lib.build_model(self.description, self._encoder)
     self._train = _scaled_targets(data.parts["train"], self.description)
+    task = options.run.loss
+    if data.classes and options.data.augment_mixup != "none":
+      task = "soft_classes"  # A mixed network is between classes.
+      numbers = self._train.targets
+      probable = classes.certain(numbers, len(data.classes))
+      self._train = self._train._replace(targets=probable)
     self._mesh = parallel.make_mesh(options.run.devices or None)
     sampler = None
     if options.data.symmetry_on == "device":
@@ -62,7 +68,7 @@ class Trainer:
       sampler = symmetry.make_permutation_sampler(specs[0])
     loss = invariance.make_loss(
       self._net,
-      options.run.loss,
+      task,
       options.invariance,
       sampler=sampler,
       permute=options.data.augment_permutation,

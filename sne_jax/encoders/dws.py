@@ -7,7 +7,7 @@ are folded into features. The sum over all sources is divided by their number.
 
 Two blocks of the published code give the last weight the same values for every
 output; `complete` lets them differ, which the full characterisation allows.
-Affine maps are single ones (`n_fc_layers=1`), and there is no batch norm.
+Affine maps are single ones (`n_fc_layers=1`).
 
 Dimensions: `B` networks, `M` layers, `F` features; neuron layers 0 to M of
 `d` neurons; weights here are `[B, outputs, inputs, F]`.
@@ -32,6 +32,7 @@ from sne_jax.networks import chunking
 
 NAME = "dws"
 SET_LAYERS = ("ds", "sab")
+NORMS = ("layer", "batch", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,10 @@ class DWSOptions:
     diagonal: only blocks between neighbouring tensors.
     complete: let two blocks tell the outputs apart, which the authors' do not.
     init_scale: factor of the initial values of ds and affine maps.
-    norm: layer norm over the features of an entry, behind every layer but the
-      last: none or layer. The authors' batch norm depends on batch mates.
+    norm: behind every layer but the last: layer (over the features of an
+      entry), none, or batch (of each feature, over all entries of a tensor and
+      all networks of the batch, as the authors' code does while training: codes
+      then depend on batch mates, at prediction too).
     dropout: share of features dropped behind every layer while training.
     normalise: how inputs are normalised: tensor (exactly equivariant), element
       (the authors' mode, only nearly invariant), or none.
@@ -78,7 +81,7 @@ class DWSOptions:
     interface.check_choices(
       set_layer=(self.set_layer, SET_LAYERS),
       reduction=(self.reduction, deepsets.POOLINGS),
-      norm=(self.norm, ("none", "layer")),
+      norm=(self.norm, NORMS),
       normalise=(self.normalise, tied.NORMALISATIONS),
     )
     interface.check_share(dropout=self.dropout)
@@ -283,6 +286,24 @@ class InvariantLayer(nn.Module):
     return nn.Dense(self.outputs, name="layer")(jnp.concatenate(parts, -1))
 
 
+class BatchNorm(nn.Module):
+  """Norm of each feature over a tensor and the batch; for reproduction.
+
+  There are no running statistics: every batch is normed by its own.
+  """
+
+  @nn.compact
+  def __call__(self, x):
+    """Returns `[..., F]`, normed."""
+    scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+    axes = tuple(range(x.ndim - 1))
+    x = x - jnp.mean(x, axes, keepdims=True)
+    x = x * jax.lax.rsqrt(jnp.mean(x**2, axes, keepdims=True) + 1e-5)
+    lead = (1,) * (x.ndim - 1) + (-1,)
+    return x * scale.reshape(lead) + bias.reshape(lead)
+
+
 class Equivariant(nn.Module):
   """The equivariant part: weights in, weights out."""
 
@@ -295,8 +316,9 @@ class Equivariant(nn.Module):
     o = self.options
     for number in range(o.layers):
       if number:
-        if o.norm == "layer":
-          x = _normed(x, f"norm_{number}")
+        if o.norm != "none":
+          norm = nn.LayerNorm if o.norm == "layer" else BatchNorm
+          x = _normed(norm, x, f"norm_{number}")
         drop = nn.Dropout(o.dropout, deterministic=deterministic)
         x = jax.tree.map(lambda a, drop=drop: drop(nn.relu(a)), x)
       layer = DWSLayer(self.layout, o.channels, o, name=f"layer_{number}")
@@ -405,14 +427,9 @@ def _max(x, axis: int):
   return jnp.take_along_axis(x, place, axis).squeeze(axis)
 
 
-def _normed(x: Features, name: str) -> Features:
-  """A layer norm of its own for every tensor; for the caller's scope."""
+def _normed(norm: type[nn.Module], x: Features, name: str) -> Features:
+  """A norm of its own for every tensor; for the caller's scope."""
   return Features(
-    tuple(
-      nn.LayerNorm(name=f"{name}_weight_{l}")(w)
-      for l, w in enumerate(x.weights)
-    ),
-    tuple(
-      nn.LayerNorm(name=f"{name}_bias_{l}")(v) for l, v in enumerate(x.biases)
-    ),
+    tuple(norm(name=f"{name}_weight_{l}")(w) for l, w in enumerate(x.weights)),
+    tuple(norm(name=f"{name}_bias_{l}")(v) for l, v in enumerate(x.biases)),
   )

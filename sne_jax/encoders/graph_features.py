@@ -18,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sne_jax.encoders import graphs, interface, joining
+from sne_jax.encoders import probes as probes_lib
 from sne_jax.networks import scales
 from sne_jax.networks.spec import NetworkSpec
 
 REFS = {
+  ("networks", "probe_start"): "weights",
   ("nodes", "network"): "networks",
   ("nodes", "value"): "weights",
   ("edges", "network"): "networks",
@@ -33,7 +35,7 @@ REFS = {
 
 
 def packer(
-  specs: Sequence[NetworkSpec], places: int, *, dense: bool
+  specs: Sequence[NetworkSpec], places: int, *, dense: bool, probes: int = 0
 ) -> joining.Packer:
   """Returns the packer of graphs.
 
@@ -42,16 +44,24 @@ def packer(
     places: values of an edge.
     dense: pad the nodes of every network to the most that a spec has, for
       arrays of all pairs.
+    probes: above 0: with the columns that running them takes.
+
+  Raises:
+    ValueError: of `probes.check`.
   """
+  probes_lib.check("probes", probes, specs)
+  plan = probes_lib.Plan(specs) if probes else None
   widest = 0
   if dense:
     widest = max(len(graphs.graph_of(s, places).value) for s in specs)
   return joining.Packer(
-    specs, functools.partial(describe, places, widest), refs=REFS
+    specs, functools.partial(describe, places, widest, plan), refs=REFS
   )
 
 
-def describe(places: int, widest: int, spec: NetworkSpec) -> joining.Part:
+def describe(
+  places: int, widest: int, plan: probes_lib.Plan | None, spec: NetworkSpec
+) -> joining.Part:
   """Returns what a network of a spec brings into a batch."""
   g = graphs.graph_of(spec, places)
   count, links = len(g.value), len(g.source)
@@ -70,7 +80,8 @@ def describe(places: int, widest: int, spec: NetworkSpec) -> joining.Part:
         "role": g.role,
         "number": g.number,
         "degree": np.bincount(g.target, minlength=count).astype(np.float32),
-      },
+      }
+      | (plan.nodes(spec) if plan else {}),
       "edges": {
         "network": np.zeros(links, np.int32),
         "source": g.source,
@@ -85,20 +96,31 @@ def describe(places: int, widest: int, spec: NetworkSpec) -> joining.Part:
       },
       "outputs": {"node": outputs},
       "networks": joining.network_row()
-      | {"slots": np.zeros((1, widest), np.float32)},
+      | {"slots": np.zeros((1, widest), np.float32)}
+      | (plan.network(spec) if plan else {}),
     }
   )
 
 
-def measure(networks: Sequence[interface.Network]) -> dict[str, Any]:
+def measure(
+  networks: Sequence[interface.Network], probes: int = 0
+) -> dict[str, Any]:
   """Measures training networks: sizes of weights, and of their graphs.
+
+  Args:
+    networks: the training networks.
+    probes: how many they are to be run on.
 
   Returns:
     Scales of weights; `places` of an edge; rows of the position table for
     inputs, hidden levels and outputs; `outputs` if all have as many, else 0;
     `parts` of parallel edges; and `delta`, the mean of log(degree + 1).
+
+  Raises:
+    ValueError: of `probes.check`.
   """
   specs = dict.fromkeys(spec for spec, _ in networks)
+  probes_lib.check("probes", probes, tuple(specs))
   places = max(graphs.places_of(spec) for spec in specs)
   found = {spec: graphs.graph_of(spec, places) for spec in specs}
   logs, nodes = 0.0, 0
@@ -140,6 +162,7 @@ class Featuriser(nn.Module):
     kinds: tables for the kinds of edges and for parallel edges.
     global_scale: root mean square of training weights.
     place_scales: the same by place; empty: `global_scale`.
+    probes: inputs that networks are run on, for features of nodes; 0: none.
   """
 
   node_width: int
@@ -154,6 +177,7 @@ class Featuriser(nn.Module):
   kinds: bool = True
   global_scale: float = 1.0
   place_scales: tuple[float, ...] = ()
+  probes: int = 0
 
   @nn.compact
   def __call__(self, batch: joining.Joined):
@@ -165,6 +189,11 @@ class Featuriser(nn.Module):
     weights = self._scaled(batch)
     values = jnp.where(nodes["has_value"], weights[nodes["value"]], 0)[:, None]
     x = self._embedded("bias", values, self.node_width)
+    if self.probes:
+      probed = probes_lib.ProbeFeatures(
+        self.probes, self.node_width, *self.positions[:2], name="probed"
+      )
+      x = x + probed(batch)
     x = nn.Dense(self.node_width, name="proj_node_in")(x)
     x = x + self._positions(nodes)
     raw = jnp.where(edges["mask"], weights[edges["index"]], 0)

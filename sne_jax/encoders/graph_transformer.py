@@ -44,6 +44,9 @@ class GraphTransformerOptions:
     reverse: an edge knows the value of the reverse one too.
     fourier: frequencies of Gaussian Fourier features of values; 0: none.
     fourier_scale: their deviation.
+    probes: learned inputs that every network is run on; what its neurons answer
+      are features of their nodes. Networks of dense layers (mlp, inr) only.
+      0: none.
     kinds: learned marks of kinds of tensors and parts of large kernels.
     readout: pool (means over outputs and over all nodes) or last (the output
       nodes end to end, the authors' way; as many in all networks).
@@ -61,6 +64,7 @@ class GraphTransformerOptions:
   reverse: bool = False
   fourier: int = 0
   fourier_scale: float = 1.0
+  probes: int = 0
   kinds: bool = True
   readout: str = "pool"
   dropout: float = 0.0
@@ -74,6 +78,7 @@ class GraphTransformerOptions:
       heads=(self.heads, 1),
       layers=(self.layers, 1),
       fourier=(self.fourier, 0),
+      probes=(self.probes, 0),
     )
     interface.check_choices(readout=(self.readout, ("pool", "last")))
     interface.check_share(dropout=self.dropout)
@@ -200,6 +205,7 @@ class GraphTransformer(nn.Module):
       o.kinds,
       m["global_scale"],
       m["place_scales"],
+      o.probes,
     )
     self.layers = [
       Layer(o, number + 1 < o.layers) for number in range(o.layers)
@@ -262,7 +268,7 @@ def measure(
   options: GraphTransformerOptions, networks: Sequence[interface.Network]
 ) -> dict[str, Any]:
   """See `neural_graph.measure`."""
-  found = graph_features.measure(networks)
+  found = graph_features.measure(networks, options.probes)
   neural_graph.check_readout(options.readout, found)
   return found
 
@@ -276,8 +282,9 @@ def build(
   del chunk_options
   return interface.Encoder(
     make_packer=lambda specs: graph_features.packer(
-      specs, measured["places"], dense=True
+      specs, measured["places"], dense=True, probes=options.probes
     ),
+    by_layout=not options.probes,
     module=GraphTransformer(
       options, neural_graph.hashable(measured), name="encoder"
     ),

@@ -38,11 +38,13 @@ class Encoder:
       `weights` and a property `room`, the length of that field.
     module: maps a batch to codes `[B, D]`; called with `deterministic=`.
     stochastic: codes differ from call to call, even without dropout.
+    by_layout: specs that differ in activations or options only are one to it.
   """
 
   make_packer: Callable[[Sequence[NetworkSpec]], Any]
   module: nn.Module
   stochastic: bool = False
+  by_layout: bool = True
 
 
 class ByLayout:

@@ -32,6 +32,9 @@ class NeuralGraphOptions:
     fourier: frequencies of Gaussian Fourier features of values; 0: none.
     fourier_scale: their deviation.
     input_layers: layers that embed a value.
+    probes: learned inputs that every network is run on; what its neurons answer
+      are features of their nodes. Networks of dense layers (mlp, inr) only.
+      0: none.
     kinds: learned marks of kinds of tensors and parts of large kernels.
     norm: of nodes between rounds: layer (each node on its own), none, or batch
       (over all nodes and channels of the batch, as the authors' code does:
@@ -48,6 +51,7 @@ class NeuralGraphOptions:
   fourier: int = 0
   fourier_scale: float = 3.0
   input_layers: int = 1
+  probes: int = 0
   kinds: bool = True
   norm: str = "layer"
   readout: str = "pool"
@@ -60,6 +64,7 @@ class NeuralGraphOptions:
       layers=(self.layers, 1),
       fourier=(self.fourier, 0),
       input_layers=(self.input_layers, 1),
+      probes=(self.probes, 0),
       readout_layers=(self.readout_layers, 0),
     )
     interface.check_choices(
@@ -210,6 +215,7 @@ class NeuralGraph(nn.Module):
       o.kinds,
       m["global_scale"],
       m["place_scales"],
+      o.probes,
     )
     self.body = PNA(o.width, o.width, o.layers, m["delta"], o.norm, o.dropout)
     self.readout = graph_features.Readout(
@@ -238,7 +244,7 @@ def measure(
   Raises:
     ValueError: `readout` is last, but networks differ in outputs.
   """
-  found = graph_features.measure(networks)
+  found = graph_features.measure(networks, options.probes)
   check_readout(options.readout, found)
   return found
 
@@ -270,7 +276,8 @@ def build(
   del chunk_options
   return interface.Encoder(
     make_packer=lambda specs: graph_features.packer(
-      specs, measured["places"], dense=False
+      specs, measured["places"], dense=False, probes=options.probes
     ),
+    by_layout=not options.probes,
     module=NeuralGraph(options, hashable(measured), name="encoder"),
   )

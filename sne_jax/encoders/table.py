@@ -259,6 +259,8 @@ def build(
   built = found.build(
     found.options(**options), chunking.ChunkOptions(**chunk_options), measured
   )
+  if not built.by_layout:
+    return built
   return dataclasses.replace(
     built, make_packer=functools.partial(ByLayout, built.make_packer)
   )

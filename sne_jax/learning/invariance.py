@@ -61,6 +61,7 @@ TASK_LOSSES = {
   "mse": losses.mse,
   "bce": losses.bce_with_logits,
   "classes": losses.cross_entropy_with_logits,
+  "soft_classes": losses.soft_cross_entropy_with_logits,
 }
 
 
@@ -76,7 +77,7 @@ def make_loss(
 
   Args:
     model: a `PropertyModel`.
-    task: mse, bce, or classes.
+    task: mse, bce, classes, or soft_classes (targets are probabilities).
     options: of the regulariser. If its weight is above 0, a batch holds every
       network twice, the second time moved (or to be moved, see `sampler`).
     sampler: `symmetry.make_permutation_sampler(spec)`, if permutations are

@@ -110,6 +110,31 @@ def cross_entropy_with_logits(
   return weighted_mean(jnp.where(known, error[:, None], jnp.nan), weight)
 
 
+def soft_cross_entropy_with_logits(
+  logits: Float[Array, "B K"],
+  target: Float[Array, "B K"],
+  *,
+  member_weight: Float[Array, "B"] | Bool[Array, "B"] | None = None,
+) -> Float[Array, ""]:
+  """Cross-entropy of `softmax(logits)` against probabilities, in nats.
+
+  For targets between classes, such as those of mixed networks; with all of the
+  probability at one class it is `cross_entropy_with_logits`.
+
+  Args:
+    logits: the head's output before the softmax.
+    target: probabilities of the classes, of sum 1 (not checked).
+    member_weight: at least 0, or a mask.
+
+  Raises:
+    ValueError: shapes do not agree.
+  """
+  _check_pair(logits, target)
+  logits, target, weight = _present(logits, target, member_weight)
+  error = optax.softmax_cross_entropy(logits, target)
+  return weighted_mean(error[:, None], weight[:, :1])
+
+
 def target_entropy(
   target: Float[Array, "B T"],
   *,

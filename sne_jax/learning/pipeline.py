@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sne_jax.encoders import buckets
-from sne_jax.networks import augment, symmetry
+from sne_jax.encoders import buckets, interface
+from sne_jax.learning import mixing
+from sne_jax.networks import augment, noise, symmetry
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo import batching
 
@@ -51,10 +52,28 @@ class DataOptions:
     augment_permutation: permute hidden neurons anew at every step.
     augment_signs: flip the signs of neurons with an odd activation (tanh,
       sine) anew at every step; the network's function stays the same.
+    augment_pi_shifts: shift the phases of sine neurons by up to so many times
+      pi anew at every step; the network's function stays the same. 0: none.
+    augment_scales: scale neurons with a homogeneous activation (relu, leaky
+      relu) up or down anew at every step, by up to 1 plus this; the network's
+      function stays the same. 0: none.
     augment_noise: standard deviation of noise on weights, as a share of each
       tensor's own standard deviation; 0: none.
+    augment_mask: share of the weights that are set to 0, drawn anew at every
+      step; the others are scaled up, so that means stay. 0: none.
+    augment_quantile: up to this share of a network's weights, the smallest by
+      size, are set to 0; 0: none.
     augment_translate: shift the input of coordinate networks by up to this
       much; the properties must not depend on the phase.
+    augment_rotate: rotate the input of networks of two coordinates by up to so
+      many degrees, either way; the properties must not depend on it. 0: none.
+    augment_zoom: stretch the input of coordinate networks by a factor between 1
+      less and 1 plus this; the properties must not depend on it. 0: none.
+    augment_mixup: weights and targets between those of two networks of one
+      architecture, at a random share: none, plain, permuted (the neurons of one
+      are shuffled first) or aligned (its neurons are matched to the other's, by
+      linear assignment on the host: some milliseconds per network). Mixed
+      first, before all else. Classes are mixed as probabilities.
     symmetry_on: where permutations are drawn: host or device (device: zoos of
       one architecture only).
   """
@@ -62,18 +81,40 @@ class DataOptions:
   batch_size: int = 32
   augment_permutation: bool = False
   augment_signs: bool = False
+  augment_pi_shifts: int = 0
+  augment_scales: float = 0.0
   augment_noise: float = 0.0
+  augment_mask: float = 0.0
+  augment_quantile: float = 0.0
   augment_translate: float = 0.0
+  augment_rotate: float = 0.0
+  augment_zoom: float = 0.0
+  augment_mixup: str = "none"
   symmetry_on: str = "host"
 
   def __post_init__(self):
     if self.batch_size < 1:
       raise ValueError(f"batch_size is {self.batch_size}; must be at least 1")
-    for name in ("augment_noise", "augment_translate"):
+    for name in (
+      "augment_pi_shifts",
+      "augment_scales",
+      "augment_noise",
+      "augment_translate",
+    ):
       if not 0 <= getattr(self, name) < math.inf:
         raise ValueError(
           f"{name} is {getattr(self, name)}; must be at least 0 (0: off)"
         )
+    if not 0 <= self.augment_rotate <= 180:
+      raise ValueError(
+        f"augment_rotate is {self.augment_rotate}; must be in [0, 180] degrees"
+      )
+    interface.check_share(
+      augment_mask=self.augment_mask,
+      augment_quantile=self.augment_quantile,
+      augment_zoom=self.augment_zoom,
+    )
+    interface.check_choices(augment_mixup=(self.augment_mixup, mixing.KINDS))
     if self.symmetry_on not in ("host", "device"):
       raise ValueError(
         f"symmetry_on is {self.symmetry_on!r}; choose host or device"
@@ -87,24 +128,34 @@ def augmented(
   rng: np.random.Generator,
 ) -> np.ndarray:
   """Returns a randomly moved copy of one network's weights `[P]`."""
-  if options.augment_permutation and options.symmetry_on == "host":
+  o = options
+  if o.augment_permutation and o.symmetry_on == "host":
     vector = vector[symmetry.draw_permutation(spec, rng)]
-  if options.augment_signs:
+  if o.augment_signs:
     vector = vector * augment.draw_signs(spec, rng)
-  if options.augment_translate:
-    reach = options.augment_translate
+  if o.augment_pi_shifts:
+    factor, offset = augment.draw_pi_shifts(spec, rng, o.augment_pi_shifts)
+    vector = vector * factor + offset
+  if o.augment_scales:
+    most = 1 + o.augment_scales
+    vector = vector * augment.draw_scales(spec, rng, 1 / most, most)
+  if o.augment_translate:
+    reach = o.augment_translate
     shift = rng.uniform(-reach, reach, spec.tensors[0].shape[1:])
     shift = shift.astype(np.float32)
     vector = np.asarray(augment.translate(spec, vector, shift))
-  if options.augment_noise:
-    noise = rng.standard_normal(len(vector), np.float32)
-    spread = [
-      np.full(t.size, tensor.std() * options.augment_noise, np.float32)
-      for t, tensor in zip(
-        spec.tensors, spec.unflatten(vector).values(), strict=True
-      )
-    ]
-    vector = vector + noise * np.concatenate(spread)
+  if o.augment_rotate:
+    angle = math.radians(rng.uniform(-o.augment_rotate, o.augment_rotate))
+    vector = np.asarray(augment.rotate(spec, vector, angle))
+  if o.augment_zoom:
+    factor = 1 + rng.uniform(-o.augment_zoom, o.augment_zoom)
+    vector = np.asarray(augment.zoom(spec, vector, factor))
+  if o.augment_noise:
+    vector = noise.add_noise(spec, vector, o.augment_noise, rng)
+  if o.augment_mask:
+    vector = noise.mask(vector, o.augment_mask, rng)
+  if o.augment_quantile:
+    vector = noise.drop_smallest(vector, rng.uniform(0, o.augment_quantile))
   return np.asarray(vector, np.float32)
 
 
@@ -145,6 +196,7 @@ class Pipeline:
     self._pairs = pairs
     self._devices = devices
     self._place = place
+    self._mix = mixing.Mixer(*networks, options.augment_mixup)
     self._sizes = packer.reserve(
       networks.numbers,
       options.batch_size // devices,
@@ -160,7 +212,10 @@ class Pipeline:
     )
     rng = np.random.default_rng([self._seed, step, 1])
     rows = rows[np.argsort(self._networks.numbers[rows], kind="stable")]
-    views = self._views(rows, rng)
+    vectors, mixed = zip(
+      *(self._mix(row, rng) for row in rows.tolist()), strict=True
+    )
+    views = self._views(rows, vectors, rng)
     shares = [slice(d, None, self._devices) for d in range(self._devices)]
     numbers = tuple(
       tuple(self._networks.numbers[rows[share]].tolist()) * len(views)
@@ -172,7 +227,7 @@ class Pipeline:
       self._packer.flat(n, sum((v[share] for v in views), []), total)
       for n, share in zip(numbers, shares, strict=True)
     ]
-    targets = np.asarray(self._networks.targets[rows], np.float32)
+    targets = np.asarray(mixed, np.float32)
     valid = np.ones(len(rows), np.float32)
     moving = self._place(
       (
@@ -184,14 +239,16 @@ class Pipeline:
     return Batch(template._replace(weights=moving[0]), moving[1], moving[2])
 
   def _views(
-    self, rows: np.ndarray, rng: np.random.Generator
+    self,
+    rows: np.ndarray,
+    vectors: Sequence[np.ndarray],
+    rng: np.random.Generator,
   ) -> list[list[np.ndarray]]:
     """Returns the networks of a batch, and with pairs their moved copies."""
     o, networks = self._options, self._networks
     specs = [networks.specs[n] for n in networks.numbers[rows]]
     vectors = [
-      augmented(s, networks.vectors[r], o, rng)
-      for s, r in zip(specs, rows, strict=True)
+      augmented(s, v, o, rng) for s, v in zip(specs, vectors, strict=True)
     ]
     if not self._pairs:
       return [vectors]

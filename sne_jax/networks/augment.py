@@ -11,7 +11,8 @@ residual streams, attention heads) has it among its axes. Signs, moreover, do
 not pass max-pooling: behind a convolution they need a spec whose option
 `pools` says that there is none.
 
-`zoom` and `translate` change a coordinate network's function in a known way.
+`zoom`, `translate` and `rotate` change a coordinate network's function in a
+known way.
 
 Dimensions: `P` weights, `G` neurons of a group, `I` input coordinates.
 
@@ -245,12 +246,40 @@ def translate(
   return spec.flatten(tensors, xp)
 
 
+def rotate(
+  spec: spec_lib.NetworkSpec,
+  weights: Float[Array | np.ndarray, "*N P"],
+  angle: float | Float[Array, ""],
+) -> Float[Array | np.ndarray, "*N P"]:
+  """Turns the signal of networks of two coordinates: `x` gives `f(R x)`.
+
+  Not a symmetry: the signal changes, as described. Multiplies the first weight
+  by `R`, the rotation by `angle` radians, from the first coordinate to the
+  second.
+
+  Raises:
+    ValueError: the first tensor is no dense weight of two inputs.
+  """
+  tensors, xp = _first_dense(spec, weights)
+  first = spec.tensors[0]
+  if first.shape[1] != 2:
+    raise ValueError(
+      f"{spec.describe()} has {first.shape[1]} inputs; only networks of two"
+      " coordinates can be rotated"
+    )
+  cos, sin = xp.cos(angle), xp.sin(angle)
+  turn = xp.stack([xp.stack([cos, -sin]), xp.stack([sin, cos])])
+  turned = xp.einsum("...oi,ij->...oj", tensors[first.name], turn)
+  tensors[first.name] = turned.astype(weights.dtype)
+  return spec.flatten(tensors, xp)
+
+
 def _first_dense(spec: spec_lib.NetworkSpec, weights):
   """Returns tensors by name and the array module they are of."""
   if spec.tensors[0].kind != "linear_weight":
     raise ValueError(
       f"{spec.describe()} does not begin with a dense layer; only coordinate"
-      " networks have a signal to zoom or translate"
+      " networks have a signal to zoom, translate or rotate"
     )
   xp = jnp if isinstance(weights, jax.Array) else np
   return spec.unflatten(weights), xp

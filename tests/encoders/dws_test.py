@@ -3,6 +3,7 @@
 import math
 import pathlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -168,15 +169,48 @@ def test_classifiers_have_the_authors_parameters(
   assert total == number
 
 
+def test_batch_norm_is_that_of_training_without_memory():
+  """As of a library's batch norm, in the mode of training."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(3, 2, (5, 4, 3, 2)).astype(np.float32)
+  values = {"scale": np.array([2.0, 0.5]), "bias": np.array([1.0, -1.0])}
+  found = dws.BatchNorm().apply({"params": values}, jnp.asarray(x))
+  theirs = nn.BatchNorm(use_running_average=False, epsilon=1e-5)
+  expected, _ = theirs.apply({"params": values}, x, mutable=["batch_stats"])
+  close(found, expected)
+  np.testing.assert_allclose(
+    np.mean(found, axis=(0, 1, 2)), values["bias"], atol=1e-5
+  )
+  alone = dws.BatchNorm().apply({"params": values}, jnp.asarray(x[:1]))
+  assert np.abs(alone - found[:1]).max() > 0.01
+
+
+def test_batch_norm_stands_between_layers():
+  """A scale and a shift of every feature of every tensor, as in the counts."""
+  found = [
+    size(
+      dws.Equivariant(dws.DWSOptions(norm=norm, layers=2, channels=4), PLAN),
+      *(PLAN, 1),
+    )
+    for norm in ("none", "batch")
+  ]
+  assert found[1] - found[0] == 2 * len(PLAN) * 2 * 4
+
+
 @pytest.mark.parametrize(
-  ("set_layer", "diagonal", "how"),
-  [("ds", False, "max"), ("ds", True, "mean")],
+  ("set_layer", "diagonal", "how", "norm"),
+  [("ds", False, "max", "layer"), ("ds", True, "mean", "batch")],
 )
-def test_layers_are_equivariant(set_layer, diagonal, how):
+def test_layers_are_equivariant(set_layer, diagonal, how, norm):
   """In float64: permuted networks give permuted outputs."""
   with jax.enable_x64(True):
     options = dws.DWSOptions(
-      *(), set_layer=set_layer, diagonal=diagonal, reduction=how, channels=3
+      *(),
+      set_layer=set_layer,
+      diagonal=diagonal,
+      reduction=how,
+      norm=norm,
+      channels=3,
     )
     module = dws.Equivariant(options, MULTI)
     spec, rng = MULTI.spec, np.random.default_rng(0)

@@ -264,11 +264,14 @@ def total(name, options, outputs):
   return count + (options.width + 1) * outputs
 
 
-def test_parameters_are_as_many_as_the_authors():
+@pytest.mark.parametrize(
+  ("probes", "pna", "rt"), [(0, 92010, 376586), (64, 100714, 393866)]
+)
+def test_parameters_are_as_many_as_the_authors(probes, pna, rt):
   options = neural_graph.NeuralGraphOptions(
-    fourier=128, kinds=False, readout="last", readout_layers=2
+    fourier=128, kinds=False, readout="last", readout_layers=2, probes=probes
   )
-  assert total("pna", options, 10) == 92010
+  assert total("pna", options, 10) == pna
   options = graph_transformer.GraphTransformerOptions(
     *(),
     width=64,
@@ -281,10 +284,11 @@ def test_parameters_are_as_many_as_the_authors():
     fourier=128,
     kinds=False,
     readout="last",
+    probes=probes,
   )
   # Theirs has 128 units behind the readout, ours the width of the code, 64.
   ours = total("rt", options, 10)
-  assert ours + 64 * (64 + 1 + 10) == 376586
+  assert ours + 64 * (64 + 1 + 10) == rt
 
 
 @pytest.mark.parametrize("spec", [SPEC, CONV, FLAT, RESNET, VIT])

@@ -100,6 +100,31 @@ def test_what_is_monitored_by_hand():
   assert np.isnan([*lost.values()]).all()
 
 
+def test_numbers_as_probabilities():
+  np.testing.assert_array_equal(
+    classes.certain(np.array([[2.0], [0.0]]), 3), [[0, 0, 1], [1, 0, 0]]
+  )
+
+
+def test_mixed_networks_are_between_classes(launch, leveled, tmp_path):
+  """A run with MixUp ends, its loss finite, and predicts classes as ever."""
+  ended = launch(
+    *(tmp_path / "run", leveled.path, *SIZES, *OF_CLASSES, "--seeds=1"),
+    *("--encoder=stat_nn", "--stat_width=4", "--noreferences"),
+    *("--augment_mixup=plain", "--noaugment_signs", "--batch_size=8"),
+    *("--num_steps=4", "--eval_every=4", "--save_every=4", "--log_every=1"),
+  )
+  assert ended.code == 0, ended
+  result = read(tmp_path / "run" / "seed0" / "result.json")
+  probabilities = np.array(result["predictions"]["test"])
+  np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+  metrics = (tmp_path / "run" / "seed0" / "metrics.jsonl").read_text()
+  rows = [json.loads(line) for line in metrics.splitlines()]
+  values = [row["train/loss"] for row in rows if "train/loss" in row]
+  assert len(values) == 4
+  assert np.isfinite(values).all()
+
+
 def test_predictions_that_are_not_finite_are_in_no_class():
   scores = np.array([[0.1, 0.9], [np.nan, 0.5], [0.7, np.inf]])
   np.testing.assert_array_equal(

@@ -367,6 +367,7 @@ def test_the_undamaged_zoo_is_fine(own_zoo):
     ("--invariance_weight=nan", "invariance_weight is nan"),
     ("--augment_noise=-1", "augment_noise is -1"),
     ("--augment_translate=nan", "augment_translate is nan"),
+    ("--augment_mixup=beta", "augment_mixup is 'beta'; choose one of none"),
   ],
 )
 def test_flags_that_cannot_be(flag, words, own_zoo, launch, tmp_path):

@@ -143,6 +143,26 @@ def test_the_gradient_of_cross_entropy_is_p_less_the_class():
   assert jnp.isfinite(gradient).all()
 
 
+def test_cross_entropy_of_probabilities_is_linear_in_them():
+  soft = jax.jit(losses.soft_cross_entropy_with_logits)
+  sure = jnp.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+  assert soft(LOGITS, sure) == pytest.approx(float(CROSS(LOGITS, NUMBERS)))
+  target = jnp.array([[0.25, 0.0, 0.75], [0.0, 0.5, 0.5]])
+  logs = -np.log([[1 / 8, 2 / 8, 5 / 8], [1 / 4, 1 / 2, 1 / 4]])
+  expected = (logs * np.asarray(target)).sum(axis=1)
+  assert soft(LOGITS, target) == pytest.approx(expected.mean(), rel=1e-6)
+  pad = jnp.full((1, 3), jnp.nan)
+  long = jnp.concatenate([LOGITS, pad]), jnp.concatenate([target, pad])
+  mask = jnp.array([True, False, False])
+  value, gradient = jax.jit(
+    jax.value_and_grad(losses.soft_cross_entropy_with_logits)
+  )(*long, member_weight=mask)
+  assert value == pytest.approx(expected[0], rel=1e-6)
+  assert (gradient[1:] == 0).all()
+  share = np.array([1 / 8, 2 / 8, 5 / 8]) - np.asarray(target[0])
+  np.testing.assert_allclose(gradient[0], share, atol=1e-6)
+
+
 def test_padding_reaches_neither_cross_entropy_nor_gradient():
   long = (
     jnp.concatenate([LOGITS, jnp.full((2, 3), jnp.nan)]),
@@ -194,3 +214,5 @@ def test_shapes_are_checked():
   for bad in (NUMBERS[:, 0], jnp.ones((2, 3)), jnp.ones((1, 1))):
     with pytest.raises(BAD_SHAPE):
       losses.cross_entropy_with_logits(LOGITS, bad)
+  with pytest.raises(BAD_SHAPE):
+    losses.soft_cross_entropy_with_logits(LOGITS, NUMBERS)

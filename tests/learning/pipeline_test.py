@@ -65,6 +65,11 @@ MOVED = {
   "augment_permutation": True,
   "augment_signs": True,
   "augment_noise": 0.1,
+  "augment_mask": 0.1,
+  "augment_quantile": 0.1,
+  "augment_pi_shifts": 2,
+  "augment_scales": 1.0,
+  "augment_mixup": "aligned",
 }
 
 
@@ -98,10 +103,18 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("augment", ["augment_permutation", "augment_signs"])
-def test_moved_networks_are_the_same_functions(augment):
+@pytest.mark.parametrize(
+  ("augment", "value", "which"),
+  [
+    ("augment_permutation", True, MLP),
+    ("augment_signs", True, MLP),
+    ("augment_pi_shifts", 2, INR),
+    ("augment_scales", 1.0, CNN),
+  ],
+)
+def test_moved_networks_are_the_same_functions(augment, value, which):
   networks = networks_of(count=2)
-  batch = pipe(networks, **{augment: True})(0)
+  batch = pipe(networks, **{augment: value})(0)
   changed = set()
   for member, vector in vectors_in(networks, batch):
     spec, before = networks.specs[member // 2], networks.vectors[member]
@@ -113,7 +126,7 @@ def test_moved_networks_are_the_same_functions(augment):
     )
     if (vector != before).any():
       changed.add(spec)
-  assert MLP in changed
+  assert which in changed
 
 
 def test_the_second_view_is_the_first_one_moved():
@@ -162,12 +175,72 @@ def test_translated_networks_have_a_shifted_input():
   assert errors[best] < 0.1 * errors[0]
 
 
+ROUND = families.inr((2, 3, 1))
+
+
+def test_scales_are_within_their_range():
+  networks = networks_of([CNN], 1)
+  batch = pipe(networks, batch_size=1, augment_scales=1.0)(0)
+  [(_, vector)] = vectors_in(networks, batch)
+  factor = CNN.unflatten(vector / networks.vectors[0])["conv0.bias"]
+  assert (np.abs(np.log2(factor)) <= 1).all()
+  assert np.ptp(factor) > 0.01
+
+
+def test_rotated_and_zoomed_networks_have_another_input():
+  """The first weight is turned, or stretched; nothing else moves."""
+  networks = networks_of([ROUND], 1)
+  start = ROUND.unflatten(networks.vectors[0])["layer0.weight"]
+  moved = {"augment_rotate": [], "augment_zoom": []}
+  for step in range(12):
+    for name, value in (("augment_rotate", 45.0), ("augment_zoom", 0.2)):
+      batch = pipe(networks, batch_size=1, **{name: value})(step)
+      [(_, vector)] = vectors_in(networks, batch)
+      np.testing.assert_array_equal(vector[6:], networks.vectors[0][6:])
+      first = ROUND.unflatten(vector)["layer0.weight"]
+      moved[name].append(np.linalg.lstsq(start, first, rcond=None)[0])
+  turns = np.array(moved["augment_rotate"])
+  np.testing.assert_allclose(np.linalg.det(turns), 1, atol=1e-5)
+  angles = np.degrees(np.arctan2(turns[:, 1, 0], turns[:, 0, 0]))
+  assert np.abs(angles).max() <= 45 < np.ptp(angles)
+  zooms = np.array(moved["augment_zoom"])
+  np.testing.assert_allclose(zooms[:, 0, 1], 0, atol=1e-5)
+  np.testing.assert_allclose(zooms[:, 0, 0], zooms[:, 1, 1], rtol=1e-5)
+  assert np.abs(zooms[:, 0, 0] - 1).max() <= 0.2 < np.ptp(zooms[:, 0, 0])
+
+
+def test_up_to_a_share_of_the_smallest_weights_is_dropped():
+  networks = networks_of([MLP], 1)
+  shares = []
+  for step in range(20):
+    batch = pipe(networks, batch_size=1, augment_quantile=0.5)(step)
+    [(_, vector)] = vectors_in(networks, batch)
+    shares.append((vector == 0).mean())
+  assert max(shares) <= 0.52
+  assert np.ptp(shares) > 0.25
+
+
+def test_mixed_networks_have_mixed_targets():
+  """Weights of one spec lie between, and so does what is to be predicted."""
+  networks = networks_of([INR], 5)
+  lines = [np.full(INR.num_weights, n, np.float32) for n in range(5)]
+  networks = networks._replace(vectors=lines)
+  batch = pipe(networks, augment_mixup="plain")(0)
+  rows = batch.packed.weights.reshape(6, -1)
+  assert np.ptp(rows, axis=1).max() == 0
+  np.testing.assert_allclose(rows[:, :1], batch.targets[0], rtol=1e-6)
+  assert (batch.targets % 1 != 0).all()
+  found = pipe(networks)(0).targets
+  assert (found % 1 == 0).all()
+
+
 @pytest.mark.parametrize("pairs", [False, True])
 def test_devices_share_out_the_same_networks(pairs):
   networks = networks_of()
   copies = 1 + pairs
-  one = vectors_in(networks, pipe(networks, pairs=pairs, **MOVED)(2), copies)
-  batch = pipe(networks, pairs=pairs, devices=2, **MOVED)(2)
+  options = MOVED | {"augment_mixup": "none"}  # Targets name the members.
+  one = vectors_in(networks, pipe(networks, pairs=pairs, **options)(2), copies)
+  batch = pipe(networks, pairs=pairs, devices=2, **options)(2)
   assert batch.targets.shape == (2, 3, 1)
   assert all(len(leaf) == 2 for leaf in jax.tree.leaves(batch))
   two = vectors_in(networks, batch, copies)
@@ -285,6 +358,25 @@ def test_what_cannot_be_shared_out_is_refused():
     pipeline.DataOptions(batch_size=0)
   with pytest.raises(ValueError, match="'gpu'; choose host or device"):
     pipeline.DataOptions(symmetry_on="gpu")
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("augment_pi_shifts", -1),
+    ("augment_scales", float("inf")),
+    ("augment_noise", -0.1),
+    ("augment_mask", 1.0),
+    ("augment_quantile", float("nan")),
+    ("augment_translate", float("nan")),
+    ("augment_rotate", 200.0),
+    ("augment_zoom", -0.1),
+    ("augment_mixup", "beta"),
+  ],
+)
+def test_augmentations_that_cannot_be_are_named(name, value):
+  with pytest.raises(ValueError, match=f"{name} is {value!r}"):
+    pipeline.DataOptions(**{name: value})
 
 
 def test_on_the_device_views_are_copies():

@@ -200,6 +200,26 @@ def test_zoom_and_translate_move_the_signal(to):
   np.testing.assert_array_equal(many[0], moved)
 
 
+@pytest.mark.parametrize("to", [np.asarray, jnp.asarray])
+def test_rotate_turns_the_signal(to):
+  spec = families.inr((2, 8, 7, 1))
+  rng = np.random.default_rng(0)
+  weights = to(families.random_weights(spec, rng))
+  x = rng.uniform(-1, 1, (20, 2)).astype(np.float32)
+  turned = augment.rotate(spec, weights, math.pi / 2)
+  assert type(turned) is type(weights)
+  assert turned.dtype == np.float32
+  forward = jit(functools.partial(families.forward, spec))
+  quarter = np.stack([-x[:, 1], x[:, 0]], axis=1)  # From x towards y.
+  new, old = forward(turned, x), forward(weights, quarter)
+  np.testing.assert_allclose(new, old, atol=1e-5)
+  assert np.abs(new - forward(weights, -quarter)).max() > 1e-2
+  back = augment.rotate(spec, turned[None], -math.pi / 2)[0]
+  np.testing.assert_allclose(back, weights, atol=1e-6)
+  with pytest.raises(ValueError, match="has 1 inputs"):
+    augment.rotate(SPECS["inr"], np.zeros(SPECS["inr"].num_weights), 1.0)
+
+
 def test_zoom_and_translate_need_a_coordinate_network():
   spec = SPECS["cnn_relu"]
   with pytest.raises(ValueError, match="dense"):
