@@ -72,6 +72,7 @@ def _training(options, name: str, encoder: str, rate: float, share: float):
     encoder=encoder,
     num_steps=max(1, round(share * steps)),
     learning_rate=rate,
+    encoders=encoder,  # A training does not depend on the others.
     rates="",
     search_share=1.0,
     references=False,
