@@ -87,8 +87,10 @@ def label(encoder: str, rate: float, share: float = 1.0) -> str:
   return f"{encoder}, rate {rate:g}" + (", search" if share < 1 else "")
 
 
-def winners(options: options_lib.Options, outcomes: Outcomes) -> dict[str, str]:
-  """Returns by encoder the name of the training that validation prefers.
+def winners(
+  options: options_lib.Options, outcomes: Outcomes
+) -> dict[str, float]:
+  """Returns by encoder the rate that validation prefers.
 
   Of equals the first rate wins. An encoder whose every training diverged keeps
   its first.
