@@ -1,4 +1,4 @@
-"""Converts a published zoo into a zoo of ours, once.
+r"""Converts a published zoo into a zoo of ours, once.
 
   python experiments/convert_zoo.py --zoo=small_cnn --source=cifar10 \\
     --out=zoos/small_cnn_cifar10

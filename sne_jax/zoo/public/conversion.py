@@ -156,12 +156,12 @@ def _write(
       + ", ".join(f"{e['count']} as {e['reason']}" for e in left_out),
       "look at the source and at what is chosen from it",
     )
-  columns = {name: values[kept] for name, values in source.columns.items()}
+  columns: dict[str, Any] = {
+    name: values[kept] for name, values in source.columns.items()
+  }
   for part in found:
-    for name in part.properties:
-      columns.setdefault(name, [])
-  for name in columns.keys() - source.columns.keys():
-    columns[name] = [value for p in found for value in p.properties[name]]
+    for name, values in part.properties.items():
+      columns.setdefault(name, []).extend(values)
   ids = np.array(source.ids, str)
   return writing.write_zoo(
     path,

@@ -8,14 +8,12 @@ Dimensions: `M` rows taken, `R` rows of the file, 4,970 weights in each.
 
 References:
   Unterthiner et al., Predicting Neural Network Accuracy from Weights, 2020,
-  arXiv:2002.11448. The split `nfn` is that of Zhou et al., Permutation
-  Equivariant Neural Functionals, NeurIPS 2023, arXiv:2302.14040.
+  arXiv:2002.11448.
 """
 
 import ast
 import functools
 import os
-import random
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ import pyarrow.csv as pa_csv
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo import errors, files, partial, splits, store
-from sne_jax.zoo.public import conversion, listing
+from sne_jax.zoo.public import conversion, listing, nfn_order
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
 
@@ -119,8 +117,8 @@ def describe(
   weights = map_weights(listing.required(folder, "weights.npy"))
   metrics = listing.required(folder, "metrics.csv.gz", "metrics.csv")
   table = read_metrics(metrics, len(weights))
-  order_file = _find_split_file(folder, options.split_file)
-  order = order_file and read_order(order_file, len(weights))
+  order_file = nfn_order.find(folder, options.split_file)
+  order = nfn_order.read_order(order_file, len(weights)) if order_file else None
   last = table["epoch"] == table["epoch"].max()
   rows = np.flatnonzero(
     [options.takes(epoch) for epoch in table["epoch"].tolist()]
@@ -141,7 +139,7 @@ def describe(
 
   def read(number: int) -> source_lib.Network:
     row = rows[number]
-    spec = specs[table["dataset"][row], table["activation"][row]]
+    spec = specs[str(table["dataset"][row]), str(table["activation"][row])]
     return source_lib.Network(spec, weights[row][order_of(spec)])
 
   def make_splits(kept: np.ndarray) -> source_lib.Splits:
@@ -158,7 +156,7 @@ def describe(
       by_row = dict(zip(rows.tolist(), ids, strict=True))
       found["nfn"] = {
         part: [by_row[row] for row in some if row in by_row]
-        for part, some in nfn_split(order, last).items()
+        for part, some in nfn_order.split(order, last).items()
       }
     found["default"] = conversion.grouped_split(
       named[kept], columns["run"][kept], options.seed
@@ -310,68 +308,6 @@ def read_metrics(file: str, count: int) -> dict[str, np.ndarray]:
   found["run"] = np.argsort(np.argsort(first))[run].astype(np.int64)
   found["generalization_gap"] = found["train_accuracy"] - found["test_accuracy"]
   return found
-
-
-def _find_split_file(folder: str, given: str) -> str | None:
-  """Returns the file of the split `nfn`: given, or the only one there is."""
-  if given:
-    return listing.required(
-      os.path.dirname(os.path.abspath(given)), os.path.basename(given)
-    )
-  found = listing.names(folder, r".*_split\.csv")
-  if len(found) > 1:
-    raise errors.fault(
-      folder,
-      "",
-      f"{len(found)} split files: {', '.join(found)}",
-      "name one by --split_file",
-    )
-  return os.path.join(folder, found[0]) if found else None
-
-
-def read_order(file: str, count: int) -> list[int]:
-  """Reads the published order of the rows, a column of row numbers.
-
-  The files begin with the name of the column, `0`. Readers that take it for
-  data have row 0 twice, and one row more than there are.
-
-  Raises:
-    ZooError: it is not an order of `count` rows.
-  """
-  lines = listing.read_lines(file)
-  if len(lines) == count + 1 and lines[0] == "0":
-    lines = lines[1:]
-  try:
-    order = [int(line) for line in lines]
-  except ValueError:
-    order = []
-  if sorted(order) != list(range(count)):
-    raise errors.fault(
-      file,
-      "",
-      f"{len(lines)} lines that do not name each of {count} rows once",
-      "take the split file of this image set",
-    )
-  return order
-
-
-def nfn_split(order: list[int], last: np.ndarray) -> dict[str, list[int]]:
-  """Returns the rows of each part of the split `nfn`.
-
-  Args:
-    order: of all rows.
-    last: whether a row is of the last epoch, bool `[R]`.
-  """
-  rows = [row for row in order if last[row]]
-  middle = len(rows) // 2
-  places = list(range(middle))
-  random.Random(0).shuffle(places)
-  end = int(0.8 * middle)
-  return {
-    "train": [rows[place] for place in places[:end]],
-    "val": [rows[place] for place in places[end:]],
-    "test": rows[middle:],
-  }
 
 
 def _specs(file: str, table) -> dict[tuple[str, str], spec_lib.NetworkSpec]:

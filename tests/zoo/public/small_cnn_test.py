@@ -14,7 +14,7 @@ import pytest
 
 from sne_jax.networks import families
 from sne_jax.zoo import errors, store
-from sne_jax.zoo.public import conversion, small_cnn
+from sne_jax.zoo.public import conversion, nfn_order, small_cnn
 from sne_jax.zoo.public import options as options_lib
 
 RUNS = 12
@@ -210,18 +210,18 @@ def test_row_0_at_the_last_epoch_does_not_move_the_split(tmp_path):
   order = list(range(10))
   file = tmp_path / "order.csv"
   file.write_text("\n".join(["0", *map(str, order)]))
-  assert small_cnn.read_order(str(file), 10) == order
+  assert nfn_order.read_order(str(file), 10) == order
   last = np.ones(10, bool)
-  parts = small_cnn.nfn_split(order, last)
+  parts = nfn_order.split(order, last)
   assert parts["test"] == [5, 6, 7, 8, 9]
-  wrong = small_cnn.nfn_split([0, *order], last)
+  wrong = nfn_order.split([0, *order], last)
   assert wrong["test"] != parts["test"] and 0 in wrong["train"] + wrong["val"]
 
 
 def test_documented_sizes_of_the_parts():
   last = np.tile(np.arange(9) == 8, 30000)
   order = np.random.default_rng(0).permutation(270000).tolist()
-  parts = small_cnn.nfn_split(order, last)
+  parts = nfn_order.split(order, last)
   sizes = {part: len(some) for part, some in parts.items()}
   assert sizes == {"train": 12000, "val": 3000, "test": 15000}
   assert sorted(sum(parts.values(), [])) == np.flatnonzero(last).tolist()
@@ -230,7 +230,7 @@ def test_documented_sizes_of_the_parts():
 def test_a_split_file_without_a_header_is_read_too(tmp_path):
   file = tmp_path / "order.csv"
   file.write_text("2\n0\n1\n")
-  assert small_cnn.read_order(str(file), 3) == [2, 0, 1]
+  assert nfn_order.read_order(str(file), 3) == [2, 0, 1]
 
 
 def test_epochs_of_a_run_are_in_one_part(path):
