@@ -5,6 +5,9 @@ import os
 BROKEN = "restore the file from its source, or make the zoo anew"
 """The remedy where a file is not what it was."""
 
+DAMAGED = "restore the file from its source"
+"""The same for a checkpoint."""
+
 
 class ZooError(ValueError):
   """A zoo that cannot be read or written. One line: where, what, remedy."""
