@@ -60,8 +60,6 @@ def map_array(
   offset: int,
   dtype: np.dtype,
   shape: tuple[int, ...],
-  *,
-  big_endian: bool = False,
 ) -> np.ndarray:
   """Maps a stretch of a file as an array, read-only; nothing is read yet.
 
@@ -70,7 +68,6 @@ def map_array(
     offset: of the first byte; need not be aligned.
     dtype: of the numbers.
     shape: of the array, row-major.
-    big_endian: whether the bytes are the other way round; then they are read.
 
   Raises:
     CheckpointError: the file ends before the array does.
@@ -84,8 +81,6 @@ def map_array(
     )
   with guard(path, "cannot be mapped", (OSError, ValueError)):
     raw = np.asarray(np.memmap(path, np.uint8, "r", offset, (num_bytes,)))
-  if big_endian:
-    raw = swap(raw, dtype)
   return raw.view(dtype).reshape(shape)
 
 

@@ -31,9 +31,9 @@ def read(path: str, limits: Limits) -> Tensors:
   """Opens a Keras file; names are the paths of the datasets.
 
   Entries come in the order of the layers: as the file lists them, else as
-  they were written. Metadata: `config` (the model's architecture as JSON, where the file
-  has it), `names` (name of the layer by path of the group that holds its
-  variables, as JSON), `left_out` (optimizer, texts).
+  they were written. Metadata: `config` (the model's architecture as JSON,
+  where the file has it), `names` (name of the layer by path of the group that
+  holds its variables, as JSON), `left_out` (optimizer, texts).
 
   Raises:
     CheckpointError: the file is damaged or hostile, or h5py is missing.

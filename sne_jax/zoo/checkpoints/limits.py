@@ -10,6 +10,9 @@ import os
 
 from sne_jax.zoo import errors
 
+MAX_NAME = 1000
+"""Characters of the name of a tensor."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -65,6 +68,12 @@ class Budget:
       CheckpointError: a limit is passed; the line says which.
     """
     limits = self.limits
+    if len(name) > MAX_NAME or not name.isprintable():
+      raise errors.unreadable(
+        self.path,
+        f"a tensor is called {name[:50]!r}, {len(name)} characters",
+        f"names are printable and of at most {MAX_NAME} characters",
+      )
     self._entries += 1
     self._bytes += num_bytes
     if self._entries > limits.max_entries:

@@ -28,6 +28,7 @@ _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": set}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _PUT = frozenset(("BINPUT", "LONG_BINPUT", "MEMOIZE"))
 _GET = frozenset(("BINGET", "LONG_BINGET"))
+_PLAIN = (str, int, float, bytes, type(None))
 _IGNORED = frozenset(("PROTO", "FRAME"))
 
 
@@ -295,11 +296,8 @@ class _Machine:
 
 def _key(value: Any) -> Any:
   """Returns a key of a table; only plain ones, whose hash is quick."""
-  plain = (str, int, float, bool, bytes, type(None))
-  if isinstance(value, plain):
+  if isinstance(value, (*_PLAIN, Symbol, Record)):
     return value
-  if isinstance(value, tuple) and all(isinstance(v, plain) for v in value):
-    return value
-  if isinstance(value, Symbol | Record):
+  if isinstance(value, tuple) and all(isinstance(v, _PLAIN) for v in value):
     return value
   raise ValueError(f"a {type(value).__name__} as a key")

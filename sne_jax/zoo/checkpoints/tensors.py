@@ -132,12 +132,15 @@ def not_finite(entry: Entry) -> int:
   """
   if entry.dtype not in FLOATS and not entry.dtype.startswith("complex"):
     return 0
-  flat = entry.read().reshape(-1)
-  bad = 0
-  for start in range(0, flat.size, BLOCK):
-    part = flat[start : start + BLOCK]
-    if entry.dtype not in ("float32", "float64", "complex64", "complex128"):
-      part = part.astype(np.float32)
+  array, bad = entry.read(), 0
+  if not array.size:
+    return 0
+  wide = entry.dtype in ("float32", "float64", "complex64", "complex128")
+  # Blocks in the order of memory; a strided view is not copied as a whole.
+  for part in np.nditer(
+    array, ["external_loop", "buffered"], order="K", buffersize=BLOCK
+  ):
+    part = part if wide else part.astype(np.float32)
     bad += int(part.size - np.isfinite(part).sum())
   return bad
 

@@ -290,19 +290,17 @@ def _load(found, member, big_endian, name, offset, shape, stride, extent):
     flat = foreign.map_array(
       found.path,
       start + offset * width,
-      dtype,
-      (extent,),
-      big_endian=big_endian,
+      np.dtype(np.uint8),
+      (extent * width,),
     )
   else:  # Someone has packed the archive anew.
     flat = np.frombuffer(found.read(member), np.uint8)
     flat = flat[offset * width :][: extent * width]
-    if big_endian:
-      flat = foreign.swap(flat, dtype)
-    flat = flat.view(dtype)
-  return np.lib.stride_tricks.as_strided(
-    flat, shape, [width * s for s in stride], writeable=False
-  )
+  if big_endian:
+    flat = foreign.swap(flat, dtype)
+    flat.flags.writeable = False
+  # This constructor compares the strides with the buffer once more.
+  return np.ndarray(shape, dtype, flat.data, 0, [width * s for s in stride])
 
 
 def _is_big_endian(found: archive.Archive, member: str) -> bool:

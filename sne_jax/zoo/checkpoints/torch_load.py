@@ -82,7 +82,7 @@ def load_tree(path: str, why: str) -> Any:
     return _convert(loaded, 0)
   except Exception as error:  # noqa: BLE001 on damaged bytes it raises anything
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
-    detail = f" ({named[1]})" if named else ""
+    detail = f" ({named[1]})" if named and named[1] not in why else ""
     raise errors.unreadable(
       path,
       f"{why}, and PyTorch refuses it too{detail}",

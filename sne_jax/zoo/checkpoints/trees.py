@@ -39,6 +39,7 @@ MAX_VALUES = 1000
 MAX_TEXT = 1000
 
 Leaf = tuple[tuple[str, ...], Any]
+_NUMBERS = (int, float, type(None))
 
 
 def leaves(tree: Any, budget: Budget) -> list[Leaf]:
@@ -58,8 +59,8 @@ def leaves(tree: Any, budget: Budget) -> list[Leaf]:
     if visited > limit:
       raise budget.fault(f"more than {limit} values in it", "max_entries")
     if isinstance(node, dict):
-      inner = [(key, value) for key, value in node.items()]
-    elif isinstance(node, list | tuple):
+      inner = list(node.items())
+    elif isinstance(node, (list, tuple)):
       inner = list(enumerate(node))
     else:
       found.append((path, node))
@@ -239,6 +240,6 @@ def _text(key: Any) -> str:
     return key
   if isinstance(key, int) and key.bit_length() > 64:
     return "a large number"
-  if isinstance(key, int | float | bool | type(None)):
+  if isinstance(key, _NUMBERS):
     return str(key)
   return f"a {type(key).__name__}"
