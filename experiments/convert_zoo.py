@@ -12,8 +12,13 @@ its weights are not finite or its files are not there, is counted in the new
 zoo.json, with the reason.
 
   --zoo=small_cnn   Unterthiner et al. 2020: a folder of weights.npy,
-                    metrics.csv.gz and layout.csv; a file *_split.csv of the
+                    metrics.csv.gz and layout.csv. A file *_split.csv of the
                     NFN authors gives the split nfn.
+  --zoo=model_zoos  Schuerholt et al. 2022: a folder of NN_tune_trainable_*.
+  --zoo=inrs        INRs of images: of DWSNets (mnist_png_* or train and test,
+                    with splits.json) or of NFN (randinit_smaller_*s).
+  --zoo=wild_park   Kofinas et al. 2024: a folder of trials, with
+                    cnn_park_splits.json in it or beside it.
 """
 
 import dataclasses

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sne_jax.networks import families
-from sne_jax.zoo import errors, files, partial, splits, store
+from sne_jax.zoo import files, partial, splits, store
 from sne_jax.zoo.public import conversion, listing, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
@@ -117,9 +117,8 @@ def convert(
   found = [some for finder in finders if (some := finder(folder))]
   if len(found) != 1:
     names = ", ".join(some.layout for some in found) or "none"
-    raise errors.fault(
+    raise listing.fault(
       folder,
-      "",
       f"layouts of INRs in it: {names}; one is due",
       "point to the folder that holds mnist_png_*, or train and test, or"
       " randinit_smaller_*s",
@@ -156,9 +155,7 @@ def describe(
     if label < 0:
       label = states.number(tree.pop("label", None))
       if isinstance(label, bool) or not isinstance(label, int):
-        raise errors.fault(
-          file, "", f"its label is {label!r}, no number", errors.BROKEN
-        )
+        raise listing.fault(file, f"its label is {label!r}, no number")
     ordered = states.numbered(file, states.tensors(tree), found.pattern)
     widths = _widths(file, ordered)
     spec = families.inr(widths, w0=30.0, output_offset=found.offset)
@@ -256,9 +253,8 @@ def _find_nfn(folder: str) -> Found | None:
   numbers = [number for number, _, _ in found]
   if numbers != list(range(len(numbers))):
     missing = sorted(set(range(len(numbers))) - set(numbers))
-    raise errors.fault(
+    raise listing.fault(
       folder,
-      "",
       f"{len(numbers)} networks are not numbered from 0 on; net"
       f"{missing[0] if missing else numbers[-1]}.pth is missing or there twice",
       listing.UNPACKED,
@@ -281,9 +277,7 @@ def _widths(file: str, ordered: Sequence[tuple[str, Any]]) -> tuple[int, ...]:
   """Returns the widths of a dense network from its matrices."""
   shapes = [view.shape for _, view in ordered[::2]]
   if not shapes or any(len(shape) != 2 or 0 in shape for shape in shapes):
-    raise errors.fault(
-      file, "", f"its weights are of shapes {shapes}", errors.BROKEN
-    )
+    raise listing.fault(file, f"its weights are of shapes {shapes}")
   return (shapes[0][1], *(shape[0] for shape in shapes))
 
 
@@ -299,9 +293,8 @@ def _own_split(folder: str, found: Found, options) -> dict[str, Any]:
   is_test = np.array(found.given) == "test"
   rest = ids[~is_test]
   if val >= len(rest):
-    raise errors.fault(
+    raise listing.fault(
       folder,
-      "",
       f"{len(rest)} networks are not for test",
       f"set val_networks ({val}) below that, or give --split_file",
     )
@@ -325,22 +318,17 @@ def _read_split(file: str, found: Found) -> dict[str, list[str]]:
     if not isinstance(entry, list) or not all(
       isinstance(name, str) for name in entry
     ):
-      raise errors.fault(
-        file, "", f"no list of paths for part {part!r}", errors.BROKEN
-      )
+      raise listing.fault(file, f"no list of paths for part {part!r}")
     parts[part] = [found.key(name) for name in entry]
     missing = [name for name in entry if found.key(name) not in known]
     if missing:
-      raise errors.fault(
+      raise listing.fault(
         file,
-        "",
         f"{len(missing)} paths of part {part!r} are not there, such as"
         f" {missing[0][-100:]!r}",
         "take the split file of this zoo",
       )
   every = [name for some in parts.values() for name in some]
   if len(set(every)) != len(every):
-    raise errors.fault(
-      file, "", "a network is in it more than once", errors.BROKEN
-    )
+    raise listing.fault(file, "a network is in it more than once")
   return parts

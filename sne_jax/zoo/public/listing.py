@@ -18,12 +18,23 @@ MAX_TEXT_BYTES = 1 << 28
 """Bytes of a file of JSON or CSV that is read at once, at most."""
 
 
+def fault(
+  path: str, problem: str, remedy: str = errors.DAMAGED
+) -> errors.ZooError:
+  """Returns an error of one line about a file of a published zoo.
+
+  What comes from the file may be long or hold control characters; the line is
+  cut and cleaned.
+  """
+  return errors.ZooError(str(errors.unreadable(path, problem, remedy)))
+
+
 def folder(source: str | os.PathLike) -> str:
   """Returns a folder's absolute path; raises `ZooError` if it is none."""
   path = os.path.abspath(source)
   if not os.path.isdir(path):
     problem = "not a folder" if os.path.exists(path) else "no such folder"
-    raise errors.fault(path, "", problem, UNPACKED)
+    raise fault(path, problem, UNPACKED)
   return path
 
 
@@ -58,7 +69,7 @@ def required(path: str, *choices: str) -> str:
   for name in choices:
     if os.path.isfile(os.path.join(path, name)):
       return os.path.join(path, name)
-  raise errors.fault(path, choices[0], "file is missing", UNPACKED)
+  raise fault(os.path.join(path, choices[0]), "file is missing", UNPACKED)
 
 
 def read_json(file: str) -> Any:
@@ -71,7 +82,7 @@ def read_json(file: str) -> Any:
   try:
     return json.loads(text)
   except (ValueError, RecursionError) as error:
-    raise errors.fault(file, "", f"not JSON ({error})", errors.BROKEN) from None
+    raise fault(file, f"not JSON ({error})") from None
 
 
 def read_lines(file: str) -> list[str]:
@@ -89,9 +100,7 @@ def read_csv(file: str, columns: Iterable[str]) -> list[dict[str, str]]:
   for column in columns:
     if any(not row.get(column) for row in rows) or not rows:
       found = ", ".join(map(str, rows[0])) if rows else "none"
-      raise errors.fault(
-        file, "", f"no column {column!r}; it has {found}", errors.BROKEN
-      )
+      raise fault(file, f"no column {column!r}; it has {found}")
   return rows
 
 
@@ -99,20 +108,16 @@ def _text(file: str) -> str:
   try:
     size = os.path.getsize(file)
     if size > MAX_TEXT_BYTES:
-      raise errors.fault(
+      raise fault(
         file,
-        "",
         f"{size} bytes, where at most {MAX_TEXT_BYTES} are expected",
-        errors.BROKEN,
       )
     with open(file, encoding="utf-8") as opened:
       return opened.read()
   except OSError as error:
-    raise errors.fault(
-      file, "", f"cannot be read ({error.strerror})", UNPACKED
-    ) from None
+    raise fault(file, f"cannot be read ({error.strerror})", UNPACKED) from None
   except UnicodeDecodeError as error:
-    raise errors.fault(file, "", f"not text ({error})", errors.BROKEN) from None
+    raise fault(file, f"not text ({error})") from None
 
 
 def digest(parts: Iterable[object]) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import errors, partial, store
+from sne_jax.zoo import partial, store
 from sne_jax.zoo.public import conversion, listing, residual_states, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
@@ -134,9 +134,8 @@ def describe(
     why = (
       f"; left out: {left_out[0][0]}, as {left_out[0][1]}" if left_out else ""
     )
-    raise errors.fault(
+    raise listing.fault(
       folder,
-      "",
       f"no snapshot that can be taken{why}",
       "point to the folder that holds NN_tune_trainable_*, or choose other"
       " epochs",
@@ -206,7 +205,7 @@ def _read_run(folder: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
   file = os.path.join(folder, PARAMS)
   params = listing.read_json(file)
   if not isinstance(params, dict):
-    raise errors.fault(file, "", "no table of parameters", errors.BROKEN)
+    raise listing.fault(file, "no table of parameters")
   file = os.path.join(folder, RESULT)
   results = {}
   lines = listing.read_lines(file)
@@ -219,8 +218,8 @@ def _read_run(folder: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
       if number == len(lines) - 1:
         break  # Cut by the end of the run: one result less.
-      raise errors.fault(
-        file, "", f"line {number + 1} is no result ({error})", errors.BROKEN
+      raise listing.fault(
+        file, f"line {number + 1} is no result ({error})"
       ) from None
     results[epoch] = result  # A run that was resumed: the later one counts.
   return params, results
@@ -234,9 +233,8 @@ def _network(
   nlin = params.get("model::nlin", "relu")
   channels = params.get("model::channels_in", 3)
   if kind not in ("CNN", "CNN3", "Resnet18") or nlin not in ACTIVATIONS:
-    raise errors.fault(
+    raise listing.fault(
       file,
-      "",
       f"a network of class {str(kind)[:50]!r} with {str(nlin)[:50]!r} is not"
       " known",
       f"known are CNN, CNN3, Resnet18 with {', '.join(ACTIVATIONS)}",

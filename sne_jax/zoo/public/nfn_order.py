@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sne_jax.zoo import errors
 from sne_jax.zoo.public import listing
 
 
@@ -23,9 +22,8 @@ def find(folder: str, given: str) -> str | None:
     )
   found = listing.names(folder, r".*_split\.csv")
   if len(found) > 1:
-    raise errors.fault(
+    raise listing.fault(
       folder,
-      "",
       f"{len(found)} split files: {', '.join(found)}",
       "name one by --split_file",
     )
@@ -49,9 +47,8 @@ def read_order(file: str, count: int) -> list[int]:
   except ValueError:
     order = []
   if sorted(order) != list(range(count)):
-    raise errors.fault(
+    raise listing.fault(
       file,
-      "",
       f"{len(lines)} lines that do not name each of {count} rows once",
       "take the split file of this image set",
     )

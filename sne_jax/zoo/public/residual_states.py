@@ -13,8 +13,7 @@ from jaxtyping import Float
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import errors
-from sne_jax.zoo.public import states
+from sne_jax.zoo.public import listing, states
 
 _NORM = {
   "scale": "weight",
@@ -62,16 +61,14 @@ def network(
       (theirs[t.name], views.pop(theirs[t.name])) for t in spec.tensors
     ]
   except (KeyError, IndexError, ValueError) as error:
-    raise errors.fault(
+    raise listing.fault(
       file,
-      "",
       f"its tensors are no residual network ({error})",
       "this is a network of another zoo",
     ) from None
   if views:
-    raise errors.fault(
+    raise listing.fault(
       file,
-      "",
       f"tensor {next(iter(views))[:100]!r} is one too many",
       "this is a network of another zoo",
     )

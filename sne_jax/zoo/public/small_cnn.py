@@ -22,7 +22,7 @@ import pyarrow.csv as pa_csv
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import errors, files, partial, splits, store
+from sne_jax.zoo import files, partial, splits, store
 from sne_jax.zoo.public import conversion, listing, nfn_order
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
@@ -127,9 +127,8 @@ def describe(
   train = options.train_networks or TRAIN_NETWORKS
   final = last[rows]
   if options.train_networks and train >= final.sum():
-    raise errors.fault(
+    raise listing.fault(
       metrics,
-      "",
       f"{int(final.sum())} networks are chosen at the last epoch",
       f"set train_networks ({train}) below that",
     )
@@ -204,11 +203,9 @@ def check_layout(file: str) -> None:
       shape = tuple(int(size) for size in ast.literal_eval(row["shape"]))
       start, end = int(float(row["start_idx"])), int(float(row["end_idx"]))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-      raise errors.fault(
+      raise listing.fault(
         file,
-        "",
         f"{row['varname'][:80]!r} has shape {row['shape'][:80]!r}",
-        errors.BROKEN,
       ) from None
     found.append((row["varname"], start, end, shape))
   found.sort(key=lambda entry: entry[1])
@@ -216,17 +213,15 @@ def check_layout(file: str) -> None:
     suffix = _SUFFIX[name.split(".")[1]]
     entry = found.pop(0) if found else ("nothing", 0, 0, ())
     if entry[1:] != (start, end, shape) or not entry[0].endswith(suffix):
-      raise errors.fault(
+      raise listing.fault(
         file,
-        "",
         f"{entry[0]!r} at {entry[1]}:{entry[2]} of shape {entry[3]}, where a"
         f" {suffix} at {start}:{end} of shape {shape} is due",
         "this is another zoo, or another version of it",
       )
   if found:
-    raise errors.fault(
+    raise listing.fault(
       file,
-      "",
       f"{found[0][0]!r} at {found[0][1]} is one tensor too many",
       "this is another zoo, or another version of it",
     )
@@ -237,9 +232,7 @@ def map_weights(file: str) -> np.ndarray:
   try:
     weights = np.load(file, mmap_mode="r", allow_pickle=False)
   except (ValueError, OSError, EOFError) as error:
-    raise errors.fault(
-      file, "", f"not a whole npy file ({error})", errors.BROKEN
-    ) from None
+    raise listing.fault(file, f"not a whole npy file ({error})") from None
   due = LAYOUT[-1][2]
   if (
     not isinstance(weights, np.ndarray)
@@ -248,9 +241,8 @@ def map_weights(file: str) -> np.ndarray:
     or weights.dtype.kind != "f"
   ):
     shape = getattr(weights, "shape", "unknown")
-    raise errors.fault(
+    raise listing.fault(
       file,
-      "",
       f"array of shape {shape} and type {getattr(weights, 'dtype', '')}",
       f"floats of shape [rows, {due}] are due",
     )
@@ -277,13 +269,10 @@ def read_metrics(file: str, count: int) -> dict[str, np.ndarray]:
       ),
     )
   except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
-    raise errors.fault(
-      file, "", f"not the published table ({error})", errors.BROKEN
-    ) from None
+    raise listing.fault(file, f"not the published table ({error})") from None
   if table.num_rows != count:
-    raise errors.fault(
+    raise listing.fault(
       file,
-      "",
       f"{table.num_rows} rows, and weights.npy has {count}",
       "take both files of one image set",
     )
@@ -297,9 +286,7 @@ def read_metrics(file: str, count: int) -> dict[str, np.ndarray]:
     )
   epochs = found["epoch"]
   if not len(epochs) or not (epochs == np.rint(epochs)).all():
-    raise errors.fault(
-      file, "", "a step is no whole number, or no rows", errors.BROKEN
-    )
+    raise listing.fault(file, "a step is no whole number, or no rows")
   found["epoch"] = epochs.astype(np.int64)
   # By first appearance: runs that lie together have numbers that follow.
   _, first, run = np.unique(
@@ -318,16 +305,14 @@ def _specs(file: str, table) -> dict[tuple[str, str], spec_lib.NetworkSpec]:
   found = {}
   for dataset, activation in sorted(pairs):
     if dataset not in _SIDES:
-      raise errors.fault(
+      raise listing.fault(
         file,
-        "",
         f"image set {dataset!r} is not known",
         f"known are {', '.join(_SIDES)}",
       )
     if activation not in families.ACTIVATIONS:
-      raise errors.fault(
+      raise listing.fault(
         file,
-        "",
         f"activation {activation!r} is not known",
         f"known are {', '.join(families.ACTIVATIONS)}",
       )

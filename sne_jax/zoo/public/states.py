@@ -18,6 +18,7 @@ from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo import errors
 from sne_jax.zoo.checkpoints import limits as limits_lib
 from sne_jax.zoo.checkpoints import pickles, torch_file
+from sne_jax.zoo.public import listing
 
 Views = Mapping[str, torch_file.View]
 """Tensors by name, still on disk."""
@@ -44,18 +45,15 @@ def load(file: str, *, records: bool = False) -> dict[str, Any]:
   try:
     tree, _ = torch_file.load_tree(file, LIMITS, records=records)
   except pickles.RefusedError as error:
-    raise errors.fault(
+    raise listing.fault(
       file,
-      "",
       f"its pickle names {error.symbol[:200]!r}, and tensors alone are due",
       "do not trust this file; get it from its source",
     ) from None
   except errors.CheckpointError as error:
     raise errors.ZooError(str(error)) from None
   if not isinstance(tree, dict) or not all(isinstance(k, str) for k in tree):
-    raise errors.fault(
-      file, "", f"it holds a {type(tree).__name__}, no table", errors.BROKEN
-    )
+    raise listing.fault(file, f"it holds a {type(tree).__name__}, no table")
   return tree
 
 
@@ -85,9 +83,8 @@ def numbered(
   for name, view in views.items():
     match = re.fullmatch(pattern, name)
     if match is None:
-      raise errors.fault(
+      raise listing.fault(
         file,
-        "",
         f"tensor {name[:100]!r} is not called like {pattern}",
         "this is a network of another zoo",
       )
@@ -107,18 +104,16 @@ def in_order(
       floats.
   """
   if len(views) != len(spec.tensors):
-    raise errors.fault(
+    raise listing.fault(
       file,
-      "",
       f"{len(views)} tensors, where {spec.describe()} has {len(spec.tensors)}",
       "this is a network of another zoo",
     )
   parts = []
   for (name, view), tensor in zip(views, spec.tensors, strict=True):
     if view.shape != tensor.shape or "float" not in view.dtype:
-      raise errors.fault(
+      raise listing.fault(
         file,
-        "",
         f"tensor {name[:100]!r} is {view.dtype} of shape {view.shape}, where"
         f" {tensor.name} of shape {tensor.shape} is due",
         "this is a network of another zoo",

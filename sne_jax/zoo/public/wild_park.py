@@ -20,7 +20,7 @@ import numpy as np
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import errors, files, partial, splits, store
+from sne_jax.zoo import files, partial, splits, store
 from sne_jax.zoo.public import conversion, listing, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
@@ -86,9 +86,8 @@ def describe(
       else:
         left_out.append((f"{trial}/{name}", f"there is no file {FILE}"))
   if not ids:
-    raise errors.fault(
+    raise listing.fault(
       folder,
-      "",
       f"no <trial>/<checkpoint>/{FILE} in it",
       "point to the folder that holds the trials",
     )
@@ -105,9 +104,7 @@ def describe(
     result = result if isinstance(result, Mapping) else {}
     epoch = tree.get("iteration", result.get("training_iteration"))
     if isinstance(epoch, bool) or not isinstance(epoch, int):
-      raise errors.fault(
-        file, "", f"its iteration is {str(epoch)[:50]!r}", errors.BROKEN
-      )
+      raise listing.fault(file, f"its iteration is {str(epoch)[:50]!r}")
     if not options.takes(epoch):
       raise source_lib.LeftOut("its epoch is not chosen (epochs)")
     accuracy = _float(result.get("test/acc", scores.get(ids[number])))
@@ -179,8 +176,8 @@ def _spec(file: str, tree: Mapping[str, Any]) -> spec_lib.NetworkSpec:
       skips=skips,
     )
   except (ValueError, TypeError, KeyError) as error:
-    raise errors.fault(
-      file, "", f"its config describes no network ({error})", errors.BROKEN
+    raise listing.fault(
+      file, f"its config describes no network ({error})"
     ) from None
 
 
@@ -192,9 +189,7 @@ def _ordered(file: str, tree: Mapping[str, Any]):
     (f"fc.{kind}", views.pop(f"fc.{kind}", None)) for kind in ("weight", "bias")
   ]
   if not views or any(view is None for _, view in last):
-    raise errors.fault(
-      file, "", "no state dict `model` with layers and fc", errors.BROKEN
-    )
+    raise listing.fault(file, "no state dict `model` with layers and fc")
   return [
     *states.numbered(file, views, r"layers\.(\d+)\.(weight|bias)"),
     *last,
@@ -232,24 +227,21 @@ def _read_split(file: str, ids: list[str]) -> Split:
       or len(paths) != len(values)
       or not all(isinstance(name, str) for name in paths)
     ):
-      raise errors.fault(
-        file, "", f"no lists path and score for {part!r}", errors.BROKEN
-      )
+      raise listing.fault(file, f"no lists path and score for {part!r}")
     names = [listing.last(os.path.dirname(name), 2) for name in paths]
     parts[part] = [name for name in names if name in known]
     scores |= dict(zip(names, map(_float, values), strict=True))
     for name in names:
       trial = name.split("/")[0]
       if part_of.setdefault(trial, part) != part:
-        raise errors.fault(
+        raise listing.fault(
           file,
-          "",
           f"trial {trial!r} is in {part_of[trial]} and in {part}",
           "checkpoints of one network belong into one part",
         )
   if not any(parts.values()):
-    raise errors.fault(
-      file, "", "none of its paths is there", "take the file of this zoo"
+    raise listing.fault(
+      file, "none of its paths is there", "take the file of this zoo"
     )
   return Split(parts, scores, len(scores.keys() - known))
 

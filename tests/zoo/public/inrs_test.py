@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -61,6 +62,9 @@ def write_nfn(folder, count=12, out=1, augmented=True):
       again = folder / f"randinit_smaller_aug0_{k % 4}s" / f"net{k}.pth"
       torch_files.save(again, state(k + 100, "net", ".linear", out))
   return folder
+
+
+run = jax.jit(families.forward, static_argnums=0)
 
 
 def convert(source, path, **options):
@@ -191,7 +195,7 @@ def test_the_two_families_are_the_functions_that_were_published(tmp_path, out):
   ):
     x = inrs.coordinates(family, side)
     np.testing.assert_allclose(x, points[family], atol=1e-6)
-    got = families.forward(zoo.specs[0], weights_of(zoo, member), x)
+    got = run(zoo.specs[0], weights_of(zoo, member), x)
     want = direct(tensors, points[family]) + offset
     np.testing.assert_allclose(got, want, atol=1e-4)  # sin(30 x) in float32
 

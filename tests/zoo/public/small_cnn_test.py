@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import numpy as np
 import pytest
 
@@ -73,6 +74,9 @@ def write(folder, order=None):
   lines = ["0", *map(str, order)]  # The header that looks like a row.
   (folder / "cifar10_split.csv").write_text("\n".join(lines) + "\n")
   return weights
+
+
+run = jax.jit(families.forward, static_argnums=0)
 
 
 def convert(source, path, progress=None, **options):
@@ -142,7 +146,7 @@ def test_a_network_computes_what_the_published_one_does(source, path, row):
   x = np.random.default_rng(row).normal(size=(3, 32, 32, 1))
   want = direct(weights[row], x, activation)
   x = x.transpose(0, 3, 1, 2).astype(np.float32)
-  got = families.forward(spec, zoo.vectors([member])[0], x)
+  got = run(spec, zoo.vectors([member])[0], x)
   # Float32 sums of up to 144 products against float64.
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
   # Control: kernels that are only reshaped give another network.
@@ -154,7 +158,7 @@ def test_a_network_computes_what_the_published_one_does(source, path, row):
       if own == name
     ]
   )
-  assert np.abs(families.forward(spec, wrong, x) - want).max() > 0.1
+  assert np.abs(run(spec, wrong, x) - want).max() > 0.1
 
 
 def test_properties_are_those_of_the_same_row(path):

@@ -1,9 +1,11 @@
 """The CNN Wild Park: configurations without omegaconf, skips, splits."""
 
 import json
+import math
 import os
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -111,9 +113,19 @@ def source(tmp_path_factory):
   return write(tmp_path_factory.mktemp("park") / "cnn_park")
 
 
+run = jax.jit(families.forward, static_argnums=0)
+
+
 def convert(source, path, progress=None, **options):
   chosen = options_lib.ConvertOptions(**options)
   return wild_park.convert(source, path, chosen, progress)
+
+
+@pytest.fixture(scope="module")
+def path(source, tmp_path_factory):
+  path = tmp_path_factory.mktemp("zoos") / "zoo"
+  convert(source, path)
+  return path
 
 
 def contents(path):
@@ -123,7 +135,7 @@ def contents(path):
 
 def direct(tensors, config, x):
   """The reference loop: skips before the activation, on shared channels."""
-  erf = np.vectorize(__import__("math").erf)
+  erf = np.vectorize(math.erf)
   acts = {
     "relu": lambda v: np.maximum(v, 0),
     "gelu": lambda v: 0.5 * v * (1 + erf(v / np.sqrt(2))),
@@ -153,15 +165,15 @@ def direct(tensors, config, x):
 
 
 @pytest.mark.parametrize("trial", [0, 1])
-def test_networks_compute_what_the_reference_does(source, tmp_path, trial):
-  zoo = convert(source, tmp_path / "zoo")
+def test_networks_compute_what_the_reference_does(path, trial):
+  zoo = store.Zoo.open(path)
   assert len(zoo) == TRIALS * len(STEPS) and len(zoo.specs) == 2
   name = f"trial_{trial}/checkpoint_000020"
   member = zoo.members["id"].tolist().index(name)
   spec = zoo.specs[zoo.members["spec"][member]]
   config = CONFIGS[trial]
   x = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
-  got = families.forward(spec, zoo.vectors([member])[0], x)
+  got = run(spec, zoo.vectors([member])[0], x)
   tensors = state(100 * trial + 20, config)
   want = direct(tensors, config, x)
   np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
@@ -170,8 +182,8 @@ def test_networks_compute_what_the_reference_does(source, tmp_path, trial):
     assert np.abs(wrong - want).max() > 0.05
 
 
-def test_properties_are_those_of_the_checkpoint(source, tmp_path):
-  zoo = convert(source, tmp_path / "zoo")
+def test_properties_are_those_of_the_checkpoint(path):
+  zoo = store.Zoo.open(path)
   for member, name in enumerate(zoo.members["id"]):
     trial, step = int(name[6]), int(name[-6:])
     assert zoo.property("epoch")[member] == step
@@ -204,9 +216,9 @@ def test_the_published_split_is_found_beside_the_zoo_and_parts_no_network(
 
 
 def test_without_a_split_file_all_checkpoints_of_a_network_are_in_one_part(
-  source, tmp_path
+  path,
 ):
-  zoo = convert(source, tmp_path / "zoo")
+  zoo = store.Zoo.open(path)
   assert zoo.splits == ("default",)
   trials = [
     set(zoo.property("network")[n]) for n in zoo.split("default").values()
@@ -235,17 +247,15 @@ def test_epochs_that_are_not_chosen_are_left_out_and_counted(source, tmp_path):
   assert zoo.provenance["left_out"][0]["count"] == TRIALS
 
 
-def test_the_order_of_the_file_system_changes_nothing(source, tmp_path):
-  convert(source, tmp_path / "one")
+def test_the_order_of_the_file_system_changes_nothing(source, path, tmp_path):
   with shuffled.reversed_folders():
-    convert(source, tmp_path / "two")
-  assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    convert(source, tmp_path / "zoo")
+  assert contents(tmp_path / "zoo") == contents(path)
 
 
 def test_a_broken_off_conversion_goes_on_to_the_same_zoo(
-  source, tmp_path, monkeypatch
+  source, path, tmp_path, monkeypatch
 ):
-  convert(source, tmp_path / "whole")
   monkeypatch.setattr(conversion, "PART_MEMBERS", 3)
 
   def stop(done, *_):
@@ -256,7 +266,7 @@ def test_a_broken_off_conversion_goes_on_to_the_same_zoo(
     convert(source, tmp_path / "zoo", stop)
   assert len(list((tmp_path / "zoo.partial").glob("part-*"))) == 2
   convert(source, tmp_path / "zoo")
-  assert contents(tmp_path / "zoo") == contents(tmp_path / "whole")
+  assert contents(tmp_path / "zoo") == contents(path)
 
 
 def test_nothing_that_a_checkpoint_names_is_run(tmp_path):
@@ -290,7 +300,9 @@ def damage(root, name):
     case "residual":
       changes["config"] = whole(config | {"residual": [-1, 0, 1, 2]})
     case "kernel":
-      changes["config"] = whole(config | {"kernel_size": [3, 3, 3, 3]})
+      changes["config"] = whole(
+        config | {"kernel_size": [3, 3, 3, 7], "padding": [1, 1, 1, 3]}
+      )
     case "text":
       changes["config"] = whole(config | {"n_classes": "10"})
     case "lengths":
@@ -354,7 +366,6 @@ def test_a_folder_without_checkpoints_is_named(tmp_path):
     convert(tmp_path, tmp_path / "zoo")
 
 
-def test_a_converted_zoo_opens(source, tmp_path):
-  convert(source, tmp_path / "zoo")
-  zoo = store.Zoo.open(tmp_path / "zoo")
+def test_a_converted_zoo_opens(path):
+  zoo = store.Zoo.open(path)
   assert zoo.provenance["published"]["title"] == "CNN Wild Park"
