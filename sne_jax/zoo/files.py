@@ -71,12 +71,12 @@ def file_digest(path: str) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_rows(path: str, rows: Float[np.ndarray, "N P"]) -> str:
+def write_rows(path: str, rows: Float[Any, "N P"]) -> str:
   """Writes a weights file, atomically, and returns its SHA-256.
 
   Args:
     path: file to write.
-    rows: any array that slices to float32 blocks, a memory map for one.
+    rows: what has a shape and slices to float32 blocks, a memory map for one.
   """
   num_rows, num_weights = rows.shape
   end = 4 * num_rows * num_weights

@@ -28,7 +28,7 @@ def write_zoo(
   path: str | os.PathLike,
   *,
   specs: Sequence[spec_lib.NetworkSpec],
-  weights: Sequence[np.ndarray],  # Of several specs: no one N and P.
+  weights: Sequence[Any],  # Arrays; of several specs, so no one N and P.
   ids: Sequence[str] | np.ndarray,
   spec_numbers: Sequence[int] | np.ndarray | None = None,
   rows: Sequence[int] | np.ndarray | None = None,
@@ -48,7 +48,7 @@ def write_zoo(
     path: folder to make. May exist if it is empty.
     specs: the architectures.
     weights: for each spec its networks `[N, P]`; written in blocks, so memory
-      maps are fine.
+      maps are fine, and so is what has a shape and slices to arrays.
     ids: `[M]` a name for every member, unique, that never changes.
     spec_numbers: `[M]` place in `specs`; may be left out if there is one.
     rows: `[M]` row in the weights of the spec; may be left out if there is one

@@ -1,0 +1,1 @@
+"""Published zoos, read from their own files and converted into ours."""

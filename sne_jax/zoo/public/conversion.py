@@ -1,0 +1,241 @@
+"""Converts the networks of a published zoo into a zoo of ours, streamed.
+
+They are read one after another, in parts that lie in `<path>.partial` until
+all are there (see `zoo.partial`). A conversion that was stopped goes on behind
+its last part. No more than one part is in memory.
+
+Dimensions: `M` networks of a source, `N` of one spec, `P` weights.
+"""
+
+import collections
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from sne_jax.networks import spec as spec_lib
+from sne_jax.zoo import errors, partial, splits, store, writing
+from sne_jax.zoo.public import parts
+from sne_jax.zoo.public import source as source_lib
+
+PART_BYTES = 1 << 26
+"""Bytes of weights in a part, about."""
+
+PART_MEMBERS = 4096
+"""Networks of a part, at most."""
+
+NOT_FINITE = "a weight is NaN or infinite"
+DAMAGED = "its file is damaged (skip_damaged)"
+NAMED = 20
+"""Names of left-out networks in `zoo.json`, for each reason, at most."""
+
+
+def convert(
+  path: str | os.PathLike,
+  source: source_lib.Source,
+  *,
+  skip_damaged: bool = False,
+  progress: partial.Progress | None = None,
+) -> store.Zoo:
+  """Converts a published zoo, goes on doing so, or opens what is there.
+
+  Networks with weights that are not finite are left out. What is left out is
+  counted in the provenance (`left_out`), with the reason and the first names.
+  Equal files and options give equal bytes, however often it was broken off.
+
+  Args:
+    path: folder of the zoo to make.
+    source: what to convert.
+    skip_damaged: leave out networks whose file cannot be read, rather than
+      stop.
+    progress: is told the networks that are read; the caller draws it.
+
+  Returns:
+    The zoo, opened.
+
+  Raises:
+    ZooError: a file is damaged, no network is left, another process converts
+      here, or `path` or `<path>.partial` hold another zoo.
+  """
+  if not len(source.ids):
+    raise errors.fault(
+      path, "", "no network is chosen", "look at the source and the options"
+    )
+  made = {"generator": source.generator, "options": dict(source.options)}
+  told = progress or (lambda *_: None)
+
+  def make(folder: str, _: int) -> store.Zoo:
+    try:
+      found = list(_read_all(folder, source, skip_damaged, told))
+      return _write(path, folder, source, made, found)
+    except errors.ZooError:
+      if not parts.any_there(folder):
+        shutil.rmtree(folder)  # Nothing to go on from.
+      raise
+
+  return partial.make_zoo(
+    path, made, batch_members=1, find_batch_members=lambda: 1, make=make
+  )
+
+
+def grouped_split(
+  ids: np.ndarray, groups: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+  """Returns 70 % train, 15 % val, 15 % test; no group is parted.
+
+  Empty where there are too few groups for three parts.
+  """
+  parts_ = {"train": 0.7, "val": 0.15, "test": 0.15}
+  try:
+    return splits.random_split(ids, seed=seed, parts=parts_, groups=groups)
+  except ValueError:
+    return {}
+
+
+def _read_all(folder, source, skip_damaged, told) -> Iterator[parts.Part]:
+  """Yields all parts, reading what is not yet there."""
+  first, total = 0, len(source.ids)
+  while first < total:
+    part = parts.read(folder, first)
+    if part is None or first + len(part.places) > total:
+      networks = _read_part(source, first, skip_damaged, told)
+      part = parts.write(folder, first, networks)
+    first += len(part.places)
+    told(first, total, "networks")
+    yield part
+
+
+def _read_part(
+  source: source_lib.Source, first: int, skip_damaged: bool, told
+) -> list[source_lib.Network | str]:
+  """Reads networks from `first` on, as many as a part holds."""
+  found, size = [], 0
+  for number in range(first, min(first + PART_MEMBERS, len(source.ids))):
+    if number % 64 == 63:
+      told(number, len(source.ids), "networks")
+    try:
+      network = _checked(source.read(number))
+      size += network.weights.nbytes
+    except source_lib.LeftOut as reason:
+      network = str(reason)
+    except errors.ZooError:
+      if not skip_damaged:
+        raise
+      network = DAMAGED
+    found.append(network)
+    if size >= PART_BYTES:
+      break
+  return found
+
+
+def _checked(network: source_lib.Network) -> source_lib.Network:
+  """Returns a network in float32; raises `LeftOut` if that is not finite."""
+  with np.errstate(over="ignore"):
+    weights = np.asarray(network.weights, np.float32)
+  assert weights.shape == (network.spec.num_weights,), weights.shape
+  if not np.isfinite(weights).all():
+    raise source_lib.LeftOut(NOT_FINITE)
+  return network._replace(weights=weights)
+
+
+def _write(
+  path, folder: str, source: source_lib.Source, made, found: list[parts.Part]
+) -> store.Zoo:
+  """Writes the zoo from its parts."""
+  specs, spec_numbers, rows, weights = _gather(found)
+  places = [place for part in found for place in part.places]
+  kept = np.array([place >= 0 for place in places], bool)
+  left_out = _left_out(source, found)
+  if not specs:
+    raise errors.fault(
+      path,
+      "",
+      f"none of {len(source.ids)} networks is left: "
+      + ", ".join(f"{e['count']} as {e['reason']}" for e in left_out),
+      "look at the source and at what is chosen from it",
+    )
+  columns: dict[str, Any] = {
+    name: values[kept] for name, values in source.columns.items()
+  }
+  for part in found:
+    for name, values in part.properties.items():
+      columns.setdefault(name, []).extend(values)
+  ids = np.array(source.ids, str)
+  return writing.write_zoo(
+    path,
+    specs=specs,
+    weights=weights,
+    ids=ids[kept],
+    spec_numbers=spec_numbers,
+    rows=rows,
+    properties={
+      name: writing.Property(values, source.descriptions[name])
+      for name, values in columns.items()
+    },
+    splits=_only_kept(source.splits(kept), set(ids[kept].tolist())),
+    provenance={
+      **made,
+      "published": source.published._asdict(),
+      "left_out": left_out,
+      **source.facts,
+    },
+    licence=source.published.licence,
+    staging=partial.staging(folder),
+  )
+
+
+def _gather(found: Sequence[parts.Part]):
+  """Returns specs, spec number and row of the members, and weights by spec."""
+  numbers: dict[spec_lib.NetworkSpec, int] = {}
+  pieces: list[list[tuple[str, str, int]]] = []
+  sizes: list[int] = []
+  spec_numbers, rows = [], []
+  for part in found:
+    here = collections.Counter(part.places)
+    mine = []  # Number of the spec at each place.
+    for place, spec in enumerate(part.specs):
+      mine.append(numbers.setdefault(spec, len(numbers)))
+      if mine[-1] == len(pieces):
+        pieces.append([])
+        sizes.append(0)
+      pieces[mine[-1]].append((part.file, str(place), here[place]))
+    for place in part.places:
+      if place >= 0:
+        spec_numbers.append(mine[place])
+        rows.append(sizes[mine[place]])
+        sizes[mine[place]] += 1
+  weights: list[Any] = [
+    parts.Rows(some, spec.num_weights)
+    for spec, some in zip(numbers, pieces, strict=True)
+  ]
+  return list(numbers), spec_numbers, rows, weights
+
+
+def _left_out(source: source_lib.Source, found) -> list[dict[str, Any]]:
+  """Returns reasons, how many networks each, and the first names."""
+  names: dict[str, list[str]] = {}
+  for name, reason in source.left_out:
+    names.setdefault(reason, []).append(name)
+  first = 0
+  for part in found:
+    for number, reason in sorted(part.reasons.items()):
+      names.setdefault(reason, []).append(str(source.ids[first + number]))
+    first += len(part.places)
+  return [
+    {"reason": reason, "count": len(some), "names": some[:NAMED]}
+    for reason, some in sorted(names.items())
+  ]
+
+
+def _only_kept(splits: source_lib.Splits, ids: set[str]):
+  """Returns the splits without what was left out, and without empty ones."""
+  found = {
+    name: {
+      part: [str(i) for i in some if str(i) in ids]
+      for part, some in parts_.items()
+    }
+    for name, parts_ in splits.items()
+  }
+  return {name: p for name, p in found.items() if any(p.values())}

@@ -1,0 +1,334 @@
+"""Implicit neural representations of images: those of DWSNets and of NFN.
+
+Three layouts, told apart by the folders:
+
+- DWSNets, MNIST: `mnist_png_<training|testing>_<label>_<image>/checkpoints/
+  model_final.pth`;
+- DWSNets, Fashion-MNIST: `<train|test>/model_<i>.pth` and `splits.json`; each
+  file has an entry `label` beside its tensors;
+- NFN: `<prefix>_<label>s/net<image>.pth`. Folders `<prefix>_aug<k>_<label>s`
+  hold further networks of the same images and are not taken.
+
+The two families differ in the order of coordinates, the offset of the output,
+and the range of the image, so they have specs of their own.
+
+Dimensions: `M` networks.
+
+References:
+  Navon et al., Equivariant Architectures for Learning in Deep Weight Spaces,
+  ICML 2023, arXiv:2301.12780. Zhou et al., Permutation Equivariant Neural
+  Functionals, NeurIPS 2023, arXiv:2302.14040.
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from sne_jax.networks import families
+from sne_jax.zoo import files, partial, splits, store
+from sne_jax.zoo.public import conversion, listing, states
+from sne_jax.zoo.public import options as options_lib
+from sne_jax.zoo.public import source as source_lib
+
+VAL_NETWORKS = 5000
+"""INRs of the part `val`, as published."""
+
+NFN_TRAIN_NETWORKS = 45000
+"""INRs of the part `train` of NFN, as published."""
+
+_MNIST_RUN = r"mnist_png_(training|testing)_(\d+)_(\d+)"
+_MNIST_FILE = os.path.join("checkpoints", "model_final.pth")
+_NFN_RUN = r"(randinit_smaller)_(\d)s"
+
+DWS = source_lib.Published(
+  title="INRs of images (DWSNets)",
+  reference="Navon et al. 2023, arXiv:2301.12780",
+  url="https://github.com/AvivNavon/DWSNets",
+  licence="unknown",
+  protocol="Sine networks of frequency 30, 0.5 added to the output;"
+  " coordinates are inrs.coordinates('dws', 28). Split `published`: of the"
+  " split file. `default`: the same, or, where there is none, the published"
+  " test part, and val drawn from the rest.",
+)
+NFN = source_lib.Published(
+  title="SIRENs of images (NFN)",
+  reference="Zhou et al. 2023, arXiv:2302.14040",
+  url="https://github.com/AllanYangZhou/nfn",
+  licence="unknown",
+  protocol="Sine networks of frequency 30, images scaled to [-1, 1];"
+  " coordinates are inrs.coordinates('nfn', side). Split `default`: by the"
+  " number of the image, as published.",
+)
+
+
+def coordinates(family: str, side: int) -> Float[np.ndarray, "pixels 2"]:
+  """Returns where an INR gives the pixels of an image, in row-major order.
+
+  Args:
+    family: "dws" (the first coordinate runs along a row) or "nfn" (the second
+      does).
+    side: of the image.
+  """
+  if family not in ("dws", "nfn"):
+    raise ValueError(f"family must be dws or nfn, got {family!r}")
+  line = np.linspace(-1, 1, side, dtype=np.float32)
+  indexing = "xy" if family == "dws" else "ij"
+  first, second = np.meshgrid(line, line, indexing=indexing)
+  return np.stack([first.reshape(-1), second.reshape(-1)], axis=1)
+
+
+class Found(NamedTuple):
+  """The INRs of one layout, before any is opened."""
+
+  layout: str
+  published: source_lib.Published
+  pattern: str  # Of the names of tensors; see `states.numbered`.
+  offset: float  # Added to the output.
+  ids: list[str]
+  files: list[str]
+  labels: list[int]  # -1: in the file.
+  images: list[int]
+  given: list[str]  # Part that the layout itself says: train or test.
+  key: Callable[[str], str]  # Path in a split file -> id.
+  split_name: str = ""  # Name of the published split file in the folder.
+
+
+def convert(
+  source: str | os.PathLike,
+  path: str | os.PathLike,
+  options: options_lib.ConvertOptions,
+  progress: partial.Progress | None = None,
+) -> store.Zoo:
+  """Converts a folder of INRs of any of the three layouts.
+
+  Properties: `label` (class of the image) and `image` (its number).
+
+  Raises:
+    ZooError: no or several layouts, or a file that is missing, damaged, or
+      not what was published.
+    ValueError: an option that this zoo has no use for.
+  """
+  folder = listing.folder(source)
+  finders = (_find_mnist, _find_fmnist, _find_nfn)
+  found = [some for finder in finders if (some := finder(folder))]
+  if len(found) != 1:
+    names = ", ".join(some.layout for some in found) or "none"
+    raise listing.fault(
+      folder,
+      f"layouts of INRs in it: {names}; one is due",
+      "point to the folder that holds mnist_png_*, or train and test, or"
+      " randinit_smaller_*s",
+    )
+  own = ("train_networks",) if found[0].published is NFN else ("split_file",)
+  options.only(found[0].layout, ("seed", "val_networks", *own))
+  return conversion.convert(
+    path,
+    describe(folder, found[0], options),
+    skip_damaged=options.skip_damaged,
+    progress=progress,
+  )
+
+
+def describe(
+  folder: str, found: Found, options: options_lib.ConvertOptions
+) -> source_lib.Source:
+  """Says which INRs there are, and how they are split."""
+  split_file = options.split_file
+  if not split_file and found.split_name:
+    named = os.path.join(folder, found.split_name)
+    split_file = named if os.path.isfile(named) else ""
+  parts = _read_split(split_file, found) if split_file else None
+  if parts is None:
+    default = _own_split(folder, found, options)
+    every = {"default": default}
+  else:
+    every = {"default": parts, "published": parts}
+
+  def read(number: int) -> source_lib.Network:
+    file = os.path.join(folder, found.files[number])
+    tree = states.load(file)
+    label = found.labels[number]
+    if label < 0:
+      label = states.number(tree.pop("label", None))
+      if isinstance(label, bool) or not isinstance(label, int):
+        raise listing.fault(file, f"its label is {label!r}, no number")
+    ordered = states.numbered(file, states.tensors(tree), found.pattern)
+    widths = _widths(file, ordered)
+    spec = families.inr(widths, w0=30.0, output_offset=found.offset)
+    weights = states.in_order(file, spec, ordered)
+    return source_lib.Network(spec, weights, {"label": label})
+
+  return source_lib.Source(
+    generator=__name__,
+    published=found.published,
+    options={
+      "layout": found.layout,
+      "networks": listing.digest(found.files),
+      "seed": options.seed,
+      "train_networks": options.train_networks,
+      "val_networks": options.val_networks,
+      "split_file": files.file_digest(split_file)[:16] if split_file else "",
+    },
+    ids=found.ids,
+    read=read,
+    columns={"image": np.array(found.images, np.int64)},
+    descriptions={
+      "label": "class of the image",
+      "image": "number of the image in its data set",
+    },
+    splits=lambda kept: every,
+  )
+
+
+def _find_mnist(folder: str) -> Found | None:
+  runs = listing.names(folder, _MNIST_RUN, folders=True)
+  matches = [m for run in runs if (m := re.fullmatch(_MNIST_RUN, run))]
+  if not matches:
+    return None
+  matches.sort(key=lambda m: (m[1], int(m[3]), int(m[2])))
+
+  def key(path: str) -> str:
+    # The folder of the run alone: a parent may be called "train".
+    named = [
+      p for p in re.split(r"[/\\]+", path) if re.fullmatch(_MNIST_RUN, p)
+    ]
+    return named[-1] if named else path
+
+  return Found(
+    layout="dws_mnist",
+    published=DWS,
+    pattern=r"seq\.(\d+)\.(weight|bias)",
+    offset=0.5,
+    ids=[m[0] for m in matches],
+    files=[os.path.join(m[0], _MNIST_FILE) for m in matches],
+    labels=[int(m[2]) for m in matches],
+    images=[int(m[3]) for m in matches],
+    given=["train" if m[1] == "training" else "test" for m in matches],
+    key=key,
+  )
+
+
+def _find_fmnist(folder: str) -> Found | None:
+  pattern = r"model_(\d+)\.pth"
+  found = []
+  for part in ("train", "test"):
+    inside = os.path.join(folder, part)
+    if os.path.isdir(inside):
+      names = listing.names(inside, pattern)
+      numbers = [int(re.sub(r"\D", "", name)) for name in names]
+      found += [(part, n, name) for n, name in zip(numbers, names, strict=True)]
+  if not found:
+    return None
+  found.sort(key=lambda entry: (entry[0] != "train", entry[1]))
+  return Found(
+    layout="dws_fashion_mnist",
+    published=DWS,
+    pattern=r"seq\.(\d+)\.(weight|bias)",
+    offset=0.5,
+    ids=[f"{part}/{name}" for part, _, name in found],
+    files=[os.path.join(part, name) for part, _, name in found],
+    labels=[-1] * len(found),
+    images=[number for _, number, _ in found],
+    given=[part for part, _, _ in found],
+    key=lambda path: listing.last(path, 2),
+    split_name="splits.json",
+  )
+
+
+def _find_nfn(folder: str) -> Found | None:
+  pattern = r"net(\d+)\.pth"
+  found = []
+  for run in listing.names(folder, _NFN_RUN, folders=True):
+    label = int(run.rsplit("_", 1)[1][:-1])
+    for name in listing.names(os.path.join(folder, run), pattern):
+      number = int(re.sub(r"\D", "", name))
+      found.append((number, label, os.path.join(run, name)))
+  if not found:
+    return None
+  found.sort()
+  numbers = [number for number, _, _ in found]
+  if numbers != list(range(len(numbers))):
+    missing = sorted(set(range(len(numbers))) - set(numbers))
+    raise listing.fault(
+      folder,
+      f"{len(numbers)} networks are not numbered from 0 on; net"
+      f"{missing[0] if missing else numbers[-1]}.pth is missing or there twice",
+      listing.UNPACKED,
+    )
+  return Found(
+    layout="nfn",
+    published=NFN,
+    pattern=r"net\.(\d+)\.(?:linear\.)?(weight|bias)",
+    offset=0.0,
+    ids=[f"net-{number:05d}" for number in numbers],
+    files=[file for _, _, file in found],
+    labels=[label for _, label, _ in found],
+    images=numbers,
+    given=[],
+    key=str,
+  )
+
+
+def _widths(file: str, ordered: Sequence[tuple[str, Any]]) -> tuple[int, ...]:
+  """Returns the widths of a dense network from its matrices."""
+  shapes = [view.shape for _, view in ordered[::2]]
+  if not shapes or any(len(shape) != 2 or 0 in shape for shape in shapes):
+    raise listing.fault(file, f"its weights are of shapes {shapes}")
+  return (shapes[0][1], *(shape[0] for shape in shapes))
+
+
+def _own_split(folder: str, found: Found, options) -> dict[str, Any]:
+  """Returns the split where no file says it."""
+  val = options.val_networks or VAL_NETWORKS
+  ids = np.array(found.ids, str)
+  if not found.given:  # By the number of the image.
+    train = options.train_networks or NFN_TRAIN_NETWORKS
+    bounds = {"train": (0, train), "val": (train, train + val)}
+    bounds["test"] = (train + val, len(ids))
+    return {part: ids[low:high] for part, (low, high) in bounds.items()}
+  is_test = np.array(found.given) == "test"
+  rest = ids[~is_test]
+  if val >= len(rest):
+    raise listing.fault(
+      folder,
+      f"{len(rest)} networks are not for test",
+      f"set val_networks ({val}) below that, or give --split_file",
+    )
+  drawn = splits.random_split(rest, seed=options.seed, parts={"val": val})
+  chosen = set(drawn["val"].tolist())
+  return {
+    "train": [name for name in rest.tolist() if name not in chosen],
+    "val": drawn["val"],
+    "test": ids[is_test],
+  }
+
+
+def _read_split(file: str, found: Found) -> dict[str, list[str]]:
+  """Reads a published split: `{part: paths}` or `{part: {"path": paths}}`."""
+  value = listing.read_json(file)
+  known = set(found.ids)
+  parts = {}
+  for part in splits.PARTS:
+    entry = value.get(part) if isinstance(value, dict) else None
+    entry = entry.get("path") if isinstance(entry, dict) else entry
+    if not isinstance(entry, list) or not all(
+      isinstance(name, str) for name in entry
+    ):
+      raise listing.fault(file, f"no list of paths for part {part!r}")
+    parts[part] = [found.key(name) for name in entry]
+    missing = [name for name in entry if found.key(name) not in known]
+    if missing:
+      raise listing.fault(
+        file,
+        f"{len(missing)} paths of part {part!r} are not there, such as"
+        f" {missing[0][-100:]!r}",
+        "take the split file of this zoo",
+      )
+  every = [name for some in parts.values() for name in some]
+  if len(set(every)) != len(every):
+    raise listing.fault(file, "a network is in it more than once")
+  return parts
