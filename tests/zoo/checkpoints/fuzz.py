@@ -17,11 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 
 from absl import app, flags
 
 ROOT = str(pathlib.Path(__file__).resolve().parents[3])
 sys.path.insert(0, ROOT)
+# Some distributions install a package called `tests`; ours is this folder.
+sys.modules["tests"] = types.ModuleType("tests")
+sys.modules["tests"].__path__ = [f"{ROOT}/tests"]
 
 flags.DEFINE_float("minutes", 10.0, "How long.")
 flags.DEFINE_integer("seed", 0, "Of the first batch; the next takes the next.")
