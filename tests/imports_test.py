@@ -29,6 +29,7 @@ OWNERS = {
   "h5py": ("zoo/checkpoints/keras_file.py",),
   "onnx": ("zoo/checkpoints/onnx_file.py",),
   "torch": ("zoo/checkpoints/torch_load.py",),
+  "huggingface_hub": ("zoo/checkpoints/hub.py",),
   "tensorboardX": ("learning/logging.py",),
   "absl": ("encoders/", "zoo/", "learning/", "predictor.py"),
 }

@@ -21,6 +21,9 @@ DAMAGE = (
 )
 """What the standard library raises on a damaged archive."""
 
+MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+"""First bytes of an archive, and of an empty one."""
+
 _LOCAL = struct.Struct("<4s5H3I2H")  # A member's own header.
 _END_SIZE = 22  # The record that ends an archive, without its comment.
 

@@ -82,7 +82,7 @@ def read(path: str, limits: Limits) -> Tensors:
 
 def _is_zip(path: str) -> bool:
   with open(path, "rb") as file:
-    return file.read(2) == b"PK"
+    return file.read(4) in archive.MAGIC
 
 
 @contextlib.contextmanager

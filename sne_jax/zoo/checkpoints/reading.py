@@ -3,7 +3,6 @@
 import os
 import re
 import stat
-import zipfile
 from collections.abc import Callable
 
 from absl import logging
@@ -13,6 +12,7 @@ from sne_jax.zoo.checkpoints import (
   archive,
   flax_file,
   foreign,
+  hub,
   keras_file,
   numpy_file,
   onnx_file,
@@ -21,7 +21,7 @@ from sne_jax.zoo.checkpoints import (
   shards,
   torch_file,
 )
-from sne_jax.zoo.checkpoints.limits import Limits
+from sne_jax.zoo.checkpoints.limits import Budget, Limits
 from sne_jax.zoo.checkpoints.tensors import Tensors
 
 SUFFIXES = (
@@ -54,8 +54,8 @@ def read(
   The reader is chosen by what the file is, not by what it is called.
 
   Args:
-    path: a file; an index of shards (`*.index.json`); an Orbax folder; or a
-      folder that holds one checkpoint.
+    path: a file; an index of shards (`*.index.json`); an Orbax folder; a
+      folder that holds one checkpoint; or `hf://owner/name@revision`.
     part: which branch of a PyTorch file to read, names joined by "/", where a
       trainer saved several networks; empty to choose.
     limits: what the file may ask for; `Limits()` by default.
@@ -65,6 +65,8 @@ def read(
       whose library is not installed. One line: file, what, remedy.
   """
   path, limits = os.fspath(path), limits or Limits()
+  if path.startswith(hub.SCHEME):
+    path = hub.download(path)
   if os.path.isdir(path):
     return _read_folder(path, part, limits)
   if path.endswith(shards.SUFFIX):
@@ -78,9 +80,11 @@ def read(
     open(path, "rb") as file,
   ):
     head = file.read(HEAD)
-  reader = _reader(path, head, size)
+  reader = _reader(path, head, size, limits)
   if reader in (torch_file.read, torch_file.read_old):
     return reader(path, limits, part)
+  if part:
+    raise _no_parts(path, part)
   return reader(path, limits)
 
 
@@ -103,6 +107,8 @@ def find(folder: str | os.PathLike) -> list[str]:
       found.extend([where] if len(trees) == 1 else trees)
       folders.clear()
       continue
+    if os.path.basename(where).startswith("models--"):
+      folders[:] = [f for f in folders if f != "blobs"]  # Found as snapshots.
     files = [name for name in files if _is_inside(folder, where, name)]
     parts = set()
     for name in files:
@@ -119,6 +125,8 @@ def find(folder: str | os.PathLike) -> list[str]:
 def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
   """Opens the one checkpoint of a folder."""
   if orbax_folder.tree_folders(path):
+    if part:
+      raise _no_parts(path, part)
     return orbax_folder.read(path, limits)
   found = find(path)
   if len(found) == 1:
@@ -131,10 +139,18 @@ def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
   )
 
 
-def _reader(path: str, head: bytes, size: int) -> Callable[..., Tensors]:
+def _no_parts(path: str, part: str) -> errors.CheckpointError:
+  return errors.unreadable(
+    path, f"part {part!r} of no PyTorch file", "leave part empty"
+  )
+
+
+def _reader(
+  path: str, head: bytes, size: int, limits: Limits
+) -> Callable[..., Tensors]:
   """Returns what reads a file, by its first bytes, then by its name."""
-  if head.startswith(b"PK"):
-    return _zip_reader(path)
+  if head.startswith(archive.MAGIC):
+    return _zip_reader(path, limits)
   if head.startswith(b"\x89HDF\r\n\x1a\n"):
     return keras_file.read
   if head.startswith(b"\x93NUMPY"):
@@ -178,13 +194,9 @@ def _is_table(head: bytes) -> bool:
   return 0xA0 <= head[skip] <= 0xBF or head[skip] in (0xD9, 0xDA, 0xDB)
 
 
-def _zip_reader(path: str) -> Callable[..., Tensors]:
+def _zip_reader(path: str, limits: Limits) -> Callable[..., Tensors]:
   """Returns what reads a zip archive, by the names of its members."""
-  with (
-    foreign.guard(path, "a damaged zip archive", archive.DAMAGE),
-    zipfile.ZipFile(path) as file,
-  ):
-    names = file.namelist()
+  names = list(archive.Archive(path, Budget(path, limits)).members)
   if any(os.path.basename(name) == "data.pkl" for name in names):
     return torch_file.read
   if keras_file.WEIGHTS in names:
@@ -210,7 +222,7 @@ def _is_candidate(path: str) -> bool:
     if "." in base or not stat.S_ISREG(os.stat(path).st_mode):
       return False
     with open(path, "rb") as file:
-      _reader(path, file.read(HEAD), os.path.getsize(path))
+      _reader(path, file.read(HEAD), os.path.getsize(path), Limits())
   except (errors.CheckpointError, OSError, IndexError):
     return False
   return True

@@ -140,8 +140,9 @@ def not_finite(entry: Entry) -> int:
   for part in np.nditer(
     array, ["external_loop", "buffered"], order="K", buffersize=BLOCK
   ):
-    part = part if wide else part.astype(np.float32)
-    bad += int(part.size - np.isfinite(part).sum())
+    block = np.asarray(part)
+    block = block if wide else block.astype(np.float32)
+    bad += int(block.size - np.isfinite(block).sum())
   return bad
 
 

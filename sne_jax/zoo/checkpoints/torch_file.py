@@ -74,7 +74,7 @@ def read(path: str, limits: Limits, part: str = "") -> Tensors:
   """
   budget = Budget(path, limits)
   try:
-    tree, size = load_tree(path, limits, budget=budget)
+    tree, size = load_tree(path, limits)
   except pickles.RefusedError as error:
     tree = torch_load.load_tree(path, f"its pickle names {error.symbol}")
     size = foreign.file_size(path)
@@ -121,11 +121,7 @@ def collect(tree: Any, budget: Budget, size: int, part: str = "") -> Tensors:
 
 
 def load_tree(
-  path: str,
-  limits: Limits,
-  *,
-  records: bool = False,
-  budget: Budget | None = None,
+  path: str, limits: Limits, *, records: bool = False
 ) -> tuple[Any, int]:
   """Reads what was given to `torch.save`: containers, values, `View`s.
 
@@ -134,16 +130,16 @@ def load_tree(
     limits: of the file.
     records: whether objects of unknown classes become inert
       `pickles.Record`s; nothing of them runs. Else they are refused.
-    budget: of the file, where it has been begun.
 
   Returns:
     The tree, and the bytes of the file.
 
   Raises:
-    RefusedError: an unknown class or function, without `records`.
+    RefusedError: an unknown class or function without `records`, or an
+      instruction that no tensor needs.
     CheckpointError: the file is damaged or hostile.
   """
-  budget = budget or Budget(path, limits)
+  budget = Budget(path, limits)
   found = archive.Archive(path, budget)
   roots = [n for n in found.members if posixpath.basename(n) == "data.pkl"]
   if len(roots) != 1:

@@ -1,6 +1,7 @@
 """Every format gives back what was written, exactly, by its first bytes."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -72,8 +73,6 @@ def test_a_missing_library_is_named(library, tmp_path, monkeypatch):
   path = put(
     tmp_path / {"h5py": "a.h5", "onnx": "a.onnx"}[library], data[library]
   )
-  import sys
-
   monkeypatch.setitem(sys.modules, library, None)
   with pytest.raises(errors.CheckpointError, match="pip install"):
     reading.read(path)
@@ -176,3 +175,9 @@ def test_tensors_say_what_they_are(tmp_path):
   found = reading.read(put(tmp_path / "a", FORMATS["net.safetensors"]))
   assert "safetensors, 4 tensors, 26 numbers" in repr(found)
   assert found.entries["0.weight"].num_bytes == 48
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.npz"])
+def test_a_part_of_what_has_none_is_refused(name, tmp_path):
+  with pytest.raises(errors.CheckpointError, match="part 'model' of no"):
+    reading.read(put(tmp_path / "a", FORMATS[name]), part="model")

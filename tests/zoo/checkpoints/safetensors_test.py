@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from sne_jax.zoo import errors
-from sne_jax.zoo.checkpoints import reading
+from sne_jax.zoo.checkpoints import limits, reading
 from tests.zoo.checkpoints import samples
 
 
@@ -113,9 +113,15 @@ def test_an_absurd_header_length_is_refused(length, tmp_path):
 
 
 def test_a_header_above_the_limit_is_refused(tmp_path):
-  from sne_jax.zoo.checkpoints import limits
-
   path = put(tmp_path / "a", {"a": item(0, 4)}, bytes(4))
   small = limits.Limits(max_header_bytes=20)
   with pytest.raises(errors.CheckpointError, match="raise max_header_bytes"):
     reading.read(path, limits=small)
+
+
+@pytest.mark.parametrize("length", [0x4B50, 0x8B1F, 0x5A42, 0x0280])
+def test_a_length_that_looks_like_another_format(length, tmp_path):
+  text = json.dumps({"a": item(0, 4)}).encode()
+  path = put(tmp_path / "a", text + b" " * (length - len(text)), bytes(4))
+  assert path.read_bytes()[:2] == length.to_bytes(2, "little")
+  assert reading.read(path).format == "safetensors"

@@ -159,7 +159,8 @@ def two():
     (samples.tensor(np.ones(2)), None, ["tensor"], None),
     ([samples.tensor(np.ones(2)), samples.tensor(np.ones(1))], None,
      ["0", "1"], None),
-    ({"w": samples.tensor(np.ones(2)), "deep": {"b": samples.tensor(np.ones(1))}},
+    ({"w": samples.tensor(np.ones(2)),
+      "deep": {"b": samples.tensor(np.ones(1))}},
      None, ["w", "deep.b"], None),
   ],
 )  # fmt: skip
@@ -291,12 +292,15 @@ def test_records_are_inert(tmp_path):
   canary = tmp_path / "canary"
   bad = Call("os", "system", (f"touch {canary}",), {"a": 1})
   path = save(tmp_path / "a.pt", {"config": bad, "model": two()})
-  tree, _ = torch_file.load_tree(str(path), LIMITS, records=True)
+  tree, size = torch_file.load_tree(str(path), LIMITS, records=True)
+  assert size == path.stat().st_size
   record = tree["config"]
   assert isinstance(record, pickles.Record) and record.name == "os.system"
   assert record.args == (f"touch {canary}",) and record.state == {"a": 1}
   assert isinstance(tree["model"]["w"], torch_file.View)
   np.testing.assert_array_equal(tree["model"]["w"].read(), [1, 1])
+  with pytest.raises(pickles.RefusedError, match="names os.system"):
+    torch_file.load_tree(str(path), LIMITS)
   assert not canary.exists()
 
 
