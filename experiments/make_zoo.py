@@ -8,9 +8,10 @@ in the flags; experiments/flags/zoos/ has one file per zoo. A run that was
 stopped, or killed, goes on when the same command is given again, and ends with
 the same zoo.
 
-Other images: files of Keras form by --data_dir, or --download (see
---dataset). On a CPU all cores take part; on a GPU or TPU the same command
-fills the device.
+Without any flag it makes 500 networks of the small CNN zoo's architecture on
+digits of 16 x 16. Other images: files of Keras form by --data_dir, or
+--download (see --dataset). On a CPU all cores take part; on a GPU or TPU the
+same command fills the device.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from absl import flags, logging
 
 from experiments import config, console
 from sne_jax.learning import progress
+from sne_jax.networks import families
 from sne_jax.zoo import generate, image_options, images
 
 
@@ -44,6 +46,9 @@ class MakeOptions:
       raise ValueError(f"cpu_devices must be 0 or more, got {self.cpu_devices}")
 
 
+MOST_DOUBLINGS = 3
+"""How often images are doubled in size, at most, for architectures."""
+
 CLASSES = (MakeOptions, images.ImageOptions, image_options.ImageZooOptions)
 
 
@@ -59,7 +64,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
   )
   console.use_compilation_cache(made.compilation_cache)
-  data = images.load_images(image)
+  data = load_images(image, zoo)
   logging.info(
     "%s: %d images to train on, %d to test on, of %s",
     image.dataset,
@@ -79,6 +84,46 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     f" {middle:.3f}, from {low:.3f} (10 %) to {high:.3f} (90 %)\n ",
     f"{(~written.members['valid']).sum()} members diverged",
   )
+
+
+def load_images(
+  image: images.ImageOptions, zoo: image_options.ImageZooOptions
+) -> images.Images:
+  """Returns the images of a zoo.
+
+  Where `image_size` leaves the size open and an architecture cannot take the
+  images as they are, they are enlarged by the least power of 2 with which all
+  architectures can, square.
+
+  Raises:
+    ZooError: of `images.load_images`.
+  """
+  data = images.load_images(image)
+  if image.image_size or _are_taken(zoo, data.shape):
+    return data
+  channels, *sides = data.shape
+  for doublings in range(1, MOST_DOUBLINGS + 1):
+    size = max(sides) << doublings
+    if _are_taken(zoo, (channels, size, size)):
+      logging.info(
+        "images of %dx%d are too small for %s: enlarged to %dx%d",
+        *(*sides, zoo.architecture, size, size),
+      )
+      return images.load_images(dataclasses.replace(image, image_size=size))
+  return data  # Whoever builds the networks says what is wrong.
+
+
+def _are_taken(
+  zoo: image_options.ImageZooOptions, shape: tuple[int, ...]
+) -> bool:
+  """Returns whether all architectures of a zoo take images of a shape."""
+  try:
+    for name in zoo.architecture.split(","):
+      draws = [0.0] * families.NUM_DRAWS
+      families.architecture(name.strip(), shape, draws=draws)
+  except ValueError:
+    return False
+  return True
 
 
 def use_all_cores(count: int) -> None:

@@ -44,6 +44,13 @@ FEW_SEEDS = 3
 """Fewer training seeds than this are remarked upon."""
 
 
+MIXING = (
+  "Of the nearest neighbours of a code, the share with another label over the"
+  " share that chance gives: 1 is mixed like chance, 0 is apart."
+)
+"""What the numbers of `maps` are."""
+
+
 def write_results(
   workdir: str | os.PathLike, results: Mapping[str, Any]
 ) -> pathlib.Path:
@@ -92,7 +99,8 @@ def report_text(
     sections.append(str(results["description"]).strip())
   sections += _metric_sections(results)
   sections += _invariance_section(results)
-  sections += _cost_section(results) + _map_section(results)
+  sections += cost_section(results.get("costs") or ())
+  sections += _map_section(results)
   if figures:
     sections.append("## Figures")
     sections += [
@@ -282,8 +290,8 @@ def _invariance_section(results: Mapping[str, Any]) -> list[str]:
   return ["## Measured invariance", table]
 
 
-def _cost_section(results: Mapping[str, Any]) -> list[str]:
-  rows = results.get("costs") or ()
+def cost_section(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Returns the table of `costs`; nothing where there are none."""
   if not rows:
     return []
   names = ("seconds_per_network", "flops_per_network")
@@ -302,14 +310,10 @@ def _map_section(results: Mapping[str, Any]) -> list[str]:
   rows = list((results.get("maps") or {}).items())
   if not rows:
     return []
-  text = (
-    "Of the nearest neighbours of a code, the share with another label over"
-    " the share that chance gives: 1 is mixed like chance, 0 is apart."
-  )
   table = markdown_table(
     ["what", "measured"], [[k, number(v)] for k, v in rows]
   )
-  return ["## Mixing of the codes", text, table]
+  return ["## Mixing of the codes", MIXING, table]
 
 
 def _run_sections(results: Mapping[str, Any]) -> list[str]:

@@ -40,6 +40,11 @@ class Source:
   path: str
   arguments: tuple[str, ...] = ()
 
+  @property
+  def is_there(self) -> bool:
+    """Whether its folder holds a zoo."""
+    return os.path.exists(os.path.join(self.path, "zoo.json"))
+
   def spare_images(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns images and labels that no network of the zoo has seen.
 
@@ -55,20 +60,11 @@ class Source:
         f"{self.path} is a folder, which does not say where its images are;"
         f" name the {SUFFIX} file of make_zoo.py that it was made by"
       )
-    options = config.from_flags(
-      images.ImageOptions, flag_values=_parsed(self.arguments)
-    )
-    made_on = (store.Zoo.open(self.path).provenance.get("options") or {}).get(
-      "images"
-    )
-    if made_on != images.digest(images.load_images(options)):
-      raise ValueError(
-        f"{self.path} was made on other images than {self.arguments[0]} says,"
-        " so it is not known which its networks have seen; delete the folder,"
-        " or leave --image_counts empty"
-      )
-    every = images.load_images(dataclasses.replace(options, train_images=0))
-    used = options.train_images
+    image, networks = self._options()
+    self.check_images(store.Zoo.open(self.path))
+    image_all = dataclasses.replace(image, train_images=0)
+    every = make_zoo.load_images(image_all, networks)
+    used = image.train_images
     if not 0 < used < len(every.x_train):
       raise ValueError(
         f"the zoo {self.name} was trained on all {len(every.x_train)} images,"
@@ -76,6 +72,37 @@ class Source:
         " or leave --image_counts empty"
       )
     return every.x_train[used:], every.y_train[used:]
+
+  def check_images(self, zoo: store.Zoo) -> None:
+    """Refuses a zoo that was made on other images than its flagfile says.
+
+    Where these are not there any more, it warns only: nothing is downloaded.
+
+    Raises:
+      ValueError: it was, or the images are damaged, or too few.
+    """
+    image, networks = self._options()
+    if not images.are_there(image):
+      logging.warning(
+        "the images of %s are not there (%s), so whether %s was made on them"
+        " is not known",
+        *(self.arguments[0], image.data_dir or os.curdir, self.path),
+      )
+      return
+    found = images.digest(make_zoo.load_images(image, networks))
+    if (zoo.provenance.get("options") or {}).get("images") != found:
+      raise ValueError(
+        f"{self.path} was made on other images than {self.arguments[0]} says"
+        " (--dataset, --image_size, --grayscale, --train_images, --test_images,"
+        " or the file of images), so it is not known which its networks have"
+        " seen; delete the folder, or name it instead of the flagfile"
+      )
+
+  def _options(self):
+    """Returns which images, and which networks, its flagfile asks for."""
+    values = _parsed(self.arguments)
+    classes = (images.ImageOptions, image_options.ImageZooOptions)
+    return [config.from_flags(cls, flag_values=values) for cls in classes]
 
 
 def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
@@ -140,7 +167,7 @@ def opened(
 
 def _image_zoo(source: Source) -> store.Zoo:
   """Opens the zoo of a flagfile; runs `make_zoo.py` where it is not there."""
-  if not os.path.exists(os.path.join(source.path, "zoo.json")):
+  if not source.is_there:
     logging.info("making the zoo %s", source.path)
     spawn = multiprocessing.get_context("spawn")
     process = spawn.Process(target=_make, args=(source.arguments,))
@@ -166,6 +193,7 @@ def _image_zoo(source: Source) -> store.Zoo:
         f" {source.arguments[0]} says {value!r}; delete the folder, or name it"
         " instead of the flagfile"
       )
+  source.check_images(zoo)
   return zoo
 
 

@@ -160,11 +160,11 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
   sweep = config.from_flags(SweepOptions, flag_values=flag_values)
   workdir = pathlib.Path(str(flag_values["workdir"].value))
   title = str(flag_values["title"].value)
-  for name in ("variants", "only", "matrix"):
+  for name in ("variants", "only", "matrix", "rates"):
     if flag_values[name].value:
       raise ValueError(
-        f"{name} is {flag_values[name].value!r}; a trial is one run, without"
-        " variants or matrix: leave it empty"
+        f"{name} is {flag_values[name].value!r}; a trial is one run, and no"
+        " comparison (--variants, --matrix, --rates): leave it empty"
       )
   asked = "grid" if sweep.grid else "random"
   kinds = {

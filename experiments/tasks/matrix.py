@@ -90,6 +90,29 @@ def _rows(run: options_lib.RunOptions) -> dict[str, tuple[str, str]]:
   return rows
 
 
+def check(options: options_lib.Options) -> None:
+  """Makes the zoos that are not there, and puts every row together once.
+
+  So whatever is wrong with a later row is said before the first is trained.
+
+  Raises:
+    ZooError, ValueError: of `members.loaded` and, naming the row, of
+      `members.assembled`.
+  """
+  run = options.run
+  sources = (*zoos.sources(run.zoo, run.data_dir), *_columns(run))
+  found = members.loaded(options, tuple({s.name: s for s in sources}.values()))
+  for row, words in _rows(run).items():
+    own, others = (
+      [found[s.name] for s in zoos.sources(text, run.data_dir)] if text else []
+      for text in words
+    )
+    try:
+      members.assembled(options, own, others)
+    except ValueError as error:
+      raise ValueError(f"trained on {row}: {error}") from error
+
+
 def _columns(run: options_lib.RunOptions) -> tuple[zoos.Source, ...]:
   return zoos.sources(run.test_zoos or run.zoo, run.data_dir)
 
@@ -216,6 +239,7 @@ def write(
           ],
         ),
       ]
+  text += _cost_section(outcomes) + _map_section(outcomes)
   text += [
     f"**{label}, seed {entry['seed']} failed**: {entry['failed']}"
     for label, o in outcomes.items()
@@ -266,6 +290,7 @@ def write(
       },
       "models": {
         label: {key: o[key] for key in (*keys, "references")}
+        | {key: o[key] for key in ("costs", "maps") if o.get(key)}
         for label, o in outcomes.items()
       },
     },
@@ -292,6 +317,33 @@ def _description(options, outcomes) -> str:
     " no network of another zoo is seen before the test.\n\n"
     "Networks:\n\n" + "\n".join(lines)
   )
+
+
+def _cost_section(outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+  """Seconds and operations of a prediction: of all models and rows."""
+  rows = []
+  for label, results in outcomes.items():
+    encoder, row = label.split(": ", 1)
+    for cost in results.get("costs") or ():
+      model = label if cost["model"] == encoder else f"{cost['model']}: {row}"
+      rows.append(cost | {"model": model})
+  return report.cost_section(rows)
+
+
+def _map_section(outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+  """How labels are mixed in the codes of every model."""
+  found = {label: o["maps"] for label, o in outcomes.items() if o.get("maps")}
+  names = list(dict.fromkeys(name for maps in found.values() for name in maps))
+  if not names:
+    return []
+  table = report.markdown_table(
+    ["model", *names],
+    [
+      [label, *(report.number(maps.get(name)) for name in names)]
+      for label, maps in found.items()
+    ],
+  )
+  return ["## Mixing of the codes", report.MIXING, table]
 
 
 def _summary(

@@ -17,7 +17,7 @@ from experiments import options as options_lib
 from experiments import zoos
 from experiments.tasks import classes
 from sne_jax.learning import pipeline
-from sne_jax.zoo import inr, splits, store, writing
+from sne_jax.zoo import image_properties, inr, splits, store, writing
 
 NETWORK = "network"
 """The property that snapshots of one network share."""
@@ -79,7 +79,7 @@ def gathered(options: options_lib.Options) -> Data:
   """Returns the networks of a run: of all its zoos, made where they are not.
 
   Raises:
-    ZooError, ValueError: of `zoos.opened` and `load`, or of `classes.numbered`.
+    ZooError, ValueError: of `loaded`, or of `classes.numbered`.
   """
   run = options.run
   own = zoos.sources(run.zoo, run.data_dir)
@@ -92,14 +92,53 @@ def gathered(options: options_lib.Options) -> Data:
         f"{min(twice)} is in zoo and in test_zoos; its test part is tested on"
         " anyway"
       )
-  every = (*own, *others)
-  alone = len(every) == 1  # Of several, a folder that is not there is a slip.
-  found = [
-    load(options, zoos.opened(source, options.zoo, make=alone), source.name)
-    for source in every
-  ]
-  data = joined(found[: len(own)], found[len(own) :])
-  return classified(data) if run.loss == classes.LOSS else data
+  found = loaded(options, (*own, *others))
+  return assembled(
+    options, [found[s.name] for s in own], [found[s.name] for s in others]
+  )
+
+
+def loaded(
+  options: options_lib.Options, sources: Sequence[zoos.Source]
+) -> dict[str, Data]:
+  """Returns the three parts of each zoo, by name.
+
+  Those that are there are looked at first: whatever is wrong with them is said
+  before another is made.
+
+  Raises:
+    ZooError, ValueError: of `zoos.opened` and `load`, or a zoo that is to be
+      made will not have a target.
+  """
+  alone = len(sources) == 1  # Of several, a missing folder is a slip.
+  known = image_properties.PROPERTIES
+
+  def read(source):
+    zoo = zoos.opened(source, options.zoo, make=alone)
+    return load(options, zoo, source.name)
+
+  there = [s for s in sources if s.is_there or not s.arguments]
+  left = [s for s in sources if s not in there]
+  found = {source.name: read(source) for source in there}
+  for name in target_names(options.run) if left else ():
+    if name not in known:
+      raise ValueError(
+        f"target {name!r} will be no property of the zoo of {left[0].word};"
+        f" choose of {', '.join(known)}"
+      )
+  return found | {source.name: read(source) for source in left}
+
+
+def assembled(
+  options: options_lib.Options, own: Sequence[Data], others: Sequence[Data]
+) -> Data:
+  """Returns the networks of a run whose zoos are loaded; see `joined`.
+
+  Raises:
+    ValueError: of `classes.numbered`.
+  """
+  data = joined(own, others)
+  return classified(data) if options.run.loss == classes.LOSS else data
 
 
 def load(
@@ -304,7 +343,7 @@ def _split(zoo: store.Zoo, run: options_lib.RunOptions):
   }
   if sum(sizes.values()) > len(valid):
     raise ValueError(
-      f"{run.zoo} has {len(valid)} valid members, but train_members,"
+      f"{zoo.path} has {len(valid)} valid members, but train_members,"
       f" validation_members and test_members ask for {sum(sizes.values())};"
       " ask for fewer or make a larger zoo (--zoo_num_networks)"
     )
@@ -317,7 +356,7 @@ def _split(zoo: store.Zoo, run: options_lib.RunOptions):
   if any(set(ids[found.get(p, [])]) != set(parts[p]) for p in parts):
     there = ", ".join(f"{len(rows)} {part}" for part, rows in found.items())
     raise ValueError(
-      f"split {run.split!r} of {run.zoo} has {there} members, and not those"
+      f"split {run.split!r} of {zoo.path} has {there} members, and not those"
       f" that split_seed, train_members, validation_members and test_members"
       " ask for; name another with --split, and it will be drawn"
     )

@@ -104,13 +104,14 @@ def collect(
       data.parts["test"].targets[:, 0],
       [e["predictions"]["test"] for e in good],
     )
-  if good and options.run.image_counts:
-    rows, results["costs"] = _on_images(options, data)
-    results["references"] |= rows
+  if good:
     seconds = _mean(e.get("seconds_per_network", np.nan) for e in good)
-    results["costs"].insert(
-      0, {"model": options.run.encoder, "seconds_per_network": seconds}
-    )
+    cost = {"model": options.run.encoder, "seconds_per_network": seconds}
+    results["costs"] = [cost]
+  if good and options.run.image_counts:
+    rows, costs = _on_images(options, data)
+    results["references"] |= rows
+    results["costs"] += costs
   return results | {"summary": summary(results)}
 
 

@@ -43,7 +43,7 @@ def download(name: str, path: str) -> None:
       path,
       "",
       "downloading needs the library `datasets`",
-      "pip install 'sne_jax[images]', or put the file there yourself",
+      "pip install -e '.[images]', or put the file there yourself",
     ) from error
   arrays = {}
   try:

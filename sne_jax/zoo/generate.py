@@ -18,6 +18,7 @@ import numpy as np
 from sne_jax.zoo import (
   image_fit,
   image_options,
+  image_properties,
   images,
   partial,
   ranges,
@@ -31,32 +32,11 @@ GENERATOR = "sne_jax.zoo.generate"
 SPLIT = "default"
 """Name of the split that `generate_image_zoo` makes."""
 
-MOST_ON_CPU = 64
-"""Members of a batch on a CPU, at most: beyond, nothing is gained."""
+CPU_MEMBERS = 12
+"""Members of a batch for each device of a CPU: the fastest on two cores. A
+number of many divisors, which tiles of any size fill almost evenly."""
 
 _METRICS = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
-
-_DESCRIPTIONS = {
-  "network": "number of the network; its snapshots share it",
-  "epoch": "passes over as many images as all training images are",
-  "dataset": "images that it was trained on",
-  "architecture": "name of the architecture",
-  "activation": "of the hidden layers; drawn: every layer has its own",
-  "optimizer": "optimiser",
-  "initializer": "how the first weights were drawn",
-  "learning_rate": "of the optimiser, constant",
-  "weight_decay": "times the weights, added to the gradient",
-  "dropout": "share of hidden activations set to 0 in training",
-  "init_std": "deviation of the first weights, of normal initializers",
-  "init_scale": "factor on the first weights",
-  "train_fraction": "share of the training images seen",
-  "label_noise": "share of training labels drawn anew, at random",
-  "train_accuracy": "on images it was trained on, with the labels it saw",
-  "train_loss": "cross-entropy on the same",
-  "test_accuracy": "on test images",
-  "test_loss": "cross-entropy on the same",
-  "generalization_gap": "train_accuracy less test_accuracy",
-}
 
 
 class Batch(NamedTuple):
@@ -79,7 +59,7 @@ def generate_image_zoo(
   """Generates a zoo of image classifiers, or opens it if it is there already.
 
   A member is a snapshot of a network. A snapshot whose weights or losses are
-  not finite is kept, as not valid. Properties are those of `_DESCRIPTIONS`.
+  not finite is kept, as not valid. Its properties are in `image_properties`.
 
   The same options and images on the same kind and number of devices give the
   same bytes, whether the run was broken off and started again or not.
@@ -124,17 +104,9 @@ def generate_image_zoo(
       here = spec_numbers == number
       finite: Any = np.isfinite(weights[number]).all(axis=1)
       valid[here] &= finite[rows[here]]
-    columns = {
-      "network": numbers,
-      "epoch": epochs,
-      "dataset": np.full(len(ids), dataset),
-      **{
-        name: np.array(getattr(networks, name))[numbers]
-        for name in ("architecture", "activation", "optimizer", "initializer")
-      },
-      **{name: found[numbers] for name, found in networks.numbers.items()},
-      **table,
-      "generalization_gap": table["train_accuracy"] - table["test_accuracy"],
+    columns = image_properties.columns(networks, dataset, numbers, epochs)
+    columns |= table | {
+      "generalization_gap": table["train_accuracy"] - table["test_accuracy"]
     }
     return writing.write_zoo(
       path,
@@ -145,8 +117,8 @@ def generate_image_zoo(
       rows=rows,
       valid=valid,
       properties={
-        name: writing.Property(values, _DESCRIPTIONS[name])
-        for name, values in columns.items()
+        name: writing.Property(columns[name], description)
+        for name, description in image_properties.PROPERTIES.items()
       },
       splits=parts,
       provenance=made | {"batch_members": batch_members},
@@ -183,14 +155,15 @@ def free_batch_members(
 ) -> int:
   """Returns how many networks can be trained together in the free memory.
 
-  Takes half of what is free, for the largest architecture.
+  Takes half of what is free, for the largest architecture; on a CPU no more
+  than `CPU_MEMBERS` for each device, beyond which nothing is gained.
   """
   devices = jax.local_devices()
   platform = devices[0].platform
   free = partial.free_bytes(devices) // 2 - data.x_train.nbytes
-  most = MOST_ON_CPU if platform == "cpu" else 8192 * len(devices)
+  most = CPU_MEMBERS if platform == "cpu" else 8192
   images_each = 16 * len(data.x_train)  # Order, subset and labels.
-  found = most
+  found = most  # For each device.
   for spec in specs:
     # Forward and back; a CPU holds only the activations of a tile.
     step = 2 * image_fit.activation_bytes(spec, batch_size)
@@ -200,8 +173,8 @@ def free_batch_members(
       free_here, spent = free - step * tile, each
     else:
       free_here, spent = free, each + step
-    found = min(found, max(0, free_here) // spent * len(devices))
-  return max(1, found)
+    found = min(found, max(0, free_here) // spent)
+  return max(1, found * len(devices))
 
 
 def _snapshots(options, dataset: str):
@@ -221,9 +194,17 @@ def _split(options, ids, numbers) -> dict[str, Any]:
   shares = {"val": options.validation_share, "test": options.test_share}
   shares = {part: share for part, share in shares.items() if share}
   shares = {"train": 1.0 - sum(shares.values())} | shares
-  parts = splits.random_split(
-    ids, seed=options.seed, parts=shares, groups=numbers
-  )
+  try:
+    parts = splits.random_split(
+      ids, seed=options.seed, parts=shares, groups=numbers
+    )
+  except ValueError as error:
+    raise ValueError(
+      f"validation_share {options.validation_share:g} and test_share"
+      f" {options.test_share:g} of num_networks {options.num_networks} leave a"
+      f" part empty ({error}); train more networks, or set these shares larger,"
+      " or to 0 for no such part"
+    ) from error
   return {SPLIT: parts}
 
 

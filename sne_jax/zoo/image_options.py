@@ -63,8 +63,8 @@ class ImageZooOptions:
   validation_share: float = 0.15
   test_share: float = 0.15  # See validation_share.
   # Networks trained together: the memory that it takes, and how much is lost
-  # when a run is broken off. 0: found from the memory that is free. It changes
-  # the weights by float rounding only.
+  # when a run is broken off. 0: twelve for each core of a CPU, or what the
+  # memory holds that is free. It changes the weights by float rounding only.
   batch_members: int = 0
 
   def __post_init__(self):

@@ -60,7 +60,9 @@ class ImageOptions:
   # data_dir: mnist, fashion_mnist, cifar10, svhn, usps.
   download: bool = False
   grayscale: bool = True  # Whether colours are averaged into one channel.
-  # Height and width to which images are resized; 0: as they are.
+  # Height and width to which images are resized; 0: as they are, but where an
+  # architecture of the zoo cannot take images so small, doubled until it can:
+  # digits, of 8 x 8, become 16 x 16 for arch1.
   image_size: int = 0
   train_images: int = 0  # The first so many for training; 0: all.
   test_images: int = 0  # The first so many for testing; 0: all.
@@ -102,6 +104,11 @@ def load_images(options: ImageOptions) -> Images:
 
   data = data._replace(x_train=shaped(data.x_train), x_test=shaped(data.x_test))
   return VARIANTS[variant](data) if variant else data
+
+
+def are_there(options: ImageOptions) -> bool:
+  """Returns whether a data set can be loaded without a download."""
+  return any(_is_there(options, base) for base, _ in _choices(options))
 
 
 def digest(data: Images) -> str:
@@ -176,15 +183,23 @@ VARIANTS: dict[str, Callable[[Images], Images]] = {
 """What may be appended to a data set's name, behind an underscore."""
 
 
-def _source(options: ImageOptions) -> tuple[str, str]:
-  """Returns the name of the data that are there, and the variant to make."""
+def _choices(options: ImageOptions) -> list[tuple[str, str]]:
+  """Returns what a name may mean: data that exist, and the variant to make."""
   name = options.dataset
   base, _, variant = name.rpartition("_")
-  choices = [(name, "")]
-  if base and variant in VARIANTS:
-    choices.append((base, variant))
+  variants = [(base, variant)] if base and variant in VARIANTS else []
+  return [(name, ""), *variants]
+
+
+def _is_there(options: ImageOptions, base: str) -> bool:
+  return base == EMBEDDED or os.path.exists(_file(options, base))
+
+
+def _source(options: ImageOptions) -> tuple[str, str]:
+  """Returns the name of the data that are there, and the variant to make."""
+  choices = _choices(options)
   for choice in choices:
-    if choice[0] == EMBEDDED or os.path.exists(_file(options, choice[0])):
+    if _is_there(options, choice[0]):
       return choice
   for choice in choices:
     if options.download and choice[0] in download.KNOWN:
@@ -193,7 +208,7 @@ def _source(options: ImageOptions) -> tuple[str, str]:
   raise errors.fault(
     options.data_dir or os.curdir,
     f"{choices[-1][0]}.npz",
-    f"no images called {name!r}",
+    f"no images called {options.dataset!r}",
     f"(1) choose {EMBEDDED!r}, which needs no file (or"
     f" {', '.join(f'{EMBEDDED}_{v}' for v in VARIANTS)}), (2) put a file of"
     f" that name, with {', '.join(KEYS)}, where data_dir says, or (3) set"
@@ -231,8 +246,9 @@ def _first(where: str, name: str, array: np.ndarray, count: int) -> np.ndarray:
 def _read(options: ImageOptions, name: str) -> Images:
   """Reads and checks an npz file; every damage is named."""
   folder, file = os.path.split(_file(options, name))
+  anew = ", or remove it and add --download" if name in download.KNOWN else ""
 
-  def fault(problem, remedy=errors.BROKEN):
+  def fault(problem, remedy=f"restore the file from its source{anew}"):
     return errors.fault(folder, file, problem, remedy)
 
   try:

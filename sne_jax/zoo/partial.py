@@ -8,6 +8,7 @@ same zoo. When all batches are there, the zoo is written, whole or not at all.
 import contextlib
 import json
 import os
+import pathlib
 import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,10 +50,12 @@ def make_zoo(
     The zoo, opened.
 
   Raises:
-    ZooError: another process generates here, or `path` or `<path>.partial`
-      hold a zoo of other options, which the message names.
+    ZooError: `path` is a file, another process generates here, or `path` or
+      `<path>.partial` hold a zoo of other options, which the message names.
   """
   path = os.path.abspath(path)
+  if os.path.exists(path) and not os.path.isdir(path):
+    raise errors.fault(path, "", "is a file, not a folder", "choose a folder")
   os.makedirs(os.path.dirname(path), exist_ok=True)
   partial = f"{path}.partial"
 
@@ -96,6 +99,9 @@ def part(
 
   Returns:
     The arrays, and whether they were there.
+
+  Raises:
+    OSError: the batch cannot be written, because a disk is full for one.
   """
   file = os.path.join(partial, f"part-{number:08d}.safetensors")
   with contextlib.suppress(FileNotFoundError, safetensors.SafetensorError):
@@ -103,9 +109,9 @@ def part(
     if {name: array.shape for name, array in arrays.items()} == dict(shapes):
       return arrays, True
   arrays = {k: np.ascontiguousarray(v) for k, v in make().items()}
-  files.replace_file(
-    file, lambda name: safetensors.numpy.save_file(arrays, name)
-  )
+  # Not by its save_file, which hides that a disk is full.
+  content = safetensors.numpy.save(arrays)
+  files.replace_file(file, lambda name: pathlib.Path(name).write_bytes(content))
   return arrays, False
 
 

@@ -35,10 +35,47 @@ def test_there_are_flagfiles():
   assert len(FLAGFILES) >= 5
 
 
+def options_of(*arguments):
+  values = parsed(*arguments)
+  classes = (images.ImageOptions, image_options.ImageZooOptions)
+  return [config.from_flags(cls, flag_values=values) for cls in classes]
+
+
+@pytest.mark.parametrize(
+  ("flags_", "side"),
+  [
+    ((), 16),
+    (("--architecture=arch1,mlp",), 16),
+    (("--architecture=mlp",), 8),
+    (("--architecture=wild_park",), 8),
+    (("--image_size=20",), 20),
+    (("--image_size=8",), 8),  # As it was said; it is refused later.
+  ],
+)
+def test_images_are_large_enough_for_the_architecture(flags_, side):
+  image, zoo = options_of(*flags_)
+  data = make_zoo.load_images(image, zoo)
+  assert data.shape == (1, side, side)
+  if side > 8:  # The same as if the size had been said.
+    said = images.load_images(images.ImageOptions(image_size=side))
+    assert images.digest(data) == images.digest(said)
+
+
+def test_the_flagfiles_do_not_say_how_many_train_together():
+  """It depends on the machine, and is found."""
+  for path in FLAGFILES:
+    assert options_of(f"--flagfile={path}")[1].batch_members == 0, path
+
+
+def test_an_image_size_that_is_too_small_is_refused(tmp_path):
+  values = parsed(f"--zoo={tmp_path / 'zoo'}", "--image_size=8")
+  with pytest.raises(ValueError, match="'arch1' cannot take images of 8x8"):
+    make_zoo.main([], values)
+
+
 def test_a_zoo_is_made_and_opened_again(tmp_path, capsys):
   values = parsed(
-    f"--zoo={tmp_path / 'zoo'}",
-    "--architecture=mlp",
+    f"--zoo={tmp_path / 'zoo'}",  # And the default architecture and images.
     "--activation=tanh",
     "--optimizer=sgd",
     "--initializer=glorot_normal",

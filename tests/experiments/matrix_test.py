@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from experiments import matrix_figures
+from experiments import matrix_figures, report
 from experiments.tasks import matrix
 from sne_jax.networks import families
+from sne_jax.zoo import writing
 
 NAMES = ("red", "green", "blue")
 
@@ -177,6 +178,69 @@ def test_the_smallest_matrix(launch, folders, tmp_path):
     json.loads((tmp_path / "run" / "results.json").read_text())["cells"]
     == (found["cells"])
   )
+
+
+def test_a_later_row_is_looked_at_before_the_first_is_trained(
+  launch, write_zoo, tmp_path
+):
+  """Blue networks know a class that the red ones do not have."""
+  for name, kinds in (("red", "xy"), ("blue", "xyz")):
+    text = [kinds[n % len(kinds)] for n in range(24)]
+    kind = writing.Property(text, "a text")
+    write_zoo(tmp_path / name, properties={"kind": kind})
+  flags = ("--matrix=each", "--targets=kind", "--loss=classes")
+  flags += ("--monitor=accuracy", "--encoders=stat_pool")
+  for first in ("red", "blue"):
+    other = {"red": "blue", "blue": "red"}[first]
+    zoos = f"{tmp_path / other},{tmp_path / first}"
+    ended = launch(tmp_path / "run", zoos, *flags)
+    assert "trained on red" in ended.error and "'z'" in ended.error
+    assert not list((tmp_path / "run").glob("*/seed*"))
+
+
+def test_costs_and_maps_of_all_models(launch, folders, tmp_path):
+  flags = ("--matrix=each", "--encoders=stat_pool", "--num_steps=2", "--maps")
+  two, names = folders.rpartition(",")[0], NAMES[:2]
+  ended = launch(tmp_path / "run", two, *flags)
+  assert not ended.code, ended.error
+  models = json.loads((tmp_path / "run" / "results.json").read_text())["models"]
+  text = (tmp_path / "run" / "report.md").read_text()
+  for name in names:
+    label = f"stat_pool: {name}"
+    own = tmp_path / "run" / f"stat_pool__{name}" / "results.json"
+    own = json.loads(own.read_text())
+    assert models[label]["maps"] == own["maps"] and own["maps"]
+    assert models[label]["costs"] == own["costs"]
+    assert own["costs"][0]["seconds_per_network"] > 0
+    lines = [line for line in text.splitlines() if f"| {label} " in line]
+    cost, mixed = own["costs"][0]["seconds_per_network"], own["maps"]
+    assert len(lines) == 2
+    assert report.number(cost) in lines[0]
+    assert report.number(mixed["mixing of zoo"]) in lines[1]
+  assert "## Cost of a prediction" in text and "| mixing of zoo" in text
+
+
+def test_costs_of_images_are_those_of_a_row():
+  outcomes = {
+    "mlp: red": {
+      "costs": [
+        {"model": "mlp", "seconds_per_network": 0.25},
+        {"model": "9 images", "seconds_per_network": 2, "flops_per_network": 7},
+      ]
+    },
+    "sne: red": {"costs": [{"model": "sne", "seconds_per_network": 0.5}]},
+    "sne: blue": {},
+  }
+  (_, _, table) = matrix._cost_section(outcomes)
+  cells = [
+    [c.strip() for c in line.split("|")[1:-1]] for line in table.split("\n")
+  ]
+  assert cells[2:] == [
+    ["mlp: red", "0.25", "n/a"],
+    ["9 images: red", "2", "7"],
+    ["sne: red", "0.5", "n/a"],
+  ]
+  assert matrix._cost_section({}) == matrix._map_section(outcomes) == []
 
 
 def test_heat_maps_of_any_number(tmp_path):

@@ -275,6 +275,41 @@ def test_a_folder_among_several_that_is_not_there(made, resolve, tmp_path):
   assert not (tmp_path / "typo").exists()
 
 
+MAKES = """
+--zoo={zoo}
+--architecture=mlp
+--num_networks=4
+"""
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    (("--zoo={made},{later}", "--targets=frequency"), "will be no property"),
+    (("--zoo={later},{tmp}/typo",), "typo"),
+    (("--zoo={later}", "--test_zoos={tmp}/typo"), "typo"),
+    (("--zoo={later},{made}",), "no property 'test_accuracy'"),
+    (("--zoo={later},{made}", "--loss=classes"), "no property 'test_accuracy'"),
+  ],
+)
+def test_zoos_that_are_there_are_looked_at_first(
+  flags, words, made, resolve, tmp_path, monkeypatch
+):
+  """Before another is made, which may take hours."""
+  made()
+  path = tmp_path / "later.flags"
+  path.write_text(MAKES.format(zoo=tmp_path / "later"))
+  known = {"made": tmp_path / "zoo", "later": path, "tmp": tmp_path}
+  given = [flag.format(**known) for flag in flags]
+  given = ["--targets=test_accuracy", *given]
+  monkeypatch.setattr(zoos, "_make", lambda *_: pytest.fail("it makes one"))
+  spawn = lambda *_: pytest.fail("it makes one")
+  monkeypatch.setattr(zoos.multiprocessing, "get_context", spawn)
+  with pytest.raises(ValueError, match=words):
+    members.gathered(resolve(*given, *SIZES))
+  assert not (tmp_path / "later").exists()
+
+
 def test_snapshots_of_a_network_are_one_cluster(made, resolve):
   numbers = np.arange(24) // 3
   named = {"network": writing.Property(numbers, "three snapshots of each")}

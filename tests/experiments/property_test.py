@@ -103,6 +103,29 @@ def test_what_does_not_go_together(flag, words, load):
     task.Trainer(options, data)
 
 
+def test_the_checkpoint_is_chosen_by_the_validation_part(load, tmp_path):
+  options, data = load(
+    *("--num_steps=24", "--learning_rate=1e-2", "--head_dropout=0"),
+    *("--eval_every=4", "--save_every=24", "--batch_size=8", "--monitor=loss"),
+  )
+  result = task.Trainer(options, data).run(tmp_path / "seed0", 0)
+  found = {
+    record["step"]: record["val/loss"]
+    for record in logging.read_metrics(tmp_path / "seed0")
+    if "val/loss" in record
+  }
+  assert len(found) >= 6
+  assert result["best_step"] == min(found, key=found.__getitem__)
+  errors = {}
+  for part in ("val", "test"):
+    truth = data.parts[part].targets
+    predicted = np.array(result["predictions"][part])
+    errors[part] = np.mean((predicted - truth) ** 2)
+  # What was monitored is the error of the reported validation predictions.
+  assert min(found.values()) == pytest.approx(errors["val"], rel=1e-4)
+  assert errors["val"] != pytest.approx(errors["test"], rel=0.01)
+
+
 def test_the_loss_falls(load, tmp_path):
   """The smallest run, of a property that is easy to see."""
   options, data = load(

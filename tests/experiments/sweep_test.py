@@ -438,6 +438,13 @@ def test_results_that_cannot_be_read(start, tmp_path):
 # What is refused.
 
 
+def test_a_comparison_is_no_trial(start, tmp_path):
+  for flag in ("matrix=each", "variants=components", "rates=1e-3,3e-3"):
+    said = start(GRID, f"--{flag}").error
+    assert flag.partition("=")[0] in said and "a trial is one run" in said
+  assert not (tmp_path / "run").exists()
+
+
 def test_bad_flags_write_nothing(start, tmp_path):
   assert "did you mean learning_rate" in start("--grid=learning_rat=1").error
   assert "trial 1 (width=65)" in start("--grid=width=64,65", "--heads=4").error

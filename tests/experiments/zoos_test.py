@@ -1,5 +1,6 @@
 """Zoos by name: folders and flagfiles, made where they are not there."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -10,11 +11,12 @@ import time
 import numpy as np
 import pytest
 
-from experiments import image_reference, zoos
+from experiments import image_reference, make_zoo, zoos
 from experiments.tasks import members
 from sne_jax.networks import families
-from sne_jax.zoo import inr, store
+from sne_jax.zoo import images, inr, store
 
+INR = inr.InrZooOptions()
 FLAGS = """
 --zoo={zoo}
 --image_size=16
@@ -84,16 +86,69 @@ def test_spare_images_were_never_used(made):
   source, _ = made
   x, y = source.spare_images()
   assert x.shape == (297, 1, 16, 16) and y.shape == (297,)
+  _, zoo = made
+  load = lambda count: images.load_images(
+    images.ImageOptions(image_size=16, train_images=count)
+  )
+  used, every = load(1000), load(0)
+  assert zoo.provenance["options"]["images"] == images.digest(used)
+  np.testing.assert_array_equal(
+    np.concatenate([used.x_train, x]), every.x_train
+  )
+  np.testing.assert_array_equal(
+    np.concatenate([used.y_train, y]), every.y_train
+  )
 
 
-@pytest.mark.parametrize("more", ["--train_images=900", "--image_size=17"])
-def test_images_of_another_zoo_are_not_spare(made, tmp_path, more):
+@pytest.mark.parametrize(
+  "more",
+  [
+    "--train_images=900",
+    "--image_size=17",
+    "--image_size=0",
+    "--test_images=9",
+  ],
+)
+def test_images_of_another_zoo_are_refused(made, tmp_path, more):
   source, _ = made
   path = tmp_path / "tiny.flags"
   path.write_text(FLAGS.format(zoo=source.path, more=more))
   (other,) = zoos.sources(str(path))
+  for look in (other.spare_images, lambda: zoos.opened(other, INR)):
+    # Where no size is said, arch1 has images of 16 x 16: the same.
+    refused = pytest.raises(ValueError, match="was made on other images")
+    with contextlib.nullcontext() if "size=0" in more else refused:
+      look()
+
+
+def test_a_zoo_whose_images_are_gone_is_used_all_the_same(tmp_path, caplog):
+  """With a warning; and it is told from one whose images have changed."""
+  rng = np.random.default_rng(0)
+  arrays = {
+    f"{name}_{part}": values
+    for part in ("train", "test")
+    for name, values in (
+      ("x", rng.integers(0, 256, (30, 8, 8), np.uint8)),
+      ("y", rng.integers(0, 3, 30)),
+    )
+  }
+  np.savez(tmp_path / "mine.npz", **arrays)
+  path = tmp_path / "tiny.flags"
+  more = "--dataset=mine\n--architecture=mlp\n--train_images=0\n--image_size=0"
+  more += f"\n--data_dir={tmp_path}\n--snapshots=0\n--num_networks=4"
+  path.write_text(FLAGS.format(zoo=tmp_path / "z", more=more))
+  (source,) = zoos.sources(str(path))
+  make_zoo.main([], zoos._parsed(source.arguments))
+  assert len(zoos.opened(source, INR)) == 4
+  assert not caplog.records
+  arrays["y_train"][0] = (arrays["y_train"][0] + 1) % 3
+  np.savez(tmp_path / "mine.npz", **arrays)
   with pytest.raises(ValueError, match="was made on other images"):
-    other.spare_images()
+    zoos.opened(source, INR)
+  (tmp_path / "mine.npz").unlink()
+  assert len(zoos.opened(source, INR)) == 4
+  assert [r.levelname for r in caplog.records] == ["WARNING"]
+  assert "the images of" in caplog.text and str(tmp_path) in caplog.text
 
 
 def test_a_zoo_of_another_data_set_is_refused(made, tmp_path):

@@ -1,14 +1,17 @@
 """Zoos of image classifiers: what they hold, and that kills change nothing."""
 
 import dataclasses
+import functools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +21,7 @@ from sne_jax.zoo import (
   generate,
   image_fit,
   image_options,
+  image_properties,
   images,
   lock,
   partial,
@@ -25,6 +29,7 @@ from sne_jax.zoo import (
   sampling,
 )
 
+QUICK = {"xla_backend_optimization_level": "0"}
 TINY = image_options.ImageZooOptions(
   num_networks=7,
   architecture="mlp",
@@ -90,7 +95,7 @@ def test_members_are_snapshots(zoo):
 
 
 def test_hyper_parameters_are_properties(zoo):
-  for name in generate._DESCRIPTIONS:
+  for name in image_properties.PROPERTIES:
     assert len(zoo.property(name)) == 21
     assert zoo.properties[name]["description"]
   rate = zoo.property("learning_rate")
@@ -98,6 +103,8 @@ def test_hyper_parameters_are_properties(zoo):
   assert set(zoo.property("train_fraction")) == {0.2, 1.0}
   assert set(zoo.property("initializer")) == {"glorot_normal", "normal"}
   assert set(zoo.property("dataset")) == {"digits"}
+  assert set(zoo.property("depth")) == {3}
+  assert set(zoo.property("widths")) == {"32,32,10"}
 
 
 def test_every_snapshot_has_its_own_metrics(zoo):
@@ -153,6 +160,126 @@ def test_train_metrics_are_of_what_a_network_saw(zoo):
     np.testing.assert_allclose(
       zoo.property("train_accuracy")[member], right.mean(), atol=1.01 / count
     )
+
+
+VARIED = options(
+  num_networks=3,
+  optimizer="sgd",
+  initializer="normal",
+  learning_rate="uniform:0.1:0.2",
+  weight_decay="uniform:0.02:0.05",
+  dropout="uniform:0.2:0.4",
+  init_std="uniform:0.1:0.3",
+  init_scale="uniform:0.5:0.8",
+  train_fraction="0.3,0.5",
+  label_noise="uniform:0.2:0.4",
+  snapshots="2",
+  validation_share=0.0,
+)
+NUMBERS = tuple(image_options.NUMBERS)
+
+
+def programs_of(spec):
+  """Returns what draws first weights, and the gradient of a step."""
+
+  def loss_fn(weights, x, y, seed, rate):
+    drop = functools.partial(image_fit._drop, rate, seed)
+    logits = families.run(spec, spec.unflatten(weights), x, drop)
+    return -jax.nn.log_softmax(logits)[jnp.arange(16), y].mean()
+
+  start = lambda key, std: families.init(spec, key, "normal", std=std)
+  return (
+    jax.jit(start, compiler_options=QUICK),
+    jax.jit(jax.grad(loss_fn), compiler_options=QUICK),
+  )
+
+
+def alone(spec, programs, number, found, data):
+  """Trains a network by a loop of its own, from its properties alone.
+
+  Only the draws are the library's: of the first weights, of what it sees and
+  in which order, and of what dropout drops.
+  """
+  (raw,) = image_fit.member_keys(TINY.seed, np.array([number]))
+  key = jax.random.wrap_key_data(raw, impl="threefry2x32")
+  folded = functools.partial(jax.random.fold_in, key)
+  count = round(found["train_fraction"] * 160)
+  one = lambda name: np.full(1, found[name], np.float32)
+  names = ("learning_rate", "weight_decay", "dropout", "label_noise")
+  hyper = image_fit.Hyper(
+    raw[None],
+    *map(one, names),
+    np.full(1, count, np.int32),
+    *map(one, ("init_std", "init_scale")),
+  )
+  labels = data.y_train.astype(np.int32)
+  view = image_fit.make_view_fn(160, 10)(hyper, labels)
+  start, gradient_fn = programs
+  is_weight = np.concatenate(
+    [np.full(t.size, t.name.endswith("weight")) for t in spec.tensors]
+  )
+  std, rate = np.float32(found["init_std"]), np.float32(found["dropout"])
+  weights = np.array(start(folded(image_fit._WEIGHTS), std))
+  weights[is_weight] *= found["init_scale"]
+
+  seed = int(jax.random.bits(folded(image_fit._DROPOUT), (), jnp.uint32))
+  for epoch in range(2):
+    order = image_fit._order(key, epoch, view.subset[0], np.int32(count))
+    endless = np.tile(np.asarray(order)[:count], 10)
+    for step in range(10):
+      rows = endless[16 * step : 16 * (step + 1)]
+      x = data.x_train[rows].reshape(16, -1).astype(np.float32) / 127.5 - 1
+      word = np.uint32((seed + 10 * epoch + step) % 2**32)
+      y = np.asarray(view.labels)[0][rows]
+      gradient = np.asarray(gradient_fn(weights, x, y, word, rate))
+      gradient = gradient + found["weight_decay"] * is_weight * weights
+      weights = weights - np.float32(found["learning_rate"]) * gradient
+  return weights
+
+
+def test_a_member_is_trained_as_its_properties_say(tmp_path):
+  zoo, data = make(tmp_path / "zoo", VARIED), digits()
+  found = {name: float(zoo.property(name)[1]) for name in NUMBERS}
+  member = zoo.vectors([1])[0]
+  (spec,) = zoo.specs
+  run = functools.partial(alone, spec, programs_of(spec), 1, data=data)
+  np.testing.assert_allclose(member, run(found), atol=2e-4)
+  # The controls: each of them counts.
+  for name in NUMBERS:
+    other = found | {name: 0.7 * found[name]}
+    assert np.abs(member - run(other)).max() > 2e-3, name
+
+
+def test_a_part_that_would_be_empty_names_its_option(tmp_path):
+  few = options(num_networks=3, validation_share=0.1)
+  with pytest.raises(ValueError, match=r"validation_share 0\.1 and test_share"):
+    make(tmp_path / "zoo", few)
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+  path = tmp_path / "zoo"
+  path.write_text("precious")
+  with pytest.raises(errors.ZooError, match="is a file, not a folder"):
+    make(path, progress=lambda *_: pytest.fail("it trains"))
+  assert path.read_text() == "precious" and os.listdir(tmp_path) == ["zoo"]
+
+
+def test_a_full_disk_is_an_os_error(tmp_path):
+  """Which is one line for the user; a file may not grow past 10 kB here."""
+  kept = {"a": np.arange(10000, dtype=np.float32)}
+  write = lambda: partial.part(str(tmp_path), 3, {"a": (10000,)}, lambda: kept)
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10000, before[1]))
+  try:
+    with pytest.raises(OSError):
+      write()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert os.listdir(tmp_path) == []
+  assert not write()[1]
+  arrays, there = write()
+  assert there
+  np.testing.assert_array_equal(arrays["a"], kept["a"])
 
 
 def test_a_split_never_parts_a_network(zoo):
@@ -295,8 +422,15 @@ def test_wild_park_members_share_programs():
 def test_a_batch_is_found_for_the_memory_there_is(monkeypatch):
   data = digits()
   spec = families.architecture("arch1", (1, 28, 28))
-  found = generate.free_batch_members([spec], 128, data)
-  assert 1 <= found <= generate.MOST_ON_CPU
+  devices = jax.local_devices()
+  for count in (1, 2, 64):  # The same share for each, on any number.
+    monkeypatch.setattr(jax, "local_devices", lambda n=count: devices[:1] * n)
+    monkeypatch.setattr(partial, "_free_host_bytes", lambda n=count: n << 32)
+    found = generate.free_batch_members([spec], 128, data)
+    assert found == generate.CPU_MEMBERS * count
+    # All of them are filled, whatever their tiles: no place is left over.
+    for tile in range(1, 20):
+      assert image_fit.even_slots(found, tile, count) == found
   monkeypatch.setattr(partial, "_free_host_bytes", lambda: 1 << 20)
   assert generate.free_batch_members([spec], 128, data) == 1
 

@@ -109,18 +109,23 @@ def train_alone(spec, optimizer, hyper, data, member):
   """One network in a plain loop; only the order of images is the library's."""
   own = taken(hyper, [member])
   view = view_of(own, data)
+  rate = own.dropout[0]
   weights = spec.flatten(first(spec, optimizer, own).tensors, np)[0]
   weights = weights.astype(np.float64)
   decayed = np.concatenate(
     [np.full(t.size, t.name.endswith("weight")) for t in spec.tensors]
   )
 
-  def loss_fn(weights, x, y):
-    logits = families.forward(spec, weights, x)
+  def loss_fn(weights, x, y, seed):
+    drop = functools.partial(image_fit._drop, jnp.float32(rate), seed)
+    drop = (drop,) if rate else ()
+    logits = families.run(spec, spec.unflatten(weights), x, *drop)
     return -jax.nn.log_softmax(logits)[jnp.arange(BATCH), y].mean()
 
   gradient_fn = jax.jit(jax.grad(loss_fn), compiler_options=QUICK)
   key = jax.random.wrap_key_data(own.key[0], impl="threefry2x32")
+  folded = jax.random.fold_in(key, image_fit._DROPOUT)
+  seed = int(jax.random.bits(folded, (), jnp.uint32))
   memory, step = (np.zeros(weights.size), np.zeros(weights.size)), 0
   count = own.num_images[0]
   for epoch in range(EPOCHS):
@@ -136,6 +141,7 @@ def train_alone(spec, optimizer, hyper, data, member):
         weights.astype(np.float32),
         x.reshape(BATCH, 1, SIDE, SIDE),
         view.labels[0][rows],
+        np.uint32((seed + step) % 2**32),
       )
       gradient = np.asarray(gradient, np.float64) + DECAY * decayed * weights
       step += 1
@@ -168,6 +174,19 @@ def test_a_member_is_the_network_trained_alone(activation, optimizer, data):
   begun = spec.flatten(first(spec, optimizer, hyper).tensors, np)
   assert np.abs(together[1] - begun[1]).max() > 0.02
   assert np.abs(together[0] - together[1]).max() > 0.02
+
+
+def test_dropout_is_applied_at_the_rate_of_the_member(data):
+  spec, hyper = spec_of("tanh"), population(2, dropout=[0.0, 0.4])
+  epoch = epoch_of(spec, "sgd", dropout=True)
+  together = train(epoch, spec, "sgd", hyper, data)
+  for member in range(2):
+    own = train_alone(spec, "sgd", hyper, data, member)
+    np.testing.assert_allclose(together[member], own, atol=1e-4)
+  # The control: another rate gives other weights.
+  other = hyper._replace(dropout=np.float32([0.0, 0.3]))
+  changed = train_alone(spec, "sgd", other, data, 1)
+  assert np.abs(together[1] - changed).max() > 2e-3
 
 
 @pytest.mark.slow

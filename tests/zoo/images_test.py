@@ -49,9 +49,11 @@ def test_variants_change_what_they_say(digits):
   made = {name: load(dataset=f"digits_{name}") for name in images.VARIANTS}
   x = digits.x_train
   np.testing.assert_array_equal(made["inverted"].x_train, 255 - x)
-  np.testing.assert_array_equal(
-    made["rotated"].x_test[:, 0, 0], digits.x_test[:, 0, :, 7]
-  )
+  np.testing.assert_array_equal(made["inverted"].x_test, 255 - digits.x_test)
+  for part in ("x_train", "x_test"):  # The right column becomes the top row.
+    turned, upright = getattr(made["rotated"], part), getattr(digits, part)
+    np.testing.assert_array_equal(turned[:, 0, 0], upright[:, 0, :, 7])
+    np.testing.assert_array_equal(turned[:, 0, :, 0], upright[:, 0, 0, ::-1])
   noise = made["noisy"].x_train.astype(int) - x
   assert np.abs(noise).max() <= 96
   # Where nothing is cut off the noise is even, and not the same everywhere.
@@ -60,6 +62,7 @@ def test_variants_change_what_they_say(digits):
   assert (noise[0] != noise[1]).any()
   for name in ("inverted", "rotated", "noisy"):
     np.testing.assert_array_equal(made[name].y_train, digits.y_train)
+    np.testing.assert_array_equal(made[name].y_test, digits.y_test)
   moved = made["permuted"]
   np.testing.assert_array_equal(moved.x_train, x)
   pairs = set(zip(moved.y_train.tolist(), digits.y_train.tolist(), strict=True))
@@ -149,8 +152,27 @@ def test_a_cut_file_is_named(keep, tmp_path):
   path = tmp_path / "mine.npz"
   np.savez_compressed(path, **arrays())
   path.write_bytes(path.read_bytes()[:keep])
-  with pytest.raises(errors.ZooError, match=r"mine\.npz: .*(readable|damaged)"):
+  with pytest.raises(
+    errors.ZooError, match=r"mine\.npz: .*(readable|damaged)"
+  ) as caught:
     load(dataset="mine", data_dir=str(tmp_path))
+  # Making the zoo anew, or a download that nobody knows, would not help.
+  assert str(caught.value).endswith("restore the file from its source")
+  path.rename(tmp_path / "mnist.npz")
+  with pytest.raises(errors.ZooError, match=r"or remove it and add --download"):
+    load(dataset="mnist", data_dir=str(tmp_path))
+
+
+def test_what_is_there_without_a_download(tmp_path):
+  np.savez(tmp_path / "mine.npz", **arrays())
+  for name, there in (
+    *(("digits", True), ("digits_noisy", True), ("mnist", False)),
+    *(("mine", True), ("mine_inverted", True), ("mine_blurry", False)),
+  ):
+    options = images.ImageOptions(
+      dataset=name, data_dir=str(tmp_path), download=True
+    )
+    assert images.are_there(options) == there
 
 
 def test_a_flipped_bit_is_found(tmp_path):
@@ -207,7 +229,7 @@ def test_a_download_becomes_a_file(tmp_path, monkeypatch):
 def test_a_download_that_fails_says_why(tmp_path, monkeypatch):
   options = {"dataset": "usps", "data_dir": str(tmp_path), "download": True}
   monkeypatch.setitem(sys.modules, "datasets", None)  # cannot be imported
-  with pytest.raises(errors.ZooError, match="pip install"):
+  with pytest.raises(errors.ZooError, match=r"pip install -e '\.\[images\]'"):
     load(**options)
 
   def offline(*args, **kwargs):
