@@ -169,6 +169,8 @@ def _piece(name, part, use, axes, stored, dims, picks, view=None) -> _Piece:
     groups += [(p,) for p in range(len(stored)) if p not in seen]
     if len(groups) > 2 and use.kind != "conv_weight":
       groups = groups[:2] + [g for g in groups[2:] if size(g[0]) > 1]
+  elif use.kind == "bias":
+    groups = [tuple(range(len(stored)))]
   elif use.kind in _TOKENS or len(stored) > 1 and use.kind != "embedding":
     keep = [p for p in range(len(stored)) if size(p) > 1]
     groups = [(p,) for p in keep or range(len(stored))]
@@ -299,7 +301,9 @@ class _Groups:
   def _name(self, piece: _Piece, axis: tuple[int, ...]) -> None:
     """Names the new groups of an axis after its tensor."""
     held = [n for n in self._resolve(axis) if not self._tape.axes.is_pinned(n)]
-    base = piece.name.removesuffix(".weight").removesuffix("/kernel")
+    base = piece.name
+    for end in (".weight", "/kernel", "/embedding"):
+      base = base.removesuffix(end)
     taken = set(self._names.values())
     for place, node in enumerate(held):
       if node in self._names:

@@ -195,20 +195,14 @@ class Tape:
       return max(level, self.uses[part].level)
     value = self.weights[part[0]]
     long = [p for p, n in enumerate(value.shape) if n > 1] or [0]
-    if len(long) > 1 and made.shape != value.shape and op == "add":
-      self.use(part, Use("position", level))
-      return level
-    if len(long) > 1 and op == "add" and x.behind is None:
-      self.use(part, Use("position", level))
-      return level
     hint, running = self._hints.get(part[0], ("", False))
+    if op == "add" and self._is_bias(value, x.behind):
+      self.use(part, Use("bias", level, of=x.behind))
+      return level
     if hint and len(long) == 1 and hint != "bias":
       return self._norm(part, hint, running, x, level)
-    fits = x.behind is not None and math.prod(value.shape) <= math.prod(
-      self.weights[x.behind[0]].shape
-    )
-    if fits and op == "add" and not self._has_bias(x.behind):
-      self.use(part, Use("bias", level, of=x.behind))
+    if op == "add" and len(long) > 1:
+      self.use(part, Use("position", level))
       return level
     kind = {"add": "norm_shift", "scale": "norm_scale"}.get(op, "other")
     if len(long) > 1:
@@ -227,8 +221,21 @@ class Tape:
     self.use(part, Use(kind, level))
     return level
 
-  def _has_bias(self, weight: Part | None) -> bool:
-    return any(u.of == weight and u.kind == "bias" for u in self.uses.values())
+  def _is_bias(self, value: Value, behind: Part | None) -> bool:
+    """Whether a tensor has a number for each output of the weight before it.
+
+    A weight has one bias; what is added next is something else.
+    """
+    use = self.uses.get(behind) if behind is not None else None
+    if use is None or behind is None or not use.out:
+      return False
+    shape = self.weights[behind[0]].shape
+    outputs = math.prod(shape[place] for place in use.out)
+    if math.prod(value.shape) != outputs:
+      return False
+    return not any(
+      u.of == behind and u.kind == "bias" for u in self.uses.values()
+    )
 
   def use(self, part: Part, use: Use) -> None:
     """Notes how a weight, or a part of one, is used; the first counts."""
