@@ -9,7 +9,7 @@ Dimensions: none; shapes are tuples of sizes.
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
@@ -24,16 +24,15 @@ FRAMEWORKS = ("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz")
 """Kinds of files; they say how kernels are stored and in what order."""
 
 
-class Entry(Protocol):
-  """A tensor of a file."""
-
-  shape: tuple[int, ...]
-  dtype: Any
-  tied_to: str | None
-
-
+@runtime_checkable
 class Tensors(Protocol):
-  """The tensors of a file, by name, in its order."""
+  """A file of tensors, as readers give them.
+
+  Attributes:
+    entries: by name, in the order of the file; each has `shape`, `dtype`,
+      `tied_to` (a name, or None) and `read()`.
+    format: one of `FRAMEWORKS`.
+  """
 
   entries: Mapping[str, Any]
   format: str
@@ -80,7 +79,9 @@ def infer(
       f"unknown framework {framework!r}; known are {', '.join(FRAMEWORKS)}"
     )
   settled = as_override(override)
-  tied = {name: other for name, other in (tied or {}).items() if other in shapes}
+  tied = {
+    name: other for name, other in (tied or {}).items() if other in shapes
+  }
   left_out = naming.left_out(shapes, dtypes)
   for name in settled.leave_out:
     if name not in shapes:
@@ -93,11 +94,8 @@ def infer(
   }
   if not own:
     raise AmbiguousError("the file holds no weights")
-  if settled.opaque:
-    found = _opaque(own)
-  else:
-    found = _play(own, framework, settled)
-  spec, sources, guesses = found
+  play = _opaque if settled.opaque else _play
+  spec, sources, guesses = play(own, framework, settled)
   if settled.family:
     spec, sources = _as_family(spec, sources, settled)
   return Found(spec, sources, left_out, tied, guesses)
@@ -121,28 +119,34 @@ def _play(own: naming.Shapes, framework: str, settled: Override):
       f"it is not quite {name}: what do {', '.join(rest[:4])}"
       f"{', ...' if len(rest) > 4 else ''} do?"
     )
+  if refused and not settled.order:  # A network of this kind is not plain.
+    raise AmbiguousError(f"{'; '.join(refused)}; {chain.OPAQUE}")
   player = Player(own, framework, settled)
   try:
     chain.play(player)
-    if player.rest():
-      raise Mismatch(f"no part for {', '.join(player.rest())}")
-  except (Mismatch, AmbiguousError) as error:
-    text = "; ".join([*refused, str(error)])
-    raise AmbiguousError(text) from error
+  except Mismatch as error:
+    raise AmbiguousError(f"{error}; {chain.OPAQUE}") from error
+  if player.rest():
+    raise AmbiguousError(
+      f"no part for {', '.join(player.rest())}; {chain.OPAQUE}"
+    )
   return _assembled(player)
 
 
 def _assembled(player: Player):
   spec, sources = assemble(player.tape)
   reasons = tuple(
-    f"no permutation is claimed where {why}" if "norm_groups" not in why else why
+    f"no permutation is claimed where {why}"
+    if "norm_groups" not in why
+    else why
     for why in player.tape.axes.reasons
   )
   return spec, sources, (*player.guesses, *reasons)
 
 
-def _opaque(own: naming.Shapes):
+def _opaque(own: naming.Shapes, framework: str, settled: Override):
   """A spec that claims nothing: levels by order, no permutation."""
+  del framework, settled
   tensors, sources, level = [], [], -1
   for name, shape in own.items():
     _, part = naming.role(name)
@@ -170,7 +174,8 @@ def _as_family(
     ValueError: the family's tensors are others.
   """
   options = {
-    k: tuple(v) if isinstance(v, list) else v for k, v in settled.options.items()
+    k: tuple(v) if isinstance(v, list) else v
+    for k, v in settled.options.items()
   }
   built = families.build(settled.family, **options)
   pairs = itertools.zip_longest(spec.tensors, built.tensors)
