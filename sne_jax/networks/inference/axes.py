@@ -138,14 +138,15 @@ class Axes:
       reason: kept if nothing can be said and nodes are pinned.
     """
     rest = [a for p, a in enumerate(axes) if p != place]
-    cut = self.leaves(axes[place])
-    if not self.is_free(cut):
+    cut, *others = self.leaves(axes[place]) or (None,)
+    if cut is None or not self.is_free((cut, *others)):
       return tuple(rest)
-    if len(cut) > 1 or self._size[cut[0]] > MOST_MEMBERS:
-      self.pin(cut, reason)
+    alone = not any(self.is_free(axis) for axis in rest)
+    if others or alone or self._size[cut] > MOST_MEMBERS:
+      self.pin((cut, *others), reason)
       return tuple(rest)
     return tuple(
-      tuple(self.member(cut[0], leaf, member) for leaf in self.leaves(axis))
+      tuple(self.member(cut, leaf, member) for leaf in self.leaves(axis))
       for axis in rest
     )
 

@@ -15,16 +15,13 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-from sne_jax.networks.inference import naming
+from sne_jax.networks.inference import naming, norm_places
 from sne_jax.networks.inference.found import AmbiguousError
 from sne_jax.networks.inference.naming import Module
 from sne_jax.networks.inference.player import Mismatch, Player
 from sne_jax.networks.inference.tape import Value
 
 _MOST_STEMS = 6
-
-ORDERED = ("torch", "onnx")
-"""Formats that keep tensors in the order in which layers were made."""
 
 
 def play(p: Player) -> None:
@@ -51,7 +48,7 @@ def play(p: Player) -> None:
     raise AmbiguousError(f"there are no layers among {', '.join(p.shapes)}")
   order = _order(p, weights)
   _refuse_other_kinds(p, layers)
-  behind = _norms_behind(p, order, norms, layers)
+  behind = norm_places.behind_layers(p, order, norms, layers)
   _play(p, order, behind)
 
 
@@ -108,7 +105,7 @@ def _order(p: Player, layers: list[Module]) -> list[Module]:
       raise AmbiguousError(f"the layers do not fit in the order {wanted}")
     return order
   found: dict[tuple[str, ...], list[Module]] = {}
-  in_file = p.framework in ORDERED and _fits(p, layers)
+  in_file = p.framework in naming.ORDERED and _fits(p, layers)
   if in_file:
     found[tuple(m.prefix for m in layers)] = layers
   for order in _candidates(layers):
@@ -148,7 +145,7 @@ def _order_hint(layers: Sequence[Module]) -> str:
 
 
 def _say_order(p: Player, order: list[Module]) -> None:
-  stems = {_stem(m.prefix) for m in order}
+  stems = {naming.stem(m.prefix) for m in order}
   if len(stems) > 1:
     p.guess(
       "order of layers by shapes and numbers in names:"
@@ -160,16 +157,12 @@ def _candidates(layers: list[Module]) -> Iterator[list[Module]]:
   """Orders in which layers of one stem follow their numbers."""
   stems: dict[str, list[Module]] = {}
   for module in sorted(layers, key=lambda m: naming.natural(m.prefix)):
-    stems.setdefault(_stem(module.prefix), []).append(module)
+    stems.setdefault(naming.stem(module.prefix), []).append(module)
   if len(stems) > _MOST_STEMS:
     yield sorted(layers, key=lambda m: naming.natural(m.prefix))
     return
   for order in itertools.permutations(stems.values()):
     yield [module for stem in order for module in stem]
-
-
-def _stem(prefix: str) -> str:
-  return re.sub(r"[\d]+", "#", prefix.rpartition("/")[2]).rstrip("#_")
 
 
 def _kernel_shape(p: Player, module: Module) -> tuple[int, ...]:
@@ -180,134 +173,17 @@ def _kernel_shape(p: Player, module: Module) -> tuple[int, ...]:
 def _fits(p: Player, order: list[Module]) -> bool:
   """Whether each layer can read what the one before it gives."""
   shapes = [_kernel_shape(p, m) for m in order]
-  for before, after in itertools.pairwise(shapes):
-    if len(before) == 2 and len(after) > 2:
-      return False
-    have, wanted = before[0], after[1]
-    if len(after) > 2 and have % wanted == 0:
-      groups = have // wanted
-      if after[0] % groups == 0 and (groups == 1 or wanted > 0):
-        continue
-    if len(before) > 2 and len(after) == 2 and wanted % have == 0:
-      continue
-    if have != wanted:
-      return False
-  return True
+  return all(_reads(a, b) for a, b in itertools.pairwise(shapes))
 
 
-def _norms_behind(
-  p: Player, order: list[Module], norms: list[Module], layers: list[Module]
-) -> dict[str, list[Module]]:
-  """Returns the norms behind every layer, by the layer's name."""
-  if not norms:
-    return {}
-  widths = [_kernel_shape(p, m)[0] for m in order]
-  sizes = [p.shapes[next(iter(m.parts.values()))][0] for m in norms]
-  if p.override.norm_behind:
-    places = []
-    names = [m.prefix for m in order]
-    for norm in norms:
-      layer = p.override.norm_behind.get(norm.prefix)
-      if layer not in names:
-        raise ValueError(
-          f"override: norm_behind must name the layer of {norm.prefix!r}, one"
-          f" of {', '.join(names)}; got {layer!r}"
-        )
-      places.append(names.index(layer))
-  else:
-    places = _norm_places(p, order, norms, layers, widths, sizes)
-  behind: dict[str, list[Module]] = {}
-  for norm, place, size in zip(norms, places, sizes, strict=True):
-    if widths[place] != size:
-      raise AmbiguousError(
-        f"norm {norm.prefix!r} of {size} channels does not fit behind"
-        f" {order[place].prefix!r}, which gives {widths[place]}"
-      )
-    behind.setdefault(order[place].prefix, []).append(norm)
-  return behind
-
-
-def _norm_places(
-  p: Player,
-  order: list[Module],
-  norms: list[Module],
-  layers: list[Module],
-  widths: list[int],
-  sizes: list[int],
-) -> list[int]:
-  """Where norms stand: by numbers in names, or by the only way that fits."""
-  for places in _norm_lines(p, order, norms, layers):
-    if all(
-      place is not None and widths[place] == size
-      for place, size in zip(places, sizes, strict=True)
-    ):
-      return places
-  rank = sorted(
-    range(len(norms)), key=lambda i: naming.natural(norms[i].prefix)
-  )
-  ways = list(itertools.islice(_ways(widths[:-1], [sizes[i] for i in rank]), 2))
-  if len(ways) != 1:
-    names = ", ".join(f'"{m.prefix}": "..."' for m in norms)
-    raise AmbiguousError(
-      ("In more than one way can" if ways else "In no way do")
-      + " the norms stand behind the layers"
-      f" {', '.join(m.prefix for m in order)}. Write which stands behind"
-      f' which: {{"norm_behind": {{{names}}}}}'
-    )
-  places = dict(zip(rank, ways[0], strict=True))
-  return [places[i] for i in range(len(norms))]
-
-
-def _norm_lines(p, order, norms, layers):
-  """Yields where names or the file put norms: behind which layer, or None."""
-  names = [m.prefix for m in order]
-  # By the numbers of a Sequential: behind the last layer of a lower number.
-  lines: dict[str, list[Module]] = {}
-  for module in sorted(layers, key=lambda m: naming.natural(m.prefix)):
-    lines.setdefault(_stem(module.prefix), []).append(module)
-  yield _behind(lines.values(), names, norms)
-  if p.framework in ORDERED:
-    yield _behind([layers], names, norms)
-  if p.framework not in naming.TRANSPOSED:  # conv1 and bn1, not Conv_0.
-    yield [_same_number(p, norm, order) for norm in norms]
-
-
-def _behind(lines, names: list[str], norms: list[Module]) -> list[int | None]:
-  """The weights that norms follow within lines of layers."""
-  found: dict[str, int] = {}
-  for line in lines:
-    last = None
-    for module in line:
-      if "weight" in module.parts:
-        last = names.index(module.prefix)
-      elif last is not None:
-        found[module.prefix] = last
-  return [found.get(norm.prefix) for norm in norms]
-
-
-def _same_number(p: Player, norm: Module, order: list[Module]) -> int | None:
-  """The only layer that has a norm's numbers in its name, and its width."""
-  numbers = re.findall(r"\d+", norm.prefix)
-  size = p.shapes[next(iter(norm.parts.values()))][0]
-  found = [
-    place
-    for place, module in enumerate(order)
-    if numbers
-    and re.findall(r"\d+", module.prefix) == numbers
-    and _kernel_shape(p, module)[0] == size
-  ]
-  return found[0] if len(found) == 1 else None
-
-
-def _ways(widths: list[int], sizes: list[int], start: int = 0):
-  """Yields the ways to put norms behind layers, in order, one for each."""
-  if not sizes:
-    yield []
-    return
-  for place in range(start, len(widths)):
-    if widths[place] == sizes[0]:
-      for rest in _ways(widths, sizes[1:], place + 1):
-        yield [place, *rest]
+def _reads(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+  """Whether a layer of shape `after` can read what `before` gives."""
+  have, _, *image = before
+  outputs, wanted, *places = after
+  if places:  # A convolution, perhaps of groups of channels.
+    groups, rest = divmod(have, wanted)
+    return bool(image) and not rest and groups > 0 and outputs % groups == 0
+  return wanted % have == 0 if image else wanted == have
 
 
 def _play(p: Player, order: list[Module], behind: dict[str, list[Module]]):

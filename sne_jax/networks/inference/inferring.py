@@ -180,9 +180,9 @@ def _as_family(
   built = families.build(settled.family, **options)
   pairs = itertools.zip_longest(spec.tensors, built.tensors)
   for mine, theirs in pairs:
-    same = mine is not None and theirs is not None
-    if not same or (mine.kind, mine.shape) != (theirs.kind, theirs.shape):
-      of = lambda t: "nothing" if t is None else f"{t.name} {t.kind} {t.shape}"
+    of = lambda t: "nothing" if t is None else f"{t.name} {t.kind} {t.shape}"
+    looks = lambda t: None if t is None else (t.kind, t.shape)
+    if looks(mine) != looks(theirs):
       raise ValueError(
         f"override: family {settled.family!r} with these options has"
         f" {of(theirs)} where the file has {of(mine)}"

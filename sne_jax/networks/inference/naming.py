@@ -12,6 +12,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 TRANSPOSED = ("flax", "orbax", "keras")
 """Frameworks whose kernels are `[in, out]` and `[height, width, in, out]`."""
 
+ORDERED = ("torch", "onnx")
+"""Formats that keep tensors in the order in which layers were made."""
+
 _ROLES = {
   "weight": "weight",
   "kernel": "weight",
@@ -69,6 +72,11 @@ def natural(name: str) -> tuple:
     for word in re.split(r"(\d+)", name)
     if word
   )
+
+
+def stem(prefix: str) -> str:
+  """The name of a layer without numbers: layers of one stem are counted."""
+  return re.sub(r"[\d]+", "#", prefix.rpartition("/")[2]).rstrip("#_")
 
 
 def left_out(
@@ -148,7 +156,8 @@ def _by_shape(
     return name, "weight"
   last = list(found.values())[-1]
   matrix = shapes.get(last.parts.get("weight", ""), ())
-  if "bias" not in last.parts and shape[0] in (matrix[:1] + matrix[-1:]):
+  outputs = (matrix[:1], matrix[-1:])
+  if "bias" not in last.parts and len(shape) == 1 and shape in outputs:
     return last.prefix, "bias"
   return name, ""
 

@@ -70,19 +70,17 @@ class Override:
         raise ValueError(
           f"override: {name} must be a number of at least 1, got {value!r}"
         )
-    for pair in self.skips:
-      if len(pair) != 2:
-        raise ValueError(f"override: skips are pairs of layers, got {pair}")
     if self.options and not self.family:
       raise ValueError("override: options are those of a family; name it")
 
 
-_KIND_OF = {
-  name: {tuple: list | tuple}.get(kind, kind)
-  for name, hint in typing.get_type_hints(Override).items()
-  for kind in [typing.get_origin(hint) or hint]
-}
-"""What JSON must hold for each field."""
+def _kind_of(hint: Any) -> Any:
+  """What JSON must hold for a field."""
+  kind = typing.get_origin(hint) or hint
+  return (list, tuple) if kind is tuple else kind
+
+
+_KINDS = {k: _kind_of(v) for k, v in typing.get_type_hints(Override).items()}
 
 
 def as_override(value: Override | Mapping[str, Any] | None) -> Override:
@@ -102,10 +100,12 @@ def as_override(value: Override | Mapping[str, Any] | None) -> Override:
       raise ValueError(
         f"override: unknown field {name!r}; known are {', '.join(known)}"
       )
-    kind = _KIND_OF[name]
+    kind = _KINDS[name]
     if not isinstance(item, kind) or isinstance(item, bool) != (kind is bool):
       raise ValueError(f"override: {name} must be of {kind}, got {item!r}")
     if name == "skips":
       item = tuple(tuple(pair) for pair in item)
+      if any(len(pair) != 2 for pair in item):
+        raise ValueError(f"override: skips are pairs of layers, got {item}")
     given[name] = tuple(item) if isinstance(item, list) else item
   return Override(**given)

@@ -215,7 +215,7 @@ class _Player:
     return made
 
   def _concatenate(self, params, shapes, *values):
-    return self.tape.concatenate(values, params["dimension"])
+    return self.tape.concatenate(values, int(params["dimension"]))
 
   def _iota(self, params, shapes):
     return self.tape.constant(shapes[0])

@@ -14,7 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
+
+try:
+  import torch  # pyright: ignore[reportMissingImports]
+except ImportError as error:
+  raise ImportError(
+    "tracing a PyTorch model takes torch: pip install 'sne_jax[torch]'"
+  ) from error
 
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.found import Found
