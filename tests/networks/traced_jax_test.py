@@ -27,7 +27,7 @@ class Residual(nn.Module):
   @nn.compact
   def __call__(self, x):
     x = nn.max_pool(nn.Conv(6, (3, 3))(x), (2, 2), (2, 2))
-    x = Block(8)(Block(6)(x))
+    x = Block(8)(Block(6)(x))  # Named in the order of making: 1 is inside.
     x = nn.Conv(8, (3, 3), feature_group_count=8)(x)
     x = nn.Dense(7)(x.reshape(x.shape[0], -1))
     return nn.Dense(3)(nn.gelu(nn.LayerNorm()(x)))
@@ -100,13 +100,13 @@ def test_a_flax_module(name):
 def test_levels_skips_and_norms_of_a_flax_module():
   module, variables, x, _ = case("residual")
   spec = traced_jax.trace(module.apply, variables, x).spec
-  mean = spec.tensor("batch_stats/Block_0/BatchNorm_0/mean")
-  assert (mean.kind, mean.of) == ("norm_mean", "params/Block_0/Conv_0/kernel")
-  assert spec.tensor("params/Block_0/GroupNorm_0/scale").of is None
+  mean = spec.tensor("batch_stats/Block_1/BatchNorm_0/mean")
+  assert (mean.kind, mean.of) == ("norm_mean", "params/Block_1/Conv_0/kernel")
+  assert spec.tensor("params/Block_1/GroupNorm_0/scale").of is None
   assert spec.skips == ((0, 3), (3, 6))
   stream = spec.tensor("params/Conv_0/kernel").axes[0]
   assert [f.size for f in stream] == [2, 3]
-  assert stream == spec.tensor("params/Block_0/Conv_1/kernel").axes[0]
+  assert stream == spec.tensor("params/Block_1/Conv_1/kernel").axes[0]
   rows, *_ = spec.tensor("params/Conv_1/kernel").axes
   flat = spec.tensor("params/Dense_0/kernel").axes[1]
   assert flat[0].size == 16 and flat[0].group is None and flat[1:] == rows

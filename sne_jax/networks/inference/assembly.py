@@ -59,6 +59,7 @@ def assemble(
   namer = _Groups(tape, pieces)
   branches = _branches(pieces)
   names = {p.part: p.name for p in pieces}
+  pieces = _behind_owners(pieces, names)
   tensors = []
   for piece in pieces:
     of = _owner(piece, names)
@@ -86,6 +87,16 @@ def assemble(
     options=tuple(sorted((options or {}).items())),
   )
   return spec, tuple(p.source for p in pieces)
+
+
+def _behind_owners(
+  pieces: list[_Piece], names: Mapping[Part, str]
+) -> list[_Piece]:
+  """Puts every vector right behind the weight that it belongs to."""
+  owned: dict[str | None, list[_Piece]] = {}
+  for piece in pieces:
+    owned.setdefault(_owner(piece, names), []).append(piece)
+  return [p for own in owned.pop(None) for p in (own, *owned.get(own.name, ()))]
 
 
 def _in_order(tape: Tape) -> list[str]:

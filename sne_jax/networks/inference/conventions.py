@@ -14,13 +14,16 @@ References:
   Multitask Learners, 2019.
 """
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sne_jax.networks.inference.player import Mismatch, Player
 from sne_jax.networks.inference.tape import Value
 
-Play = Callable[[Player], None]
+Play = Callable[[Player], Mapping[str, Any] | None]
+"""May return options of `families.transformer`, which then runs the same."""
 
 _NORM = {
   "norm_scale": "weight",
@@ -139,7 +142,7 @@ def _head(p: Player, x: Value, *names: str) -> None:
   _backbone(p, x)
 
 
-def torchvision_vit(p: Player) -> None:
+def torchvision_vit(p: Player) -> Mapping[str, Any] | None:
   """Vision transformers of torchvision."""
   root = _prefix(p, r"conv_proj\.weight")
   x = _patches(p, f"{root}conv_proj.weight", f"{root}conv_proj.bias")
@@ -161,6 +164,27 @@ def torchvision_vit(p: Player) -> None:
     x = p.add(x, _mlp(p, y, first, second))
   x = p.layer_norm(x, f"{root}encoder.ln")
   _head(p, x, f"{root}heads.head", f"{root}head")
+  return _as_transformer(p, root, layers)
+
+
+def _as_transformer(p: Player, root: str, layers: str):
+  """Options of our own family, for square images and one hidden layer."""
+  head, first = f"{root}heads.head.weight", f"{layers}0.mlp.0.weight"
+  if not (p.has(head) and p.has(first) and p.has(f"{root}class_token")):
+    return None
+  dim, channels, patch, _ = p.shape(f"{root}conv_proj.weight")
+  tokens = p.shape(f"{root}encoder.pos_embedding")[1] - 1
+  side = patch * math.isqrt(tokens)
+  return {
+    "image_shape": (channels, side, side),
+    "patch": patch,
+    "dim": dim,
+    "depth": _count(p, layers),
+    "heads": p.heads(dim),
+    "hidden": p.shape(first)[0],
+    "num_classes": p.shape(head)[0],
+    "norm_eps": 1e-6,
+  }
 
 
 def timm_vit(p: Player) -> None:

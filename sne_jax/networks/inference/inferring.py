@@ -107,14 +107,14 @@ def _play(own: naming.Shapes, framework: str, settled: Override):
   for name, play in conventions.CONVENTIONS.items():
     player = Player(own, framework, settled)
     try:
-      play(player)
+      options = play(player)
     except Mismatch as error:
       if player.played:
         refused.append(f"it is not {name}: {error}")
       continue
     rest = player.rest()
     if not rest:
-      return _assembled(player)
+      return _run_by_family(_assembled(player), options)
     refused.append(
       f"it is not quite {name}: what do {', '.join(rest[:4])}"
       f"{', ...' if len(rest) > 4 else ''} do?"
@@ -131,6 +131,18 @@ def _play(own: naming.Shapes, framework: str, settled: Override):
       f"no part for {', '.join(player.rest())}; {chain.OPAQUE}"
     )
   return _assembled(player)
+
+
+def _run_by_family(found, options: Mapping[str, Any] | None):
+  """Lets our transformer run a network if it has just these tensors."""
+  spec, sources, guesses = found
+  if options is None:
+    return found
+  settled = Override(family="transformer", options=options)
+  try:
+    return (*_as_family(spec, sources, settled), guesses)
+  except ValueError:  # Of images that are not square, for example.
+    return found
 
 
 def _assembled(player: Player):

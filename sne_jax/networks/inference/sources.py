@@ -103,11 +103,12 @@ def gather(
     ValueError: a tensor is missing or has another shape.
   """
   weights = np.empty(spec.num_weights, np.float32)
-  last, array = None, np.empty(0)
+  kept: dict[str, np.ndarray] = {}  # Parts of one array lie close together.
   for t, start, source in zip(spec.tensors, spec.offsets, sources, strict=True):
-    if source.name != last:  # Parts of one array follow one another.
-      last, array = source.name, read(tensors, source.name)
-    part = source.take(array)
+    if source.name not in kept:
+      kept = dict([*kept.items()][-1:])
+      kept[source.name] = read(tensors, source.name)
+    part = source.take(kept[source.name])
     weights[start : start + t.size].reshape(t.shape)[...] = part
   return weights
 
