@@ -160,3 +160,21 @@ def test_a_batch_norm_that_is_not_alone_cannot_be_folded():
 def test_nothing_played_is_an_error():
   with pytest.raises(ValueError, match="no weight"):
     assembly.assemble(Tape())
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_what_acts_on_all_fused_parts_ties_them(scaled):
+  tape = Tape()
+  x = tape.input((5, 4))
+  h = tape.contract(x, tape.weight("fused", (9, 4)), (), [(1, 1)])
+  h = tape.reshape(h, (5, 3, 3))
+  if scaled:
+    h = tape.elementwise(h, tape.weight("scale", (3,)), op="scale")
+  for i in range(3):
+    out = tape.weight(f"out{i}", (2, 3))
+    tape.output(tape.contract(tape.select(h, 1, i), out, (), [(1, 1)]))
+  spec, _ = assembly.assemble(tape)
+  rows = {spec.tensor(f"fused[{i}]").axes[0] for i in range(3)}
+  assert len(rows) == len(spec.groups) == (1 if scaled else 3)
+  if scaled:
+    assert {spec.tensor("scale").axes[0]} == rows
