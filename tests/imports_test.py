@@ -28,7 +28,10 @@ OWNERS = {
   # Optional; their readers import them when a file needs them.
   "h5py": ("zoo/checkpoints/keras_file.py",),
   "onnx": ("zoo/checkpoints/onnx_file.py",),
-  "torch": ("zoo/checkpoints/torch_load.py",),
+  "torch": (
+    "zoo/checkpoints/torch_load.py",
+    "zoo/checkpoints/traced_torch.py",
+  ),
   "huggingface_hub": ("zoo/checkpoints/hub.py",),
   "tensorboardX": ("learning/logging.py",),
   "absl": ("encoders/", "zoo/", "learning/", "predictor.py"),
@@ -138,6 +141,7 @@ def test_all_floors_are_found():
     ("zoo/checkpoints/torch_file.py", "def f():\n  import torch"),
     ("zoo/checkpoints/reading.py", "from h5py import File"),
     ("zoo/checkpoints/keras_file.py", "import onnx"),
+    ("networks/inference/tape.py", "import torch"),
     ("zoo/store.py", "import importlib\nimportlib.import_module('torch')"),
     ("learning/losses.py", "import flax.linen as nn"),
     ("learning/training.py", "import orbax.checkpoint as ocp"),
@@ -168,6 +172,7 @@ def test_a_forbidden_import_is_found(module, source):
     ("learning/model.py", "from sne_jax import encoders, zoo, networks"),
     ("learning/checkpoint.py", "from orbax.checkpoint import v1 as ocp"),
     ("learning/logging.py", "import tensorboardX"),
+    ("zoo/checkpoints/traced_torch.py", "import torch"),
     ("predictor.py", "from sne_jax.learning import checkpoint"),
     ("zoo/checkpoints/torch_load.py", "def f():\n  import torch"),
     ("zoo/checkpoints/orbax_folder.py", "import orbax.checkpoint as ocp"),
