@@ -18,13 +18,17 @@ FLOORS = {"networks": 0, "encoders": 1, "zoo": 1, "learning": 2, "predictor": 3}
 TOP = 4  # sne_jax/__init__.py: public names only.
 
 OUTSIDE = ("experiments", "benchmarks", "tests")
-NOWHERE = {"torch": "an extra", "chex": "for tests", "beartype": "for tests"}
+NOWHERE = {"chex": "for tests", "beartype": "for tests"}
 
 # Library -> the only modules and folders that may import it.
 OWNERS = {
   "flax.linen": ("encoders/", "learning/model.py"),
   "flax": ("encoders/", "zoo/", "learning/", "predictor.py"),
-  "orbax": ("learning/checkpoint.py",),
+  "orbax": ("learning/checkpoint.py", "zoo/checkpoints/orbax_folder.py"),
+  # Optional; their readers import them when a file needs them.
+  "h5py": ("zoo/checkpoints/keras_file.py",),
+  "onnx": ("zoo/checkpoints/onnx_file.py",),
+  "torch": ("zoo/checkpoints/torch_load.py",),
   "tensorboardX": ("learning/logging.py",),
   "absl": ("encoders/", "zoo/", "learning/", "predictor.py"),
 }
@@ -130,6 +134,9 @@ def test_all_floors_are_found():
     ("zoo/store.py", "def f():\n  from sne_jax import encoders"),
     ("zoo/store.py", "from flax import linen as nn"),
     ("zoo/store.py", "import torch.nn"),
+    ("zoo/checkpoints/torch_file.py", "def f():\n  import torch"),
+    ("zoo/checkpoints/reading.py", "from h5py import File"),
+    ("zoo/checkpoints/keras_file.py", "import onnx"),
     ("zoo/store.py", "import importlib\nimportlib.import_module('torch')"),
     ("learning/losses.py", "import flax.linen as nn"),
     ("learning/training.py", "import orbax.checkpoint as ocp"),
@@ -161,6 +168,8 @@ def test_a_forbidden_import_is_found(module, source):
     ("learning/checkpoint.py", "from orbax.checkpoint import v1 as ocp"),
     ("learning/logging.py", "import tensorboardX"),
     ("predictor.py", "from sne_jax.learning import checkpoint"),
+    ("zoo/checkpoints/torch_load.py", "def f():\n  import torch"),
+    ("zoo/checkpoints/orbax_folder.py", "import orbax.checkpoint as ocp"),
     ("zoo/store.py", "config = {}\nconfig.update(x=1)"),
   ],
 )

@@ -5,6 +5,9 @@ import os
 BROKEN = "restore the file from its source, or make the zoo anew"
 """The remedy where a file is not what it was."""
 
+DAMAGED = "restore the file from its source"
+"""The same for a checkpoint."""
+
 
 class ZooError(ValueError):
   """A zoo that cannot be read or written. One line: where, what, remedy."""
@@ -21,3 +24,22 @@ def fault(path, file: str, problem: str, remedy: str) -> ZooError:
   """
   where = os.path.join(os.fspath(path), file) if file else os.fspath(path)
   return ZooError(" ".join(f"{where}: {problem}; {remedy}".split()))
+
+
+class CheckpointError(ValueError):
+  """A checkpoint that cannot be read. One line: file, what, remedy."""
+
+
+def unreadable(path, problem: str, remedy: str) -> CheckpointError:
+  """Returns a `CheckpointError` of one line, to be raised by the caller.
+
+  What comes from the file itself (names, numbers) may be long or hold control
+  characters; the line is cut and cleaned.
+
+  Args:
+    path: file or folder at fault.
+    problem: what is wrong, with the value seen.
+    remedy: what the user can do.
+  """
+  text = " ".join(f"{os.fspath(path)}: {problem[:600]}; {remedy}".split())
+  return CheckpointError("".join(c if c.isprintable() else "?" for c in text))

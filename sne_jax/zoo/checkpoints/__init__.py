@@ -1,0 +1,1 @@
+"""Single checkpoints of any framework, read without trusting them."""
