@@ -1,0 +1,10 @@
+"""From the tensors of a file, or a trace, to a spec.
+
+`infer` goes by names and shapes; `Tape` records a network whose code is known.
+"""
+
+from sne_jax.networks.inference.found import AmbiguousError, Found
+from sne_jax.networks.inference.inferring import infer, infer_file
+from sne_jax.networks.inference.override import Override
+
+__all__ = ["AmbiguousError", "Found", "Override", "infer", "infer_file"]
