@@ -138,9 +138,7 @@ def _use_of(tape: Tape, name: str, chosen: dict[int, int]) -> Use:
   for (other, members), use in tape.uses.items():
     if other != name:
       continue
-    now = {
-      leaf: i for cut, i in members for leaf in tape.axes.leaves((cut,))
-    }
+    now = {leaf: i for cut, i in members for leaf in tape.axes.leaves((cut,))}
     if now and all(chosen.get(cut) == i for cut, i in now.items()):
       return use
     whole = whole or use
@@ -180,7 +178,9 @@ def _piece(name, part, use, axes, stored, dims, picks, view=None) -> _Piece:
     groups = groups or [()]
   used = [p for group in groups for p in group]
   dropped = [p for p in range(len(stored)) if p not in used]
-  order = [a for p in used for a in dims[p]] + [a for p in dropped for a in dims[p]]
+  order = [a for p in used for a in dims[p]] + [
+    a for p in dropped for a in dims[p]
+  ]
   picked = [p for p, _ in picks]
   order = tuple(a - sum(q < a for q in picked) for a in order)
   shape = tuple(math.prod(size(p) for p in group) for group in groups)
@@ -201,7 +201,9 @@ def _name_parts(pieces: list[_Piece]) -> None:
       if owner is not None and owner.use.kind.startswith("attention_"):
         letter = owner.use.kind[-1]
     number = "".join(f"[{i}]" for _, i in piece.part[1])
-    piece.name = f"{piece.source.name}.{letter}" if letter else piece.name + number
+    piece.name = (
+      f"{piece.source.name}.{letter}" if letter else piece.name + number
+    )
     piece.source = dataclasses.replace(piece.source, tensor=piece.name)
 
 

@@ -45,7 +45,7 @@ def play(p: Player) -> None:
     names = ", ".join(n for parts in strange for n in parts.values())
     raise AmbiguousError(
       f"what these tensors do is not known: {names}. If they are no weights,"
-      f" write {{\"leave_out\": [...]}}; {_OPAQUE}"
+      f' write {{"leave_out": [...]}}; {_OPAQUE}'
     )
   if not weights:
     raise AmbiguousError(f"there are no layers among {', '.join(p.shapes)}")
@@ -57,7 +57,7 @@ def play(p: Player) -> None:
 _NORM = {"norm_scale", "norm_shift", "norm_mean", "norm_var"}
 
 _OPAQUE = (
-  'if the network is not a plain one, give its code to be traced, or write'
+  "if the network is not a plain one, give its code to be traced, or write"
   ' {"opaque": true} to have no permutation claimed'
 )
 
@@ -125,7 +125,7 @@ def _say_order(p: Player, order: list[Module]) -> None:
   if len(stems) > 1:
     p.guess(
       "order of layers by shapes and numbers in names:"
-      f" {', '.join(m.prefix for m in order)}; {{\"order\": [...]}} settles it"
+      f' {", ".join(m.prefix for m in order)}; {{"order": [...]}} settles it'
     )
 
 
@@ -240,7 +240,7 @@ def _norm_places(p, order, norms, layers, widths, sizes) -> list[int]:
       ("In no way do" if not ways else "In more than one way can")
       + " the norms stand behind the layers"
       f" {', '.join(m.prefix for m in order)}. Write which stands behind"
-      f" which: {{\"norm_behind\": {{{names}}}}}"
+      f' which: {{"norm_behind": {{{names}}}}}'
     )
   return ways[0]
 
@@ -262,8 +262,13 @@ def _play(p: Player, order: list[Module], behind: dict[str, list[Module]]):
   rank = len(first)
   x = p.tape.input((1, first[1], *((1,) * (rank - 2))))
   given: dict[str, Value] = {}
-  sources = {name: {a for a, b in p.override.skips if b == name} for _, name in p.override.skips}
-  unknown = {n for pair in p.override.skips for n in pair} - {m.prefix for m in order}
+  sources = {
+    name: {a for a, b in p.override.skips if b == name}
+    for _, name in p.override.skips
+  }
+  unknown = {n for pair in p.override.skips for n in pair} - {
+    m.prefix for m in order
+  }
   if unknown:
     raise ValueError(
       f"override: skips name {', '.join(sorted(unknown))}; layers are"

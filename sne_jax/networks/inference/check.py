@@ -68,13 +68,9 @@ def permutation_check(
   size = float(np.abs(old).max()) or 1.0
   far = lambda index: float(np.abs(run(weights[index]) - old).max()) / size
   spec = found.spec
-  change = max(
-    far(symmetry.draw_permutation(spec, rng)) for _ in range(draws)
-  )
+  change = max(far(symmetry.draw_permutation(spec, rng)) for _ in range(draws))
   try:
-    control = min(
-      far(symmetry.draw_uncoupled(spec, rng)) for _ in range(draws)
-    )
+    control = min(far(symmetry.draw_uncoupled(spec, rng)) for _ in range(draws))
   except ValueError:  # No layer has neurons to move.
     control = None
   return PermutationCheck(change, control, symmetry.log_order(spec))

@@ -106,9 +106,7 @@ def _tokens(p: Player, x: Value, token: str, position: str) -> Value:
     table = p.tape.reshape(table, (1, *table.shape))
   made = p.tape.elementwise(x, table, op="add")
   # The number of tokens says nothing more; one stands for all.
-  return p.tape.reshape(
-    p.tape.slice(made, 1, 0, 1), (1, 1, made.shape[-1])
-  )
+  return p.tape.reshape(p.tape.slice(made, 1, 0, 1), (1, 1, made.shape[-1]))
 
 
 def _patches(p: Player, weight: str, bias: str) -> Value:
@@ -120,9 +118,7 @@ def _patches(p: Player, weight: str, bias: str) -> Value:
 
 def _mlp(p: Player, x: Value, first: str, second: str, stored="") -> Value:
   x = p.linear(x, f"{first}.weight", f"{first}.bias", stored)
-  return p.linear(
-    p.activate(x), f"{second}.weight", f"{second}.bias", stored
-  )
+  return p.linear(p.activate(x), f"{second}.weight", f"{second}.bias", stored)
 
 
 def _separate(p: Player, x: Value, names: tuple[str, str, str]) -> Value:

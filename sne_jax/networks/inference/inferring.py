@@ -80,7 +80,9 @@ def infer(
       f"unknown framework {framework!r}; known are {', '.join(FRAMEWORKS)}"
     )
   settled = as_override(override)
-  tied = {name: other for name, other in (tied or {}).items() if other in shapes}
+  tied = {
+    name: other for name, other in (tied or {}).items() if other in shapes
+  }
   left_out = naming.left_out(shapes, dtypes)
   for name in settled.leave_out:
     if name not in shapes:
@@ -135,7 +137,9 @@ def _play(own: naming.Shapes, framework: str, settled: Override):
 def _assembled(player: Player):
   spec, sources = assemble(player.tape)
   reasons = tuple(
-    f"no permutation is claimed where {why}" if "norm_groups" not in why else why
+    f"no permutation is claimed where {why}"
+    if "norm_groups" not in why
+    else why
     for why in player.tape.axes.reasons
   )
   return spec, sources, (*player.guesses, *reasons)
@@ -170,7 +174,8 @@ def _as_family(
     ValueError: the family's tensors are others.
   """
   options = {
-    k: tuple(v) if isinstance(v, list) else v for k, v in settled.options.items()
+    k: tuple(v) if isinstance(v, list) else v
+    for k, v in settled.options.items()
   }
   built = families.build(settled.family, **options)
   pairs = itertools.zip_longest(spec.tensors, built.tensors)

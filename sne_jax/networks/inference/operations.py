@@ -58,7 +58,10 @@ def convolution(
   )
   tape.use(part, use)
   value = tape.made(
-    (x, kernel), shape, (x.axes[0], out, *spatial), max(level, tape.uses[part].level)
+    (x, kernel),
+    shape,
+    (x.axes[0], out, *spatial),
+    max(level, tape.uses[part].level),
   )
   return dataclasses.replace(value, behind=part, origin=part)
 

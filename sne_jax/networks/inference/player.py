@@ -143,9 +143,7 @@ class Player:
   ) -> Value:
     """Normalises by statistics of the input; `names` by kind."""
     vectors = {
-      kind: self.weight(name)
-      for kind, name in names.items()
-      if self.has(name)
+      kind: self.weight(name) for kind, name in names.items() if self.has(name)
     }
     places = [p % len(x.shape) for p in places]
     self._check(x.shape[places[-1]], vectors)

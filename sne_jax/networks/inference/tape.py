@@ -132,7 +132,11 @@ class Tape:
     rank = max(len(v.shape) for v in values)
     if shape is None:
       columns = [
-        [v.shape[len(v.shape) - rank + p] for v in values if p >= rank - len(v.shape)]
+        [
+          v.shape[len(v.shape) - rank + p]
+          for v in values
+          if p >= rank - len(v.shape)
+        ]
         for p in range(rank)
       ]
       shape = tuple(max(column) if 0 not in column else 0 for column in columns)

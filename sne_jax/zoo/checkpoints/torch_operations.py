@@ -87,7 +87,17 @@ def _conv_transpose(
 
 @_plays("convolution")
 def _convolution(
-  tape, shapes, x, weight, bias, stride, padding, dilation, transposed, _, groups
+  tape,
+  shapes,
+  x,
+  weight,
+  bias,
+  stride,
+  padding,
+  dilation,
+  transposed,
+  _,
+  groups,
 ):
   play = _conv_transpose if transposed else _conv
   return play(tape, shapes, x, weight, bias, groups=groups)

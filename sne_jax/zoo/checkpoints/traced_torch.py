@@ -72,7 +72,11 @@ def trace(
     f"no permutation is claimed where {why}" for why in player.tape.axes.reasons
   )
   return Found(
-    spec, sources, left_out, {n: o for n, o in tied.items() if o in used}, reasons
+    spec,
+    sources,
+    left_out,
+    {n: o for n, o in tied.items() if o in used},
+    reasons,
   )
 
 
