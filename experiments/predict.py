@@ -12,7 +12,8 @@ settles what was not.
 Every prediction has an interval that holds the truth for --coverage of the
 networks, if they are like those of the zoo: it is measured on networks that
 were not trained on. `unlike` says how far a network is from these, by its code:
-above 1 it is unlike anything seen, and the prediction is a guess.
+above 1 it is unlike anything seen, and the prediction is a guess. A mark stands
+behind networks of which there is more to say; the warnings below say it.
 """
 
 import csv
@@ -117,9 +118,10 @@ class Judge:
       ValueError: a damaged file of the run.
     """
     self._predictor = predictor
+    errors, self._seen = calibration.read(workdir)
     self._half = {
-      name: conformal.half_width(errors, coverage)
-      for name, errors in calibration.read(workdir).items()
+      name: conformal.half_width(values, coverage)
+      for name, values in errors.items()
     }
     self._codes = codes_of(workdir)
     self.columns = tuple(predictor.classes or predictor.targets)
@@ -142,6 +144,11 @@ class Judge:
 
   def _row(self, network, values, unlike) -> dict[str, Any]:
     found, warnings = network.found, []
+    if self._seen and novelty.architecture(network.spec) not in self._seen:
+      warnings.append(
+        "of an architecture that no network of the training had: its"
+        " prediction may be far off, and its interval promises nothing"
+      )
     if unlike > 1:
       warnings.append(
         f"unlike the networks of the training ({unlike:.2g} times the usual"
@@ -203,7 +210,7 @@ def table(rows: list[dict[str, Any]], columns) -> str:
       )
       for name in columns
     ]
-    mark = " !" if row["unlike"] > 1 else ""
+    mark = " !" if row["warnings"] else ""
     lines.append([*cells, report.number(row["unlike"]) + mark])
   return report.markdown_table(header, lines)
 

@@ -9,13 +9,13 @@ Dimensions: `N` members, `T` targets.
 
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments import options as options_lib
 from experiments.tasks import members
-from sne_jax.learning import conformal, logging
+from sne_jax.learning import conformal, logging, novelty
 
 FILE = "calibration.json"
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -33,7 +33,13 @@ def measure(
     data: its networks, with targets that are numbers.
     seeds: results of the seeds that have finished, at least one.
   """
-  found: dict[str, Any] = {"seeds": [e["seed"] for e in seeds], "targets": {}}
+  train = data.parts["train"]
+  seen = {novelty.architecture(train.specs[n]) for n in set(train.numbers)}
+  found: dict[str, Any] = {
+    "seeds": [e["seed"] for e in seeds],
+    "architectures": sorted(seen),
+    "targets": {},
+  }
   for t, name in enumerate(members.target_labels(options.run)):
     mean = {
       part: np.mean([np.array(e["predictions"][part]) for e in seeds], 0)[:, t]
@@ -63,18 +69,28 @@ def write(workdir: pathlib.Path, found: dict[str, Any]) -> None:
   logging.write_atomically(workdir / FILE, json.dumps(found, indent=2) + "\n")
 
 
-def read(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-  """Returns by target the errors `[N]`; none where a run has not left any.
+class Calibration(NamedTuple):
+  """What a run has left for those who predict with it."""
+
+  errors: dict[str, np.ndarray]  # By target, of the validation part, [N].
+  architectures: frozenset[str]  # Of the training networks; empty: unknown.
+
+
+def read(workdir: pathlib.Path) -> Calibration:
+  """Returns what `write` wrote; nothing where a run has not left any.
 
   Raises:
     ValueError: the file is not what `write` writes.
   """
   path = workdir / FILE
   if not path.exists():
-    return {}
+    return Calibration({}, frozenset())
   try:
-    targets = json.loads(path.read_text())["targets"]
-    return {n: np.array(t["errors"], float) for n, t in targets.items()}
+    found = json.loads(path.read_text())
+    return Calibration(
+      {n: np.array(t["errors"], float) for n, t in found["targets"].items()},
+      frozenset(found["architectures"]),
+    )
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(
       f"{path} is damaged ({error!r}); delete it and start the run again"

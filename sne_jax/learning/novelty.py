@@ -7,12 +7,23 @@ Dimensions: `N` networks asked about, `M` of the reference, `K` others, `D`
 width of a code.
 """
 
+import hashlib
+
 import numpy as np
 from jaxtyping import Float
 from scipy import spatial
 
+from sne_jax.networks.spec import NetworkSpec
+
 USUAL = 99.0
 """The percentile of usual distances that counts as 1."""
+
+
+def architecture(spec: NetworkSpec) -> str:
+  """Returns twelve digits that networks of equal tensors share, by any name."""
+  parts = [(t.kind, t.shape, t.level) for t in spec.tensors]
+  text = repr((parts, sorted(spec.skips)))
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def distances(
