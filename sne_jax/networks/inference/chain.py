@@ -23,7 +23,7 @@ from sne_jax.networks.inference.tape import Value
 
 _MOST_STEMS = 6
 
-ORDERED = ("torch", "keras", "onnx")
+ORDERED = ("torch", "onnx")
 """Formats that keep tensors in the order in which layers were made."""
 
 
@@ -45,21 +45,48 @@ def play(p: Player) -> None:
     names = ", ".join(n for parts in strange for n in parts.values())
     raise AmbiguousError(
       f"what these tensors do is not known: {names}. If they are no weights,"
+<<<<<<< HEAD
       f' write {{"leave_out": [...]}}; {_OPAQUE}'
+=======
+      f' write {{"leave_out": [...]}}; {OPAQUE}'
+>>>>>>> inferred
     )
   if not weights:
     raise AmbiguousError(f"there are no layers among {', '.join(p.shapes)}")
   order = _order(p, weights)
+  _refuse_other_kinds(p, layers)
   behind = _norms_behind(p, order, norms, layers)
   _play(p, order, behind)
 
 
 _NORM = {"norm_scale", "norm_shift", "norm_mean", "norm_var"}
 
+<<<<<<< HEAD
 _OPAQUE = (
+=======
+OPAQUE = (
+>>>>>>> inferred
   "if the network is not a plain one, give its code to be traced, or write"
   ' {"opaque": true} to have no permutation claimed'
 )
+
+
+_OTHER_KINDS = re.compile(
+  r"attn|attention|qkv|query|in_proj|lstm|gru|rnn|downsample|shortcut|skip"
+  r"|resid|resnet|resblock|bottleneck|denseblock|gate|excite|upsample",
+  re.IGNORECASE,
+)
+
+
+def _refuse_other_kinds(p: Player, layers: list[Module]) -> None:
+  """Refuses names of parts that plain networks do not have."""
+  found = [m.prefix for m in layers if _OTHER_KINDS.search(m.prefix)]
+  if found and not (p.override.order or p.override.skips):
+    raise AmbiguousError(
+      f"the names {', '.join(found[:4])} are not those of a plain network."
+      f" {_order_hint([m for m in layers if 'weight' in m.parts])} if it is;"
+      f" {OPAQUE}"
+    )
 
 
 def _named(p: Player, module: Module) -> Module:
@@ -69,7 +96,7 @@ def _named(p: Player, module: Module) -> Module:
     if (part == "weight") != (rank > 1):
       raise AmbiguousError(
         f"tensor {name!r} of shape {p.shapes[name]} is no {part} of a plain"
-        f" layer; {_OPAQUE}"
+        f" layer; {OPAQUE}"
       )
   return module
 
@@ -88,21 +115,29 @@ def _order(p: Player, layers: list[Module]) -> list[Module]:
     if not _fits(p, order):
       raise AmbiguousError(f"the layers do not fit in the order {wanted}")
     return order
-  if p.framework in ORDERED and _fits(p, layers):
-    return layers
   found: dict[tuple[str, ...], list[Module]] = {}
+  in_file = p.framework in ORDERED and _fits(p, layers)
+  if in_file:
+    found[tuple(m.prefix for m in layers)] = layers
   for order in _candidates(layers):
     if _fits(p, order):
       found[tuple(m.prefix for m in order)] = order
     if len(found) > 1:
       break
+  if in_file:
+    if len(found) > 1:
+      p.guess(
+        "the layers are in the order of the file; others would fit too."
+        f" {_order_hint(layers)}"
+      )
+    return layers
   if not found:
     shapes = ", ".join(
       f"{m.prefix} {p.shapes[m.parts['weight']]}" for m in layers
     )
     raise AmbiguousError(
       f"in no order do the layers read what the one before gives: {shapes}."
-      f" {_order_hint(layers)}; {_OPAQUE}"
+      f" {_order_hint(layers)}; {OPAQUE}"
     )
   if len(found) > 1:
     one, other = (" ".join(key) for key in list(found)[:2])
@@ -147,14 +182,7 @@ def _stem(prefix: str) -> str:
 
 def _kernel_shape(p: Player, module: Module) -> tuple[int, ...]:
   """Returns `[out, in, ...]` of a layer's kernel."""
-  name = module.parts["weight"]
-  shape = p.shapes[name]
-  last = (
-    p.framework in naming.TRANSPOSED
-    or re.split(r"[./]", name)[-1] == "kernel"
-    or name in p.override.transposed
-  )
-  return (*shape[:-3:-1], *shape[:-2]) if last else tuple(shape)
+  return p.kernel_shape(module.parts["weight"])
 
 
 def _fits(p: Player, order: list[Module]) -> bool:
@@ -207,42 +235,76 @@ def _norms_behind(
   return behind
 
 
-def _norm_places(p, order, norms, layers, widths, sizes) -> list[int]:
+def _norm_places(
+  p: Player,
+  order: list[Module],
+  norms: list[Module],
+  layers: list[Module],
+  widths: list[int],
+  sizes: list[int],
+) -> list[int]:
   """Where norms stand: by numbers in names, or by the only way that fits."""
-  # By one numbering of all layers: Sequential, or a file in order.
-  everything = sorted(layers, key=lambda m: naming.natural(m.prefix))
-  one_stem = len({_stem(m.prefix) for m in layers}) == 1
-  for line in ([everything] if one_stem else []) + (
-    [layers] if p.framework in ORDERED else []
-  ):
-    kept = [m.prefix for m in line if "weight" in m.parts]
-    if kept != [m.prefix for m in order]:
-      continue
-    places, place, found = {}, -1, True
-    for module in line:
-      if "weight" in module.parts:
-        place += 1
-      else:
-        found &= place >= 0
-        places[module.prefix] = place
-    fits = found and all(
-      widths[places[m.prefix]] == size
-      for m, size in zip(norms, sizes, strict=True)
-    )
-    if fits:
-      return [places[m.prefix] for m in norms]
-  norms.sort(key=lambda m: naming.natural(m.prefix))
-  sizes[:] = [p.shapes[next(iter(m.parts.values()))][0] for m in norms]
-  ways = list(itertools.islice(_ways(widths[:-1], sizes), 2))
+  for places in _norm_lines(p, order, norms, layers):
+    if all(
+      place is not None and widths[place] == size
+      for place, size in zip(places, sizes, strict=True)
+    ):
+      return places
+  rank = sorted(
+    range(len(norms)), key=lambda i: naming.natural(norms[i].prefix)
+  )
+  ways = list(itertools.islice(_ways(widths[:-1], [sizes[i] for i in rank]), 2))
   if len(ways) != 1:
     names = ", ".join(f'"{m.prefix}": "..."' for m in norms)
     raise AmbiguousError(
-      ("In no way do" if not ways else "In more than one way can")
+      ("In more than one way can" if ways else "In no way do")
       + " the norms stand behind the layers"
       f" {', '.join(m.prefix for m in order)}. Write which stands behind"
       f' which: {{"norm_behind": {{{names}}}}}'
     )
-  return ways[0]
+  places = dict(zip(rank, ways[0], strict=True))
+  return [places[i] for i in range(len(norms))]
+
+
+def _norm_lines(p, order, norms, layers):
+  """Yields where names or the file put norms: behind which layer, or None."""
+  names = [m.prefix for m in order]
+  # By the numbers of a Sequential: behind the last layer of a lower number.
+  lines: dict[str, list[Module]] = {}
+  for module in sorted(layers, key=lambda m: naming.natural(m.prefix)):
+    lines.setdefault(_stem(module.prefix), []).append(module)
+  yield _behind(lines.values(), names, norms)
+  if p.framework in ORDERED:
+    yield _behind([layers], names, norms)
+  if p.framework not in naming.TRANSPOSED:  # conv1 and bn1, not Conv_0.
+    yield [_same_number(p, norm, order) for norm in norms]
+
+
+def _behind(lines, names: list[str], norms: list[Module]) -> list[int | None]:
+  """The weights that norms follow within lines of layers."""
+  found: dict[str, int] = {}
+  for line in lines:
+    last = None
+    for module in line:
+      if "weight" in module.parts:
+        last = names.index(module.prefix)
+      elif last is not None:
+        found[module.prefix] = last
+  return [found.get(norm.prefix) for norm in norms]
+
+
+def _same_number(p: Player, norm: Module, order: list[Module]) -> int | None:
+  """The only layer that has a norm's numbers in its name, and its width."""
+  numbers = re.findall(r"\d+", norm.prefix)
+  size = p.shapes[next(iter(norm.parts.values()))][0]
+  found = [
+    place
+    for place, module in enumerate(order)
+    if numbers
+    and re.findall(r"\d+", module.prefix) == numbers
+    and _kernel_shape(p, module)[0] == size
+  ]
+  return found[0] if len(found) == 1 else None
 
 
 def _ways(widths: list[int], sizes: list[int], start: int = 0):
@@ -277,6 +339,7 @@ def _play(p: Player, order: list[Module], behind: dict[str, list[Module]]):
   for number, module in enumerate(order):
     weight, bias = module.parts["weight"], module.parts.get("bias")
     if len(_kernel_shape(p, module)) > 2:
+      _check_groups(p, x, module)
       x = p.conv(x, weight, bias)
     else:
       if len(x.shape) > 2:
@@ -292,6 +355,27 @@ def _play(p: Player, order: list[Module], behind: dict[str, list[Module]]):
   p.tape.output(x)
   if not p.override.skips:
     _say_skips(p, order)
+
+
+def _check_groups(p: Player, x: Value, module: Module) -> None:
+  """Says that channels are convolved in groups; claims nothing but by hand.
+
+  A layer that reads fewer channels than there are may do so for other
+  reasons, such as gates or pixels shuffled into channels.
+  """
+  shape = _kernel_shape(p, module)
+  groups = x.shape[1] // shape[1]
+  if groups == 1 or p.override.groups.get(module.prefix) == groups:
+    return
+  hint = f'{{"groups": {{"{module.prefix}": {groups}}}}}'
+  if shape[1] == 1 and shape[0] == x.shape[1]:
+    p.guess(f"{module.prefix!r} convolves each channel alone; {hint} says so")
+    return
+  p.tape.axes.pin(
+    x.axes[1],
+    f"{module.prefix!r} reads {shape[1]} of {x.shape[1]} channels; {hint}"
+    " says that they are groups",
+  )
 
 
 def _flatten(p: Player, x: Value, inputs: int, module: Module) -> Value:

@@ -4,6 +4,7 @@ Dimensions: `P` weights of a network.
 """
 
 import dataclasses
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ class PermutationCheck:
 
   Attributes:
     change: the largest, for permutations that the spec claims.
-    control: the smallest, for false ones: one layer's neurons are moved and
+    control: the middle one, for false ones: one layer's neurons are moved and
       what reads them is not. None if no layer has neurons to move.
     log_order: natural logarithm of the number of permutations claimed.
   """
@@ -70,7 +71,13 @@ def permutation_check(
   spec = found.spec
   change = max(far(symmetry.draw_permutation(spec, rng)) for _ in range(draws))
   try:
+<<<<<<< HEAD
     control = min(far(symmetry.draw_uncoupled(spec, rng)) for _ in range(draws))
+=======
+    control = statistics.median(
+      far(symmetry.draw_uncoupled(spec, rng)) for _ in range(draws)
+    )
+>>>>>>> inferred
   except ValueError:  # No layer has neurons to move.
     control = None
   return PermutationCheck(change, control, symmetry.log_order(spec))

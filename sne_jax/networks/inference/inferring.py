@@ -9,7 +9,7 @@ Dimensions: none; shapes are tuples of sizes.
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
@@ -24,16 +24,15 @@ FRAMEWORKS = ("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz")
 """Kinds of files; they say how kernels are stored and in what order."""
 
 
-class Entry(Protocol):
-  """A tensor of a file."""
-
-  shape: tuple[int, ...]
-  dtype: Any
-  tied_to: str | None
-
-
+@runtime_checkable
 class Tensors(Protocol):
-  """The tensors of a file, by name, in its order."""
+  """A file of tensors, as readers give them.
+
+  Attributes:
+    entries: by name, in the order of the file; each has `shape`, `dtype`,
+      `tied_to` (a name, or None) and `read()`.
+    format: one of `FRAMEWORKS`.
+  """
 
   entries: Mapping[str, Any]
   format: str
@@ -95,11 +94,8 @@ def infer(
   }
   if not own:
     raise AmbiguousError("the file holds no weights")
-  if settled.opaque:
-    found = _opaque(own)
-  else:
-    found = _play(own, framework, settled)
-  spec, sources, guesses = found
+  play = _opaque if settled.opaque else _play
+  spec, sources, guesses = play(own, framework, settled)
   if settled.family:
     spec, sources = _as_family(spec, sources, settled)
   return Found(spec, sources, left_out, tied, guesses)
@@ -123,14 +119,17 @@ def _play(own: naming.Shapes, framework: str, settled: Override):
       f"it is not quite {name}: what do {', '.join(rest[:4])}"
       f"{', ...' if len(rest) > 4 else ''} do?"
     )
+  if refused and not settled.order:  # A network of this kind is not plain.
+    raise AmbiguousError(f"{'; '.join(refused)}; {chain.OPAQUE}")
   player = Player(own, framework, settled)
   try:
     chain.play(player)
-    if player.rest():
-      raise Mismatch(f"no part for {', '.join(player.rest())}")
-  except (Mismatch, AmbiguousError) as error:
-    text = "; ".join([*refused, str(error)])
-    raise AmbiguousError(text) from error
+  except Mismatch as error:
+    raise AmbiguousError(f"{error}; {chain.OPAQUE}") from error
+  if player.rest():
+    raise AmbiguousError(
+      f"no part for {', '.join(player.rest())}; {chain.OPAQUE}"
+    )
   return _assembled(player)
 
 
@@ -145,8 +144,9 @@ def _assembled(player: Player):
   return spec, sources, (*player.guesses, *reasons)
 
 
-def _opaque(own: naming.Shapes):
+def _opaque(own: naming.Shapes, framework: str, settled: Override):
   """A spec that claims nothing: levels by order, no permutation."""
+  del framework, settled
   tensors, sources, level = [], [], -1
   for name, shape in own.items():
     _, part = naming.role(name)

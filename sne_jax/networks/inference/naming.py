@@ -95,7 +95,6 @@ def _is_weight_after_all(name: str, shape: tuple[int, ...]) -> bool:
 
 def role(name: str) -> tuple[str, str]:
   """Splits a name into its layer and its part; the part is "" if unknown."""
-  found = re.match(r"^(.*?)[./_]?(\w+?)(:0)?$", name)
   words = re.split(r"[./]", name.removesuffix(":0"))
   last = words[-1].lower()
   prefix = name[: len(name) - len(words[-1])].rstrip("./")

@@ -10,6 +10,7 @@ be left out.
 | `flatten` | "channels_first" or "channels_last" | how images are flattened |
 | `places` | a number | places per channel behind a flattening |
 | `heads` | a number | attention heads of every layer |
+| `groups` | {layer name: number} | convolutions of groups of channels |
 | `norm_groups` | {layer name: number} | 1: one group of all channels |
 | `norm_behind` | {norm name: layer name} | which layer a norm follows |
 | `transposed` | tensor names | dense weights stored as [in, out] |
@@ -21,6 +22,7 @@ Dimensions: none.
 """
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +41,8 @@ class Override:
   places: int = 0
   # Attention heads of every layer; 0 is by convention.
   heads: int = 0
+  # Groups of convolutions, by layer, where channels do not show them.
+  groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
   # Groups of norms without running statistics, by layer; 1 is a layer norm.
   norm_groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
   # The layer that each norm stands behind.
@@ -73,6 +77,14 @@ class Override:
       raise ValueError("override: options are those of a family; name it")
 
 
+_KIND_OF = {
+  name: {tuple: list | tuple}.get(kind, kind)
+  for name, hint in typing.get_type_hints(Override).items()
+  for kind in [typing.get_origin(hint) or hint]
+}
+"""What JSON must hold for each field."""
+
+
 def as_override(value: Override | Mapping[str, Any] | None) -> Override:
   """Returns an override from JSON, or as it is.
 
@@ -90,11 +102,9 @@ def as_override(value: Override | Mapping[str, Any] | None) -> Override:
       raise ValueError(
         f"override: unknown field {name!r}; known are {', '.join(known)}"
       )
-    kind = str(known[name].type)
-    wanted = {"str": str, "int": int, "bool": bool}.get(kind)
-    wanted = wanted or (Mapping if "Mapping" in kind else (list, tuple))
-    if not isinstance(item, wanted):
-      raise ValueError(f"override: {name} must be {kind}, got {item!r}")
+    kind = _KIND_OF[name]
+    if not isinstance(item, kind) or isinstance(item, bool) != (kind is bool):
+      raise ValueError(f"override: {name} must be of {kind}, got {item!r}")
     if name == "skips":
       item = tuple(tuple(pair) for pair in item)
     given[name] = tuple(item) if isinstance(item, list) else item

@@ -68,18 +68,38 @@ class Player:
     """
     value = self.weight(name)
     rank = len(value.shape)
-    last = stored == "last" or (
-      not stored
-      and (
-        self.framework in TRANSPOSED
-        or name.rpartition("/")[2].rpartition(".")[2] == "kernel"
-        or name in self.override.transposed
-      )
-    )
-    if not last:
+    if self._is_depthwise(name):
+      shape = self.kernel_shape(name)
+      return self.tape.reshape(self.tape.transpose(value, (2, 3, 0, 1)), shape)
+    if not (stored == "last" or not stored and self._is_last(name)):
       return value
     order = (rank - 1, rank - 2, *range(rank - 2))
     return self.tape.transpose(value, order)
+
+  def kernel_shape(self, name: str) -> tuple[int, ...]:
+    """Returns `[out, in, ...]` of a kernel."""
+    shape = self.shape(name)
+    if self._is_depthwise(name):
+      return (shape[2] * shape[3], 1, *shape[:2])
+    if self._is_last(name) and len(shape) > 1:
+      return (shape[-1], shape[-2], *shape[:-2])
+    return shape
+
+  def _is_last(self, name: str) -> bool:
+    """Whether a kernel is stored as [..., in, out]."""
+    return (
+      self.framework in TRANSPOSED
+      or name.rpartition("/")[2].rpartition(".")[2] == "kernel"
+      or name in self.override.transposed
+    )
+
+  def _is_depthwise(self, name: str) -> bool:
+    """Whether a kernel is Keras's [height, width, in, multiplier]."""
+    return (
+      self.framework == "keras"
+      and "depthwise" in name.lower()
+      and len(self.shape(name)) == 4
+    )
 
   def linear(
     self, x: Value, weight: str, bias: str | None = None, stored: str = ""
@@ -111,13 +131,11 @@ class Player:
     if len(kernel.shape) < 3:
       raise Mismatch(f"{weight!r} of shape {kernel.shape} is no convolution")
     groups, rest = divmod(x.shape[1], kernel.shape[1])
-    depthwise = self.framework == "keras" and kernel.shape[1] == x.shape[1]
     if rest or groups < 1 or kernel.shape[0] % groups:
       raise Mismatch(
         f"{weight!r} of shape {self.shapes[weight]} does not read"
         f" {x.shape[1]} channels"
       )
-    del depthwise
     places = (1,) * (len(kernel.shape) - 2)
     y = operations.convolution(self.tape, x, kernel, places, groups)
     return self.bias(y, bias, place=1)

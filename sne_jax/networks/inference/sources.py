@@ -4,22 +4,13 @@ Dimensions: `P` weights of a network.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from sne_jax.networks.spec import NetworkSpec
-
-
-class Readable(Protocol):
-  """What a tensor of a file must give; a numpy array need not."""
-
-  def read(self) -> np.ndarray:
-    """Returns the array."""
-    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,14 +150,6 @@ def read(tensors: Mapping[str, Any], name: str) -> np.ndarray:
     raise ValueError(f"tensor {name!r} is missing")
   found = tensors[name]
   return np.asarray(found.read() if hasattr(found, "read") else found)
-
-
-def covered(sources: tuple[Source, ...]) -> dict[str, int]:
-  """Returns how many numbers of each file tensor the sources hold."""
-  counts: dict[str, int] = {}
-  for source in sources:
-    counts[source.name] = counts.get(source.name, 0) + math.prod(source.shape)
-  return counts
 
 
 def _as_stored(new: np.ndarray, old: np.ndarray) -> np.ndarray:

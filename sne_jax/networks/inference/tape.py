@@ -200,11 +200,11 @@ class Tape:
     value = self.weights[part[0]]
     long = [p for p, n in enumerate(value.shape) if n > 1] or [0]
     hint, running = self._hints.get(part[0], ("", False))
+    if hint.startswith("norm_") and len(long) == 1:
+      return self._norm(part, hint, running, x, level)
     if op == "add" and self._is_bias(value, x.behind):
       self.use(part, Use("bias", level, of=x.behind))
       return level
-    if hint and len(long) == 1 and hint != "bias":
-      return self._norm(part, hint, running, x, level)
     if op == "add" and len(long) > 1:
       self.use(part, Use("position", level))
       return level

@@ -24,19 +24,23 @@ _LINEAR = {"add": "add", "add_any": "add", "sub": "scale", "mul": "scale"}
 _LINEAR |= {"div": "scale"}
 
 _PLACE_BY_PLACE = frozenset(
-  "abs acos and asin atan atan2 cbrt ceil clamp convert_element_type copy cos"
-  " cosh eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite"
-  " le lgamma log log1p logistic lt max min ne neg nextafter not or pow"
-  " reduce_precision rem round rsqrt select_n sign sin sinh sqrt square"
-  " stop_gradient tan tanh xor".split()
+  """
+  abs acos and asin atan atan2 cbrt ceil clamp convert_element_type copy cos
+  cosh eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le
+  lgamma log log1p logistic lt max min ne neg nextafter not or pow
+  reduce_precision rem round rsqrt select_n sign sin sinh sqrt square
+  stop_gradient tan tanh xor
+  """.split()  # noqa: SIM905
+)
+_CALLS = frozenset(
+  """
+  pjit jit closed_call core_call custom_jvp_call custom_vjp_call
+  custom_vjp_call_jaxpr remat remat2 checkpoint
+  """.split()  # noqa: SIM905
 )
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-_CALLS = frozenset(
-  "pjit jit closed_call core_call custom_jvp_call custom_vjp_call"
-  " custom_vjp_call_jaxpr remat remat2 checkpoint".split()
-)
 _REDUCTIONS = frozenset(
-  "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or".split()
+  f"reduce_{what}" for what in ("sum", "max", "min", "prod", "and", "or")
 )
 
 
@@ -205,7 +209,7 @@ class _Player:
 
   def _split(self, params, shapes, x):
     made, start = [], 0
-    for size in params["sizes"]:
+    for size in map(int, params["sizes"]):
       made.append(self.tape.slice(x, params["axis"], start, start + size))
       start += size
     return made
