@@ -75,7 +75,7 @@ def read(folder: str, limits: Limits) -> Tensors:
         f"array {name!r} of {dtype}{list(shape)} is none, or there twice",
         errors.DAMAGED,
       )
-    load = functools.partial(_load, path, names)
+    load = functools.partial(_load, path, tree, names)
     entries[name] = Entry(name, shape, dtype, load)
     budget.take(name, entries[name].num_bytes, stored=stored)
   return Tensors(entries, "orbax", folder, metadata)
@@ -118,7 +118,10 @@ def _described(path: str, budget: Budget) -> Any:
           file, f"a leaf is called {name!r}", errors.DAMAGED
         )
   with foreign.guard(path, "a damaged Orbax checkpoint"):
-    return _tree(_checkpointer(), path)
+    found = _checkpointer().metadata(path).item_metadata
+    if found is None:
+      raise ValueError("no description of a tree")
+    return found.tree
 
 
 def _leads_out(name: str) -> bool:
@@ -131,27 +134,17 @@ def _checkpointer():
   return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
-def _tree(checkpointer: Any, path: str) -> Any:
-  """Returns the tree of descriptions of the arrays."""
-  found = checkpointer.metadata(path).item_metadata
-  if found is None:
-    raise ValueError("no description of a tree")
-  return found.tree
-
-
-def _load(path: str, names: tuple[str, ...]) -> np.ndarray:
+def _load(path: str, tree: Any, names: tuple[str, ...]) -> np.ndarray:
   """Restores one array, onto the host."""
   import orbax.checkpoint as ocp
 
   with foreign.guard(path, f"array {'/'.join(names)!r} cannot be read"):
-    checkpointer = _checkpointer()
-    tree = _tree(checkpointer, path)
     item = _only(tree, names, 0, ocp.PLACEHOLDER)
     how = _only(
       tree, names, ocp.RestoreArgs(restore_type=np.ndarray), ocp.RestoreArgs()
     )
     args = ocp.args.PyTreeRestore(item=item, restore_args=how)
-    found = checkpointer.restore(path, args=args)
+    found = _checkpointer().restore(path, args=args)
     for name in names:
       found = found[int(name) if isinstance(found, list | tuple) else name]
     return np.asarray(found)

@@ -103,6 +103,8 @@ def find(folder: str | os.PathLike) -> list[str]:
       found.extend([where] if len(trees) == 1 else trees)
       folders.clear()
       continue
+    if os.path.basename(where).startswith("models--"):
+      folders[:] = [f for f in folders if f != "blobs"]  # Found as snapshots.
     files = [name for name in files if _is_inside(folder, where, name)]
     parts = set()
     for name in files:

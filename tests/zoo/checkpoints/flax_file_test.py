@@ -109,12 +109,26 @@ def test_values_are_walked_like_the_library_does():
 
   values = [
     *(0, 1, -1, 127, 128, -32, -33, 255, 1 << 15, 1 << 31, 1 << 63),
-    *(-(1 << 63), 0.5, True, False, None, "", "é" * 40, "x" * 70_000),
-    *([[]] * 20, {"a": [1, {"b": 2}], 3: "c"}, list(range(70_000))),
+    *(
+      -(1 << 63),
+      0.5,
+      True,
+      False,
+      None,
+      "",
+      "é" * 40,
+      "x" * 70_000,
+      "y" * 300,
+    ),
+    *([[]] * 20, {"a": [1, {"b": 2}], 3: "c"}, list(range(20))),
   ]
   data = msgpack.packb(values)
   walk = msgpack_walk.Walk(data, 0, len(data), max_values=1 << 20)
   assert walk.value() == values and walk.at == len(data)
-  walk = msgpack_walk.Walk(data, 0, len(data), max_values=100)
+  for data in (b"\xdd\0\0\0\2\1\2", b"\xdc\0\2\1\2", b"\x92\1\2"):
+    assert msgpack.unpackb(data) == [1, 2]
+    walk = msgpack_walk.Walk(data, 0, len(data), max_values=3)
+    assert walk.value() == [1, 2]
+  walk = msgpack_walk.Walk(data, 0, len(data), max_values=2)
   with pytest.raises(ValueError, match="too many"):
     walk.value()

@@ -59,8 +59,8 @@ def test_what_is_no_number_is_refused(dtype, tmp_path):
   np.lib.format.write_array(file, array)
   data = file.getvalue()
   if dtype in ("(2,)f4", "f2,O"):
-    data = header(f"{{'descr': [('a', '{dtype[-2:]}')], 'fortran_order': False,"
-                  " 'shape': (1,)}") + bytes(8)  # fmt: skip
+    fields = f"[('a', '{dtype[-2:]}')]"
+    data = header(table("(1,)").replace("'<f4'", fields)) + bytes(8)
   with pytest.raises(errors.CheckpointError, match="dtype|header|objects"):
     reading.read(put(tmp_path / "a.npy", data))
 
@@ -79,25 +79,29 @@ def header(text, version=b"\x01\x00"):
   return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text
 
 
+def table(shape, dtype="<f4", more="'fortran_order': False,"):
+  return f"{{'descr': '{dtype}', {more} 'shape': {shape}}}"
+
+
 @pytest.mark.parametrize(
   "data",
   [
-    header("{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}") + b"1234",
-    header("{'descr': '<f4', 'fortran_order': False, 'shape': (0,)}") + b"1234",
-    header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"),
-    header("{'descr': '<f4', 'fortran_order': False, 'shape': (True,)}") + b"1234",
-    header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({1 << 70},)}}"),
-    header("{'descr': '|O', 'fortran_order': False, 'shape': ()}"),
-    header("{'descr': '<f4', 'shape': ()}"),
+    header(table("(3,)")) + b"1234",
+    header(table("(0,)")) + b"1234",
+    header(table("(-1,)")),
+    header(table("(True,)")) + b"1234",
+    header(table(f"({1 << 70},)")),
+    header(table("()", "|O")),
+    header(table("()", more="")),
     header("(" * 9000),
     header("[" * 90 + "1" + "]" * 90),
     header("__import__('os').system('touch canary')"),
-    header("{'descr': '<f4', 'fortran_order': False, 'shape': ()}", b"\x03\x00"),
-    header("{'descr': '<f4', 'fortran_order': False, 'shape': ()}", b"\x09\x00"),
+    header(table("()"), b"\x03\x00"),
+    header(table("()"), b"\x09\x00"),
     b"\x93NUMPY",
     b"\x93NUMPY\x01\x00\xff\xff{",
   ],
-)  # fmt: skip
+)
 def test_damaged_headers_are_refused(data, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(errors.CheckpointError):

@@ -1,4 +1,4 @@
-"""ONNX files: initialisers and constants; numbers outside stay in the folder."""
+"""ONNX files: initialisers, constants, and numbers kept in other files."""
 
 import json
 

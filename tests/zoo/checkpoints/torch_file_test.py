@@ -159,7 +159,8 @@ def two():
     (samples.tensor(np.ones(2)), None, ["tensor"], None),
     ([samples.tensor(np.ones(2)), samples.tensor(np.ones(1))], None,
      ["0", "1"], None),
-    ({"w": samples.tensor(np.ones(2)), "deep": {"b": samples.tensor(np.ones(1))}},
+    ({"w": samples.tensor(np.ones(2)),
+      "deep": {"b": samples.tensor(np.ones(1))}},
      None, ["w", "deep.b"], None),
   ],
 )  # fmt: skip

@@ -46,8 +46,9 @@ def odd_tensors():
 @pytest.mark.parametrize("zipped", [True, False])
 def test_tensors_equal_those_of_torch(zipped, tmp_path):
   made = odd_tensors()
-  if not zipped:
+  if not zipped:  # Newer than that format.
     made.pop("uint16")
+    made.pop("float8_e4m3fn")
   path = tmp_path / "a.pt"
   tree = {"model": made, "epoch": 3, "optimizer": {"m": torch.zeros(2)}}
   torch.save(tree, path, _use_new_zipfile_serialization=zipped)
@@ -82,7 +83,7 @@ def test_our_writer_writes_what_torch_reads(tmp_path):
   arrays = samples.odd()
   path = tmp_path / "a.pt"
   path.write_bytes(samples.torch_bytes(samples.state_dict(arrays)))
-  found = torch.load(path, weights_only=True)
+  found = torch.load(path, "cpu", weights_only=True)
   for name, array in arrays.items():
     assert str(found[name].dtype) == f"torch.{array.dtype.name}"
     wide = complex if array.dtype.kind == "c" else float
