@@ -45,11 +45,7 @@ def play(p: Player) -> None:
     names = ", ".join(n for parts in strange for n in parts.values())
     raise AmbiguousError(
       f"what these tensors do is not known: {names}. If they are no weights,"
-<<<<<<< HEAD
-      f' write {{"leave_out": [...]}}; {_OPAQUE}'
-=======
       f' write {{"leave_out": [...]}}; {OPAQUE}'
->>>>>>> inferred
     )
   if not weights:
     raise AmbiguousError(f"there are no layers among {', '.join(p.shapes)}")
@@ -61,11 +57,7 @@ def play(p: Player) -> None:
 
 _NORM = {"norm_scale", "norm_shift", "norm_mean", "norm_var"}
 
-<<<<<<< HEAD
-_OPAQUE = (
-=======
 OPAQUE = (
->>>>>>> inferred
   "if the network is not a plain one, give its code to be traced, or write"
   ' {"opaque": true} to have no permutation claimed'
 )

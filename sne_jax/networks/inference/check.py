@@ -71,13 +71,9 @@ def permutation_check(
   spec = found.spec
   change = max(far(symmetry.draw_permutation(spec, rng)) for _ in range(draws))
   try:
-<<<<<<< HEAD
-    control = min(far(symmetry.draw_uncoupled(spec, rng)) for _ in range(draws))
-=======
     control = statistics.median(
       far(symmetry.draw_uncoupled(spec, rng)) for _ in range(draws)
     )
->>>>>>> inferred
   except ValueError:  # No layer has neurons to move.
     control = None
   return PermutationCheck(change, control, symmetry.log_order(spec))
