@@ -94,9 +94,15 @@ def main(
     rows.sort(key=lambda row: row[first], reverse=True)
   if rows:
     print(table(rows, judge.columns))  # noqa: T201
+  for text in judge.notes:
+    print(f"note: {text}")  # noqa: T201
+  said: dict[str, list[str]] = {}
   for row in rows:
     for text in row["warnings"]:
-      print(f"warning: {row['file']}: {text}")  # noqa: T201
+      said.setdefault(text, []).append(row["file"])
+  for text, files in said.items():
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    print(f"warning: {files[0]}{more}: {text}")  # noqa: T201
   if options.csv:
     write_csv(options.csv, rows)
   if options.json:
@@ -119,10 +125,17 @@ class Judge:
     """
     self._predictor = predictor
     errors, self._seen = calibration.read(workdir)
-    self._half = {
+    half = {
       name: conformal.half_width(values, coverage)
       for name, values in errors.items()
     }
+    self._half = {n: h for n, h in half.items() if np.isfinite(h)}
+    self.notes = tuple(
+      f"{len(errors[name])} validation networks are too few for intervals of"
+      f" {name} that hold {coverage:.0%}; ask for less with --coverage"
+      for name in half
+      if name not in self._half
+    )
     self._codes = codes_of(workdir)
     self.columns = tuple(predictor.classes or predictor.targets)
 
@@ -151,8 +164,8 @@ class Judge:
       )
     if unlike > 1:
       warnings.append(
-        f"unlike the networks of the training ({unlike:.2g} times the usual"
-        " distance of codes): its prediction may be far off"
+        "unlike the networks of the training, by its code: its prediction may"
+        " be far off"
       )
     warnings += found.guesses
     if found.left_out:

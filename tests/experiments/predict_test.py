@@ -26,7 +26,8 @@ NAMES += ("fc3.weight", "fc3.bias")
 def workdir(launch, tiny_zoo, tmp_path_factory):
   """A finished run of two seeds."""
   path = tmp_path_factory.mktemp("run") / "run"
-  ended = launch(path, tiny_zoo, "--seeds=2", "--validation_members=7")
+  sizes = ("--train_members=9", "--validation_members=7", "--split=other")
+  ended = launch(path, tiny_zoo, "--seeds=2", *sizes)
   assert ended.code == 0, ended
   return path
 
@@ -72,7 +73,9 @@ def test_files_are_predicted_as_their_weights_are(workdir, start, tmp_path):
   vectors = written(tmp_path / "files")
   out = tmp_path / "out.json"
   code, text, err = start(
-    predict, f"--workdir={workdir}", f"--json={out}", tmp_path / "files"
+    predict,
+    *(f"--workdir={workdir}", f"--json={out}", "--coverage=0.8"),
+    tmp_path / "files",
   )
   assert code == 0, err
   rows = {r["file"]: r for r in json.loads(out.read_text())["networks"]}
@@ -109,6 +112,8 @@ def test_a_bad_file_does_not_stop_the_rest(workdir, start, tmp_path):
   assert "cut.safetensors" in lines[-2] and "nan.safetensors" in lines[-1]
   assert "NaN" in lines[-1] and "Traceback" not in err
   assert all(path in text for path in vectors)
+  # What is said of several files is said once.
+  assert text.count("a residual connection") <= 1
   with table.open() as file:
     assert {row["file"] for row in csv.DictReader(file)} == set(vectors)
 
@@ -142,6 +147,14 @@ def test_what_is_refused(workdir, start, tmp_path, arguments, words):
   code, _, err = start(predict, *given)
   lines = err.strip().splitlines()
   assert code == 2 and lines[-1].startswith("error: ") and words in lines[-1]
+
+
+def test_too_few_networks_for_a_coverage_are_said(workdir, start, tmp_path):
+  (path,) = written(tmp_path / "files", count=1)
+  flags_ = (f"--workdir={workdir}", "--coverage=0.99")
+  code, text, _ = start(predict, *flags_, path)
+  assert code == 0 and "7 validation networks" in text
+  assert "[" not in text.splitlines()[2]
 
 
 def test_an_override_settles_what_a_network_is(start, tmp_path):
