@@ -138,14 +138,23 @@ def to_flagfile(
 
 
 def parse(
-  argv: list[str], flag_values: flags.FlagValues = flags.FLAGS
+  argv: list[str],
+  flag_values: flags.FlagValues = flags.FLAGS,
+  *,
+  positional: bool = False,
 ) -> list[str]:
-  """Parses the flags; a wrong one, or a stray argument, ends the program."""
+  """Parses the flags; a wrong one, or a stray argument, ends the program.
+
+  Args:
+    argv: the command line.
+    flag_values: where the flags are.
+    positional: whether there may be arguments besides.
+  """
   try:
     rest = flag_values(argv)
   except (flags.Error, UnicodeDecodeError, OSError) as error:
     _exit(str(error))
-  if len(rest) > 1:
+  if len(rest) > 1 and not positional:
     _exit(f"unexpected argument {rest[1]!r}; options are given as --name=value")
   return rest
 
@@ -168,7 +177,9 @@ def guarded(
     _exit(str(error) or type(error).__name__)
 
 
-def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
+def run_main(
+  main: Callable[[list[str]], int | None], *, positional: bool = False
+) -> NoReturn:
   """Parses the flags and runs `main(argv)`; faults of the user take one line.
 
   A wrong flag, a stray argument, a `ValueError` raised by this project's own
@@ -177,6 +188,10 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
   disk) are written to stderr as `error: ...`, and the exit code is 2. Anything
   else is a fault of the code and keeps its traceback; `--traceback` shows that
   of the former too.
+
+  Args:
+    main: is given the arguments that are no flags, the program first.
+    positional: whether there may be any besides the program.
   """
   if "traceback" not in flags.FLAGS:
     flag = flags.DEFINE_bool(
@@ -185,7 +200,8 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
     flags.FLAGS.register_key_flag_for_module(
       sys.argv[0], flags.FLAGS[flag.name]
     )
-  app.run(functools.partial(guarded, main), flags_parser=parse)
+  parser = functools.partial(parse, positional=positional)
+  app.run(functools.partial(guarded, main), flags_parser=parser)
   raise AssertionError("app.run always exits")
 
 

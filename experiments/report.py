@@ -100,7 +100,7 @@ def report_text(
   sections += _metric_sections(results)
   sections += _invariance_section(results)
   sections += cost_section(results.get("costs") or ())
-  sections += _map_section(results)
+  sections += _map_section(results) + _coverage_section(results)
   if figures:
     sections.append("## Figures")
     sections += [
@@ -314,6 +314,24 @@ def _map_section(results: Mapping[str, Any]) -> list[str]:
     ["what", "measured"], [[k, number(v)] for k, v in rows]
   )
   return ["## Mixing of the codes", MIXING, table]
+
+
+def _coverage_section(results: Mapping[str, Any]) -> list[str]:
+  found = results.get("coverage") or {}
+  rows = [
+    [name, part, *(number(share) for share in levels.values())]
+    for name, parts in found.items()
+    for part, levels in parts.items()
+  ]
+  if not rows:
+    return []
+  levels = next(iter(next(iter(found.values())).values()))
+  text = (
+    "Intervals are as wide as the errors of the mean of all seeds on the"
+    " validation part say; this is the share of networks whose truth they hold."
+  )
+  header = ["target", "part", *(f"{float(level):.0%}" for level in levels)]
+  return ["## Coverage of intervals", text, markdown_table(header, rows)]
 
 
 def _run_sections(results: Mapping[str, Any]) -> list[str]:

@@ -243,6 +243,7 @@ class Ensemble:
           f"an ensemble predicts one set of properties, but the {name} of its"
           f" members are {sorted(found)}"
         )
+    self.description = self.members[0].description
     self.targets = self.members[0].targets
     self.classes = self.members[0].classes
 

@@ -19,7 +19,7 @@ from experiments import (
   report,
 )
 from experiments import options as options_lib
-from experiments.tasks import classes, members
+from experiments.tasks import calibration, classes, members
 from experiments.tasks.members import part_of
 from experiments.tasks.property import CODES_FILE, METRICS
 from sne_jax.learning import logging, metrics
@@ -185,6 +185,12 @@ def write(
     target = members.target_labels(options.run)[0]
     pictures, results["maps"] = _maps(workdir, data, good, target)
     drawn |= pictures
+  if good and not data.classes:
+    found = calibration.measure(options, data, good)
+    calibration.write(workdir, found)
+    results["coverage"] = {
+      name: target["coverage"] for name, target in found["targets"].items()
+    }
   report.write_results(workdir, results)
   report.write_report(workdir, results, drawn)
 

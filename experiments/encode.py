@@ -1,0 +1,102 @@
+"""Writes the codes of trained networks, from their files.
+
+  python experiments/encode.py --workdir=runs/inr_frequency --out=codes.npz \
+    my_models/
+
+`--workdir` is a finished run of experiments/run.py; files and folders are as in
+experiments/predict.py. `--out` gets, as .npz, `codes` `[N, D]` and `files`
+`[N]`; as .csv, one row for each network. Codes of several seeds stand side by
+side.
+"""
+
+import csv
+import dataclasses
+import io
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from experiments import config, console, given_files
+from sne_jax import predictor as predictor_lib
+
+SUFFIXES = (".npz", ".csv")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+  """Which model, and where codes go.
+
+  Attributes:
+    workdir: folder of a finished run of experiments/run.py, or of one of its
+      seeds.
+    out: file for the codes, .npz or .csv.
+  """
+
+  workdir: str = ""
+  out: str = "codes.npz"
+
+  def __post_init__(self):
+    if not self.workdir:
+      raise ValueError(
+        "workdir is empty; name the folder of a finished run with --workdir"
+      )
+    if not self.out.endswith(SUFFIXES):
+      raise ValueError(f"out is {self.out!r}; must end with .npz or .csv")
+
+
+CLASSES = (EncodeOptions, given_files.FileOptions)
+
+
+def main(
+  argv: list[str], flag_values: flags.FlagValues = flags.FLAGS
+) -> int | None:
+  """Reads the flags and the files, and writes the codes.
+
+  Returns:
+    The exit code: 1 if a file could not be read.
+
+  Raises:
+    ValueError: no model, or no files.
+  """
+  options, how = (
+    config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
+  )
+  paths = given_files.paths_of(argv[1:])
+  predictor = predictor_lib.Predictor.load(options.workdir)
+  names: list[str] = []
+  codes: list[np.ndarray] = []
+
+  def handle(networks, weights):
+    pairs = [(n.spec, w) for n, w in zip(networks, weights, strict=True)]
+    codes.extend(predictor.encode(pairs))
+    names.extend(network.path for network in networks)
+
+  failures = given_files.each(paths, how, handle, "encoding networks")
+  if names:
+    write(pathlib.Path(options.out), names, np.stack(codes))
+    print(f"{len(names)} codes of width {codes[0].size} in {options.out}")  # noqa: T201
+  return given_files.report_failures(failures)
+
+
+def write(path: pathlib.Path, names: list[str], codes: np.ndarray) -> None:
+  """Writes codes `[N, D]`; nothing half-written is left."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + ".partial")
+  if path.suffix == ".npz":
+    held = io.BytesIO()
+    np.savez(held, codes=codes, files=np.array(names))
+    partial.write_bytes(held.getvalue())
+  else:
+    with partial.open("w", newline="", encoding="utf-8") as file:
+      writer = csv.writer(file)
+      writer.writerow(["file", *(f"code_{n}" for n in range(codes.shape[1]))])
+      for name, code in zip(names, codes, strict=True):
+        writer.writerow([name, *(f"{value:.9g}" for value in code)])
+  partial.replace(path)
+
+
+if __name__ == "__main__":
+  config.define_flags(*CLASSES)
+  console.setup()
+  config.run_main(main, positional=True)

@@ -1,0 +1,244 @@
+"""From checkpoint files to a table, codes and a picture, by the programs."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from absl import flags
+
+from experiments import config, encode, inspect_network, network_figure, predict
+from experiments.tasks import calibration
+from sne_jax import predictor as predictor_lib
+from sne_jax.networks import families
+from sne_jax.networks import spec as spec_lib
+
+SPEC = families.inr((1, 4, 4, 1))
+NAMES = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+NAMES += ("fc3.weight", "fc3.bias")
+
+
+@pytest.fixture(scope="module")
+def workdir(launch, tiny_zoo, tmp_path_factory):
+  """A finished run of two seeds."""
+  path = tmp_path_factory.mktemp("run") / "run"
+  sizes = ("--train_members=9", "--validation_members=7", "--split=other")
+  ended = launch(path, tiny_zoo, "--seeds=2", *sizes)
+  assert ended.code == 0, ended
+  return path
+
+
+def written(folder, count=3, seed=0):
+  """Writes networks like those of the zoo under names of their own."""
+  rng = np.random.default_rng(seed)
+  vectors = {}
+  folder.mkdir(exist_ok=True)
+  for number in range(count):
+    vector = 0.5 * rng.normal(size=SPEC.num_weights).astype(np.float32)
+    arrays = SPEC.unflatten(vector).values()
+    path = folder / f"net{number}.safetensors"
+    safetensors.numpy.save_file(dict(zip(NAMES, arrays, strict=True)), path)
+    vectors[str(path)] = vector
+  return vectors
+
+
+@pytest.fixture
+def start():
+  """Returns `start(module, *arguments)`: exit code, stdout, stderr."""
+
+  def run(module, *arguments):
+    values = flags.FlagValues()
+    config.define_flags(*module.CLASSES, flag_values=values)
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+      try:
+        rest = config.parse(
+          ["program", *map(str, arguments)], values, positional=True
+        )
+        code = config.guarded(
+          lambda argv: module.main(argv, values), rest, values
+        )
+      except SystemExit as ended:
+        code = ended.code
+    return code or 0, out.getvalue(), err.getvalue()
+
+  return run
+
+
+def test_files_are_predicted_as_their_weights_are(workdir, start, tmp_path):
+  vectors = written(tmp_path / "files")
+  out = tmp_path / "out.json"
+  code, text, err = start(
+    predict,
+    *(f"--workdir={workdir}", f"--json={out}", "--coverage=0.8"),
+    tmp_path / "files",
+  )
+  assert code == 0, err
+  rows = {r["file"]: r for r in json.loads(out.read_text())["networks"]}
+  model = predictor_lib.Predictor.load(workdir)
+  wanted = model.predict([(SPEC, v) for v in vectors.values()])[:, 0]
+  for (path, _), value in zip(vectors.items(), wanted, strict=True):
+    row = rows[path]
+    assert row["frequency"] == pytest.approx(value, rel=1e-5)
+    assert row["frequency low"] < row["frequency"] < row["frequency high"]
+    assert row["parameters"] == SPEC.num_weights
+    assert row["architecture"] == "3 dense" and path in text
+    # The tiny zoo's networks have these tensors: nothing is said of that.
+    assert not any("architecture" in warning for warning in row["warnings"])
+  listed = [line.split("|")[1].strip() for line in text.splitlines()[2:5]]
+  order = sorted(rows, key=lambda p: rows[p]["frequency"], reverse=True)
+  assert listed == order
+
+
+def test_a_bad_file_does_not_stop_the_rest(workdir, start, tmp_path):
+  vectors = written(tmp_path / "files")
+  (tmp_path / "files" / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+  diverged = SPEC.unflatten(np.full(SPEC.num_weights, np.nan, np.float32))
+  safetensors.numpy.save_file(
+    dict(zip(NAMES, diverged.values(), strict=True)),
+    tmp_path / "files" / "nan.safetensors",
+  )
+  table = tmp_path / "out.csv"
+  code, text, err = start(
+    predict, f"--workdir={workdir}", f"--csv={table}", tmp_path / "files"
+  )
+  assert code == 1
+  lines = err.strip().splitlines()
+  assert "2 could not be read" in lines[-3]
+  assert "cut.safetensors" in lines[-2] and "nan.safetensors" in lines[-1]
+  assert "NaN" in lines[-1] and "Traceback" not in err
+  assert all(path in text for path in vectors)
+  # What is said of several files is said once.
+  assert text.count("a residual connection") <= 1
+  with table.open() as file:
+    assert {row["file"] for row in csv.DictReader(file)} == set(vectors)
+
+
+def test_an_unknown_architecture_is_said(workdir, start, tmp_path):
+  other = families.inr((1, 6, 1))
+  arrays = other.unflatten(np.ones(other.num_weights, np.float32))
+  path = tmp_path / "other.safetensors"
+  safetensors.numpy.save_file(
+    dict(zip(NAMES[:4], arrays.values(), strict=True)), path
+  )
+  code, text, _ = start(predict, f"--workdir={workdir}", path)
+  assert code == 0
+  assert "of an architecture that no network of the training had" in text
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    ((), "workdir is empty"),
+    (("--workdir=nowhere", "x.pt"), "nowhere"),
+    (("--workdir={run}",), "name at least one checkpoint"),
+    (("--workdir={run}", "--coverage=2", "x.pt"), "coverage is 2.0"),
+    (("--workdir={run}", "{empty}"), "holds no checkpoint"),
+    (("--workdir={run}", "--override=none.json", "x.pt"), "none.json"),
+  ],
+)
+def test_what_is_refused(workdir, start, tmp_path, arguments, words):
+  (tmp_path / "empty").mkdir()
+  given = [a.format(run=workdir, empty=tmp_path / "empty") for a in arguments]
+  code, _, err = start(predict, *given)
+  lines = err.strip().splitlines()
+  assert code == 2 and lines[-1].startswith("error: ") and words in lines[-1]
+
+
+def test_too_few_networks_for_a_coverage_are_said(workdir, start, tmp_path):
+  (path,) = written(tmp_path / "files", count=1)
+  flags_ = (f"--workdir={workdir}", "--coverage=0.99")
+  code, text, _ = start(predict, *flags_, path)
+  assert code == 0 and "7 validation networks" in text
+  assert "[" not in text.splitlines()[2]
+
+
+def test_an_override_settles_what_a_network_is(start, tmp_path):
+  written(tmp_path / "files", count=1)
+  override = tmp_path / "override.json"
+  override.write_text('{"opaque": true}')
+  code, text, err = start(
+    inspect_network,
+    f"--override={override}",
+    tmp_path / "files" / "net0.safetensors",
+  )
+  assert code == 0, err
+  assert "no permutation" in text and "0 groups" in text
+
+
+def test_codes_are_written(workdir, start, tmp_path):
+  vectors = written(tmp_path / "files")
+  model = predictor_lib.Predictor.load(workdir)
+  wanted = model.encode([(SPEC, v) for v in vectors.values()])
+  for suffix in (".npz", ".csv"):
+    out = tmp_path / "made" / f"codes{suffix}"
+    code, _, err = start(
+      encode, f"--workdir={workdir}", f"--out={out}", tmp_path / "files"
+    )
+    assert code == 0, err
+    if suffix == ".npz":
+      with np.load(out) as archive:
+        assert list(archive["files"]) == list(vectors)
+        np.testing.assert_allclose(archive["codes"], wanted, rtol=1e-5)
+    else:
+      rows = list(csv.reader(out.open()))
+      assert len(rows) == 1 + len(vectors)
+      found = np.array([row[1:] for row in rows[1:]], float)
+      np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    assert os.listdir(out.parent) == [out.name] or suffix == ".csv"
+  code, _, err = start(encode, f"--workdir={workdir}", "--out=codes.txt", "x")
+  assert code == 2 and "must end with .npz or .csv" in err
+
+
+def test_a_network_is_shown(start, tmp_path):
+  written(tmp_path / "files", count=1)
+  picture, spec = tmp_path / "net.png", tmp_path / "net.json"
+  code, text, err = start(
+    inspect_network,
+    f"--picture={picture}",
+    f"--json={spec}",
+    tmp_path / "files" / "net0.safetensors",
+  )
+  assert code == 0, err
+  assert "4x4" in text and "linear_weight" in text and "All numbers" in text
+  assert picture.stat().st_size > 1000
+  found = spec_lib.NetworkSpec.from_json(json.loads(spec.read_text()))
+  assert found.num_weights == SPEC.num_weights
+  code, _, err = start(inspect_network)
+  assert code == 2 and "name one checkpoint, got 0" in err
+
+
+def test_pictures_of_skips_and_transformers(tmp_path):
+  for spec in (
+    families.architecture("residual", (1, 16, 16)),
+    families.architecture("vit", (1, 16, 16)),
+  ):
+    path = network_figure.draw(tmp_path / f"{spec.digest}.png", spec)
+    assert path.stat().st_size > 1000
+
+
+def test_coverage_is_measured_on_the_test_part(workdir):
+  results = json.loads((workdir / "results.json").read_text())
+  own = json.loads((workdir / calibration.FILE).read_text())
+  predictions = [
+    json.loads((workdir / f"seed{n}" / "result.json").read_text())[
+      "predictions"
+    ]
+    for n in (0, 1)
+  ]
+  errors = own["targets"]["frequency"]["errors"]
+  assert len(errors) == len(predictions[0]["val"]) == 7
+  shares = results["coverage"]["frequency"]["test"]
+  assert set(shares) == {"0.5", "0.8", "0.9", "0.95"}
+  assert shares["0.5"] <= shares["0.8"] <= shares["0.95"] == 1.0
+  assert "Coverage of intervals" in (workdir / "report.md").read_text()
+
+
+def test_a_damaged_calibration_is_named(tmp_path):
+  (tmp_path / calibration.FILE).write_text("{}")
+  with pytest.raises(ValueError, match="calibration.json is damaged"):
+    calibration.read(tmp_path)
