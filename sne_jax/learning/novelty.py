@@ -36,7 +36,7 @@ def distances(
   """
   spread = reference.std(axis=0)
   spread = np.where(spread > 0, spread, 1.0)
-  tree = spatial.cKDTree(reference / spread)
+  tree = spatial.KDTree(reference / spread)
   return np.asarray(tree.query(codes / spread)[0], np.float64)
 
 

@@ -26,16 +26,20 @@ FRAMEWORKS = ("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz")
 
 @runtime_checkable
 class Tensors(Protocol):
-  """A file of tensors, as readers give them.
+  """A file of tensors, as readers give them."""
 
-  Attributes:
-    entries: by name, in the order of the file; each has `shape`, `dtype`,
-      `tied_to` (a name, or None) and `read()`.
-    format: one of `FRAMEWORKS`.
-  """
+  @property
+  def entries(self) -> Mapping[str, Any]:
+    """By name, in the order of the file.
 
-  entries: Mapping[str, Any]
-  format: str
+    Each has `shape`, `dtype`, `tied_to` (a name, or None) and `read()`.
+    """
+    ...
+
+  @property
+  def format(self) -> str:
+    """One of `FRAMEWORKS`."""
+    ...
 
 
 def infer_file(
