@@ -9,10 +9,12 @@ from sne_jax.encoders import table
 from sne_jax.encoders.dws import DWSOptions
 from sne_jax.encoders.flat_sets import FlatSetOptions
 from sne_jax.encoders.graph_transformer import GraphTransformerOptions
+from sne_jax.encoders.hyper_representation import HyperRepresentationOptions
 from sne_jax.encoders.mlp import MLPOptions
 from sne_jax.encoders.neural_graph import NeuralGraphOptions
 from sne_jax.encoders.nfn import NFNOptions
 from sne_jax.encoders.nft import NFTOptions
+from sne_jax.encoders.sane_coder import SANECoderOptions
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.encoders.stat_nn import StatOptions
 from sne_jax.learning.invariance import InvarianceOptions
@@ -279,6 +281,8 @@ CLASSES = (
   DWSOptions,
   NeuralGraphOptions,
   GraphTransformerOptions,
+  HyperRepresentationOptions,
+  SANECoderOptions,
 )
 PREFIXES = {InrZooOptions: "zoo_"} | {
   row.options: row.prefix for row in table.ENCODERS.values() if row.prefix
@@ -305,6 +309,8 @@ class Options:
   dws: DWSOptions
   graph: NeuralGraphOptions
   graph_transformer: GraphTransformerOptions
+  hyper: HyperRepresentationOptions
+  sane: SANECoderOptions
 
   def replaced(self, **changes: Any) -> "Options":
     """Returns the options with some flags changed, whichever class has them.

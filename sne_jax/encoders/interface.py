@@ -22,6 +22,7 @@ ANY_ARCHITECTURE = (
   "set_transformer",
   "neural_graph",
   "neural_graph_transformer",
+  "sane",
 )
 """Encoders that read every architecture: what errors point to."""
 

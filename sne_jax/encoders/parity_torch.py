@@ -11,6 +11,9 @@ official name is joined to the name before it by an underscore
   in_embed [1, cK, 1, N], out_embed [1, cK, M, 1], out_bias_embed [1, c, M]
                              become [N or M, channels]
   *_emb.weight               becomes *_emb
+  position_embeddings.weight, pe<n>.weight
+                             become embedding, not transposed
+  comp_token [1, 1, d]       becomes [d]
 
 Parts named `fn`, `linear` and `net` without a number hold nothing of their own
 and are left out.
@@ -24,6 +27,7 @@ from sne_jax.encoders import parity
 
 _LEFT_OUT = ("fn", "linear")
 _RENAMED = {"gamma": "scale", "beta": "bias"}
+_TABLES = ("position_embeddings", "pe1", "pe2", "pe3")
 _EMBEDDINGS = ("in_embed", "out_embed", "out_bias_embed")
 
 
@@ -37,6 +41,10 @@ def params_from_torch(state: Mapping[str, np.ndarray]) -> dict:
       array = array[0].reshape(array.shape[1], -1).T
     elif leaf == "weight" and path[-1].endswith("_emb"):
       leaf = path.pop()
+    elif leaf == "weight" and path[-1] in _TABLES:
+      leaf = "embedding"
+    elif leaf == "comp_token":
+      array = array.reshape(-1)
     elif leaf == "weight" and array.ndim > 1:
       leaf, array = "kernel", array.reshape(array.shape[:2]).T
     elif leaf == "weight":

@@ -13,6 +13,8 @@ Dimensions: `...` leading (batch) axes, `N` queries, `M` keys, `Y` width of the
 keys, `H` heads, `D` width of a head, `W = H D`.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -75,6 +77,7 @@ def attention(
   *,
   heads: int,
   scale: float,
+  drop: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "... N W"]:
   """Attends with projected queries, keys and values.
 
@@ -85,6 +88,7 @@ def attention(
     mask: True at real keys; None if all are.
     heads: `H`, divides `W`.
     scale: factor of the scores, for example `1 / sqrt(W)`.
+    drop: applied to the attention weights, for example dropout.
 
   Returns:
     The heads' outputs side by side; zeros where no key is real.
@@ -97,6 +101,7 @@ def attention(
   )
   place = None if mask is None else mask[..., None, None, :]
   weights = masked_softmax(logits, place, -1).astype(v.dtype)
+  weights = weights if drop is None else drop(weights)
   attended = jnp.einsum("...nm,...md->...nd", weights, v)
   return _merge_heads(attended)
 

@@ -8,6 +8,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 Mask = Bool[Array, "... N"]
@@ -106,8 +107,8 @@ class Dense(nn.Module):
 
 def affine(
   x: Float[Array, "... D"],
-  kernel: Float[Array, "D F"],
-  bias: Float[Array, "F"] | None,
+  kernel: Float[Array | np.ndarray, "D F"],
+  bias: Float[Array | np.ndarray, "F"] | None,
 ) -> Float[Array, "... F"]:
   """Returns `x @ kernel + bias`, in the dtype of `x`."""
   y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)

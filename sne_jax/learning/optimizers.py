@@ -6,6 +6,7 @@ function; with `accumulate` above 1 the parameters move at every
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,9 @@ class OptimizerOptions:
   clip_norm: float = 1.0  # Longer gradients are scaled to this norm. 0 is off.
   accumulate: int = 1  # Updates whose gradients are averaged into one.
   beta1: float = 0.9  # Decay of the mean gradient; momentum of sgd.
+  # Of one_cycle: beta1 falls to this while the rate rises, and rises again
+  # while it falls, as published (with beta1 0.95, to 0.85). 0: beta1 stays.
+  beta1_low: float = 0.0
   beta2: float = 0.999  # Decay of the mean squared gradient (adam, adamw).
   epsilon: float = 1e-8  # Added to the root of the mean squared gradient.
   ema_decay: float = 0.0  # Of averaged parameters to evaluate; 0: off.
@@ -59,9 +63,16 @@ class OptimizerOptions:
         raise ValueError(
           f"{name} is a share in [0, 1], got {getattr(self, name)}"
         )
-    for name in ("beta1", "beta2", "ema_decay"):
+    for name in ("beta1", "beta1_low", "beta2", "ema_decay"):
       if not 0 <= getattr(self, name) < 1:
         raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+    if self.beta1_low and (
+      self.schedule != "one_cycle" or self.beta1_low > self.beta1
+    ):
+      raise ValueError(
+        f"beta1_low {self.beta1_low} is for the schedule one_cycle and at most"
+        f" beta1; got schedule {self.schedule!r} and beta1 {self.beta1}"
+      )
     if self.accumulate < 1:
       raise ValueError(
         f"accumulate must be at least 1 (1 is off), got {self.accumulate}"
@@ -74,7 +85,8 @@ def make_schedule(options: OptimizerOptions, num_steps: int) -> optax.Schedule:
   The rate is that of the next update. `warmup_cosine` rises linearly over the
   first `warmup_fraction` of training, never from 0, then falls as a half
   cosine. `one_cycle` rises as a half cosine from 1/25 of the peak, then falls
-  as one (momentum is not cycled, unlike in the paper).
+  as one; `beta1_low` cycles beta1 too. The rate ends where training does, so
+  the `n` updates of PyTorch's schedule are the first of ours of `n - 1`.
 
   Args:
     options: the options of the optimizer.
@@ -105,13 +117,7 @@ def make_optimizer(
   parts = []
   if options.clip_norm:
     parts.append(optax.clip_by_global_norm(options.clip_norm))
-  if options.optimizer == "sgd":
-    if options.beta1:
-      parts.append(optax.trace(options.beta1))
-  else:
-    parts.append(
-      optax.scale_by_adam(options.beta1, options.beta2, options.epsilon)
-    )
+  parts += _direction(options, num_steps)
   if options.weight_decay and options.optimizer != "adam":
     mask = None if options.decay_vectors else _is_matrix
     parts.append(optax.add_decayed_weights(options.weight_decay, mask))
@@ -144,16 +150,61 @@ def update_ema(ema, params, *, decay: float, step):
   )
 
 
-def _inner_schedule(options, num_steps):
-  """Returns the learning rate as a function of the optimizer's own steps."""
+def make_beta1_schedule(
+  options: OptimizerOptions, num_steps: int
+) -> optax.Schedule:
+  """Returns beta1 as a function of the optimizer's own steps.
+
+  Args:
+    options: with `beta1_low` above 0, beta1 moves opposite to the rate, as a
+      half cosine; else it stays.
+    num_steps: updates of the whole training, at least `accumulate`.
+
+  Raises:
+    ValueError: `num_steps` is below `accumulate`.
+  """
+  if not options.beta1_low:
+    return optax.constant_schedule(options.beta1)
+  total, warmup = _lengths(options, num_steps)
+  warmup = max(warmup, 1)
+  share = options.beta1_low / options.beta1
+  return optax.piecewise_interpolate_schedule(
+    "cosine",
+    options.beta1,
+    {warmup: share, max(total, warmup + 1): 1 / share},
+  )
+
+
+def _direction(options, num_steps):
+  """Returns what makes a direction of a gradient."""
+  beta1: Any = options.beta1
+  make: Any = optax.scale_by_adam
+  others = {"b2": options.beta2, "eps": options.epsilon}
+  if options.optimizer == "sgd":
+    make, others = optax.trace, {}
+    if not beta1:
+      return []
+  if options.beta1_low:
+    make = optax.inject_hyperparams(make)
+    beta1 = make_beta1_schedule(options, num_steps)
+  return [make(beta1, **others)]
+
+
+def _lengths(options, num_steps):
+  """Returns the optimizer's own steps, and those in which the rate rises."""
   total = num_steps // options.accumulate
   if total < 1:
     raise ValueError(
       f"num_steps {num_steps} is below accumulate {options.accumulate}: the"
       " parameters would never move; train longer or accumulate less"
     )
+  return total, min(round(options.warmup_fraction * total), total - 1)
+
+
+def _inner_schedule(options, num_steps):
+  """Returns the learning rate as a function of the optimizer's own steps."""
+  total, warmup = _lengths(options, num_steps)
   peak = options.learning_rate
-  warmup = min(round(options.warmup_fraction * total), total - 1)
   final = options.final_learning_rate
   if options.schedule == "constant":
     return optax.constant_schedule(peak)

@@ -75,6 +75,42 @@ def test_one_cycle_by_hand():
   )
 
 
+def test_one_cycle_is_the_published_one():
+  """100 updates of PyTorch's schedule: the rate ends at the last of them."""
+  changed = optimizers.OptimizerOptions(
+    schedule="one_cycle",
+    learning_rate=1e-4,
+    warmup_fraction=29 / 99,
+    final_learning_rate=4e-6,
+    beta1=0.95,
+    beta1_low=0.85,
+  )
+  steps = [0, 10, 29, 64, 99]
+  np.testing.assert_allclose(
+    rates(optimizers.make_schedule(changed, 99), steps),
+    [4e-6, 2.95165e-5, 1e-4, 5.00002e-5, 4e-10],
+    rtol=1e-5,
+    atol=1e-14,
+  )
+  np.testing.assert_allclose(
+    rates(optimizers.make_beta1_schedule(changed, 99), steps),
+    [0.95, 0.923420, 0.85, 0.90, 0.95],
+    rtol=1e-6,
+  )
+
+
+def test_momentum_follows_its_cycle():
+  cycle = options(
+    schedule="one_cycle", warmup_fraction=0.5, beta1=0.8, beta1_low=0.4
+  )
+  ones = jax.tree.map(np.ones_like, PARAMS)
+  moved = descend(optimizers.make_optimizer(cycle, 4), [ones] * 3)
+  # Momenta 0.8, 0.6, 0.4; rates 0.04, 0.52, 1.
+  traces = [1, 1 + 0.6, 1 + 0.4 * 1.6]
+  expected = 1 - np.dot([0.04, 0.52, 1.0], traces)
+  np.testing.assert_allclose(moved["bias"], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", optimizers.SCHEDULES)
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
 def test_schedules_of_few_steps_are_finite_and_positive(name, num_steps):
@@ -175,6 +211,11 @@ def test_ema_by_hand():
     ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
     ({"warmup_fraction": 1.5}, "warmup_fraction is a share"),
     ({"ema_decay": 1.0}, "ema_decay must be in"),
+    ({"beta1_low": 0.5}, "beta1_low 0.5 is for the schedule one_cycle"),
+    (
+      {"beta1_low": 0.95, "schedule": "one_cycle"},
+      "at most beta1; got schedule 'one_cycle' and beta1 0.9",
+    ),
     ({"accumulate": 0}, "accumulate must be at least 1"),
   ],
 )

@@ -36,6 +36,10 @@ Hidden = Callable[[int, Array], Array]
 """What is done to the activations behind a hidden level, such as dropout."""
 
 
+Norm = Callable[[Tensors, str, Array, float], Array]
+"""How a batch norm is run: of tensors, its name, an image and epsilon."""
+
+
 def keep(level: int, x: Float[Array, "..."]) -> Float[Array, "..."]:
   """The `Hidden` that changes nothing."""
   del level

@@ -121,15 +121,19 @@ def run(
   tensors: layers.Tensors,
   x: Float[Array | np.ndarray, "B C H W"],
   hidden: layers.Hidden = layers.keep,
+  norm: layers.Norm = layers.batch_norm,
 ) -> Float[Array, "B O"]:
-  """Runs a resnet, with batch norms or with these folded into biases."""
+  """Runs a resnet, with batch norms or with these folded into biases.
+
+  `norm` runs a batch norm; one that uses the batch's statistics trains.
+  """
   options = dict(spec.options)
   layers.check_input(spec, x, options["image_shape"])
 
   def conv(name, x, stride):
     padding = tensors[f"{name}.weight"].shape[-1] // 2
     y = layers.convolution(tensors, name, x, stride, padding)
-    return layers.batch_norm(tensors, f"{name}.norm", y, options["norm_eps"])
+    return norm(tensors, f"{name}.norm", y, options["norm_eps"])
 
   x = conv("stem", layers.inputs_last(x), options["stem_stride"])
   x = hidden(0, layers.activate(spec.activations[0], x))

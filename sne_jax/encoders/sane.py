@@ -1,0 +1,344 @@
+"""SANE: a transformer autoencoder of the tokens of networks, any architecture.
+
+Tokens (`networks/tokens.py`) are mapped to one width, take learned positions
+(token, layer, row) and pass through transformer blocks to latent tokens; the
+decoder is the same in reverse, with the same positions. It is trained on
+windows of a sequence and reads whole networks window by window. A projection
+head reads the latents of a whole training window.
+
+Dimensions: `B` sequences of `T` tokens of `C` entries, `d` width of the
+transformer, `D` width of a latent token, `H` width of a projection.
+
+References:
+  Schuerholt et al., Towards Scalable and Versatile Weight Space Learning, ICML
+  2024, arXiv:2406.09997, and the authors' code.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from sne_jax.encoders import interface, set_attention, token_layers
+from sne_jax.encoders.set_layers import affine
+from sne_jax.networks import tokens
+
+_STDDEV = 0.02  # Of all first kernels and tables.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SANEOptions:
+  """Options of the autoencoder.
+
+  Attributes:
+    token_size: entries of a token, `C`.
+    width: of a latent token, and so of a network's code.
+    hidden: width `d` of the transformer; even, and a multiple of heads.
+    blocks: transformer blocks of the encoder, and as many of the decoder.
+    heads: attention heads.
+    window: tokens of a training window; the projection head reads as many.
+    table_tokens: entries of the position table of tokens.
+    table_layers: of layers.
+    table_rows: of rows (output channels) of a layer.
+    projection: width of what is contrasted.
+    dropout: share dropped while training.
+  """
+
+  token_size: int = 201
+  width: int = 16
+  hidden: int = 512
+  blocks: int = 6
+  heads: int = 8
+  window: int = 16
+  table_tokens: int = 100
+  table_layers: int = 10
+  table_rows: int = 40
+  projection: int = 30
+  dropout: float = 0.0
+
+  def __post_init__(self):
+    interface.check_least(
+      **{
+        f.name: (getattr(self, f.name), f.name != "blocks")
+        for f in dataclasses.fields(self)
+        if f.name != "dropout"
+      }
+    )
+    interface.check_share(dropout=self.dropout)
+    if self.hidden % 2 or self.hidden % self.heads:
+      raise ValueError(
+        f"hidden is {self.hidden}; must be even and a multiple of heads"
+        f" {self.heads}"
+      )
+
+  @property
+  def tables(self) -> tuple[int, int, int]:
+    """Sizes of the position tables."""
+    return self.table_tokens, self.table_layers, self.table_rows
+
+  def check(self, layout: tokens.TokenLayout) -> None:
+    """Raises `ValueError` where a network cannot be encoded.
+
+    Its tokens have another size, or a position has no entry in its table.
+    """
+    if layout.token_size != self.token_size:
+      raise ValueError(
+        f"token_size is {self.token_size}, but the tokens of"
+        f" {layout.spec.describe()} have {layout.token_size} entries"
+      )
+    tokens.check_positions(layout, self.tables)
+
+
+CNN = SANEOptions(
+  token_size=289, width=128, hidden=1024, blocks=8, heads=8, window=64
+)
+"""The published configuration for CNNs of about ten thousand weights."""
+
+RESNET18 = SANEOptions(
+  token_size=288,
+  width=128,
+  hidden=2048,
+  blocks=8,
+  heads=16,
+  window=256,
+  table_tokens=55000,
+  table_layers=100,
+  table_rows=550,
+)
+"""The published configuration for ResNet-18."""
+
+
+class Kernel(nn.Module):
+  """A linear map whose first kernel is normal; a bias begins at 0."""
+
+  features: int
+  bias: bool = True
+  stddev: float = _STDDEV
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
+    """Returns the mapped vectors."""
+    shape = (x.shape[-1], self.features)
+    kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
+    bias = None
+    if self.bias:
+      bias = self.param("bias", nn.initializers.zeros, shape[1:])
+    return affine(x, kernel, bias)
+
+
+class Attention(nn.Module):
+  """Multihead self-attention in both directions, without biases."""
+
+  heads: int
+  dropout: float = 0.0
+  out_stddev: float = _STDDEV
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "B T d"],
+    real: Bool[Array, "B T"] | None = None,
+    deterministic: bool = True,
+  ) -> Float[Array, "B T d"]:
+    """Returns what each token finds; tokens that are not real are not read."""
+    width = x.shape[-1]
+    drop = nn.Dropout(self.dropout, deterministic=deterministic)
+    joint = Kernel(3 * width, bias=False, name="c_attn")(x)
+    query, key, value = jnp.split(joint, 3, axis=-1)
+    found = set_attention.attention(
+      query,
+      key,
+      value,
+      real,
+      heads=self.heads,
+      scale=(width // self.heads) ** -0.5,
+      drop=drop,
+    )
+    out = Kernel(width, bias=False, stddev=self.out_stddev, name="c_proj")
+    return drop(out(found))
+
+
+class FeedForward(nn.Module):
+  """Two linear maps without biases, exact GELU between."""
+
+  dropout: float = 0.0
+  out_stddev: float = _STDDEV
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "B T d"], deterministic: bool = True
+  ) -> Float[Array, "B T d"]:
+    """Returns vectors of the same width."""
+    width = x.shape[-1]
+    hidden = Kernel(4 * width, bias=False, name="c_fc")(x)
+    hidden = nn.gelu(hidden, approximate=False)
+    out = Kernel(width, bias=False, stddev=self.out_stddev, name="c_proj")
+    return nn.Dropout(self.dropout)(out(hidden), deterministic)
+
+
+class Block(nn.Module):
+  """Pre-norm transformer block; norms have a scale and no bias."""
+
+  heads: int
+  dropout: float = 0.0
+  out_stddev: float = _STDDEV
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "B T d"],
+    real: Bool[Array, "B T"] | None = None,
+    deterministic: bool = True,
+  ) -> Float[Array, "B T d"]:
+    """Returns tokens of the same shape."""
+    norm = lambda name: nn.LayerNorm(epsilon=1e-5, use_bias=False, name=name)
+    attention = Attention(
+      self.heads, self.dropout, self.out_stddev, name="attn"
+    )
+    feed_forward = FeedForward(self.dropout, self.out_stddev, name="mlp")
+    x = x + attention(norm("ln_1")(x), real, deterministic)
+    return x + feed_forward(norm("ln_2")(x), deterministic)
+
+
+class Transformer(nn.Module):
+  """Blocks one after another."""
+
+  options: SANEOptions
+
+  @nn.compact
+  def __call__(self, x, real=None, deterministic: bool = True):
+    """Returns tokens `[B, T, d]`."""
+    o = self.options
+    stddev = _STDDEV * (2 * max(o.blocks, 1)) ** -0.5
+    x = nn.Dropout(o.dropout)(x, deterministic)
+    for number in range(o.blocks):
+      x = Block(o.heads, o.dropout, stddev, name=f"transformer_{number}")(
+        x, real, deterministic
+      )
+    return x
+
+
+class Positions(nn.Module):
+  """Learned positions: (token + layer, row)."""
+
+  options: SANEOptions
+
+  @nn.compact
+  def __call__(self, positions: Int[Any, "B T 3"]) -> Float[Array, "B T d"]:
+    """Returns the vector of every position."""
+    half = self.options.hidden // 2
+    token, layer, row = (
+      token_layers.Table(size, half, _STDDEV, name=f"pe{number}")()[
+        positions[..., number - 1]
+      ]
+      for number, size in enumerate(self.options.tables, 1)
+    )
+    return jnp.concatenate([token + layer, row], axis=-1)
+
+
+class Projection(nn.Module):
+  """From the latent tokens of a window to what is contrasted.
+
+  The last step is a ReLU, as published: projections are not negative.
+  """
+
+  options: SANEOptions
+
+  @nn.compact
+  def __call__(self, z: Float[Array, "B T D"]) -> Float[Array, "B H"]:
+    """Returns projections of training windows.
+
+    Raises:
+      ValueError: the sequences are not as long as the training window.
+    """
+    o = self.options
+    if z.shape[1] != o.window:
+      raise ValueError(
+        f"the projection head reads windows of {o.window} tokens, got"
+        f" {z.shape[1]}; encode and decode take any length, and contrast needs"
+        " training windows (windows.draw)"
+      )
+    x = z.reshape(z.shape[0], -1)
+    for layer in (0, 3):
+      x = Kernel(o.projection, bias=False, name=f"head_{layer}")(x)
+      x = nn.LayerNorm(epsilon=1e-5, name=f"head_{layer + 1}")(x)
+      x = nn.relu(x)
+    return x
+
+
+class SANE(nn.Module):
+  """The autoencoder; each method is a use of it.
+
+  `positions` are int [B, T, 3]; check them once per network on the host
+  (`options.check`): a position beyond its table is silently the last entry.
+  `real` is False at tokens of padding, which are not read and have no meaning;
+  None: all are real. Zero entries inside a token are not masked.
+  """
+
+  options: SANEOptions
+
+  def setup(self):
+    """Builds the parts."""
+    o = self.options
+    self.tokenizer = Kernel(o.hidden)
+    self.pe = Positions(o)
+    self.transformer_encoder = Transformer(o)
+    self.encoder_comp = Kernel(o.width)
+    self.decoder_comp = Kernel(o.hidden)
+    self.transformer_decoder = Transformer(o)
+    self.detokenizer = Kernel(o.token_size)
+    self.projection_head = Projection(o)
+
+  def encode(
+    self,
+    x: Float[Array, "B T C"],
+    positions: Int[Any, "B T 3"],
+    real: Bool[Array, "B T"] | None = None,
+    deterministic: bool = True,
+  ) -> Float[Array, "B T D"]:
+    """Returns latent tokens."""
+    x = self.tokenizer(x) + self.pe(positions)
+    x = self.transformer_encoder(x, real, deterministic)
+    return self.encoder_comp(x)
+
+  def decode(
+    self,
+    z: Float[Array, "B T D"],
+    positions: Int[Any, "B T 3"],
+    real: Bool[Array, "B T"] | None = None,
+    deterministic: bool = True,
+  ) -> Float[Array, "B T C"]:
+    """Returns tokens of weights; what is at padding is to be ignored."""
+    z = self.decoder_comp(z) + self.pe(positions)
+    z = self.transformer_decoder(z, real, deterministic)
+    return self.detokenizer(z)
+
+  def project(self, z: Float[Array, "B T D"]) -> Float[Array, "B H"]:
+    """Returns what is contrasted."""
+    return self.projection_head(z)
+
+  def embed(
+    self,
+    x: Float[Array, "B T C"],
+    positions: Int[Any, "B T 3"],
+    real: Bool[Array, "B T"] | None = None,
+    deterministic: bool = True,
+  ) -> Float[Array, "B D"]:
+    """Returns the code of each sequence: the mean of its real latents."""
+    z = self.encode(x, positions, real, deterministic)
+    where = None if real is None else real[..., None]
+    return jnp.mean(z, axis=1, where=where)
+
+  def __call__(
+    self,
+    x: Float[Array, "B T C"],
+    positions: Int[Any, "B T 3"],
+    real: Bool[Array, "B T"] | None = None,
+    deterministic: bool = True,
+  ) -> tuple[Array, Array, Array]:
+    """Returns latent tokens, tokens of weights, and projections."""
+    z = self.encode(x, positions, real, deterministic)
+    y = self.decode(z, positions, real, deterministic)
+    return z, y, self.project(z)

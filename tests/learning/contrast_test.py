@@ -1,0 +1,236 @@
+"""Losses without labels: the authors' numbers, and cases worked by hand."""
+
+import pathlib
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sne_jax.learning import contrast
+
+FAST = {"xla_backend_optimization_level": "0"}
+FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
+HYPER = np.load(FIXTURES / "hyper_representation.npz")
+SANE = np.load(FIXTURES / "sane.npz")
+FIRST = np.array([[1, 0, 2], [0, 1, -1], [2, 1, 0]], np.float32)
+SECOND = np.array([[1, 1, 1], [0, 2, -1], [1, 0, 1]], np.float32)
+ALL = np.ones((1, 1), bool)
+
+
+def compiled(function):
+  """The function, compiled; what is given by name is closed over."""
+
+  def run(*args, **named):
+    own = lambda *args: function(*args, **named)
+    return jax.jit(own, compiler_options=FAST)(*args)
+
+  return run
+
+
+ours = types.SimpleNamespace(
+  **{
+    name: compiled(getattr(contrast, name))
+    for name in (
+      *("nt_xent", "positive", "positive_reference", "masked_mse"),
+      *("normalised_mse", "layerwise_mse", "explained", "contrast"),
+    )
+  }
+)
+
+
+@pytest.mark.parametrize(
+  ("temperature", "expected", "reference"),
+  [(0.1, 1.381280, 10.555556), (1.0, 1.236223, 0.105556)],
+)
+def test_contrast_by_hand(temperature, expected, reference):
+  found = ours.nt_xent(FIRST, SECOND, temperature=temperature)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  found = ours.positive_reference(FIRST, SECOND, temperature=temperature)
+  np.testing.assert_allclose(found, reference, rtol=1e-5)
+  cosine = [3 / 15**0.5, 3 / 10**0.5, 2 / 10**0.5]
+  found = ours.positive(FIRST, SECOND, temperature=temperature)
+  np.testing.assert_allclose(found, -np.mean(cosine) / temperature, rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
+def test_contrast_is_the_authors(temperature):
+  pair = HYPER["loss/p_i"], HYPER["loss/p_j"]
+  for name, function in (
+    ("ntxent", ours.nt_xent),
+    ("positive", ours.positive_reference),
+  ):
+    found = function(*pair, temperature=temperature)
+    expected = HYPER[f"loss/{name}_T{temperature}"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_totals_are_the_authors():
+  pair = HYPER["loss/p_i"], HYPER["loss/p_j"]
+  y, t = HYPER["loss/y"], HYPER["loss/t"]
+  own = ours.nt_xent(*pair, temperature=0.1)
+  error = ours.masked_mse(y, t, ALL)
+  found = [contrast.total(0.3, own, error), own, error]
+  np.testing.assert_allclose(
+    found, HYPER["loss/gamma0.3_T0.1_total_contrast_recon"], rtol=1e-5
+  )
+  y, t, mask = (SANE[f"loss/{name}"] for name in "ytm")
+  own = ours.nt_xent(SANE["loss/zp_i"], SANE["loss/zp_j"], temperature=0.1)
+  error = ours.masked_mse(y, t, mask, over="all")
+  np.testing.assert_allclose(own, SANE["loss/ntxent_T0.1"], rtol=1e-5)
+  np.testing.assert_allclose(error, SANE["loss/masked_mse"], rtol=1e-5)
+  np.testing.assert_allclose(
+    contrast.total(0.05, own, error), SANE["loss/total_gamma0.05"], rtol=1e-5
+  )
+
+
+def test_contrast_knows_pairs_padding_and_scale():
+  rng = np.random.default_rng(0)
+  first, second = rng.standard_normal((2, 5, 4)).astype(np.float32)
+  plain = ours.nt_xent(first, second)
+  scaled = ours.nt_xent(first * np.arange(1, 6)[:, None], second)
+  np.testing.assert_allclose(scaled, plain, rtol=1e-5)
+  # Members of padding are neither pairs nor negatives, nor is their nan.
+  grown = [
+    np.concatenate([x, np.full((2, 4), np.nan)]) for x in (first, second)
+  ]
+  grown = [x.astype(np.float32) for x in grown]
+  real = np.arange(7) < 5
+  loss = lambda x, y, real: contrast.nt_xent(x, y, real=real)
+  slope = jax.jit(jax.value_and_grad(loss), compiler_options=FAST)
+  found, gradient = slope(*grown, real)
+  np.testing.assert_allclose(found, plain, rtol=1e-5)
+  assert np.isfinite(np.asarray(gradient)[:5]).all()
+  pairs = ours.nt_xent(first, first)
+  assert pairs < plain < ours.nt_xent(first, -first)
+  assert ours.nt_xent(first[:1], second[:1]) == pytest.approx(0, abs=1e-6)
+
+
+def test_zeros_have_finite_gradients():
+  zeros = jnp.zeros((3, 4))
+  for name in contrast.CONTRASTS:
+    options = contrast.ContrastOptions(contrast=name)
+    loss = lambda x, o=options: contrast.contrast(o, x, jnp.ones((3, 4)))
+    slope = jax.jit(jax.grad(loss), compiler_options=FAST)
+    assert np.isfinite(slope(zeros)).all()
+
+
+def test_positive_attracts_and_its_reference_does_not():
+  for function, attracts in (
+    (ours.positive, True),
+    (ours.positive_reference, False),
+  ):
+    together = function(FIRST, FIRST)
+    apart = function(FIRST[:1], np.array([[2, 0, -1]], np.float32))
+    assert (together < apart) == attracts
+
+
+def test_masked_errors_by_hand():
+  mask = np.array([[True, True, False], [True, False, False]])
+  target = np.array([[1.0, 2, 0], [3, 0, 0]], np.float32)
+  prediction = np.array([[2.0, 2, 9], [1, 9, np.nan]], np.float32)
+  found = ours.masked_mse(prediction, target, mask)
+  np.testing.assert_allclose(found, (1 + 0 + 4) / 3)
+  found = ours.masked_mse(prediction, target, mask, over="all")
+  np.testing.assert_allclose(found, 5 / 6)
+  # Over the variance of 1, 2, 3, which is 2/3.
+  found = ours.normalised_mse(prediction, target, mask, epsilon=0.0)
+  np.testing.assert_allclose(found, 5 / 3 / (2 / 3), rtol=1e-6)
+  # More padding changes what is divided by all, and nothing else.
+  grow = lambda x: np.pad(x, ((0, 0), (0, 4)))
+  wide = [grow(x) for x in (prediction, target, mask)]
+  np.testing.assert_allclose(ours.masked_mse(*wide), 5 / 3)
+  found = ours.normalised_mse(*wide, epsilon=0.0)
+  np.testing.assert_allclose(found, 2.5, rtol=1e-6)
+  np.testing.assert_allclose(ours.masked_mse(*wide, over="all"), 5 / 14)
+  assert ours.masked_mse(target, target, mask) == 0
+  slope = jax.jit(jax.grad(contrast.masked_mse), compiler_options=FAST)
+  assert np.isfinite(slope(prediction, target, mask)).all()
+
+
+def test_normalised_errors_do_not_see_scale_or_shift():
+  rng = np.random.default_rng(0)
+  y, t = rng.standard_normal((2, 4, 5)).astype(np.float32)
+  plain = ours.normalised_mse(y, t, ALL)
+  found = ours.normalised_mse(10 * y + 3, 10 * t + 3, ALL)
+  np.testing.assert_allclose(found, plain, rtol=1e-3)
+
+
+def test_layerwise_errors_by_hand():
+  target = np.array([[1, 2, 10, 20], [3, 4, 30, 40]], np.float32)
+  prediction = target + np.array([0.1, 0.1, 1, 1], np.float32)
+  layer = np.array([0, 0, 1, 1], np.int32)
+  deviation = np.array([1.290994, 12.909944])
+  run = lambda **options: ours.layerwise_mse(
+    prediction, target, layer=layer, deviation=deviation, **options
+  )
+  np.testing.assert_allclose(run(), 0.006, rtol=1e-5)
+  np.testing.assert_allclose(run(weighting="layer_mean"), 0.012, rtol=1e-5)
+  factor = np.array([1.0, 3.0])
+  np.testing.assert_allclose(run(factor=factor), 0.012, rtol=1e-5)
+  np.testing.assert_allclose(run(clip=0.003), 0.003, rtol=1e-5)
+  # Weights of no layer count for nothing.
+  found = ours.layerwise_mse(
+    prediction,
+    target,
+    layer=np.array([0, 0, -1, -1], np.int32),
+    deviation=deviation[:1],
+  )
+  np.testing.assert_allclose(found, 0.006, rtol=1e-5)
+  # A layer and its deviation may be scaled together.
+  scale = np.array([1, 1, 5, 5], np.float32)
+  found = ours.layerwise_mse(
+    prediction * scale,
+    target * scale,
+    layer=layer,
+    deviation=deviation * [1, 5],
+  )
+  np.testing.assert_allclose(found, 0.006, rtol=1e-4)
+
+
+def test_the_ends_of_gamma_leave_the_other_out():
+  nan, one = jnp.float32(np.nan), jnp.float32(1.0)
+  assert contrast.total(0.0, nan, one) == 1
+  assert contrast.total(1.0, one, nan) == 1
+  assert np.isnan(contrast.total(0.5, nan, one))
+
+
+def test_penalties_and_explained_by_hand():
+  codes = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+  options = contrast.ContrastOptions(code_variance=2.0, code_norm=10.0)
+  # Variances 4.5 and 8; norms 5 and 0.
+  found = contrast.penalty(options, codes)
+  np.testing.assert_allclose(found, 2 * 6.25 + 10 * 2.5, rtol=1e-5)
+  assert contrast.penalty(contrast.ContrastOptions(), codes) == 0
+  target = np.array([[1.0, 3.0]], np.float32)
+  mean = np.array([[2.0, 2.0]], np.float32)
+  found = ours.explained(target + 0.5, target, ALL, mean)
+  np.testing.assert_allclose(found, 1 - 0.25)
+  assert ours.explained(mean, target, ALL, mean) == 0
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"gamma": 1.5}, "gamma is a share"),
+    ({"temperature": 0.0}, "temperature must be above 0"),
+    ({"contrast": "triplet"}, "unknown contrast 'triplet'"),
+    ({"reconstruction": "mae"}, "unknown reconstruction 'mae'"),
+    ({"over": "none"}, "unknown over 'none'"),
+    ({"code_norm": -1.0}, "code_norm must be at least 0"),
+  ],
+)
+def test_wrong_options_are_named(changes, message):
+  with pytest.raises(ValueError, match=message):
+    contrast.ContrastOptions(**changes)
+
+
+def test_layers_without_deviation_are_refused():
+  with pytest.raises(ValueError, match="1 deviations for 2 layers"):
+    ours.layerwise_mse(
+      FIRST,
+      SECOND,
+      layer=np.array([0, 1, 1], np.int32),
+      deviation=np.ones(1),
+    )
