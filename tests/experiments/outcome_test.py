@@ -19,7 +19,9 @@ def entry(seed, value):
   return {
     "seed": seed,
     "metrics": {part: {"frequency": rows} for part in ("val", "test")},
-    "predictions": {"test": [[1.0], [2.0], [3.0], [4.0], [5.0]]},
+    "predictions": {
+      part: [[1.0], [2.0], [3.0], [4.0], [5.0]] for part in ("val", "test")
+    },
     "invariance": {
       "variance": 1.0,
       "true permutation": move,

@@ -79,7 +79,8 @@ def test_a_run_leaves_what_it_promises(done):
   names = {path.name for path in workdir.iterdir()}
   assert names == {
     *("report.md", "figures", "results.json", "flags.txt", "config.json"),
-    *("environment.json", "data.json", "seed0", "seed1"),
+    *("environment.json", "data.json", "calibration.json"),
+    *("seed0", "seed1"),
   }
   assert {path.name for path in (workdir / "figures").iterdir()} == {
     *("predicted_frequency.png", "error_frequency.png"),
