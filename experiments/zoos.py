@@ -98,11 +98,15 @@ class Source:
         " seen; delete the folder, or name it instead of the flagfile"
       )
 
-  def _options(self):
+  def _options(
+    self,
+  ) -> tuple[images.ImageOptions, image_options.ImageZooOptions]:
     """Returns which images, and which networks, its flagfile asks for."""
     values = _parsed(self.arguments)
-    classes = (images.ImageOptions, image_options.ImageZooOptions)
-    return [config.from_flags(cls, flag_values=values) for cls in classes]
+    return (
+      config.from_flags(images.ImageOptions, flag_values=values),
+      config.from_flags(image_options.ImageZooOptions, flag_values=values),
+    )
 
 
 def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:

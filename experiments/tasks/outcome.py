@@ -313,6 +313,7 @@ def _maps(workdir: pathlib.Path, data: members.Data, good, target: str):
     f"mixing of {name}": maps.mixing(codes, labels)
     for name, labels in colors.items()
     if labels.dtype.kind == "U" and len(np.unique(labels)) > 1
+    if len(codes) > maps.NEIGHBORS
   }
   colors = {name: v for name, v in colors.items() if len(np.unique(v)) > 1}
   return maps.draw(workdir / "figures", codes, colors), mixed

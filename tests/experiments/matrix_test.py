@@ -168,6 +168,9 @@ def test_the_smallest_matrix(launch, folders, tmp_path):
   assert found["cells"]["kendall_tau"]["constant"]["red -> red"]["mean"] is None
   text = (tmp_path / "run" / "report.md").read_text()
   assert "figures/kendall_tau.png" in text and "| within" in text
+  (cost,) = found["models"]["stat_pool: red"]["costs"]
+  assert own["costs"] == [cost] and cost["seconds_per_network"] > 0
+  assert report.number(cost["seconds_per_network"]) in text
   assert (tmp_path / "run" / "figures" / "kendall_tau.png").stat().st_size
   # Finished models are not trained again: their files are left as they are.
   results = tmp_path / "run" / "stat_pool__red" / "seed0" / "result.json"
@@ -198,26 +201,40 @@ def test_a_later_row_is_looked_at_before_the_first_is_trained(
     assert not list((tmp_path / "run").glob("*/seed*"))
 
 
-def test_costs_and_maps_of_all_models(launch, folders, tmp_path):
-  flags = ("--matrix=each", "--encoders=stat_pool", "--num_steps=2", "--maps")
-  two, names = folders.rpartition(",")[0], NAMES[:2]
-  ended = launch(tmp_path / "run", two, *flags)
-  assert not ended.code, ended.error
+def test_costs_and_maps_of_all_models(resolve, folders, tmp_path):
+  options = resolve(f"--zoo={folders}", "--matrix=all", "--encoders=sne,mlp")
+  empty = {"seeds": [], "sizes": {}, "num_params": 1, "seconds": {}}
+  empty |= {"networks_per_second": 1, "references": {}, "zoos": {}}
+  outcomes = {
+    f"{name}: all zoos": empty
+    | {
+      "environment": {},
+      "costs": [{"model": name, "seconds_per_network": seconds}],
+      "maps": {"mixing of zoo": mixed},
+    }
+    for name, seconds, mixed in (("sne", 0.25, 0.125), ("mlp", 0.5, 0.75))
+  }
+  matrix.write(tmp_path / "run", options, outcomes)
   models = json.loads((tmp_path / "run" / "results.json").read_text())["models"]
+  for label, results in outcomes.items():
+    for name in ("costs", "maps"):
+      assert models[label][name] == results[name]
   text = (tmp_path / "run" / "report.md").read_text()
-  for name in names:
-    label = f"stat_pool: {name}"
-    own = tmp_path / "run" / f"stat_pool__{name}" / "results.json"
-    own = json.loads(own.read_text())
-    assert models[label]["maps"] == own["maps"] and own["maps"]
-    assert models[label]["costs"] == own["costs"]
-    assert own["costs"][0]["seconds_per_network"] > 0
-    lines = [line for line in text.splitlines() if f"| {label} " in line]
-    cost, mixed = own["costs"][0]["seconds_per_network"], own["maps"]
-    assert len(lines) == 2
-    assert report.number(cost) in lines[0]
-    assert report.number(mixed["mixing of zoo"]) in lines[1]
-  assert "## Cost of a prediction" in text and "| mixing of zoo" in text
+  rows = [
+    line.split("|") for line in text.splitlines() if ": all zoos " in line
+  ]
+  assert [[c.strip() for c in row[1:-1]] for row in rows] == [
+    ["sne: all zoos", "0.25", "n/a"],
+    ["mlp: all zoos", "0.5", "n/a"],
+    ["sne: all zoos", "0.125"],
+    ["mlp: all zoos", "0.75"],
+  ]
+  for words in (
+    "## Cost of a prediction",
+    "## Mixing of the codes",
+    "of zoo |",
+  ):
+    assert words in text
 
 
 def test_costs_of_images_are_those_of_a_row():
