@@ -32,7 +32,7 @@ flags.DEFINE_integer("seed", 0, "Of the first batch; the next takes the next.")
 flags.DEFINE_integer("batch", 500, "Files per process.")
 flags.DEFINE_integer("limit", 30, "Seconds that one file may take.")
 flags.DEFINE_integer("memory", 3 << 30, "Bytes beyond those at the start.")
-flags.DEFINE_string("keep", "/tmp/fuzz_faults", "Folder for files at fault.")
+flags.DEFINE_string("keep", "fuzz_faults", "Folder for files at fault.")
 flags.DEFINE_list("formats", [], "Names of samples; all of them by default.")
 flags.DEFINE_string("worker", "", "Folder of a worker; not for users.")
 FLAGS = flags.FLAGS
