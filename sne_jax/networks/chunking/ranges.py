@@ -164,8 +164,8 @@ def gather(
   plan: Plan,
   start: int,
   stop: int,
-  tensors: Sequence[Any],
-  factors: Sequence[float] | None = None,
+  tensors: Any,
+  factors: Sequence[float] | np.ndarray | None = None,
 ) -> Float[np.ndarray, "M C"]:
   """Fetches the weights of chunks `start` to `stop`; padded slots are 0.
 
@@ -173,9 +173,9 @@ def gather(
     plan: of the network.
     start: number of the first chunk.
     stop: number behind the last.
-    tensors: numpy arrays of the shapes of the spec's tensors, in their order,
-      of any float type; views and mapped files are read where they lie. Only
-      those that the chunks touch are asked for.
+    tensors: a sequence of numpy arrays of the shapes of the spec's tensors, in
+      their order, of any float type; views and mapped files are read where
+      they lie. Only those that the chunks touch are asked for.
     factors: what the weights of each tensor are multiplied by; None: 1.
   """
   values = np.zeros((stop - start, plan.chunk_size), np.float32)
@@ -189,6 +189,19 @@ def gather(
       if factors is not None:
         view *= np.float32(factors[place])
   return values
+
+
+def io_axes(spec: NetworkSpec, tensor: TensorSpec) -> Iterator[tuple[int, int]]:
+  """Yields where a tensor meets inputs (0) or outputs (1), and along which axis.
+
+  Nowhere inside the network, and not along an axis that a group permutes.
+  """
+  weight = neurons_lib.is_weight(tensor)
+  if weight and tensor.level == 0 and not _grouped(tensor, 1):
+    yield 0, 1
+  last = tensor.level == spec.num_levels - 1
+  if (weight or cuts_lib.is_bias(tensor)) and last and not _grouped(tensor, 0):
+    yield 1, 0
 
 
 def _take(tensor: np.ndarray, piece: Piece, segments: range, columns: range):
@@ -277,23 +290,13 @@ def _fill(
     for axis, found in enumerate(axes):
       part.view(views["places"])[..., axis] = found
   if "io" in views:
-    for side, axis in _ends(spec, tensor):
+    for side, axis in io_axes(spec, tensor):
       part.view(views["io"])[..., side] = axes[axis] + np.int32(1)
   near, far = _neurons(numbers, piece, axes)
   if near is not None:
     part.view(holder)[...] = near
   if far is not None and "other" in views:
     part.view(views["other"])[...] = far
-
-
-def _ends(spec: NetworkSpec, tensor: TensorSpec) -> Iterator[tuple[int, int]]:
-  """Yields which sides (input, output) a tensor is at, and along which axis."""
-  weight = neurons_lib.is_weight(tensor)
-  if weight and tensor.level == 0 and not _grouped(tensor, 1):
-    yield 0, 1
-  last = tensor.level == spec.num_levels - 1
-  if (weight or cuts_lib.is_bias(tensor)) and last and not _grouped(tensor, 0):
-    yield 1, 0
 
 
 def _neurons(numbers: neurons_lib.Neurons, piece: Piece, axes):
