@@ -38,11 +38,15 @@ class Encoder:
       `weights` and a property `room`, the length of that field.
     module: maps a batch to codes `[B, D]`; called with `deterministic=`.
     stochastic: codes differ from call to call, even without dropout.
+    make_large_fn: from a memory limit in bytes to a function `(params, spec,
+      tensors, *, identifiers, progress) -> code [D]` of one network in bounded
+      memory; see `streaming.make_encode_fn`. None: the encoder has none.
   """
 
   make_packer: Callable[[Sequence[NetworkSpec]], Any]
   module: nn.Module
   stochastic: bool = False
+  make_large_fn: Callable[..., Any] | None = None
 
 
 class ByLayout:

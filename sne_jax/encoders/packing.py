@@ -368,7 +368,7 @@ def _part(
 
 
 def skip_ends(spec: NetworkSpec) -> np.ndarray:
-  """Returns the levels of both ends of residual connections, `[skips, 2, 2]`."""
+  """Returns the levels of both ends of skips, `[skips, 2, 2]`."""
   return with_relative(np.array(spec.skips, np.float32).reshape(-1, 2), spec)
 
 

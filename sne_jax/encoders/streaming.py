@@ -5,7 +5,7 @@ code up to rounding, but no array is as large as the network. Chunks are
 gathered from the tensors where they lie, a micro-batch of one shape at a time:
 
 1. with `weight_scale="tensor"`, the root mean square of every tensor;
-2. with content identifiers, what chunks tell of their neurons, summed by neuron;
+2. with content identifiers, what chunks tell of their neurons, added up;
 3. the codes of chunks; a layer is encoded when its last chunk is there, so that
    the chunk codes of one layer at a time are held (of all, with
    `layer_function="none"`);
@@ -80,8 +80,8 @@ def make_encode_fn(
     tensors: arrays of the spec's shapes, by the spec's names: numpy arrays of
       any float type, views, memory-mapped files, or objects with a `shape` and
       a `read()` that returns one of these.
-    identifiers: where `options.identifiers` is "random", a table of `1 + K` of
-      them, as `sne.SNE.draw_identifiers` draws it.
+    identifiers: where `options.identifiers` is "random", a function of `1 + K`
+      that draws so many, `[1 + K, d]`, as `sne.SNE.draw_identifiers` does.
     progress: see `chunk_stream.Progress`.
 
     It raises `ValueError` if a tensor is missing or has another shape, or if
@@ -114,7 +114,7 @@ def make_encode_fn(
     spec: NetworkSpec,
     tensors: Mapping[str, Any],
     *,
-    identifiers: Any = None,
+    identifiers: Callable[[int], Any] | None = None,
     progress: chunk_stream.Progress | None = None,
   ) -> Float[np.ndarray, "h"]:
     plan = ranges.plan(spec.layout, chunk_options)
@@ -123,18 +123,18 @@ def make_encode_fn(
       plan, tensors, module.scaling, size, progress
     )
     tables = position_tables(params, chunk_stream.positions(o, plan))
+    table = None
     if o.identifiers == "content":
       told = stream.map(lambda slots: summaries(params, slots, tables))
       means = _means_by_neuron(told, plan.neurons.total, o.width)
-      identifiers = content_identifiers(params, means)
-    elif (o.identifiers == "random") != (identifiers is not None):
-      raise ValueError(
-        f"identifiers is {o.identifiers!r} in the options, so a table of them"
-        f" is {'needed' if identifiers is None else 'not used'}"
-      )
-    codes = stream.map(
-      lambda slots: chunk_codes(params, slots, tables, identifiers)
-    )
+      table = content_identifiers(params, means)
+    elif o.identifiers == "random":
+      if identifiers is None:
+        raise ValueError(
+          "the options say random identifiers; pass a function that draws them"
+        )
+      table = identifiers(1 + plan.neurons.total)
+    codes = stream.map(lambda slots: chunk_codes(params, slots, tables, table))
     if o.layer_function == "none":
       (rows,) = _by_layer(codes, [plan.num_chunks])
     else:

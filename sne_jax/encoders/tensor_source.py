@@ -57,7 +57,7 @@ class TensorSource:
     return np.array(sums) / [t.size for t in self._spec.tensors]
 
   def give_back(self, place: int) -> None:
-    """Lets go of the memory pages of a tensor that is a read-only map of a file.
+    """Lets go of the memory of a tensor that is a read-only map of a file.
 
     They are read again if they are needed again. All else stays as it is.
     """

@@ -192,7 +192,7 @@ def gather(
 
 
 def io_axes(spec: NetworkSpec, tensor: TensorSpec) -> Iterator[tuple[int, int]]:
-  """Yields where a tensor meets inputs (0) or outputs (1), and along which axis.
+  """Yields where a tensor meets inputs (0) or outputs (1): side and axis.
 
   Nowhere inside the network, and not along an axis that a group permutes.
   """
