@@ -234,7 +234,7 @@ class PMA(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: Float[Array, "... N D"],
+    x: Float[Array, "... N D"] | None = None,
     mask: Mask | None = None,
     deterministic: bool = True,
     *,
@@ -250,6 +250,8 @@ class PMA(nn.Module):
     mab = MAB(o, name="mab")
     if whole is not None:
       return mab(seeds, whole=whole)
+    if x is None:
+      raise ValueError("PMA needs a set, or a whole that was gathered in parts")
     x = set_layers.clean("x", x, mask, o)
     if o.form == "published":
       if x.shape[-1] != o.width:
