@@ -18,13 +18,14 @@ FLOORS = {"networks": 0, "encoders": 1, "zoo": 1, "learning": 2, "predictor": 3}
 TOP = 4  # sne_jax/__init__.py: public names only.
 
 OUTSIDE = ("experiments", "benchmarks", "tests")
-NOWHERE = {"torch": "an extra", "chex": "for tests", "beartype": "for tests"}
+NOWHERE = {"chex": "for tests", "beartype": "for tests"}
 
 # Library -> the only modules and folders that may import it.
 OWNERS = {
   "flax.linen": ("encoders/", "learning/model.py"),
   "flax": ("encoders/", "zoo/", "learning/", "predictor.py"),
   "orbax": ("learning/checkpoint.py",),
+  "torch": ("zoo/checkpoints/traced_torch.py",),
   "tensorboardX": ("learning/logging.py",),
   "absl": ("encoders/", "zoo/", "learning/", "predictor.py"),
 }
@@ -130,6 +131,7 @@ def test_all_floors_are_found():
     ("zoo/store.py", "def f():\n  from sne_jax import encoders"),
     ("zoo/store.py", "from flax import linen as nn"),
     ("zoo/store.py", "import torch.nn"),
+    ("networks/inference/tape.py", "import torch"),
     ("zoo/store.py", "import importlib\nimportlib.import_module('torch')"),
     ("learning/losses.py", "import flax.linen as nn"),
     ("learning/training.py", "import orbax.checkpoint as ocp"),
@@ -160,6 +162,7 @@ def test_a_forbidden_import_is_found(module, source):
     ("learning/model.py", "from sne_jax import encoders, zoo, networks"),
     ("learning/checkpoint.py", "from orbax.checkpoint import v1 as ocp"),
     ("learning/logging.py", "import tensorboardX"),
+    ("zoo/checkpoints/traced_torch.py", "import torch"),
     ("predictor.py", "from sne_jax.learning import checkpoint"),
     ("zoo/store.py", "config = {}\nconfig.update(x=1)"),
   ],

@@ -1,0 +1,22 @@
+"""From the tensors of a file, or a trace, to a spec.
+
+`infer` goes by names and shapes; `Tape` records a network whose code is known.
+"""
+
+from sne_jax.networks.inference.check import (
+  PermutationCheck,
+  permutation_check,
+)
+from sne_jax.networks.inference.found import AmbiguousError, Found
+from sne_jax.networks.inference.inferring import infer, infer_file
+from sne_jax.networks.inference.override import Override
+
+__all__ = [
+  "AmbiguousError",
+  "Found",
+  "Override",
+  "PermutationCheck",
+  "infer",
+  "infer_file",
+  "permutation_check",
+]

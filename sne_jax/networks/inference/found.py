@@ -1,0 +1,65 @@
+"""What inference gives: a spec, the way to its tensors, and what is doubtful.
+
+Dimensions: `P` weights of a network.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sne_jax.networks.inference import sources as sources_lib
+from sne_jax.networks.inference.sources import Source
+from sne_jax.networks.spec import NetworkSpec
+
+
+class AmbiguousError(ValueError):
+  """Names and shapes do not settle what a network is; says what would."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """A network as it was found in a file or a model.
+
+  Attributes:
+    spec: the network.
+    sources: where each of its tensors lies, in their order.
+    left_out: tensors of the file that are no weights, and why.
+    tied: names of the file that share another's numbers, and that name.
+    guesses: what was taken from conventions, with the override that settles
+      it; and where no permutation is claimed, and why.
+  """
+
+  spec: NetworkSpec
+  sources: tuple[Source, ...]
+  left_out: Mapping[str, str]
+  tied: Mapping[str, str]
+  guesses: tuple[str, ...]
+
+  def gather(self, tensors: Mapping[str, Any]) -> Float[np.ndarray, "P"]:
+    """Reads the flat vector, float32; see `sources.gather`."""
+    return sources_lib.gather(self.spec, self.sources, tensors)
+
+  def scatter(
+    self,
+    weights: Float[np.ndarray, "P"],
+    like: Mapping[str, Any] | None = None,
+  ) -> dict[str, np.ndarray]:
+    """Inverse of `gather`: the arrays of the file, by name.
+
+    Args:
+      weights: the flat vector.
+      like: the tensors of the file. With them dtypes are kept, and what is
+        left out of the spec comes back as it was; without, float32 weights
+        alone are returned. Tied names are filled in both cases.
+    """
+    made = sources_lib.scatter(self.spec, self.sources, weights, like)
+    for name, other in self.tied.items():
+      made[name] = made[other]
+    if like is None:
+      return made
+    for name in self.left_out:
+      made[name] = sources_lib.read(like, name)
+    return {name: made[name] for name in like}

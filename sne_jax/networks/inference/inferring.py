@@ -1,0 +1,206 @@
+"""Finds the spec of a network from the names and shapes of its tensors.
+
+Known conventions first (`conventions.py`), then plain networks (`chain.py`).
+A network that is neither gives `AmbiguousError`, with what to write down.
+
+Dimensions: none; shapes are tuples of sizes.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from sne_jax.networks import families
+from sne_jax.networks import spec as spec_lib
+from sne_jax.networks.inference import chain, conventions, naming
+from sne_jax.networks.inference.assembly import assemble
+from sne_jax.networks.inference.found import AmbiguousError, Found
+from sne_jax.networks.inference.override import Override, as_override
+from sne_jax.networks.inference.player import Mismatch, Player
+from sne_jax.networks.inference.sources import Source
+
+FRAMEWORKS = ("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz")
+"""Kinds of files; they say how kernels are stored and in what order."""
+
+
+@runtime_checkable
+class Tensors(Protocol):
+  """A file of tensors, as readers give them.
+
+  Attributes:
+    entries: by name, in the order of the file; each has `shape`, `dtype`,
+      `tied_to` (a name, or None) and `read()`.
+    format: one of `FRAMEWORKS`.
+  """
+
+  entries: Mapping[str, Any]
+  format: str
+
+
+def infer_file(
+  tensors: Tensors, override: Override | Mapping[str, Any] | None = None
+) -> Found:
+  """Finds the spec of a file of tensors; see `infer`."""
+  entries = tensors.entries
+  return infer(
+    {name: tuple(entry.shape) for name, entry in entries.items()},
+    framework=tensors.format,
+    override=override,
+    dtypes={name: str(entry.dtype) for name, entry in entries.items()},
+    tied={n: e.tied_to for n, e in entries.items() if e.tied_to},
+  )
+
+
+def infer(
+  shapes: Mapping[str, tuple[int, ...]],
+  *,
+  framework: str,
+  override: Override | Mapping[str, Any] | None = None,
+  dtypes: Mapping[str, str] | None = None,
+  tied: Mapping[str, str] | None = None,
+) -> Found:
+  """Finds the spec of a network.
+
+  Args:
+    shapes: of its tensors, by name, in the order of the file.
+    framework: one of `FRAMEWORKS`.
+    override: what a person settles; see `override.py`.
+    dtypes: of the tensors, where known: integers are no weights.
+    tied: names that share another tensor's numbers, and that name.
+
+  Raises:
+    AmbiguousError: names and shapes do not settle it; the message shows the
+      override that does.
+    ValueError: unknown framework, or an override that does not fit.
+  """
+  if framework not in FRAMEWORKS:
+    raise ValueError(
+      f"unknown framework {framework!r}; known are {', '.join(FRAMEWORKS)}"
+    )
+  settled = as_override(override)
+  tied = {
+    name: other for name, other in (tied or {}).items() if other in shapes
+  }
+  left_out = naming.left_out(shapes, dtypes)
+  for name in settled.leave_out:
+    if name not in shapes:
+      raise ValueError(f"override: leave_out names {name!r}, no tensor of it")
+    left_out[name] = "left out by the override"
+  own = {
+    name: tuple(shape)
+    for name, shape in shapes.items()
+    if name not in left_out and name not in tied
+  }
+  if not own:
+    raise AmbiguousError("the file holds no weights")
+  play = _opaque if settled.opaque else _play
+  spec, sources, guesses = play(own, framework, settled)
+  if settled.family:
+    spec, sources = _as_family(spec, sources, settled)
+  return Found(spec, sources, left_out, tied, guesses)
+
+
+def _play(own: naming.Shapes, framework: str, settled: Override):
+  """Tries the conventions, then a plain network."""
+  refused = []
+  for name, play in conventions.CONVENTIONS.items():
+    player = Player(own, framework, settled)
+    try:
+      options = play(player)
+    except Mismatch as error:
+      if player.played:
+        refused.append(f"it is not {name}: {error}")
+      continue
+    rest = player.rest()
+    if not rest:
+      return _run_by_family(_assembled(player), options)
+    refused.append(
+      f"it is not quite {name}: what do {', '.join(rest[:4])}"
+      f"{', ...' if len(rest) > 4 else ''} do?"
+    )
+  if refused and not settled.order:  # A network of this kind is not plain.
+    raise AmbiguousError(f"{'; '.join(refused)}; {chain.OPAQUE}")
+  player = Player(own, framework, settled)
+  try:
+    chain.play(player)
+  except Mismatch as error:
+    raise AmbiguousError(f"{error}; {chain.OPAQUE}") from error
+  if player.rest():
+    raise AmbiguousError(
+      f"no part for {', '.join(player.rest())}; {chain.OPAQUE}"
+    )
+  return _assembled(player)
+
+
+def _run_by_family(found, options: Mapping[str, Any] | None):
+  """Lets our transformer run a network if it has just these tensors."""
+  spec, sources, guesses = found
+  if options is None:
+    return found
+  settled = Override(family="transformer", options=options)
+  try:
+    return (*_as_family(spec, sources, settled), guesses)
+  except ValueError:  # Of images that are not square, for example.
+    return found
+
+
+def _assembled(player: Player):
+  spec, sources = assemble(player.tape)
+  reasons = tuple(
+    f"no permutation is claimed where {why}"
+    if "norm_groups" not in why
+    else why
+    for why in player.tape.axes.reasons
+  )
+  return spec, sources, (*player.guesses, *reasons)
+
+
+def _opaque(own: naming.Shapes, framework: str, settled: Override):
+  """A spec that claims nothing: levels by order, no permutation."""
+  del framework, settled
+  tensors, sources, level = [], [], -1
+  for name, shape in own.items():
+    _, part = naming.role(name)
+    level += len(shape) > 1 or level < 0
+    kind = "other"
+    if part == "weight" and len(shape) > 1:
+      kind = "linear_weight" if len(shape) == 2 else "conv_weight"
+    shape = shape or (1,)
+    axes = tuple(spec_lib.plain_axis(n) for n in shape)
+    tensors.append(spec_lib.TensorSpec(name, kind, shape, level, axes))
+    stored = own[name]
+    order = tuple(range(len(stored)))
+    sources.append(Source(name, name, stored, stored, (), order, shape))
+  spec = spec_lib.NetworkSpec("unknown", tuple(tensors))
+  note = "opaque, as the override says: levels by order, no permutation"
+  return spec, tuple(sources), (note,)
+
+
+def _as_family(
+  spec: spec_lib.NetworkSpec, sources: tuple[Source, ...], settled: Override
+):
+  """Returns the spec of a family that can run it, tensor by tensor.
+
+  Raises:
+    ValueError: the family's tensors are others.
+  """
+  options = {
+    k: tuple(v) if isinstance(v, list) else v
+    for k, v in settled.options.items()
+  }
+  built = families.build(settled.family, **options)
+  pairs = itertools.zip_longest(spec.tensors, built.tensors)
+  for mine, theirs in pairs:
+    of = lambda t: "nothing" if t is None else f"{t.name} {t.kind} {t.shape}"
+    looks = lambda t: None if t is None else (t.kind, t.shape)
+    if looks(mine) != looks(theirs):
+      raise ValueError(
+        f"override: family {settled.family!r} with these options has"
+        f" {of(theirs)} where the file has {of(mine)}"
+      )
+  renamed = tuple(
+    dataclasses.replace(source, tensor=t.name)
+    for source, t in zip(sources, built.tensors, strict=True)
+  )
+  return built, renamed

@@ -1,0 +1,208 @@
+"""What the names of tensors say: their layer, their part in it, what is none.
+
+Dimensions: none; shapes are tuples of sizes.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+TRANSPOSED = ("flax", "orbax", "keras")
+"""Frameworks whose kernels are `[in, out]` and `[height, width, in, out]`."""
+
+ORDERED = ("torch", "onnx")
+"""Formats that keep tensors in the order in which layers were made."""
+
+_ROLES = {
+  "weight": "weight",
+  "kernel": "weight",
+  "w": "weight",
+  "bias": "bias",
+  "b": "bias",
+  "scale": "norm_scale",
+  "gamma": "norm_scale",
+  "beta": "norm_shift",
+  "running_mean": "norm_mean",
+  "moving_mean": "norm_mean",
+  "mean": "norm_mean",
+  "running_var": "norm_var",
+  "moving_variance": "norm_var",
+  "var": "norm_var",
+  "embedding": "embedding",
+  "embeddings": "embedding",
+}
+
+_COLLECTIONS = ("params", "batch_stats", "model", "state_dict", "module")
+"""First words of names that say where tensors are kept, not what they are."""
+
+_LEFT_OUT = (
+  (r"(^|[./])num_batches_tracked$", "a counter of training steps"),
+  (r"(^|[./])attn\.(bias|masked_bias)$", "the mask of causal attention"),
+  (r"(^|[./])position_ids$", "numbers of positions"),
+  (r"(^|[./])token_type_ids$", "numbers of token types"),
+  (r"(^|[./])relative_position_index$", "numbers of positions"),
+  (r"rotary_emb\.inv_freq$", "fixed frequencies of positions"),
+  (r"^optimi[sz]er[./]", "the state of an optimizer"),
+  (r"(^|[./])opt_state([./]|$)", "the state of an optimizer"),
+  (r"(^|[./])seed_generator", "the state of a random generator"),
+  (r"^(step|epoch|iteration|global_step)$", "a counter of training steps"),
+)
+
+
+@dataclasses.dataclass
+class Module:
+  """The tensors of one layer.
+
+  Attributes:
+    prefix: what their names have in common.
+    parts: names of the tensors, by role: "weight", "bias", "embedding" and
+      the norm kinds of the spec.
+  """
+
+  prefix: str
+  parts: dict[str, str]
+
+
+def natural(name: str) -> tuple:
+  """A key that sorts numbers in names as numbers."""
+  return tuple(
+    (0, int(word), "") if word.isdigit() else (1, 0, word)
+    for word in re.split(r"(\d+)", name)
+    if word
+  )
+
+
+def stem(prefix: str) -> str:
+  """The name of a layer without numbers: layers of one stem are counted."""
+  return re.sub(r"[\d]+", "#", prefix.rpartition("/")[2]).rstrip("#_")
+
+
+def left_out(
+  shapes: Shapes, dtypes: Mapping[str, str] | None = None
+) -> dict[str, str]:
+  """Returns the tensors that are no weights, and why."""
+  found = {}
+  for name, shape in shapes.items():
+    reasons = [why for form, why in _LEFT_OUT if re.search(form, name)]
+    dtype = str((dtypes or {}).get(name, "float32"))
+    if reasons and not _is_weight_after_all(name, shape):
+      found[name] = reasons[0]
+    elif 0 in shape:
+      found[name] = "empty"
+    elif re.match(r"u?int|bool|complex|<U|str|object", dtype):
+      found[name] = f"numbers of type {dtype}, which are no weights"
+  return found
+
+
+def _is_weight_after_all(name: str, shape: tuple[int, ...]) -> bool:
+  """Whether `attn.bias` is a vector rather than a causal mask."""
+  return name.endswith("attn.bias") and len(shape) < 2
+
+
+def role(name: str) -> tuple[str, str]:
+  """Splits a name into its layer and its part; the part is "" if unknown."""
+  words = re.split(r"[./]", name.removesuffix(":0"))
+  last = words[-1].lower()
+  prefix = name[: len(name) - len(words[-1])].rstrip("./")
+  if last in _ROLES:
+    return prefix, _ROLES[last]
+  for word, part in _ROLES.items():
+    # conv1_weight, W1, b_2, moving_mean_3.
+    found = re.match(rf"^(?:(.*)_)?{word}_?(\d*)$", last)
+    if found and (len(word) > 1 or not found[1] or found[2] == ""):
+      stem = "_".join(w for w in (found[1] or "", found[2]) if w)
+      return ".".join(w for w in (prefix, stem) if w), part
+  return name, ""
+
+
+def strip_collection(prefix: str) -> str:
+  """Drops words such as `params` at the beginning of a layer's name."""
+  words = re.split(r"([./])", prefix)
+  while len(words) > 2 and words[0] in _COLLECTIONS:
+    words = words[2:]
+  return "" if len(words) == 1 and words[0] in _COLLECTIONS else "".join(words)
+
+
+def modules(shapes: Shapes) -> list[Module]:
+  """Groups tensors into layers, in the order of their first tensors.
+
+  Tensors whose names say nothing are put together by their shapes: matrices
+  are weights, and a vector goes with the matrix before it.
+  """
+  found: dict[str, Module] = {}
+  for name, shape in shapes.items():
+    prefix, part = role(name)
+    numbered = re.match(r"^(.*?)[./]vars[./](\d+)$", name)
+    if numbered:  # Keras numbers the variables of a layer.
+      prefix, part = numbered[1], f"var {numbered[2]}"
+    elif not part:
+      prefix, part = _by_shape(name, shape, found, shapes)
+    prefix = strip_collection(prefix)
+    module = found.setdefault(prefix, Module(prefix, {}))
+    if part in module.parts:
+      module = found.setdefault(name, Module(name, {}))
+    module.parts[part] = name
+  for module in found.values():
+    _settle(module, shapes)
+  return list(found.values())
+
+
+def _by_shape(
+  name: str, shape: tuple[int, ...], found: dict[str, Module], shapes: Shapes
+) -> tuple[str, str]:
+  if len(shape) > 1 or not found:
+    return name, "weight"
+  last = list(found.values())[-1]
+  matrix = shapes.get(last.parts.get("weight", ""), ())
+  outputs = (matrix[:1], matrix[-1:])
+  if "bias" not in last.parts and len(shape) == 1 and shape in outputs:
+    return last.prefix, "bias"
+  return name, ""
+
+
+def _settle(module: Module, shapes: Shapes) -> None:
+  """Turns `weight` and `bias` of a norm, and numbers, into what they are."""
+  numbers = sorted(k for k in module.parts if k.startswith("var "))
+  if numbers:
+    names = [module.parts[k] for k in numbers]
+    module.parts = dict(
+      zip(_numbered(module.prefix, names, shapes), names, strict=True)
+    )
+  weight = module.parts.get("weight")
+  norm = "norm_scale" in module.parts or "norm_mean" in module.parts
+  vector = weight is not None and len(shapes[weight]) == 1
+  if weight is not None and vector:
+    module.parts["norm_scale"] = module.parts.pop("weight")
+  if (norm or vector) and "bias" in module.parts:
+    module.parts["norm_shift"] = module.parts.pop("bias")
+
+
+def _numbered(prefix: str, names: list[str], shapes: Shapes) -> list[str]:
+  """Roles of the numbered variables of a Keras layer."""
+  sizes = [shapes[name] for name in names]
+  last = re.split(r"[./]", prefix)[-1]
+  if last.startswith("embedding") and len(names) == 1:
+    return ["embedding"]
+  if all(len(size) == 1 for size in sizes):
+    norm = ["norm_scale", "norm_shift", "norm_mean", "norm_var"]
+    if len(names) == 4 or last.startswith("layer_norm"):
+      return norm[: len(names)]
+    if len(names) == 2 and last.startswith("batch_norm"):
+      return norm[2:]
+    return norm[: len(names)] if len(names) < 3 else norm[:1] + norm[2:]
+  return ["weight", "bias", *(f"var {i}" for i in range(2, len(names)))][
+    : len(names)
+  ]
+
+
+def hints(shapes: Shapes) -> dict[str, tuple[str, bool]]:
+  """What names say of vectors, for `Tape`: kind, and running statistics."""
+  found = {}
+  for module in modules(shapes):
+    running = "norm_mean" in module.parts
+    for part, name in module.parts.items():
+      if part == "bias" or part.startswith("norm_"):
+        found[name] = (part, running)
+  return found

@@ -1,0 +1,111 @@
+"""What a person may settle where names and shapes do not.
+
+An override is a small JSON object, or an `Override` in Python. All fields may
+be left out.
+
+| field | value | settles |
+|---|---|---|
+| `order` | layer names | a plain network's layers, from input to output |
+| `skips` | pairs of layer names | what the first gives is added to the second |
+| `flatten` | "channels_first" or "channels_last" | how images are flattened |
+| `places` | a number | places per channel behind a flattening |
+| `heads` | a number | attention heads of every layer |
+| `groups` | {layer name: number} | convolutions of groups of channels |
+| `norm_groups` | {layer name: number} | 1: one group of all channels |
+| `norm_behind` | {norm name: layer name} | which layer a norm follows |
+| `transposed` | tensor names | dense weights stored as [in, out] |
+| `leave_out` | tensor names | tensors that are no weights |
+| `opaque` | true | nothing is known: no permutation is claimed |
+| `family`, `options` | see `families.build` | a network that can be run |
+
+Dimensions: none.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Override:
+  """Settled by a person; see the module docstring."""
+
+  # Names of layers, from input to output.
+  order: tuple[str, ...] = ()
+  # (source, target): what source gives is added to what target gives.
+  skips: tuple[tuple[str, str], ...] = ()
+  # How an image is flattened before a dense layer; "" is the framework's way.
+  flatten: str = ""
+  # Places per channel behind a flattening; 0 is worked out.
+  places: int = 0
+  # Attention heads of every layer; 0 is by convention.
+  heads: int = 0
+  # Groups of convolutions, by layer, where channels do not show them.
+  groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  # Groups of norms without running statistics, by layer; 1 is a layer norm.
+  norm_groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  # The layer that each norm stands behind.
+  norm_behind: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  # Dense weights that are stored [in, out] where [out, in] is usual.
+  transposed: tuple[str, ...] = ()
+  # Tensors that are no weights.
+  leave_out: tuple[str, ...] = ()
+  # Whether to claim nothing: levels by order, no permutation.
+  opaque: bool = False
+  # A family that can run it, and the options that build it.
+  family: str = ""
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    """Refuses values that settle nothing."""
+    if self.flatten not in ("", "channels_first", "channels_last"):
+      raise ValueError(
+        "override: flatten must be channels_first or channels_last, got"
+        f" {self.flatten!r}"
+      )
+    for name in ("heads", "places"):
+      value = getattr(self, name)
+      if not isinstance(value, int) or value < 0:
+        raise ValueError(
+          f"override: {name} must be a number of at least 1, got {value!r}"
+        )
+    if self.options and not self.family:
+      raise ValueError("override: options are those of a family; name it")
+
+
+def _kind_of(hint: Any) -> Any:
+  """What JSON must hold for a field."""
+  kind = typing.get_origin(hint) or hint
+  return (list, tuple) if kind is tuple else kind
+
+
+_KINDS = {k: _kind_of(v) for k, v in typing.get_type_hints(Override).items()}
+
+
+def as_override(value: Override | Mapping[str, Any] | None) -> Override:
+  """Returns an override from JSON, or as it is.
+
+  Raises:
+    ValueError: a field is unknown or has a value of another kind.
+  """
+  if value is None:
+    return Override()
+  if isinstance(value, Override):
+    return value
+  known = {field.name: field for field in dataclasses.fields(Override)}
+  given = {}
+  for name, item in value.items():
+    if name not in known:
+      raise ValueError(
+        f"override: unknown field {name!r}; known are {', '.join(known)}"
+      )
+    kind = _KINDS[name]
+    if not isinstance(item, kind) or isinstance(item, bool) != (kind is bool):
+      raise ValueError(f"override: {name} must be of {kind}, got {item!r}")
+    if name == "skips":
+      item = tuple(tuple(pair) for pair in item)
+      if any(len(pair) != 2 for pair in item):
+        raise ValueError(f"override: skips are pairs of layers, got {item}")
+    given[name] = tuple(item) if isinstance(item, list) else item
+  return Override(**given)

@@ -1,0 +1,378 @@
+"""Plain networks from names and shapes, and what is refused."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from sne_jax.networks import families, inference, symmetry
+
+RNG = np.random.default_rng
+
+
+def mlp(*widths, names=None, bias=True):
+  shapes = {}
+  for place, (into, out) in enumerate(zip(widths, widths[1:], strict=False)):
+    name = names[place] if names else f"{2 * place}"
+    shapes[f"{name}.weight"] = (out, into)
+    if bias:
+      shapes[f"{name}.bias"] = (out,)
+  return shapes
+
+
+def draw(shapes, seed=0):
+  rng = RNG(seed)
+  return {
+    name: rng.standard_normal(shape, np.float32)
+    for name, shape in shapes.items()
+  }
+
+
+def groups_of(found, name):
+  return [[f.group for f in axis] for axis in found.spec.tensor(name).axes]
+
+
+@pytest.mark.parametrize(
+  "names",
+  [
+    ("0", "2", "10"),
+    ("fc1", "fc2", "fc3"),
+    ("model.layers.8", "model.layers.9", "model.layers.10"),
+    ("body.net0", "body.net1", "head"),
+  ],
+)
+@pytest.mark.parametrize("framework", ["torch", "safetensors"])
+def test_layers_in_any_names(names, framework):
+  shapes = mlp(2, 5, 6, 3, names=names)
+  if framework == "safetensors":
+    shapes = dict(sorted(shapes.items()))
+  found = inference.infer(shapes, framework=framework)
+  weights = [t for t in found.spec.tensors if t.kind == "linear_weight"]
+  assert [t.name for t in weights] == [f"{n}.weight" for n in names]
+  assert [t.level for t in weights] == [0, 1, 2]
+  assert groups_of(found, f"{names[1]}.weight") == [[names[1]], [names[0]]]
+  assert groups_of(found, f"{names[2]}.weight") == [[None], [names[1]]]
+  assert found.spec.tensor(f"{names[1]}.bias").of == f"{names[1]}.weight"
+  assert symmetry.log_order(found.spec) == pytest.approx(np.log(120 * 720))
+
+
+def test_names_of_arrays_alone():
+  shapes = {"W1": (5, 2), "b1": (5,), "W2": (3, 5), "b2": (3,)}
+  found = inference.infer(shapes, framework="npz")
+  assert [t.kind for t in found.spec.tensors] == [
+    "linear_weight",
+    "linear_bias",
+  ] * 2
+  assert groups_of(found, "W2")[1] == groups_of(found, "W1")[0] == ["W1"]
+
+
+def test_a_family_that_fits_can_be_run():
+  built = families.build("mlp", widths=(2, 5, 6, 3))
+  override = {
+    "family": "mlp",
+    "options": {"widths": [2, 5, 6, 3], "activation": "relu"},
+  }
+  shapes = mlp(2, 5, 6, 3)
+  found = inference.infer(shapes, framework="torch", override=override)
+  assert found.spec == built
+  weights = found.gather(draw(shapes))
+  x = RNG(1).standard_normal((4, 2), np.float32)
+  y = families.forward(found.spec, weights, x)
+  t, h = draw(shapes), x
+  for name in ("0", "2", "4"):
+    h = h @ t[f"{name}.weight"].T + t[f"{name}.bias"]
+    h = np.maximum(h, 0) if name != "4" else h
+  np.testing.assert_allclose(y, h, rtol=1e-5, atol=1e-5)
+  override["options"]["widths"] = [2, 5, 3]
+  with pytest.raises(ValueError, match="family 'mlp' with these options has"):
+    inference.infer(shapes, framework="torch", override=override)
+
+
+CNN = {
+  "image_shape": (3, 9, 9),
+  "channels": (4, 6),
+  "dense": (7,),
+  "num_classes": 5,
+  "head": "flatten",
+}
+
+
+@pytest.mark.parametrize("framework", ["torch", "flax", "keras"])
+def test_conv_nets_with_a_flattening(framework):
+  """In the layout of each framework, against our own family, run."""
+  last = framework != "torch"
+  order = "channels_last" if last else "channels_first"
+  options = CNN | {"flatten_order": order}
+  spec = families.build("cnn", **options)
+  weights = families.random_weights(spec, RNG(0))
+  file = {}
+  for name, array in spec.unflatten(weights).items():
+    layer, part = name.split(".")
+    number = int(layer[-1])
+    if last and part == "weight":
+      array = array.transpose((2, 3, 1, 0) if array.ndim == 4 else (1, 0))
+    kind = "conv" if layer.startswith("conv") else "dense"
+    names = {
+      "torch": f"{kind}{number}.{part}",
+      "flax": f"params/{kind.title()}_{number}/"
+      + {"weight": "kernel", "bias": "bias"}[part],
+      "keras": f"layers/{kind}{f'_{number}' if number else ''}/vars/"
+      + {"weight": "0", "bias": "1"}[part],
+    }
+    file[names[framework]] = np.ascontiguousarray(array)
+  file = dict(sorted(file.items()))
+  shapes = {name: array.shape for name, array in file.items()}
+  override = {"family": "cnn", "options": options}
+  plain = inference.infer(shapes, framework=framework)
+  found = inference.infer(shapes, framework=framework, override=override)
+  assert found.spec == spec
+  for mine, theirs in zip(plain.spec.tensors, spec.tensors, strict=True):
+    assert mine.level == theirs.level and mine.shape == theirs.shape
+    assert [[(f.size, f.group is None) for f in a] for a in mine.axes] == [
+      [(f.size, f.group is None) for f in a] for a in theirs.axes
+    ]
+  assert symmetry.log_order(plain.spec) == pytest.approx(
+    symmetry.log_order(spec)
+  )
+  np.testing.assert_array_equal(found.gather(file), weights)
+  back = found.scatter(weights, file)
+  assert all((back[k] == v).all() for k, v in file.items())
+  run = jax.jit(lambda t, x: families.run(spec, spec_tensors(found, t), x))
+  x = RNG(1).standard_normal((2, 3, 9, 9), np.float32)
+  check = inference.permutation_check(plain, weights, run, x, RNG(2))
+  assert check.passes()
+  other = {"flatten": "channels_last" if not last else "channels_first"}
+  wrong = inference.infer(shapes, framework=framework, override=other)
+  weights = wrong.gather(file)
+  assert not inference.permutation_check(
+    wrong, weights, run, x, RNG(2), draws=5
+  ).passes()
+
+
+def spec_tensors(found, tensors):
+  """The tensors of a file as those of the spec, also under jit."""
+  made = {}
+  for source in found.sources:
+    array = tensors[source.name]
+    if not source.is_plain:
+      array = array.transpose(source.order)
+    made[source.tensor] = array.reshape(source.shape)
+  return made
+
+
+def test_vgg_with_norms_by_numbers():
+  shapes = {}
+  for place, (into, out) in zip(
+    (0, 3, 7, 10), ((3, 8), (8, 8), (8, 8), (8, 8)), strict=True
+  ):
+    shapes[f"features.{place}.weight"] = (out, into, 3, 3)
+    shapes[f"features.{place}.bias"] = (out,)
+    for part in ("weight", "bias", "running_mean", "running_var"):
+      shapes[f"features.{place + 1}.{part}"] = (out,)
+  shapes |= {"classifier.0.weight": (9, 8 * 49), "classifier.0.bias": (9,)}
+  shapes |= {"classifier.3.weight": (4, 9), "classifier.3.bias": (4,)}
+  found = inference.infer(dict(sorted(shapes.items())), framework="safetensors")
+  assert found.spec.tensor("features.8.running_var").of == "features.7.weight"
+  assert found.spec.tensor("classifier.0.weight").level == 4
+  flat = found.spec.tensor("classifier.0.weight").axes[1]
+  assert [(f.size, f.group) for f in flat] == [(8, "features.10"), (49, None)]
+  assert any("49 places" in guess for guess in found.guesses)
+
+
+def test_norms_of_one_number_with_their_layer():
+  shapes = mlp(3, 8, 8, 8, 2, names=["fc1", "fc2", "fc3", "fc4"])
+  for place in (1, 3):
+    shapes |= {f"bn{place}.{p}": (8,) for p in ("running_mean", "running_var")}
+  found = inference.infer(dict(sorted(shapes.items())), framework="safetensors")
+  assert found.spec.tensor("bn3.running_var").of == "fc3.weight"
+  # Of Flax the numbers count each kind of layer: two of three are behind.
+  flax = {f"params/Dense_{i}/kernel": (8, 8) for i in range(3)}
+  flax["params/Dense_3/kernel"] = (8, 2)
+  flax |= {f"params/LayerNorm_{i}/scale": (8,) for i in range(2)}
+  with pytest.raises(inference.AmbiguousError, match='{"norm_behind": {"Layer'):
+    inference.infer(flax, framework="flax")
+  behind = {"LayerNorm_0": "Dense_0", "LayerNorm_1": "Dense_2"}
+  found = inference.infer(
+    flax, framework="flax", override={"norm_behind": behind}
+  )
+  assert groups_of(found, "params/LayerNorm_1/scale") == [["params/Dense_2"]]
+
+
+def test_groups_of_a_norm_are_not_made_up():
+  shapes = {
+    "0.weight": (8, 3, 3, 3),
+    "1.weight": (8,),
+    "1.bias": (8,),
+    "3.weight": (5, 8, 3, 3),
+  }
+  unknown = inference.infer(shapes, framework="torch")
+  assert groups_of(unknown, "0.weight")[0] == [None]
+  assert any("norm_groups" in guess for guess in unknown.guesses)
+  known = inference.infer(
+    shapes, framework="torch", override={"norm_groups": {"1": 4}}
+  )
+  assert [f.size for f in known.spec.tensor("0.weight").axes[0]] == [4, 2]
+  one = inference.infer(
+    shapes, framework="torch", override={"norm_groups": {"1": 1}}
+  )
+  assert groups_of(one, "0.weight")[0] == ["0"]
+
+
+def test_depthwise_and_grouped_convolutions():
+  shapes = {
+    "0.weight": (8, 3, 3, 3),
+    "2.weight": (8, 1, 3, 3),
+    "4.weight": (6, 4, 1, 1),
+    "6.weight": (2, 6),
+  }
+  found = inference.infer(shapes, framework="torch")
+  assert any("convolves each channel alone" in g for g in found.guesses)
+  # Reading 4 of 8 channels could be groups, or something else.
+  assert any('"groups": {"4": 2}' in g for g in found.guesses)
+  assert groups_of(found, "0.weight")[0] == [None]
+  found = inference.infer(
+    shapes, framework="torch", override={"groups": {"4": 2}}
+  )
+  channels = found.spec.tensor("0.weight").axes[0]
+  assert [f.size for f in channels] == [2, 4]
+  assert found.spec.tensor("2.weight").axes[0] == channels
+  assert groups_of(found, "2.weight")[1] == [None]
+  assert groups_of(found, "4.weight")[1] == [channels[1].group]
+
+
+def test_keras_depthwise_kernels():
+  shapes = {
+    "layers/conv2d/vars/0": (3, 3, 1, 4),
+    "layers/depthwise_conv2d/vars/0": (3, 3, 4, 1),
+    "layers/dense/vars/0": (4, 2),
+    "optimizer/vars/0": (),
+  }
+  override = {
+    "order": ["layers/conv2d", "layers/depthwise_conv2d", "layers/dense"]
+  }
+  found = inference.infer(shapes, framework="keras", override=override)
+  t = found.spec.tensor("layers/depthwise_conv2d/vars/0")
+  assert t.shape == (4, 1, 3, 3)
+  assert t.axes[0] == found.spec.tensor("layers/conv2d/vars/0").axes[0]
+  assert found.left_out == {"optimizer/vars/0": "the state of an optimizer"}
+  tensors = draw(shapes)
+  back = found.scatter(found.gather(tensors), tensors)
+  assert all((back[k] == v).all() for k, v in tensors.items())
+
+
+def test_skips_by_hand():
+  names = ["a", "b", "c", "out"]
+  shapes = mlp(3, 5, 7, 5, 2, names=names)
+  plain = inference.infer(shapes, framework="torch")
+  assert any('{"skips": [["a", "c"]]}' in guess for guess in plain.guesses)
+  tied = inference.infer(
+    shapes, framework="torch", override={"skips": [["a", "c"]]}
+  )
+  assert tied.spec.skips == ((0, 2),)
+  assert groups_of(tied, "c.weight")[0] == groups_of(tied, "a.weight")[0]
+  assert groups_of(plain, "c.weight")[0] != groups_of(plain, "a.weight")[0]
+  assert not inference.infer(mlp(3, 5, 5, 2), framework="torch").guesses
+
+
+@pytest.mark.parametrize(
+  ("shapes", "said"),
+  [
+    ({"one.weight": (4, 4), "two.weight": (4, 4)}, "more than one order"),
+    ({"a.weight": (4, 3), "b.weight": (6, 5)}, "in no order"),
+    ({"a.weight": (4, 3), "a.spam": (2, 3, 4)}, "a.spam"),
+    ({"layers.0.attn.weight": (4, 4)}, "not those of a plain network"),
+    ({"lstm.weight_ih_l0": (16, 4), "out.weight": (2, 16)}, "plain network"),
+    ({"num_batches_tracked": ()}, "no weights"),
+  ],
+)
+def test_what_is_ambiguous_says_what_to_write(shapes, said):
+  with pytest.raises(inference.AmbiguousError, match=said) as error:
+    inference.infer(shapes, framework="safetensors")
+  assert "\n" not in str(error.value)
+  assert '{"' in str(error.value) or said == "no weights"
+
+
+def test_order_by_hand():
+  shapes = {"one.weight": (4, 4), "two.weight": (4, 4), "out.weight": (2, 4)}
+  found = inference.infer(
+    shapes, framework="safetensors", override={"order": ["two", "one", "out"]}
+  )
+  assert [t.name for t in found.spec.tensors][0] == "two.weight"
+  assert groups_of(found, "one.weight")[1] == ["two"]
+  with pytest.raises(ValueError, match="order must hold one, two, out"):
+    inference.infer(shapes, framework="torch", override={"order": ["two"]})
+
+
+@pytest.mark.parametrize(
+  "override",
+  [
+    {"head": 3},
+    {"heads": "3"},
+    {"heads": True},
+    {"flatten": "rows"},
+    {"skips": [["a"]]},
+    {"skips": [["a", "z"]]},
+    {"leave_out": ["z"]},
+    {"options": {"a": 1}},
+    {"family": "unheard", "options": {}},
+  ],
+)
+def test_bad_overrides_are_refused(override):
+  with pytest.raises(ValueError, match="override|family|known"):
+    inference.infer(
+      mlp(2, 3, 2, names=["a", "b"]), framework="torch", override=override
+    )
+
+
+def test_unknown_frameworks_are_refused():
+  with pytest.raises(ValueError, match="known are safetensors"):
+    inference.infer(mlp(2, 3, 1), framework="pickle")
+
+
+@dataclasses.dataclass
+class Entry:
+  array: np.ndarray
+  tied_to: str | None = None
+
+  @property
+  def shape(self):
+    return self.array.shape
+
+  @property
+  def dtype(self):
+    return str(self.array.dtype)
+
+  def read(self):
+    return self.array
+
+
+@dataclasses.dataclass
+class Tensors:
+  entries: dict
+  format: str
+
+
+def test_a_file_of_tensors():
+  tensors = draw(mlp(2, 3, 1))
+  tensors["steps"] = np.arange(3)
+  entries = {name: Entry(array) for name, array in tensors.items()}
+  entries["copy"] = Entry(tensors["0.weight"], tied_to="0.weight")
+  found = inference.infer_file(Tensors(entries, "safetensors"))
+  assert found.tied == {"copy": "0.weight"}
+  assert "int64" in found.left_out["steps"]
+  back = found.scatter(found.gather(entries), entries)
+  assert list(back) == list(entries)
+  for name, entry in entries.items():
+    assert back[name].dtype == entry.array.dtype
+    np.testing.assert_array_equal(back[name], entry.array)
+
+
+def test_other_shapes_and_missing_tensors_are_named():
+  shapes = mlp(2, 3, 1)
+  found = inference.infer(shapes, framework="torch")
+  tensors = draw(shapes)
+  with pytest.raises(ValueError, match="'2.bias' is missing"):
+    found.gather({k: v for k, v in tensors.items() if k != "2.bias"})
+  with pytest.raises(ValueError, match=r"'0.bias' has shape \(4,\)"):
+    found.gather(tensors | {"0.bias": np.zeros(4, np.float32)})
