@@ -203,15 +203,17 @@ def encode(args: argparse.Namespace) -> dict:
   spec, tensors = network(args.child, path)
   found_seconds = time.perf_counter() - start
   encode_large = encoder.make_large_fn(args.memory_limit * 2**20)
-  start = time.perf_counter()
+  start, busy = time.perf_counter(), time.process_time()
   code = encode_large(params["params"], spec, tensors)
   seconds = time.perf_counter() - start
+  busy = time.process_time() - busy
   return {
     "network": args.child,
     "parameters": spec.num_weights,
     "chunks": chunking.num_chunks(spec.layout, chunk_options),
     "spec_seconds": found_seconds,
     "seconds": seconds,
+    "core_seconds": busy,
     "parameters_per_second": spec.num_weights / seconds,
     "peak_mib": (resident("VmHWM") - before) / 2**20,
     "import_mib": before / 2**20,
@@ -236,10 +238,10 @@ def resident(field: str) -> int:
   raise ValueError(f"no {field} in /proc/self/status")
 
 
-def fitted(rows: list[dict]) -> dict:
+def fitted(rows: list[dict], field: str) -> dict:
   """Fits seconds by a constant and a slope in the number of parameters."""
   size = np.array([row["parameters"] for row in rows], float)
-  seconds = np.array([row["seconds"] for row in rows])
+  seconds = np.array([row[field] for row in rows])
   slope, constant = np.polyfit(size, seconds, 1)
   error = seconds - (constant + slope * size)
   return {
@@ -289,7 +291,8 @@ def main() -> None:
     rows.append(row)
     print(
       f"{row['network']:10} {row['parameters'] / 1e6:7.1f} M weights,"
-      f" {row['chunks']:8} chunks: {row['seconds']:7.1f} s,"
+      f" {row['chunks']:8} chunks: {row['seconds']:7.1f} s"
+      f" ({row['core_seconds']:.1f} of cores),"
       f" {row['parameters_per_second'] / 1e6:5.2f} M weights/s,"
       f" {row['peak_mib']:6.0f} MiB above {row['import_mib']:.0f}",
       flush=True,
@@ -298,8 +301,9 @@ def main() -> None:
   report |= {"options": {k: str(v) for k, v in vars(args).items()}}
   mlps = [row for row in rows if row["network"].startswith("mlp")]
   if len(mlps) > 2:
-    report["mlps"] = fitted(mlps)
-    print(f"MLPs: {report['mlps']}")
+    for field in ("seconds", "core_seconds"):
+      report[f"mlps, {field}"] = fitted(mlps, field)
+      print(f"MLPs, {field}: {report[f'mlps, {field}']}")
   if args.out:
     args.out.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -27,7 +27,8 @@ class ChunkStream:
     plan: how it is cut.
     tensors: its tensors, as of `tensor_source.TensorSource`.
     scaling: how its weights are scaled.
-    size: chunks of a micro-batch, at most. All have one shape.
+    size: chunks of a micro-batch, at most. All have one shape; those at no end
+      of the network leave `io` out, which saves most of the gathers.
     progress: is told of every micro-batch.
 
   Raises:
@@ -107,7 +108,7 @@ class ChunkStream:
       mask=found.mask,
       role=found.role,
       places=found.places,
-      io=found.io,
+      io=None if found.io is None or not found.io.any() else found.io,
       other=found.other,
       own=found.own,
       chunk=found.chunk,

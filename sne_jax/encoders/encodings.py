@@ -102,13 +102,13 @@ class IndexFeatures(nn.Module):
     return tuple(t * (positions > 0)[:, None] for t in tables)  # 0 is "none"
 
   def __call__(self, slots, tables):
-    """Returns the features of chunks, None for kind `none`.
+    """Returns the features of chunks; None if there are none, or all are 0.
 
     Args:
-      slots: the chunks.
+      slots: the chunks. Where `io` is None, none is at an end of the network.
       tables: what `tables` gives, for all positions that occur.
     """
-    if self.kind == "none":
+    if self.kind == "none" or (self.kind == "io" and slots.io is None):
       return None
     if self.kind == "chunk":
       number = sinusoidal(slots.chunk.astype(jnp.float32), self.width)

@@ -91,15 +91,18 @@ class Identifiers(nn.Module):
     Args:
       slots: the chunks.
       values: features of their weights `[M, C, F]`.
-      marks: index features `[M, C, d]`, or None.
+      marks: index features `[M, C, d]`; None if there are none, or all are 0.
     """
+    o = self.options
     parts = [role_moments(values, slots.mask, slots.role)]
     if marks is not None:
       product = slots.weights[..., None] * marks
       product = jnp.where(slots.mask[..., None], product, 0)
       parts.append(jnp.sum(product, axis=-2))
+    elif o.index_features != "none":
+      parts.append(jnp.zeros((len(slots.mask), o.identifier_dim)))
     dense = self.summary(jnp.concatenate(parts, axis=-1))
-    if self.options.type_encoding == "learned":
+    if o.type_encoding == "learned":
       dense = dense + self.type(slots.kind)
     return dense + self.level(slots.level)
 

@@ -24,7 +24,7 @@ class Slots(NamedTuple):
   mask: Any  # bool [M, C], True where there is a weight
   role: Any  # int32 [M, C], as in `chunking.ROLES`
   places: Any  # int32 [M, C, 4], or None if index features do not ask for it
-  io: Any  # int32 [M, C, 2], or None likewise
+  io: Any  # int32 [M, C, 2], or None likewise, and if all are 0
   other: Any  # int32 [M, C], neuron at the other end, or None likewise
   own: Any  # int32 [M], neuron that the chunk belongs to
   chunk: Any  # int32 [M], number of the chunk within its layer

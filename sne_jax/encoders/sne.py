@@ -290,13 +290,16 @@ class SNE(nn.Module):
       neurons: identifiers `[K, d]`, or None.
       deterministic: False to apply dropout.
     """
+    o = self.options
     marks, own = self.index(slots, tables), None
+    if marks is None and neurons is None and o.index_features != "none":
+      marks = jnp.zeros((*slots.mask.shape, o.identifier_dim))
     if neurons is not None:
       own = neurons[slots.own]
       other = encodings.take_rows(neurons, slots.other, slots.other_readers)
       marks = other if marks is None else marks + other
     chunks = Chunk(
-      values=slots_lib.values(slots, self.options),
+      values=slots_lib.values(slots, o),
       weights=slots.weights,
       mask=slots.mask,
       role=slots.role,
@@ -305,7 +308,7 @@ class SNE(nn.Module):
       kind=slots.kind,
       level=slots.level,
     )
-    return _in_tiles(self.chunk, chunks, deterministic, self.options.chunk_tile)
+    return _in_tiles(self.chunk, chunks, deterministic, o.chunk_tile)
 
   def mark_layers(self, codes, kind, level):
     """Gives layer codes `[L, seeds, h]` their level and kind once more."""
