@@ -6,7 +6,7 @@ or instead `K` classes of the only target.
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ import numpy as np
 from absl import logging
 from scipy import special
 
-from sne_jax.encoders import interface, table
+from sne_jax.encoders import interface, streaming, table, tensor_source
 from sne_jax.learning import checkpoint, model, pipeline
 from sne_jax.networks.spec import NetworkSpec
 
 MODEL_FILE = "model.json"
 Network = tuple[NetworkSpec, Any]
+"""A spec, and weights `[P]` or tensors by the spec's names."""
+
+STREAM_ABOVE = 1_000_000
+"""Weights of a network above which it is encoded by itself, part by part."""
 
 
 class PredictorError(ValueError):
@@ -46,6 +50,10 @@ class Predictor:
     params: parameters of the `PropertyModel`.
     batch_size: networks encoded at once.
     draws: calls averaged where the encoder is stochastic.
+    stream_above: a network of more weights than this, or one that is given as
+      tensors, is encoded by itself in bounded memory, with the same result, if
+      the encoder can do that (`sne` can).
+    memory_limit: bytes for that; see `streaming.make_encode_fn`.
   """
 
   def __init__(
@@ -55,6 +63,8 @@ class Predictor:
     *,
     batch_size: int = 64,
     draws: int = 8,
+    stream_above: int = STREAM_ABOVE,
+    memory_limit: int = streaming.MEMORY_LIMIT,
   ):
     self.description = description
     self.targets = tuple(description["targets"])
@@ -67,6 +77,10 @@ class Predictor:
     self._depth_warned = False
     self._packer = functools.lru_cache(maxsize=16)(self._encoder.make_packer)
     self._apply = jax.jit(self._outputs)
+    self._stream_above = stream_above
+    self._encode_large = None
+    if self._encoder.make_large_fn is not None:
+      self._encode_large = self._encoder.make_large_fn(memory_limit)
 
   @classmethod
   def load(cls, workdir: str | Path, **kwargs) -> "Predictor | Ensemble":
@@ -111,10 +125,13 @@ class Predictor:
     `np.array(predictor.classes)[found.argmax(axis=-1)]`.
 
     Args:
-      networks: `(spec, weights [P])` of any architectures.
+      networks: `(spec, weights [P])` of any architectures. Instead of the
+        vector there may be tensors by the spec's names, of any float type:
+        arrays, memory-mapped files, or objects with `shape` and `read()`.
 
     Raises:
-      ValueError: there are none, or weights do not have their spec's length.
+      ValueError: there are none, weights do not have their spec's length or
+        tensors its shapes, or a large network needs more than `memory_limit`.
     """
     return self.scaled(self.logits(networks))
 
@@ -163,15 +180,60 @@ class Predictor:
     """Returns logits `[B, T]` and codes `[B, D]`, in the given order."""
     if not networks:
       raise ValueError("no networks given")
+    large = [self._is_large(*network) for network in networks]
+    small = [n for n, alone in zip(networks, large, strict=True) if not alone]
+    together = iter(self._run_packed(small) if small else ())
+    rows = [
+      self._run_large(*network) if alone else next(together)
+      for network, alone in zip(networks, large, strict=True)
+    ]
+    return tuple(np.stack(part) for part in zip(*rows, strict=True))
+
+  def _run_packed(self, networks: Sequence[Network]):
+    """Returns logits and code of each network, encoded in batches."""
     specs = tuple(dict.fromkeys(spec for spec, _ in networks))
     number = {spec: place for place, spec in enumerate(specs)}
     held = pipeline.Networks(
       specs,
       np.array([number[spec] for spec, _ in networks]),
-      [np.asarray(weights, np.float32) for _, weights in networks],
+      [_vector(*network) for network in networks],
       np.zeros((len(networks), 0)),
     )
-    return self.run(self.params, self.batches(held), len(networks))
+    found = self.run(self.params, self.batches(held), len(networks))
+    return zip(*found, strict=True)
+
+  def _is_large(self, spec: NetworkSpec, weights: Any) -> bool:
+    """Whether a network is encoded by itself, part by part."""
+    if self._encode_large is None:
+      return False
+    return isinstance(weights, Mapping) or spec.num_weights > self._stream_above
+
+  def _run_large(self, spec: NetworkSpec, weights: Any):
+    """Returns logits and code of one network, averaged over draws."""
+    self._warn_of_depth((spec,))
+    if not isinstance(weights, Mapping):
+      weights = spec.unflatten(np.asarray(weights))
+    params = self.params["params"]["encoder"]
+    codes = np.stack(
+      [
+        self._encode_large(
+          params, spec, weights, identifiers=self._drawer(draw)
+        )
+        for draw in range(self._draws)
+      ]
+    )
+    logits = model.head(self._model, self.params, codes)
+    return np.asarray(logits).mean(axis=0), codes.mean(axis=0)
+
+  def _drawer(self, draw: int):
+    """Returns what draws a table of random identifiers; None without them."""
+    if not self._encoder.stochastic:
+      return None
+    return lambda count: self._model.apply(
+      self.params,
+      rngs={"identifiers": jax.random.key(draw)},
+      method=lambda net: net.encoder.draw_identifiers(count),
+    )
 
   def batches(self, networks: pipeline.Networks) -> list:
     """Packs networks for `run`, once for many parameters."""
@@ -259,6 +321,15 @@ class Ensemble:
     """Returns the mean of the members' functions."""
     parts = [m.function(spec) for m in self.members]
     return lambda weights: sum(f(weights) for f in parts) / len(parts)
+
+
+def _vector(spec: NetworkSpec, weights: Any) -> np.ndarray:
+  """Returns weights as one float32 vector."""
+  if isinstance(weights, Mapping):
+    source = tensor_source.TensorSource(spec, weights)
+    parts = (source[place] for place in range(len(source)))
+    return np.concatenate([p.astype(np.float32).reshape(-1) for p in parts])
+  return np.asarray(weights, np.float32)
 
 
 def build_encoder(description: dict[str, Any]) -> interface.Encoder:

@@ -341,3 +341,26 @@ def test_public_names_exist():
   assert {"Predictor", "NetworkSpec", "SNE", "Zoo"} <= set(sne_jax.__all__)
   for name in sne_jax.__all__:
     assert hasattr(sne_jax, name), name
+
+
+@pytest.mark.parametrize("identifiers", ["content", "random"])
+def test_large_networks_are_predicted_as_small_ones(
+  description, params, networks, identifiers
+):
+  options = description["encoder_options"] | {"identifiers": identifiers}
+  description = description | {"encoder_options": options}
+  many = {"stream_above": INR.num_weights, "draws": 2}
+  mixed = predictor.Predictor(description, params, **many)
+  alone = predictor.Predictor(description, params, draws=2)
+  assert DEEP.num_weights > INR.num_weights
+  # One at a time: random identifiers depend on the place in a batch.
+  at_once = np.concatenate([alone.predict([net]) for net in networks])
+  got = np.concatenate([mixed.predict([net]) for net in networks])
+  np.testing.assert_allclose(got, at_once, rtol=1e-4)
+  spec, weights = networks[0]
+  tensors = spec.unflatten(weights)
+  found = alone.encode([(spec, tensors), (spec, weights)])
+  np.testing.assert_allclose(found[0], alone.encode(networks[:1])[0], rtol=1e-4)
+  tensors.pop(spec.tensors[0].name)
+  with pytest.raises(ValueError, match="is missing"):
+    alone.predict([(spec, tensors)])

@@ -8,6 +8,8 @@ References:
   set layer of Navon et al., ICML 2023, arXiv:2301.12780.
 """
 
+from typing import Any, NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,6 +18,30 @@ from sne_jax.encoders import set_layers
 from sne_jax.encoders.set_layers import Dense
 
 POOLINGS = ("mean", "sum", "max")
+
+
+class Mean(NamedTuple):
+  """The mean of some elements of a set, as sum and count; in float32."""
+
+  total: Any  # [..., D]
+  count: Any  # [..., 1]
+
+  @property
+  def mean(self):
+    """Zeros for no elements."""
+    return self.total / jnp.maximum(self.count, 1)
+
+
+def mean_part(x: Float[Array, "... N D"], mask: set_layers.Mask | None) -> Mean:
+  """Returns what a part of a set adds to its mean."""
+  mask = jnp.ones(x.shape[:-1], bool) if mask is None else mask
+  total = pool(x.astype(jnp.float32), mask, "sum")
+  return Mean(total, mask.sum(-1, keepdims=True).astype(jnp.float32))
+
+
+def merge(one: Mean, other: Mean) -> Mean:
+  """Joins two parts of a mean."""
+  return Mean(one.total + other.total, one.count + other.count)
 
 
 class DeepSets(nn.Module):
@@ -61,11 +87,19 @@ class DeepSetsBlock(nn.Module):
     x: Float[Array, "... N D"],
     mask: set_layers.Mask | None = None,
     deterministic: bool = True,
-  ) -> Float[Array, "... N W"]:
-    """Returns the new elements; without activation if `is_linear`."""
+    *,
+    stage: str = "all",
+    whole: Mean | None = None,
+  ) -> Any:
+    """Returns the new elements; without activation if `is_linear`.
+
+    In parts (see `sets.PARTS`) where the pooling is a mean.
+    """
     o = self.options
     x = set_layers.clean("x", x, mask, o)
-    pooled = pool(x, mask, self.pooling)
+    if stage == "part":
+      return mean_part(x, mask)
+    pooled = pool(x, mask, self.pooling) if whole is None else whole.mean
     pooled = Dense(o.width, o, use_bias=False, name="Lambda")(pooled)
     x = Dense(o.width, o, name="Gamma")(x) - pooled[..., None, :]
     if not self.is_linear:

@@ -79,28 +79,49 @@ class IndexFeatures(nn.Module):
   width: int
   kind: str
 
-  @nn.compact
-  def __call__(self, batch):
-    """Returns the features of a packed batch, None for kind `none`."""
-    if self.kind == "none":
-      return None
-    code = sinusoidal(batch.positions, self.width)
-    if self.kind == "chunk":
-      chunk = sinusoidal(batch.chunk.astype(jnp.float32), self.width)
-      code = nn.Dense(self.width, name="chunk")(chunk)[:, None, :]
-      return jnp.broadcast_to(code, (*batch.mask.shape, self.width))
+  def setup(self):
+    """Names the maps."""
+    names = {
+      "chunk": ("chunk",),
+      "neuron": ("out", "in", "y", "x"),
+      "io": ("inputs", "outputs"),
+    }.get(self.kind, ())
+    self.names = names
+    for name in names:
+      biased = self.kind != "neuron"
+      setattr(self, name, nn.Dense(self.width, use_bias=biased))
+
+  def tables(self, positions):
+    """Returns the encodings of positions `[X]`, one table for each map."""
+    if self.kind in ("none", "chunk"):
+      return ()
+    code = sinusoidal(positions, self.width)
+    tables = tuple(getattr(self, name)(code) for name in self.names)
     if self.kind == "neuron":
-      total = 0.0
-      for axis, name in enumerate(("out", "in", "y", "x")):
-        table = nn.Dense(self.width, use_bias=False, name=name)(code)
-        total = total + table[batch.places[..., axis]]
-      return total
+      return tables
+    return tuple(t * (positions > 0)[:, None] for t in tables)  # 0 is "none"
+
+  def __call__(self, slots, tables):
+    """Returns the features of chunks; None if there are none, or all are 0.
+
+    Args:
+      slots: the chunks. Where `io` is None, none is at an end of the network.
+      tables: what `tables` gives, for all positions that occur.
+    """
+    if self.kind == "none" or (self.kind == "io" and slots.io is None):
+      return None
+    if self.kind == "chunk":
+      number = sinusoidal(slots.chunk.astype(jnp.float32), self.width)
+      (name,) = self.names
+      code = getattr(self, name)(number)[:, None, :]
+      return jnp.broadcast_to(code, (*slots.mask.shape, self.width))
     total = 0.0
-    for side, name in enumerate(("inputs", "outputs")):
-      table = nn.Dense(self.width, name=name)(code)
-      table = table * (batch.positions > 0)[:, None]  # 0 is "none"
-      readers = batch.io_readers[side]
-      total = total + take_rows(table, batch.io[..., side], readers)
+    for column, table in enumerate(tables):
+      if self.kind == "neuron":
+        total = total + table[slots.places[..., column]]
+      else:
+        rows, readers = slots.io[..., column], slots.io_readers[column]
+        total = total + take_rows(table, rows, readers)
     return total
 
 

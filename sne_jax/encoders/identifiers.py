@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from sne_jax.encoders import encodings
-from sne_jax.encoders.packing import Packed
+from sne_jax.encoders.slots import Slots
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.networks import chunking
 from sne_jax.networks.spec import KINDS
@@ -51,49 +51,72 @@ def role_moments(values, mask, role):
   return moments.reshape(*moments.shape[:-2], -1)
 
 
+def means_by_neuron(summaries, own, count: int):
+  """Averages summaries of chunks `[M, h]` over each neuron: `[count, h]`."""
+  ones = jnp.ones_like(summaries[:, :1])
+  total = jax.ops.segment_sum(
+    jnp.concatenate([summaries, ones], axis=-1), own, count
+  )
+  return total[:, :-1] / jnp.maximum(total[:, -1:], 1)
+
+
 class Identifiers(nn.Module):
-  """Gives every neuron of a packed batch an identifier."""
+  """Gives every neuron an identifier; row 0 of a table, "none", is zero."""
 
   options: SNEOptions
 
-  @nn.compact
-  def __call__(self, batch: Packed, weights, values, marks):
-    """Returns the table of identifiers `[K, d]`; row 0, "none", is zero.
-
-    Args:
-      batch: the packed batch.
-      weights: scaled weights `[M, C]`.
-      values: their features `[M, C, F]`.
-      marks: index features `[M, C, d]`, or None.
-    """
+  def setup(self):
+    """Names the parts."""
     o = self.options
-    count = len(batch.neurons)
-    real = (jnp.arange(count) > 0)[:, None]
-    if o.identifiers == "random":
-      key = self.make_rng("identifiers")
-      return jax.random.normal(key, (count, o.identifier_dim)) * real
-    parts = [role_moments(values, batch.mask, batch.role)]
-    if marks is not None:
-      product = jnp.where(batch.mask[..., None], weights[..., None] * marks, 0)
-      parts.append(jnp.sum(product, axis=-2))
-    dense = nn.Dense(o.width, name="summary")(jnp.concatenate(parts, axis=-1))
-    if o.type_encoding == "learned":
-      dense = dense + nn.Embed(len(KINDS), o.width, name="type")(
-        batch.chunk_kind
-      )
-    level = encodings.LevelEncoding(o.width, o.level_encoding, name="level")
-    dense = dense + level(batch.chunk_level)
-    ones = jnp.ones_like(dense[:, :1])
-    total = jax.ops.segment_sum(
-      jnp.concatenate([dense, ones], axis=-1), batch.own, count
-    )
-    mean = total[:, :-1] / jnp.maximum(total[:, -1:], 1)
-    waves = nn.Dense(
+    self.summary = nn.Dense(o.width)
+    self.type = nn.Embed(len(KINDS), o.width)
+    self.level = encodings.LevelEncoding(o.width, o.level_encoding)
+    self.frequencies = nn.Dense(
       NUM_FREQUENCIES,
       kernel_init=nn.initializers.normal(o.width**-0.5),
       use_bias=False,
-      name="frequencies",
-    )(mean)
-    code = jnp.concatenate([mean, jnp.sin(waves), jnp.cos(waves)], axis=-1)
-    code = nn.gelu(nn.Dense(o.width, name="hidden")(code))
-    return nn.Dense(o.identifier_dim, name="out")(code) * real
+    )
+    self.hidden = nn.Dense(o.width)
+    self.out = nn.Dense(o.identifier_dim)
+
+  def draw(self, count: int):
+    """Draws the table `[count, d]`; rng `identifiers`."""
+    key = self.make_rng("identifiers")
+    drawn = jax.random.normal(key, (count, self.options.identifier_dim))
+    return drawn * _real(count)
+
+  def summaries(self, slots: Slots, values, marks):
+    """Returns what each chunk tells of its own neuron, `[M, h]`.
+
+    Args:
+      slots: the chunks.
+      values: features of their weights `[M, C, F]`.
+      marks: index features `[M, C, d]`; None if there are none, or all are 0.
+    """
+    o = self.options
+    parts = [role_moments(values, slots.mask, slots.role)]
+    if marks is not None:
+      product = slots.weights[..., None] * marks
+      product = jnp.where(slots.mask[..., None], product, 0)
+      parts.append(jnp.sum(product, axis=-2))
+    elif o.index_features != "none":
+      parts.append(jnp.zeros((len(slots.mask), o.identifier_dim)))
+    dense = self.summary(jnp.concatenate(parts, axis=-1))
+    if o.type_encoding == "learned":
+      dense = dense + self.type(slots.kind)
+    return dense + self.level(slots.level)
+
+  def of_means(self, means):
+    """Maps the mean summary of every neuron, `[K, h]`, to the table `[K, d]`.
+
+    Row 0 of the means stands for no neuron.
+    """
+    waves = self.frequencies(means)
+    code = jnp.concatenate([means, jnp.sin(waves), jnp.cos(waves)], axis=-1)
+    code = nn.gelu(self.hidden(code))
+    return self.out(code) * _real(len(means))
+
+
+def _real(count: int):
+  """Returns `[count, 1]`, which is 0 in row 0 and 1 elsewhere."""
+  return (jnp.arange(count) > 0)[:, None]

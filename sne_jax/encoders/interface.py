@@ -40,12 +40,16 @@ class Encoder:
     module: maps a batch to codes `[B, D]`; called with `deterministic=`.
     stochastic: codes differ from call to call, even without dropout.
     by_layout: specs that differ in activations or options only are one to it.
+    make_large_fn: from a memory limit in bytes to a function `(params, spec,
+      tensors, *, identifiers, progress) -> code [D]` of one network in bounded
+      memory; see `streaming.make_encode_fn`. None: the encoder has none.
   """
 
   make_packer: Callable[[Sequence[NetworkSpec]], Any]
   module: nn.Module
   stochastic: bool = False
   by_layout: bool = True
+  make_large_fn: Callable[..., Any] | None = None
 
 
 class ByLayout:

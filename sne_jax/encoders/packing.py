@@ -340,8 +340,7 @@ def _part(
   """Works out what a network of a spec brings into every batch."""
   layout = chunking.layout(spec, options)
   tensor_sizes = [t.size for t in spec.tensors]
-  deepest = max(spec.num_levels - 1, 1)
-  ends = np.array(spec.skips if skips else (), np.float32).reshape(-1, 2)
+  ends = skip_ends(spec) if skips else np.zeros((0, 2, 2), np.float32)
   counts = buckets.Counts(
     weights=spec.num_weights,
     tensors=len(spec.tensors),
@@ -362,12 +361,18 @@ def _part(
       np.arange(len(spec.tensors), dtype=np.int32), tensor_sizes
     ),
     place_of=scales.place_of(spec),
-    levels=_with_relative(layout.layer_level, deepest),
-    skips=_with_relative(ends, deepest),
+    levels=with_relative(layout.layer_level, spec),
+    skips=ends,
     counts=counts,
   )
 
 
-def _with_relative(levels: np.ndarray, deepest: int) -> np.ndarray:
+def skip_ends(spec: NetworkSpec) -> np.ndarray:
+  """Returns the levels of both ends of skips, `[skips, 2, 2]`."""
+  return with_relative(np.array(spec.skips, np.float32).reshape(-1, 2), spec)
+
+
+def with_relative(levels: np.ndarray, spec: NetworkSpec) -> np.ndarray:
   """Returns levels `[...]` with their share of the deepest, `[..., 2]`."""
+  deepest = max(spec.num_levels - 1, 1)
   return np.stack([levels, levels / deepest], axis=-1).astype(np.float32)

@@ -9,11 +9,16 @@ so that the keys are used as they are. It is the same function, and much
 cheaper where the queries are few (pooling by a seed) or the keys narrow (a set
 of scalars). `is_absorbed_cheaper` decides from the shapes alone.
 
+A set too large to hold at once is attended to in parts: `attend_part` gives
+what queries find in some of the keys, `merge` joins two parts, and `settled` is
+the attention to all of them.
+
 Dimensions: `...` leading (batch) axes, `N` queries, `M` keys, `Y` width of the
 keys, `H` heads, `D` width of a head, `W = H D`.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -163,6 +168,56 @@ def absorbed_attention(
   if mask is not None:
     bias = jnp.where(mask.any(-1)[..., None, None], bias, 0)
   return attended + bias
+
+
+class Attended(NamedTuple):
+  """What queries found in some of the keys; all in float32."""
+
+  top: Any  # [..., H, N, 1], the largest score
+  total: Any  # [..., H, N, 1], sum of exp(score - top)
+  sums: Any  # [..., H, N, D], the same sum over values, each times its weight
+
+
+def attend_part(
+  queries: Float[Array, "... N W"],
+  keys: Float[Array, "... M W"],
+  values: Float[Array, "... M W"],
+  mask: Bool[Array, "... M"] | None,
+  *,
+  heads: int,
+  scale: float,
+) -> Attended:
+  """Attends to some of the keys; arguments as of `attention`."""
+  q, k, v = (_split_heads(x, heads) for x in (queries * scale, keys, values))
+  logits = jnp.einsum(
+    "...nd,...md->...nm", q, k, preferred_element_type=jnp.float32
+  )
+  real = True if mask is None else mask[..., None, None, :]
+  logits = jnp.where(real, logits, jnp.finfo(jnp.float32).min)
+  top = logits.max(-1, keepdims=True)
+  raised = jnp.where(real, jnp.exp(logits - top), 0.0)
+  return Attended(
+    top=top,
+    total=raised.sum(-1, keepdims=True),
+    sums=jnp.einsum("...nm,...md->...nd", raised, v.astype(jnp.float32)),
+  )
+
+
+def merge(one: Attended, other: Attended) -> Attended:
+  """Joins what the same queries found in two parts of the keys."""
+  top = jnp.maximum(one.top, other.top)
+  a, b = jnp.exp(one.top - top), jnp.exp(other.top - top)
+  return Attended(
+    top,
+    a * one.total + b * other.total,
+    a * one.sums + b * other.sums,
+  )
+
+
+def settled(part: Attended) -> Float[Array, "... N W"]:
+  """Returns what `attention` to all the keys of a part gives."""
+  total = jnp.where(part.total > 0, part.total, 1.0)
+  return _merge_heads(part.sums / total)
 
 
 def _split_heads(x, heads):

@@ -25,10 +25,11 @@ import jax
 import jax.numpy as jnp
 
 from sne_jax.encoders import encodings, identifiers, sets
+from sne_jax.encoders import slots as slots_lib
 from sne_jax.encoders.packing import Packed
 from sne_jax.encoders.rectangles import Sets
 from sne_jax.encoders.sne_options import SNEOptions
-from sne_jax.networks import chunking, scales
+from sne_jax.networks import chunking
 from sne_jax.networks.spec import KINDS
 
 NUM_ROLES = len(chunking.ROLES)
@@ -220,108 +221,126 @@ class SNE(nn.Module):
   global_scale: float = 1.0
   place_scales: tuple[float, ...] = ()
 
-  @nn.compact
+  def setup(self):
+    """Names the parts; their names are the format of checkpoints."""
+    o = self.options
+    self.index = encodings.IndexFeatures(o.identifier_dim, o.index_features)
+    self.level = encodings.LevelEncoding(o.width, o.level_encoding)
+    self.identifiers = identifiers.Identifiers(o)
+    vectors = o.chunk_function in ("product", "linear")
+    self.chunk = (_mapped(ChunkEncoder) if vectors else ChunkEncoder)(o)
+    self.layer = LayerEncoder(o)
+    self.type = nn.Embed(len(KINDS), o.width)
+    self.network = NetworkEncoder(o)
+    if o.skip_tokens:
+      self.skip = self.param("skip", nn.initializers.normal(0.02), (2, o.width))
+
   def __call__(self, batch: Packed, deterministic: bool = True):
     """Maps a packed batch to network codes `[B, h]`."""
     o = self.options
     batch = jax.tree.map(jnp.asarray, batch)
-    chunks = self._chunks(batch)
-    vectors = o.chunk_function in ("product", "linear")
-    encoder = _mapped(ChunkEncoder) if vectors else ChunkEncoder
-    encoder = encoder(o, name="chunk")
-    codes = _in_tiles(encoder, chunks, deterministic, o.chunk_tile)
-    level = encodings.LevelEncoding(o.width, o.level_encoding, name="level")
-    if o.layer_function == "none":
-      rows, groups = codes[:, None, :], batch.chunk_networks
-    else:
-      rows = self._layers(batch, codes, level, deterministic)
+    found = slots_lib.of_batch(batch, self.scaling)
+    tables = self.index.tables(batch.positions)
+    neurons = self._identifiers(found, tables, len(batch.neurons))
+    codes = self.chunk_codes(found, tables, neurons, deterministic)
+    rows, groups = codes[:, None, :], batch.chunk_networks
+    if o.layer_function != "none":
+      rows = jnp.concatenate(
+        [self.layer(_gather(rows, g), deterministic) for g in batch.layers]
+      )
+      rows = self.mark_layers(rows, batch.layer_kind, batch.layer_level)
       groups = batch.networks
     if o.skip_tokens:
-      rows = jnp.concatenate([rows, self._skips(batch, level)])
-    encode = NetworkEncoder(o, name="network")
-    found = [encode(_gather(rows, g), deterministic) for g in groups]
-    return jnp.concatenate(found)[batch.order].astype(jnp.float32)
+      rows = jnp.concatenate([rows, self.skip_codes(batch.skip_level)])
+    encoded = [self.network(_gather(rows, g), deterministic) for g in groups]
+    return jnp.concatenate(encoded)[batch.order].astype(jnp.float32)
 
-  def _layers(self, batch: Packed, codes, level, deterministic):
-    """Returns the codes of layers, `[L, seeds, h]`."""
+  @property
+  def scaling(self) -> slots_lib.Scaling:
+    """How weights are scaled."""
+    return slots_lib.Scaling(self.options, self.global_scale, self.place_scales)
+
+  # The stages, for whoever has only a part of the chunks at hand.
+
+  def position_tables(self, positions):
+    """Returns what index features look up, from positions `[X]`."""
+    return self.index.tables(positions)
+
+  def summaries(self, slots: slots_lib.Slots, tables):
+    """Returns what chunks tell of their own neurons, `[M, h]`."""
+    values = slots_lib.values(slots, self.options)
+    return self.identifiers.summaries(slots, values, self.index(slots, tables))
+
+  def content_identifiers(self, means):
+    """Maps the mean summary of each neuron, `[K, h]`, to identifiers."""
+    return self.identifiers.of_means(means)
+
+  def draw_identifiers(self, count: int):
+    """Draws random identifiers `[count, d]`; rng `identifiers`."""
+    return self.identifiers.draw(count)
+
+  def chunk_codes(
+    self, slots: slots_lib.Slots, tables, neurons, deterministic: bool = True
+  ):
+    """Encodes chunks as `[M, h]`.
+
+    Args:
+      slots: the chunks.
+      tables: what `position_tables` gives.
+      neurons: identifiers `[K, d]`, or None.
+      deterministic: False to apply dropout.
+    """
     o = self.options
-    encode = LayerEncoder(o, name="layer")
-    rows = codes[:, None, :]
-    layers = jnp.concatenate(
-      [encode(_gather(rows, g), deterministic) for g in batch.layers]
+    marks, own = self.index(slots, tables), None
+    if marks is None and neurons is None and o.index_features != "none":
+      marks = jnp.zeros((*slots.mask.shape, o.identifier_dim))
+    if neurons is not None:
+      own = neurons[slots.own]
+      other = encodings.take_rows(neurons, slots.other, slots.other_readers)
+      marks = other if marks is None else marks + other
+    chunks = Chunk(
+      values=slots_lib.values(slots, o),
+      weights=slots.weights,
+      mask=slots.mask,
+      role=slots.role,
+      marks=marks,
+      own=own,
+      kind=slots.kind,
+      level=slots.level,
     )
-    if o.level_again:
-      marks = level(batch.layer_level)
-      if o.type_encoding == "learned":
-        types = nn.Embed(len(KINDS), o.width, name="type")
-        marks = marks + types(batch.layer_kind)
-      layers = layers + marks[:, None, :]
-    return layers
+    return _in_tiles(self.chunk, chunks, deterministic, o.chunk_tile)
 
-  def _skips(self, batch: Packed, level):
+  def mark_layers(self, codes, kind, level):
+    """Gives layer codes `[L, seeds, h]` their level and kind once more."""
+    o = self.options
+    if not o.level_again:
+      return codes
+    marks = self.level(level)
+    if o.type_encoding == "learned":
+      marks = marks + self.type(kind)
+    return codes + marks[:, None, :]
+
+  def skip_codes(self, level):
     """Returns the codes of residual connections, `[skips, seeds, h]`.
 
     There may be none; the parameters are there all the same, for batches that
     have some.
     """
     o = self.options
-    side = self.param("skip", nn.initializers.normal(0.02), (2, o.width))
-    ends = level(batch.skip_level) + side[None, :, :]  # [skips, 2, h]
+    ends = self.level(level) + self.skip[None, :, :]  # [skips, 2, h]
     seeds = 1 if o.layer_function == "none" else o.layer_seeds
     return jnp.repeat(ends.sum(axis=1, keepdims=True), seeds, axis=1)
 
-  def _chunks(self, batch: Packed) -> Chunk:
-    """Gathers what the chunk encoder sees."""
-    o = self.options
-    flat, log_scale = self._scaled(batch)
-    weights = jnp.where(batch.mask, flat[batch.index], 0)
-    values = encodings.value_features(weights, o.value_features)
-    if log_scale is not None:
-      fed_back = log_scale[batch.tensor_of[batch.index]]
-      fed_back = jnp.where(batch.mask, fed_back, 0)
-      values = jnp.concatenate([values, fed_back[..., None]], axis=-1)
-    marks = encodings.IndexFeatures(
-      o.identifier_dim, o.index_features, name="index"
-    )(batch)
-    own = None
-    if o.identifiers != "none":
-      table = identifiers.Identifiers(o, name="identifiers")(
-        batch, weights, values, marks
-      )
-      own = table[batch.own]
-      other = encodings.take_rows(table, batch.other, batch.other_readers)
-      marks = other if marks is None else marks + other
-    return Chunk(
-      values=values,
-      weights=weights,
-      mask=batch.mask,
-      role=batch.role,
-      marks=marks,
-      own=own,
-      kind=batch.chunk_kind,
-      level=batch.chunk_level,
-    )
-
-  def _scaled(self, batch: Packed):
-    """Returns scaled weights `[T]`, and the log scale of tensors or None."""
-    o = self.options
-    flat = batch.weights
-    if o.fan_in_scale:
-      flat = flat * batch.scale
-    if o.weight_scale == "none":
-      return flat, None
-    if o.weight_scale == "global":
-      return flat / self.global_scale, None
-    if o.weight_scale == "place":
-      table = self.place_scales or (self.global_scale,) * len(scales.PLACES)
-      return flat / jnp.asarray(table, jnp.float32)[batch.place_of], None
-    count = len(batch.tensors)
-    total = jax.ops.segment_sum(flat**2, batch.tensor_of, count)
-    number = jax.ops.segment_sum(
-      (batch.scale > 0).astype(flat.dtype), batch.tensor_of, count
-    )
-    rms = jnp.sqrt(total / jnp.maximum(number, 1) + 1e-12)
-    return flat / rms[batch.tensor_of], jnp.log(rms)
+  def _identifiers(self, slots: slots_lib.Slots, tables, count: int):
+    """Returns the identifiers of all neurons, `[K, d]`, or None."""
+    kind = self.options.identifiers
+    if kind == "none":
+      return None
+    if kind == "random":
+      return self.draw_identifiers(count)
+    found = self.summaries(slots, tables)
+    means = identifiers.means_by_neuron(found, slots.own, count)
+    return self.content_identifiers(means)
 
 
 def _in_tiles(encoder, chunks: Chunk, deterministic: bool, tile: int):

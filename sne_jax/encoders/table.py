@@ -24,6 +24,7 @@ from sne_jax.encoders import (
   sne,
   sne_options,
   stat_nn,
+  streaming,
 )
 from sne_jax.encoders.interface import ByLayout, Encoder, Network
 from sne_jax.networks import chunking, scales
@@ -79,6 +80,13 @@ def build_sne(
       name="encoder",
     ),
     stochastic=options.identifiers == "random",
+    make_large_fn=lambda memory_limit: streaming.make_encode_fn(
+      options,
+      chunk_options,
+      measured["global_scale"],
+      tuple(measured["place_scales"]),
+      memory_limit=memory_limit,
+    ),
   )
 
 

@@ -3,6 +3,8 @@
 Dimensions: `B` networks, `D` width of a code, `T` targets or classes of one.
 """
 
+from typing import Any
+
 import flax.linen as nn
 
 
@@ -29,3 +31,21 @@ class PropertyModel(nn.Module):
     if self.hidden_width:
       hidden = nn.relu(nn.Dense(self.hidden_width, name="hidden")(hidden))
     return nn.Dense(self.num_targets, name="logits")(hidden), codes
+
+
+class _AsGiven(nn.Module):
+  """An encoder of what is encoded."""
+
+  def __call__(self, codes, deterministic: bool = True):
+    return codes
+
+
+def head(net: PropertyModel, params: Any, codes):
+  """Returns the logits `[B, T]` of codes `[B, D]` that are there already.
+
+  Args:
+    net: the model.
+    params: its parameters.
+    codes: as its encoder gives them.
+  """
+  return net.clone(encoder=_AsGiven()).apply(params, codes)[0]

@@ -21,15 +21,19 @@ PLACES = tuple(
 """A kind at the first level, at the last, or between."""
 
 
-def place_of(spec: NetworkSpec) -> Int[np.ndarray, "P"]:
-  """Returns, for each weight, the number of its place in `PLACES`."""
+def tensor_places(spec: NetworkSpec) -> Int[np.ndarray, "tensors"]:
+  """Returns, for each tensor, the number of its place in `PLACES`."""
   last = spec.num_levels - 1
   numbers = [
     3 * KINDS.index(t.kind) + (0 if t.level == 0 else 1 + (t.level == last))
     for t in spec.tensors
   ]
-  sizes = [t.size for t in spec.tensors]
-  return np.repeat(np.array(numbers, np.int32), sizes)
+  return np.array(numbers, np.int32)
+
+
+def place_of(spec: NetworkSpec) -> Int[np.ndarray, "P"]:
+  """Returns, for each weight, the number of its place in `PLACES`."""
+  return np.repeat(tensor_places(spec), [t.size for t in spec.tensors])
 
 
 def fan_in_root(spec: NetworkSpec) -> Float[np.ndarray, "P"]:

@@ -3,7 +3,8 @@
 `layout(spec, options)` says, on the host and once per spec, which weight lies
 in which slot of which chunk and what it is; `gather(layout, weights)` fetches
 the numbers. The parts: `options` (which rule cuts what), `cuts` and `neuron`
-(the rules), `neurons` (numbers of the hidden neurons), `arrays` (the layout).
+(the rules), `neurons` (numbers of the hidden neurons), `ranges` (any part of
+the chunks, for networks too large to lay out at once), `arrays` (the layout).
 """
 
 from sne_jax.networks.chunking.arrays import (

@@ -12,7 +12,6 @@ References:
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -20,12 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from sne_jax.networks.chunking import cuts as cuts_lib
-from sne_jax.networks.chunking import neuron as neuron_lib
-from sne_jax.networks.chunking import neurons as neurons_lib
-from sne_jax.networks.chunking.cuts import ROLES, Cut, Piece
+from sne_jax.networks.chunking import ranges
 from sne_jax.networks.chunking.options import ChunkOptions
-from sne_jax.networks.spec import KINDS, NetworkSpec, TensorSpec
+from sne_jax.networks.spec import NetworkSpec
 
 
 class ChunkLayout(NamedTuple):
@@ -103,37 +99,19 @@ def layout(spec: NetworkSpec, options: ChunkOptions) -> ChunkLayout:
     raise ValueError(
       f"{spec.describe()}: places in the vector are int32; chunk parts of it"
     )
-  numbers = neurons_lib.number(spec)
-  cuts = _cuts(spec, numbers, options)
-  size = options.chunk_size
-  counts = [_num_chunks(cut, size) for cut in cuts]
-  total = sum(counts)
-  shapes = {
-    name: (total, size) for name in ("index", "role", "other", "tensor")
-  }
-  shapes |= {"places": (total, size, 4), "io": (total, size, 2)}
-  slots = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
-  mask = np.zeros((total, size), bool)
-  own = np.zeros(total, np.int32)
-  start = 0
-  for cut, count in zip(cuts, counts, strict=True):
-    block = slice(start, start + count)
-    views = {name: array[block] for name, array in slots.items()}
-    own[block] = _fill(spec, numbers, cut, views, mask[block])
-    start += count
-  mains = [spec.tensors[cut.tensor] for cut in cuts]
+  plan = ranges.plan(spec, options)
+  all_chunks = ranges.arrays(plan, 0, plan.num_chunks)._asdict()
+  mains = [cut.tensor for cut in plan.cuts]
   made = ChunkLayout(
-    **slots,
-    mask=mask,
-    own=own,
-    chunk=_int32(np.concatenate([np.arange(n) for n in [0, *counts]])),
-    layer=_int32(np.repeat(np.arange(len(cuts)), counts)),
-    layer_kind=_int32([KINDS.index(cut.kind) for cut in cuts]),
-    layer_level=_int32([tensor.level for tensor in mains]),
-    layer_branch=_int32([tensor.branch for tensor in mains]),
-    layer_tensor=_int32([cut.tensor for cut in cuts]),
-    num_neurons=numbers.total,
-    inverse=_first_slots(slots["index"], mask, spec.num_weights),
+    **all_chunks,
+    layer_kind=plan.kind.copy(),
+    layer_level=plan.level.copy(),
+    layer_branch=_int32([spec.tensors[place].branch for place in mains]),
+    layer_tensor=_int32(mains),
+    num_neurons=plan.neurons.total,
+    inverse=_first_slots(
+      all_chunks["index"], all_chunks["mask"], spec.num_weights
+    ),
   )
   for array in made:
     if isinstance(array, np.ndarray):
@@ -141,11 +119,9 @@ def layout(spec: NetworkSpec, options: ChunkOptions) -> ChunkLayout:
   return made
 
 
-@functools.lru_cache(maxsize=1024)
 def num_chunks(spec: NetworkSpec, options: ChunkOptions) -> int:
   """Returns `M` without laying the network out; raises as `layout` does."""
-  cuts = _cuts(spec, neurons_lib.number(spec), options)
-  return sum(_num_chunks(cut, options.chunk_size) for cut in cuts)
+  return ranges.plan(spec, options).num_chunks
 
 
 def gather(
@@ -207,119 +183,6 @@ def unchunk(
     return found
   xp = np if isinstance(values, np.ndarray) else jnp
   return xp.where(lost.reshape((1,) * len(lead) + lost.shape), fill, found)
-
-
-def _cuts(
-  spec: NetworkSpec, numbers: neurons_lib.Neurons, options: ChunkOptions
-) -> list[Cut]:
-  """All pseudo-layers of a network, in the order of their main tensors."""
-  if options.norm_rule == "fold":
-    left = [t.name for t in spec.tensors if t.kind in ("norm_mean", "norm_var")]
-    if left:
-      raise ValueError(
-        f"norm_rule='fold', but the spec has running statistics {left}; pass"
-        " the spec and the weights through networks.folding.fold_norms first"
-      )
-  by_neuron, append = options.by_neuron, options.bias_rule == "append"
-  weight = neuron_lib.cut_neurons if by_neuron else cuts_lib.cut_weight
-  cuts, rest = [], []
-  for place, tensor in enumerate(spec.tensors):
-    owned = numbers.owners[place] is not None
-    if neurons_lib.is_weight(tensor):
-      cuts.append(weight(spec, numbers, place, options))
-    elif not owned or not (by_neuron or append and cuts_lib.is_bias(tensor)):
-      rest.append(place)
-  cuts += cuts_lib.cut_rest(spec, rest, options)
-  return sorted(cuts, key=lambda cut: cut.tensor)
-
-
-def _num_chunks(cut: Cut, size: int) -> int:
-  segments = cut.pieces[0].places.shape[0]
-  width = sum(piece.places.shape[1] for piece in cut.pieces)
-  return segments * -(-width // size)
-
-
-def _fill(
-  spec: NetworkSpec,
-  numbers: neurons_lib.Neurons,
-  cut: Cut,
-  views: dict[str, np.ndarray],
-  mask: Bool[np.ndarray, "M C"],
-) -> Int[np.ndarray, "M"]:
-  """Writes one cut into its part of the arrays; returns `own` of its chunks."""
-  segments = cut.pieces[0].places.shape[0]
-  count, size = mask.shape
-  shape = (segments, count // segments * size)
-  views = {n: a.reshape(*shape, *a.shape[2:]) for n, a in views.items()}
-  holder = np.zeros(shape, np.int32)
-  start = 0
-  for piece in cut.pieces:
-    stop = start + piece.places.shape[1]
-    part = {name: array[:, start:stop] for name, array in views.items()}
-    _fill_piece(spec, numbers, piece, part, holder[:, start:stop])
-    start = stop
-  mask.reshape(shape)[:, :start] = True
-  if cut.own is not None:
-    return np.repeat(cut.own, count // segments)
-  holder = holder.reshape(count, size)
-  highest = holder.max(axis=1)
-  lowest = np.where(mask, holder, numbers.total + 1).min(axis=1)
-  return np.where(lowest == highest, highest, 0)
-
-
-def _fill_piece(
-  spec: NetworkSpec,
-  numbers: neurons_lib.Neurons,
-  piece: Piece,
-  views: dict[str, np.ndarray],
-  holder: Int[np.ndarray, "S n"],
-) -> None:
-  """Writes one piece, and the neurons that its weights belong to."""
-  tensor = spec.tensors[piece.tensor]
-  views["index"][...] = spec.offsets[piece.tensor] + piece.places
-  views["role"][...] = ROLES.index(piece.role)
-  views["tensor"][...] = piece.tensor
-  axes = _split(tensor, piece.places)
-  for axis, found in enumerate(axes):
-    views["places"][..., axis] = found
-  weight = neurons_lib.is_weight(tensor)
-  if weight and tensor.level == 0 and not _grouped(tensor, 1):
-    np.add(axes[1], 1, out=views["io"][..., 0])
-  last = tensor.level == spec.num_levels - 1
-  if (weight or cuts_lib.is_bias(tensor)) and last and not _grouped(tensor, 0):
-    np.add(axes[0], 1, out=views["io"][..., 1])
-  rows, reads = numbers.rows[piece.tensor], numbers.reads[piece.tensor]
-  if rows is not None and reads is not None:
-    ends = (holder, views["other"])
-    near, far = ends if piece.ends == "row" else ends[::-1]
-    near[...] = rows[axes[0]]
-    far[...] = reads[axes[1]]
-    return
-  belongs = numbers.belongs[piece.tensor]
-  if belongs is not None:
-    axis, found = belongs
-    holder[...] = found[axes[axis]]
-    if piece.ends == "self":
-      views["other"][...] = holder
-
-
-def _split(tensor: TensorSpec, places) -> list[Int[np.ndarray, "S n"]]:
-  """Splits row-major places into at most four indices, one per axis.
-
-  Axes behind the third are taken as one.
-  """
-  shape = tensor.shape[:3]
-  if len(tensor.shape) > 3:
-    shape += (math.prod(tensor.shape[3:]),)
-  axes = []
-  for size in shape[:0:-1]:
-    places, index = np.divmod(places, np.int32(size))
-    axes.append(index)
-  return [places, *reversed(axes)]
-
-
-def _grouped(tensor: TensorSpec, axis: int) -> bool:
-  return bool(neurons_lib.groups_of(tensor.axes[axis]))
 
 
 def _first_slots(index, mask, num_weights: int) -> Int[np.ndarray, "P"]:

@@ -13,11 +13,12 @@ all its places.
 
 The rule is a choice of this library, not of the SNE paper.
 
-Dimensions: `S` neurons of a tensor, `n` weights that touch each.
+Dimensions: `S` neurons of a tensor.
 """
 
+import math
+
 import numpy as np
-from jaxtyping import Int
 
 from sne_jax.networks.chunking import cuts as cuts_lib
 from sne_jax.networks.chunking import neurons as neurons_lib
@@ -39,24 +40,21 @@ def cut_neurons(
     options: names the kind of the pseudo-layer.
   """
   tensor = spec.tensors[place]
-  rows = cuts_lib.all_places(tensor).reshape(tensor.shape[0], -1)
+  rows = cuts_lib.whole(tensor, tensor.shape[0])
   biases, norms = [], []
   for other, vector in enumerate(spec.tensors):
     if numbers.owners[other] != place:
       continue
     norm = cuts_lib.is_norm(vector)
-    piece = Piece(
-      other,
-      cuts_lib.all_places(vector)[:, None],
-      "norm" if norm else "bias",
-      "bare",
-    )
+    each = cuts_lib.whole(vector, vector.size)
+    role = "norm" if norm else "bias"
+    piece = Piece(other, *each, role=role, ends="bare")
     (norms if norm else biases).append(piece)
+  incoming = Piece(place, *rows, role="in", ends="row")
   outgoing = [
-    Piece(reader, _columns(spec, place, reader), "out", "col")
-    for reader in nearest_readers(spec, place)
+    _columns(spec, place, reader) for reader in nearest_readers(spec, place)
   ]
-  pieces = (Piece(place, rows, "in", "row"), *biases, *norms, *outgoing)
+  pieces = (incoming, *biases, *norms, *outgoing)
   return Cut(
     place, cuts_lib.kind_of(tensor, options), pieces, numbers.rows[place]
   )
@@ -82,12 +80,11 @@ def nearest_readers(spec: NetworkSpec, place: int) -> list[int]:
   return [r for r in readers if spec.tensors[r].level == nearest]
 
 
-def _columns(
-  spec: NetworkSpec, place: int, reader: int
-) -> Int[np.ndarray, "S n"]:
+def _columns(spec: NetworkSpec, place: int, reader: int) -> Piece:
   """The weights of `reader` at each neuron of `place`, row-major in each."""
   tensor, by = spec.tensors[place], spec.tensors[reader]
-  columns = neurons_lib.matching(tensor.axes[0], by.axes[1])  # [S, m]
-  grid = cuts_lib.all_places(by).reshape(*by.shape[:2], -1)  # [out, in, k]
-  picked = grid.swapaxes(0, 1)[columns]  # [S, m, out, k]
-  return picked.swapaxes(1, 2).reshape(len(columns), -1)
+  picks = neurons_lib.matching(tensor.axes[0], by.axes[1]).astype(np.int32)
+  out, inner = by.shape[:2]
+  kernel = math.prod(by.shape[2:])
+  columns = (out, inner * kernel), (picks.shape[1], kernel), (kernel, 1)
+  return Piece(reader, (), columns, role="out", ends="col", picks=picks)

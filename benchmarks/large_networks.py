@@ -1,0 +1,312 @@
+"""Encodes networks of 1 M to 124 M weights from files: seconds and memory.
+
+Every network is a safetensors file of random float32 weights, written and read
+in blocks, in the naming of its library; its spec is found from names and shapes
+(MLPs are given theirs). Every one is encoded by a fresh SNE of random
+parameters, in a process of its own, whose largest resident memory counts from
+the moment when all is imported and no file has been opened.
+
+Dimensions: `P` weights of a network.
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+
+from benchmarks import machine
+from sne_jax import predictor
+from sne_jax.encoders import interface, sne_options, table
+from sne_jax.networks import chunking, families, inference
+from sne_jax.networks.spec import NetworkSpec
+
+BLOCK = 2**20
+"""Weights that are drawn and written at a time."""
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def resnet_18() -> Shapes:
+  """Returns the names and shapes of torchvision's ResNet-18."""
+  shapes: Shapes = {}
+
+  def conv(name, norm, out, into, side):
+    shapes[f"{name}.weight"] = (out, into, side, side)
+    for part in ("weight", "bias", "running_mean", "running_var"):
+      shapes[f"{norm}.{part}"] = (out,)
+
+  conv("conv1", "bn1", 64, 3, 7)
+  into = 64
+  for stage, out in enumerate((64, 128, 256, 512), 1):
+    for block in range(2):
+      name = f"layer{stage}.{block}"
+      conv(f"{name}.conv1", f"{name}.bn1", out, into, 3)
+      conv(f"{name}.conv2", f"{name}.bn2", out, out, 3)
+      if into != out:
+        conv(f"{name}.downsample.0", f"{name}.downsample.1", out, into, 1)
+      into = out
+  return shapes | {"fc.weight": (1000, 512), "fc.bias": (1000,)}
+
+
+def vit_b_16() -> Shapes:
+  """Returns the names and shapes of torchvision's ViT-B/16."""
+  dim, hidden = 768, 3072
+  shapes: Shapes = {
+    "class_token": (1, 1, dim),
+    "conv_proj.weight": (dim, 3, 16, 16),
+    "conv_proj.bias": (dim,),
+    "encoder.pos_embedding": (1, 197, dim),
+  }
+  for layer in range(12):
+    shapes |= {
+      f"encoder.layers.encoder_layer_{layer}.{name}": shape
+      for name, shape in {
+        "ln_1.weight": (dim,),
+        "ln_1.bias": (dim,),
+        "self_attention.in_proj_weight": (3 * dim, dim),
+        "self_attention.in_proj_bias": (3 * dim,),
+        "self_attention.out_proj.weight": (dim, dim),
+        "self_attention.out_proj.bias": (dim,),
+        "ln_2.weight": (dim,),
+        "ln_2.bias": (dim,),
+        "mlp.0.weight": (hidden, dim),
+        "mlp.0.bias": (hidden,),
+        "mlp.3.weight": (dim, hidden),
+        "mlp.3.bias": (dim,),
+      }.items()
+    }
+  return shapes | {
+    "encoder.ln.weight": (dim,),
+    "encoder.ln.bias": (dim,),
+    "heads.head.weight": (1000, dim),
+    "heads.head.bias": (1000,),
+  }
+
+
+def gpt_2() -> Shapes:
+  """Returns the names and shapes of GPT-2 as `transformers` saves it."""
+  dim = 768
+  shapes: Shapes = {"wte.weight": (50257, dim), "wpe.weight": (1024, dim)}
+  for layer in range(12):
+    shapes |= {
+      f"h.{layer}.{name}": shape
+      for name, shape in {
+        "ln_1.weight": (dim,),
+        "ln_1.bias": (dim,),
+        "attn.c_attn.weight": (dim, 3 * dim),
+        "attn.c_attn.bias": (3 * dim,),
+        "attn.c_proj.weight": (dim, dim),
+        "attn.c_proj.bias": (dim,),
+        "ln_2.weight": (dim,),
+        "ln_2.bias": (dim,),
+        "mlp.c_fc.weight": (dim, 4 * dim),
+        "mlp.c_fc.bias": (4 * dim,),
+        "mlp.c_proj.weight": (4 * dim, dim),
+        "mlp.c_proj.bias": (dim,),
+      }.items()
+    }
+  return shapes | {"ln_f.weight": (dim,), "ln_f.bias": (dim,)}
+
+
+FOUND = {"resnet_18": resnet_18, "vit_b_16": vit_b_16, "gpt_2": gpt_2}
+"""Networks whose specs are found from their files."""
+
+
+def mlp_spec(name: str) -> NetworkSpec:
+  """Returns an MLP of `mlp_20m`: twenty layers of a thousand units."""
+  return families.mlp((1000,) * (1 + int(name[len("mlp_") : -1])))
+
+
+def shapes_of(name: str) -> Shapes:
+  """Returns the tensors of a network, by name in its file."""
+  if name in FOUND:
+    return FOUND[name]()
+  return {t.name: t.shape for t in mlp_spec(name).tensors}
+
+
+def write(path: pathlib.Path, shapes: Shapes) -> None:
+  """Writes a safetensors file of random weights, block by block."""
+  header, end = {}, 0
+  for name, shape in shapes.items():
+    start, end = end, end + 4 * math.prod(shape)
+    header[name] = {
+      "dtype": "F32",
+      "shape": shape,
+      "data_offsets": (start, end),
+    }
+  text = json.dumps(header).encode()
+  text += b" " * (-len(text) % 8)
+  rng = np.random.default_rng(0)
+  with path.open("wb") as file:
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name, shape in shapes.items():
+      size = math.prod(shape)
+      for first in range(0, size, BLOCK):
+        drawn = rng.standard_normal(min(BLOCK, size - first), np.float32)
+        drawn *= np.float32(shape[-1] ** -0.5 if len(shape) > 1 else 0.1)
+        if name.endswith("running_var"):
+          drawn = np.abs(drawn) + np.float32(0.1)
+        drawn.tofile(file)
+
+
+def opened(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Maps the tensors of a file that `write` wrote."""
+  with path.open("rb") as file:
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+  return {
+    name: np.memmap(
+      path,
+      np.float32,
+      "r",
+      offset=8 + length + item["data_offsets"][0],
+      shape=tuple(item["shape"]),
+    )
+    for name, item in header.items()
+  }
+
+
+def network(name: str, path: pathlib.Path):
+  """Returns the spec of a file, and its tensors by the spec's names."""
+  tensors = opened(path)
+  if name not in FOUND:
+    return mlp_spec(name), tensors
+  found = inference.infer(
+    {key: array.shape for key, array in tensors.items()},
+    framework="safetensors",
+  )
+  views = {s.tensor: s.take(tensors[s.name]) for s in found.sources}
+  return found.spec, views
+
+
+def encode(args: argparse.Namespace) -> dict:
+  """Encodes one network in this process; returns its row of the table."""
+  path = args.folder / f"{args.child}.safetensors"
+  options = sne_options.SNEOptions(layer_function=args.layer_function)
+  rules = {"neuron": ("neuron", "neuron"), "flat": ("flat", "flat")}[args.rule]
+  chunk_options = chunking.ChunkOptions(
+    chunk_size=args.chunk_size, linear_rule=rules[0], conv_rule=rules[1]
+  )
+  before = resident("VmRSS")
+  encoder = table.build_sne(
+    options, chunk_options, {"global_scale": 1.0, "place_scales": ()}
+  )
+  params = init(encoder)
+  start = time.perf_counter()
+  spec, tensors = network(args.child, path)
+  found_seconds = time.perf_counter() - start
+  encode_large = encoder.make_large_fn(args.memory_limit * 2**20)
+  start, busy = time.perf_counter(), time.process_time()
+  code = encode_large(params["params"], spec, tensors)
+  seconds = time.perf_counter() - start
+  busy = time.process_time() - busy
+  return {
+    "network": args.child,
+    "parameters": spec.num_weights,
+    "chunks": chunking.num_chunks(spec.layout, chunk_options),
+    "spec_seconds": found_seconds,
+    "seconds": seconds,
+    "core_seconds": busy,
+    "parameters_per_second": spec.num_weights / seconds,
+    "peak_mib": (resident("VmHWM") - before) / 2**20,
+    "import_mib": before / 2**20,
+    "code_norm": float(np.linalg.norm(code)),
+  }
+
+
+def init(encoder: interface.Encoder):
+  """Draws parameters with a tiny network."""
+  return jax.jit(
+    lambda: predictor.init_params(
+      encoder.module, encoder, families.mlp((2, 3, 2)), 0
+    )
+  )()
+
+
+def resident(field: str) -> int:
+  """Returns bytes of resident memory: `VmRSS` now, `VmHWM` at most."""
+  for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+    if line.startswith(field):
+      return 1024 * int(line.split()[1])
+  raise ValueError(f"no {field} in /proc/self/status")
+
+
+def fitted(rows: list[dict], field: str) -> dict:
+  """Fits seconds by a constant and a slope in the number of parameters."""
+  size = np.array([row["parameters"] for row in rows], float)
+  seconds = np.array([row[field] for row in rows])
+  slope, constant = np.polyfit(size, seconds, 1)
+  error = seconds - (constant + slope * size)
+  return {
+    "constant_seconds": float(constant),
+    "seconds_per_million": float(1e6 * slope),
+    "r_squared": float(1 - error.var() / seconds.var()),
+  }
+
+
+def main() -> None:
+  """Encodes each network in a process of its own; prints a table."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument(
+    "--networks",
+    default="mlp_1m,mlp_3m,mlp_10m,mlp_30m,mlp_100m,resnet_18,vit_b_16,gpt_2",
+    help=f"of {', '.join(FOUND)} and mlp_Nm, by commas",
+  )
+  parser.add_argument(
+    "--folder", type=pathlib.Path, required=True, help="for the files"
+  )
+  parser.add_argument("--out", type=pathlib.Path, help="JSON to write")
+  parser.add_argument("--memory_limit", type=int, default=1024, help="MiB")
+  parser.add_argument("--chunk_size", type=int, default=64)
+  parser.add_argument("--rule", choices=("neuron", "flat"), default="neuron")
+  parser.add_argument("--layer_function", default="isab")
+  parser.add_argument("--child", help=argparse.SUPPRESS)
+  args = parser.parse_args()
+  if args.child:
+    print(json.dumps(encode(args)))
+    return
+  rows = []
+  for name in args.networks.split(","):
+    path = args.folder / f"{name}.safetensors"
+    if not path.exists():
+      write(path, shapes_of(name))
+    again = [sys.executable, "-m", "benchmarks.large_networks", *sys.argv[1:]]
+    root = pathlib.Path(__file__).parents[1]
+    done = subprocess.run(
+      [*again, f"--child={name}"],
+      stdout=subprocess.PIPE,
+      check=True,
+      text=True,
+      cwd=root,
+      env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    row = json.loads(done.stdout)
+    rows.append(row)
+    print(
+      f"{row['network']:10} {row['parameters'] / 1e6:7.1f} M weights,"
+      f" {row['chunks']:8} chunks: {row['seconds']:7.1f} s"
+      f" ({row['core_seconds']:.1f} of cores),"
+      f" {row['parameters_per_second'] / 1e6:5.2f} M weights/s,"
+      f" {row['peak_mib']:6.0f} MiB above {row['import_mib']:.0f}",
+      flush=True,
+    )
+  report = {"device": machine.device_name(), "networks": rows}
+  report |= {"options": {k: str(v) for k, v in vars(args).items()}}
+  mlps = [row for row in rows if row["network"].startswith("mlp")]
+  if len(mlps) > 2:
+    for field in ("seconds", "core_seconds"):
+      report[f"mlps, {field}"] = fitted(mlps, field)
+      print(f"MLPs, {field}: {report[f'mlps, {field}']}")
+  if args.out:
+    args.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+  main()
