@@ -78,7 +78,7 @@ class Predictor:
     self._packer = functools.lru_cache(maxsize=16)(self._encoder.make_packer)
     self._apply = jax.jit(self._outputs)
     self._stream_above = stream_above
-    self._encode_large = None
+    self._encode_large: Any = None
     if self._encoder.make_large_fn is not None:
       self._encode_large = self._encoder.make_large_fn(memory_limit)
 

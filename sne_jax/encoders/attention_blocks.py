@@ -127,7 +127,7 @@ class MAB(nn.Module):
     projected = set_layers.affine(queries, kernel["query"], bias["query"])
     return projected, set_attention.settled(whole).astype(queries.dtype)
 
-  def _attend(self, queries, keys, mask, stage="all"):
+  def _attend(self, queries, keys, mask, stage="all") -> tuple[Any, Any]:
     """Returns the projected queries, and what they attended to."""
     o = self.options
     kernel, bias = self._project(query=queries, key=keys, value=keys)
