@@ -87,8 +87,8 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     if not comparison:
       outcomes = {"": run(options)}
     else:
-      if comparison is matrix:
-        matrix.check(options)
+      if comparison is not variants:
+        comparison.check(options)
       outcomes = run_all(chosen)
       if comparison is contest:
         outcomes |= run_all(contest.finals(options, outcomes))

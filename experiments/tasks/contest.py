@@ -20,6 +20,7 @@ import numpy as np
 from experiments import config, figures, report
 from experiments import options as options_lib
 from experiments.tasks import members
+from experiments.tasks import property as property_lib
 from experiments.tasks.variants import folder_name
 from sne_jax.learning import metrics
 
@@ -49,6 +50,17 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
         references=run.references and not place and not number,
       )
   return found
+
+
+def check(options: options_lib.Options) -> None:
+  """Has every encoder look at the networks, before the first is trained.
+
+  Raises:
+    ValueError: one of them cannot read them.
+  """
+  data = members.gathered(options)
+  for encoder in options.run.encoder_steps:
+    property_lib.describe(options.replaced(encoder=encoder), data)
 
 
 def finals(

@@ -21,6 +21,7 @@ import numpy as np
 from experiments import config, matrix_figures, report, zoos
 from experiments import options as options_lib
 from experiments.tasks import classes, members
+from experiments.tasks import property as property_lib
 from experiments.tasks.variants import folder_name
 from sne_jax.learning import metrics
 
@@ -93,7 +94,8 @@ def _rows(run: options_lib.RunOptions) -> dict[str, tuple[str, str]]:
 def check(options: options_lib.Options) -> None:
   """Makes the zoos that are not there, and puts every row together once.
 
-  So whatever is wrong with a later row is said before the first is trained.
+  Every encoder looks at them too. So whatever is wrong with a later row, or
+  encoder, is said before the first is trained.
 
   Raises:
     ZooError, ValueError: of `members.loaded` and, naming the row, of
@@ -108,7 +110,9 @@ def check(options: options_lib.Options) -> None:
       for text in words
     )
     try:
-      members.assembled(options, own, others)
+      data = members.assembled(options, own, others)
+      for encoder in run.encoder_steps:
+        property_lib.describe(options.replaced(encoder=encoder), data)
     except ValueError as error:
       raise ValueError(f"trained on {row}: {error}") from error
 

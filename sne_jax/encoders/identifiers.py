@@ -83,7 +83,7 @@ class Identifiers(nn.Module):
     """Draws the table `[count, d]`; rng `identifiers`."""
     key = self.make_rng("identifiers")
     drawn = jax.random.normal(key, (count, self.options.identifier_dim))
-    return drawn * _real(count)
+    return jnp.where(_real(count), drawn, 0)
 
   def summaries(self, slots: Slots, values, marks):
     """Returns what each chunk tells of its own neuron, `[M, h]`.
@@ -114,9 +114,10 @@ class Identifiers(nn.Module):
     waves = self.frequencies(means)
     code = jnp.concatenate([means, jnp.sin(waves), jnp.cos(waves)], axis=-1)
     code = nn.gelu(self.hidden(code))
-    return self.out(code) * _real(len(means))
+    # Chosen, not multiplied: row 0 may hold what is not finite.
+    return jnp.where(_real(len(means)), self.out(code), 0)
 
 
 def _real(count: int):
-  """Returns `[count, 1]`, which is 0 in row 0 and 1 elsewhere."""
+  """Returns `[count, 1]`, which is False in row 0 and True elsewhere."""
   return (jnp.arange(count) > 0)[:, None]

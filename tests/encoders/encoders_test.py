@@ -298,3 +298,14 @@ def test_tiles_of_networks_change_nothing():
   code = whole(networks)
   tiled.params = whole.params
   np.testing.assert_allclose(tiled(networks), code, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_network_that_is_not_finite_spoils_no_other(name):
+  networks = networks_of(MIXED)
+  built = Built(name, MIXED)
+  code = built(networks)
+  spoilt = [(s, w.copy()) for s, w in networks]
+  spoilt[0][1][0] = np.nan
+  found = built(spoilt)
+  np.testing.assert_allclose(found[1:], code[1:], rtol=1e-6, atol=1e-9)

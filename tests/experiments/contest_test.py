@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments.tasks import contest
+from sne_jax.networks import families
 
 FLAGS = ("--rates=1e-2,1e-3", "--encoders=stat_pool,deep_sets:7")
 LABELS = [
@@ -104,6 +105,16 @@ def test_what_is_refused(resolve, flags, words):
 def test_all_names_every_encoder(resolve):
   steps = resolve("--rates=1e-3", "--encoders=all").run.encoder_steps
   assert {"sne", "mlp", "dws", "neural_graph"} < set(steps)
+
+
+def test_who_cannot_read_the_zoo_is_said_before_the_first_training(
+  launch, tmp_path, write_zoo
+):
+  write_zoo(tmp_path / "zoo", specs=(families.inr((1, 4, 1)),))
+  flags = ("--rates=1e-2", "--encoders=stat_pool,dws")
+  ended = launch(tmp_path / "run", tmp_path / "zoo", *flags)
+  assert "dws cannot read" in ended.error
+  assert not list((tmp_path / "run").glob("*/seed0"))
 
 
 def test_the_smallest_contest(launch, tiny_zoo, tmp_path):
