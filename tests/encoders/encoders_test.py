@@ -25,8 +25,8 @@ ANY = interface.ANY_ARCHITECTURE
 OURS = tuple(name for name in ANY if name != "sne")  # It has its own tests.
 TIED = tuple(name for name in table.ENCODERS if name not in ANY)
 OPTIONS = {
-  "sne": {},
   "mlp": {"width": 8, "layers": 2},
+  "sne": {"width": 8, "heads": 2, "identifier_dim": 4},
   "stat_nn": {"width": 8},
   "stat_pool": {"width": 8},
   "deep_sets": {"width": 8, "heads": 2},
@@ -77,13 +77,12 @@ def networks_of(specs, seed=0):
 class Built:
   """An encoder of random parameters, in float64."""
 
-  def __init__(self, name, specs, **changes):
+  def __init__(self, name, specs, rule="neuron", **changes):
     row = table.row(name)
     options = row.options(**(OPTIONS[name] | changes))
     measured = table.measure(name, options, networks_of(specs * 3, 7))
     measured = json.loads(json.dumps(measured))
-    chunks = {"chunk_size": 32, "linear_rule": "neuron"}
-    chunks |= {"conv_rule": "neuron"}
+    chunks = {"chunk_size": 32, "linear_rule": rule, "conv_rule": rule}
     encoder = table.build(name, vars(options), chunks, measured)
     self.module, self.packer = encoder.module, encoder.make_packer(specs)
     self.num_traces = 0
@@ -300,10 +299,13 @@ def test_tiles_of_networks_change_nothing():
   np.testing.assert_allclose(tiled(networks), code, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(OURS))
-def test_a_network_that_is_not_finite_spoils_no_other(name):
+@pytest.mark.parametrize(
+  ("name", "rule"),
+  [*((name, "neuron") for name in OURS), ("sne", "neuron"), ("sne", "flat")],
+)
+def test_a_network_that_is_not_finite_spoils_no_other(name, rule):
   networks = networks_of(MIXED)
-  built = Built(name, MIXED)
+  built = Built(name, MIXED, rule)
   code = built(networks)
   spoilt = [(s, w.copy()) for s, w in networks]
   spoilt[0][1][0] = np.nan
