@@ -35,7 +35,12 @@ REFS = {
 
 
 def packer(
-  specs: Sequence[NetworkSpec], places: int, *, dense: bool, probes: int = 0
+  specs: Sequence[NetworkSpec],
+  places: int,
+  *,
+  dense: bool,
+  probes: int = 0,
+  outputs: int = 0,
 ) -> joining.Packer:
   """Returns the packer of graphs.
 
@@ -45,11 +50,20 @@ def packer(
     dense: pad the nodes of every network to the most that a spec has, for
       arrays of all pairs.
     probes: above 0: with the columns that running them takes.
+    outputs: above 0: of every network, as a code of the output nodes needs it.
 
   Raises:
-    ValueError: of `probes.check`.
+    ValueError: of `probes.check`, or a network has another number of outputs.
   """
   probes_lib.check("probes", probes, specs)
+  for spec in specs if outputs else ():
+    found = int((graphs.graph_of(spec, places).role == graphs.OUTPUT).sum())
+    if found != outputs:
+      raise ValueError(
+        f"readout is last, for networks of {outputs} outputs, but"
+        f" {spec.describe()} has {found}; train with readout pool, which reads"
+        " any"
+      )
   plan = probes_lib.Plan(specs) if probes else None
   widest = 0
   if dense:

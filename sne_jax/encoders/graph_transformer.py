@@ -282,7 +282,11 @@ def build(
   del chunk_options
   return interface.Encoder(
     make_packer=lambda specs: graph_features.packer(
-      specs, measured["places"], dense=True, probes=options.probes
+      specs,
+      measured["places"],
+      dense=True,
+      probes=options.probes,
+      outputs=measured["outputs"] if options.readout == "last" else 0,
     ),
     by_layout=not options.probes,
     module=GraphTransformer(

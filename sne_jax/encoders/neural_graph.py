@@ -276,7 +276,11 @@ def build(
   del chunk_options
   return interface.Encoder(
     make_packer=lambda specs: graph_features.packer(
-      specs, measured["places"], dense=False, probes=options.probes
+      specs,
+      measured["places"],
+      dense=False,
+      probes=options.probes,
+      outputs=measured["outputs"] if options.readout == "last" else 0,
     ),
     by_layout=not options.probes,
     module=NeuralGraph(options, hashable(measured), name="encoder"),

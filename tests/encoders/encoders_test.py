@@ -311,3 +311,14 @@ def test_a_network_that_is_not_finite_spoils_no_other(name, rule):
   spoilt[0][1][0] = np.nan
   found = built(spoilt)
   np.testing.assert_allclose(found[1:], code[1:], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["neural_graph", "neural_graph_transformer"])
+def test_a_code_of_output_nodes_needs_equally_many(name):
+  own, other = families.mlp((2, 3, 2)), families.mlp((2, 3, 5))
+  options = table.row(name).options(**OPTIONS[name], readout="last")
+  measured = table.measure(name, options, networks_of((own,) * 3))
+  encoder = table.build(name, vars(options), {}, measured)
+  encoder.make_packer((own,))
+  with pytest.raises(ValueError, match="2 outputs, but .* has 5"):
+    encoder.make_packer((own, other))
