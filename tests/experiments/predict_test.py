@@ -26,7 +26,7 @@ NAMES += ("fc3.weight", "fc3.bias")
 def workdir(launch, tiny_zoo, tmp_path_factory):
   """A finished run of two seeds."""
   path = tmp_path_factory.mktemp("run") / "run"
-  sizes = ("--train_members=9", "--validation_members=7", "--split=other")
+  sizes = ("--train_members=9", "--validation_members=7", "--split=of_predict")
   ended = launch(path, tiny_zoo, "--seeds=2", *sizes)
   assert ended.code == 0, ended
   return path
