@@ -1,10 +1,12 @@
-"""Data parallelism: one sub-batch per device, averaged gradients.
+"""Data parallelism and micro-batches: sub-batches, averaged gradients.
 
-A parallel batch is a tree whose arrays have a leading axis of `D` sub-batches,
-one per device. Parameters are replicated. With one device the axis is dropped
-and the function is the plain one.
+A parallel batch is a tree whose arrays have a leading axis of `S` sub-batches,
+equally many for each of `D` devices. Parameters are replicated. A device takes
+its sub-batches one after the other: in less memory, and on a CPU in less time
+where the arrays of a whole batch do not stay in its cache. With one sub-batch
+the axis is dropped and the function is the plain one.
 
-Dimensions: `D` devices.
+Dimensions: `D` devices, `S` sub-batches, a multiple of `D`.
 """
 
 from collections.abc import Callable
@@ -42,16 +44,17 @@ def make_mesh(num_devices: int | None = None) -> sharding.Mesh:
 
 
 def shard(batch, mesh: sharding.Mesh):
-  """Puts sub-batch `d` of every array `[D, ...]` on device `d`.
+  """Puts the first `S / D` sub-batches of `[S, ...]` on device 0, and so on.
 
   Raises:
-    ValueError: an array has no leading axis of `D` sub-batches.
+    ValueError: an array has no leading axis of a multiple of `D` sub-batches.
   """
   for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
-    if np.ndim(leaf) < 1 or np.shape(leaf)[0] != mesh.size:
+    if np.ndim(leaf) < 1 or np.shape(leaf)[0] % mesh.size:
       raise ValueError(
         f"batch{jax.tree_util.keystr(path)} has shape {np.shape(leaf)}; its"
-        f" first axis must be the {mesh.size} sub-batches, one per device"
+        f" first axis must be sub-batches, as many for each of {mesh.size}"
+        " devices"
       )
   return jax.device_put(batch, _spread(mesh))
 
@@ -67,8 +70,8 @@ def value_and_grad(loss_fn: LossFn, mesh: sharding.Mesh | None = None):
   """Returns `fn(params, batch, key) -> ((loss, metrics), grads)`.
 
   Without a mesh, `batch` is one batch. With a mesh it has the leading axis
-  `[D, ...]`, every device draws from a key of its own (with one device: from
-  `key` itself), and loss, metrics and gradients are means over the `D`
+  `[S, ...]`, every sub-batch draws from a key of its own (a single one from
+  `key` itself), and loss, metrics and gradients are means over the
   sub-batches. If the metrics contain `batch_weight`, these means are weighted
   by it, which makes them means over all real examples where `loss_fn` takes
   the mean over its own; `batch_weight` itself is summed, and a sub-batch of
@@ -82,12 +85,13 @@ def value_and_grad(loss_fn: LossFn, mesh: sharding.Mesh | None = None):
   if mesh is None:
     return grad_fn
   if mesh.size == 1:
-    return lambda params, batch, key: grad_fn(params, _squeeze(batch), key)
+    return lambda params, batch, key: _in_turn(grad_fn, params, batch, key)
 
   def device_fn(params, batch, key):
     key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-    (loss, metrics), grads = grad_fn(params, _squeeze(batch), key)
-    return _mean_over_devices(loss, metrics, grads)
+    found = _in_turn(grad_fn, params, batch, key)
+    part, weight = _weighted(found, _weight(found))
+    return _mean(*jax.lax.psum((part, weight), AXIS), found)
 
   return jax.shard_map(
     device_fn,
@@ -99,25 +103,57 @@ def value_and_grad(loss_fn: LossFn, mesh: sharding.Mesh | None = None):
   )
 
 
-def _mean_over_devices(loss, metrics, grads):
-  """Averages over the mesh axis, weighted by the metric `batch_weight`."""
-  weight = jnp.asarray(metrics.get(BATCH_WEIGHT, 1.0), jnp.float32)
-  total = jax.lax.psum(weight, AXIS)
-  share = weight / jnp.where(total > 0, total, 1.0)
+def _in_turn(grad_fn, params, batch, key):
+  """Returns the mean over the sub-batches of one device, taken in turn."""
+  count = len(jax.tree.leaves(batch)[0])
+  if count == 1:
+    return grad_fn(params, _first(batch), key)
 
-  def mean(x):
-    x = jnp.asarray(x)
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    part = jnp.where(weight > 0, x.astype(dtype) * share, 0.0)
-    part = jax.lax.psum(part, AXIS)
-    return (
-      part.astype(x.dtype) if jnp.isdtype(x.dtype, "real floating") else part
-    )
+  def one(params, batch, number):
+    return grad_fn(params, batch, jax.random.fold_in(key, number))
 
-  averaged = jax.tree.map(mean, metrics)
+  def step(total, numbered):
+    found = one(params, numbered[1], numbered[0])
+    return jax.tree.map(jnp.add, total, _weighted(found, _weight(found))), None
+
+  like = jax.eval_shape(one, params, _first(batch), jnp.int32(0))
+  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, _sums_in(x)), like)
+  total = (zero, jnp.float32(0))
+  total, _ = jax.lax.scan(step, total, (jnp.arange(count), batch))
+  return _mean(*total, like)
+
+
+def _weight(found):
+  """Returns what the gradients of `((loss, metrics), grads)` count for."""
+  return jnp.asarray(found[0][1].get(BATCH_WEIGHT, 1.0), jnp.float32)
+
+
+def _weighted(found, weight):
+  """Returns everything times the weight, and the weight."""
+  part = jax.tree.map(
+    lambda x: jnp.where(weight > 0, jnp.asarray(x, _sums_in(x)) * weight, 0.0),
+    found,
+  )
+  return part, weight
+
+
+def _mean(total, weight, like):
+  """Returns weighted sums as means, in the dtypes of what they are sums of."""
+
+  def mean(x, like):
+    x = x / jnp.where(weight > 0, weight, 1.0)
+    dtype = jnp.result_type(like)
+    return x.astype(dtype) if jnp.isdtype(dtype, "real floating") else x
+
+  (loss, metrics), grads = jax.tree.map(mean, total, like)
   if BATCH_WEIGHT in metrics:
-    averaged[BATCH_WEIGHT] = total
-  return (mean(loss), averaged), jax.tree.map(mean, grads)
+    metrics[BATCH_WEIGHT] = weight
+  return (loss, metrics), grads
+
+
+def _sums_in(x):
+  """Returns the dtype that sums are in."""
+  return jnp.promote_types(jnp.result_type(x), jnp.float32)
 
 
 _REPLICATED = sharding.PartitionSpec()
@@ -127,6 +163,6 @@ def _spread(mesh):
   return sharding.NamedSharding(mesh, sharding.PartitionSpec(AXIS))
 
 
-def _squeeze(batch):
-  """Drops the leading axis of one sub-batch."""
-  return jax.tree.map(lambda x: jnp.squeeze(x, axis=0), batch)
+def _first(batch):
+  """Returns the first sub-batch."""
+  return jax.tree.map(lambda x: x[0], batch)

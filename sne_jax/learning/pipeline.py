@@ -2,12 +2,12 @@
 
 A batch is a pure function of `(seed, step)`: the members from `zoo.batching`,
 the group elements and augmentations from a generator seeded with both. It
-carries a leading axis of devices, and is the same whatever their number: they
-share out its networks, whose order is by architecture. The arrays of all
-devices have one shape, and so have nearly all batches of a mixed zoo.
+carries a leading axis of sub-batches, and is the same whatever their number:
+they share out its networks, whose order is by architecture. The arrays of all
+sub-batches have one shape, and so have nearly all batches of a mixed zoo.
 
-Dimensions: `N` members, `P` weights of one, `b` networks per device, `D`
-devices, `T` targets.
+Dimensions: `N` members, `P` weights of one, `b` networks per sub-batch, `S`
+sub-batches, `T` targets.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from sne_jax.zoo import batching
 
 
 class Batch(NamedTuple):
-  """One step's networks; leading axis `D` while training."""
+  """One step's networks; leading axis `S` while training."""
 
   packed: Any  # the encoder's arrays; with pairs, networks then moved ones
   targets: Any  # float32 [b, T], scaled
@@ -49,6 +49,9 @@ class DataOptions:
 
   Attributes:
     batch_size: networks per step, over all devices.
+    micro_batches: in so many parts a device takes its networks of a step, one
+      after the other; the gradients are averaged. Less memory, and on a CPU
+      often less time, for the arrays of a part then stay in its cache.
     augment_permutation: permute hidden neurons anew at every step.
     augment_signs: flip the signs of neurons with an odd activation (tanh,
       sine) anew at every step; the network's function stays the same.
@@ -79,6 +82,7 @@ class DataOptions:
   """
 
   batch_size: int = 32
+  micro_batches: int = 1
   augment_permutation: bool = False
   augment_signs: bool = False
   augment_pi_shifts: int = 0
@@ -93,8 +97,9 @@ class DataOptions:
   symmetry_on: str = "host"
 
   def __post_init__(self):
-    if self.batch_size < 1:
-      raise ValueError(f"batch_size is {self.batch_size}; must be at least 1")
+    interface.check_least(
+      batch_size=(self.batch_size, 1), micro_batches=(self.micro_batches, 1)
+    )
     for name in (
       "augment_pi_shifts",
       "augment_scales",
@@ -169,8 +174,8 @@ class Pipeline:
     seed: root of everything that is drawn.
     pairs: whether every network is packed twice, the second time moved by a
       random group element (Logit Invariance).
-    devices: sub-batches per batch.
-    place: puts a batch `[D, ...]` on the devices.
+    devices: that share every batch.
+    place: puts a batch `[S, ...]` on the devices.
   """
 
   def __init__(
@@ -184,28 +189,30 @@ class Pipeline:
     devices: int = 1,
     place: Callable[[Any], Any] = lambda batch: batch,
   ):
-    if options.batch_size % devices:
+    parts = devices * options.micro_batches
+    if options.batch_size % parts:
       raise ValueError(
         f"batch_size {options.batch_size} does not divide over {devices}"
-        " devices; choose a multiple"
+        f" devices with micro_batches {options.micro_batches}; choose a"
+        f" multiple of {parts}"
       )
     self._networks = networks
     self._packer = packer
     self._options = options
     self._seed = seed
     self._pairs = pairs
-    self._devices = devices
+    self._parts = parts
     self._place = place
     self._mix = mixing.Mixer(*networks, options.augment_mixup)
     self._sizes = packer.reserve(
       networks.numbers,
-      options.batch_size // devices,
+      options.batch_size // parts,
       copies=2 if pairs else 1,
     )
     self._template = functools.lru_cache(maxsize=8)(self._placed_template)
 
   def __call__(self, step: int) -> Batch:
-    """Returns the batch of a step, `[D, ...]`, on the devices."""
+    """Returns the batch of a step, `[S, ...]`, on the devices."""
     count = self._options.batch_size
     rows = batching.batch_rows(
       self._seed, step, count, np.arange(len(self._networks.numbers))
@@ -216,7 +223,7 @@ class Pipeline:
       *(self._mix(row, rng) for row in rows.tolist()), strict=True
     )
     views = self._views(rows, vectors, rng)
-    shares = [slice(d, None, self._devices) for d in range(self._devices)]
+    shares = [slice(d, None, self._parts) for d in range(self._parts)]
     numbers = tuple(
       tuple(self._networks.numbers[rows[share]].tolist()) * len(views)
       for share in shares
@@ -261,7 +268,7 @@ class Pipeline:
     return [vectors, moved]
 
   def _placed_template(self, numbers: tuple[tuple[int, ...], ...]):
-    """Returns everything but the weights, on the devices, `[D, ...]`."""
+    """Returns everything but the weights, on the devices, `[S, ...]`."""
     templates = self._packer.templates(numbers, self._sizes)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *templates)
     return self._place(stacked)

@@ -1,4 +1,4 @@
-"""Data parallelism: two devices compute what one computes."""
+"""Sub-batches on two devices, or in turn, compute what one batch does."""
 
 import functools
 
@@ -33,8 +33,8 @@ def plain_loss(params, batch, key):
   return loss, {"mae": metrics["mae"]}
 
 
-def make_batch(step, num_devices, real=NUM_ROWS):
-  """Rows of one step, cut into `[D, rows / D, ...]`."""
+def make_batch(step, parts, real=NUM_ROWS):
+  """Rows of one step, cut into `[S, rows / S, ...]`."""
   rng = np.random.default_rng(step)
   x = rng.normal(size=(NUM_ROWS, 3)).astype(np.float32)
   batch = {
@@ -43,7 +43,7 @@ def make_batch(step, num_devices, real=NUM_ROWS):
     "real": (np.arange(NUM_ROWS) < real).astype(np.float32),
   }
   return {
-    k: v.reshape(num_devices, NUM_ROWS // num_devices, *v.shape[1:])
+    k: v.reshape(parts, NUM_ROWS // parts, *v.shape[1:])
     for k, v in batch.items()
   }
 
@@ -60,14 +60,14 @@ def make_start(num_devices, loss_fn):
   return mesh, jax.device_get(state._replace(key=None)), update
 
 
-def train(num_devices, loss_fn, *, real=NUM_ROWS):
+def train(num_devices, loss_fn, *, real=NUM_ROWS, parts=None):
   """Returns state and metrics on the host, and the device parameters."""
   mesh, state, update = make_start(num_devices, loss_fn)
   state = state._replace(key=jax.random.key(0))
   state = parallel.replicate(state, mesh)
   metrics = {}
   for step in range(5):
-    batch = parallel.shard(make_batch(step, num_devices, real), mesh)
+    batch = parallel.shard(make_batch(step, parts or num_devices, real), mesh)
     state, metrics = update(state, batch)
   return jax.device_get((state._replace(key=None), metrics)), state.params
 
@@ -106,6 +106,37 @@ def test_a_device_without_examples_counts_for_nothing():
   np.testing.assert_allclose(two.params["w"], one.params["w"], atol=1e-5)
 
 
+@pytest.mark.parametrize(("num_devices", "parts"), [(1, 2), (1, 4), (2, 4)])
+@pytest.mark.parametrize("real", [4, 6, 8])
+def test_sub_batches_in_turn_equal_one(num_devices, parts, real):
+  (one, metrics_one), _ = train(1, mean_loss, real=real)
+  # Of 4 parts with 4 real rows, two divide 0 by 0.
+  (more, metrics), _ = train(num_devices, mean_loss, real=real, parts=parts)
+  np.testing.assert_allclose(more.params["w"], one.params["w"], atol=1e-5)
+  np.testing.assert_allclose(more.ema["w"], one.ema["w"], atol=1e-5)
+  assert metrics.keys() == metrics_one.keys()
+  for name, value in metrics_one.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-4)
+
+
+def test_sub_batches_in_turn_take_less_memory():
+  def loss_fn(params, batch, key):
+    del key
+    x = batch["x"]
+    for _ in range(3):
+      x = jnp.tanh(x @ params["w"])
+    return jnp.mean(x), {}
+
+  def temporary(parts):
+    mesh = parallel.make_mesh(1)
+    batch = {"x": np.zeros((parts, 4096 // parts, 64), np.float32)}
+    fn = jax.jit(parallel.value_and_grad(loss_fn, mesh))
+    lowered = fn.lower({"w": jnp.zeros((64, 64))}, batch, jax.random.key(0))
+    return lowered.compile().memory_analysis().temp_size_in_bytes
+
+  assert temporary(8) < temporary(1) / 4
+
+
 def test_devices_draw_different_noise():
   def loss_fn(params, batch, key):
     noise = jax.random.normal(key, ())
@@ -114,10 +145,11 @@ def test_devices_draw_different_noise():
       "second": noise * index
     }
 
-  def noises(num_devices):
+  def noises(num_devices, parts=None):
     mesh = parallel.make_mesh(num_devices)
     grad_fn = jax.jit(parallel.value_and_grad(loss_fn, mesh))
-    batch = {"index": np.arange(num_devices, dtype=np.float32)[:, None]}
+    parts = parts or num_devices
+    batch = {"index": np.arange(parts, dtype=np.float32)[:, None]}
     params = parallel.replicate({"w": jnp.zeros(3)}, mesh)
     key = parallel.replicate(jax.random.key(7), mesh)
     (_, metrics), _ = grad_fn(params, parallel.shard(batch, mesh), key)
@@ -125,6 +157,8 @@ def test_devices_draw_different_noise():
 
   found = noises(2)
   assert found["first"] != found["second"]
+  in_turn = noises(1, parts=2)
+  assert in_turn["first"] != in_turn["second"]
   # One device draws from the key itself, as a run without a mesh does.
   expected = jax.random.normal(jax.random.key(7), ())
   np.testing.assert_allclose(noises(1)["first"], expected)

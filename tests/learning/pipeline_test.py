@@ -294,16 +294,20 @@ def test_codes_do_not_depend_on_the_number_of_devices():
   steps = [
     jax.jit(parallel.value_and_grad(loss_fn, parallel.make_mesh(1))),
     jax.jit(parallel.value_and_grad(loss_fn, mesh)),
+    jax.jit(parallel.value_and_grad(loss_fn, parallel.make_mesh(1))),
   ]
-  given = [one, parallel.shard(two, mesh)]
+  in_turn = pipe(networks, micro_batches=2)(1)
+  given = [one, parallel.shard(two, mesh), in_turn]
   results = [
     jax.device_get(step(params, batch, jax.random.key(0)))
     for step, batch in zip(steps, given, strict=True)
   ]
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-    *results,
-  )
+  for other in results[1:]:
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+      results[0],
+      other,
+    )
 
 
 def test_nearly_all_batches_of_a_mixed_zoo_have_one_shape():
@@ -354,6 +358,10 @@ def test_many_architectures_are_few_batches():
 def test_what_cannot_be_shared_out_is_refused():
   with pytest.raises(ValueError, match="6 does not divide over 4"):
     pipe(networks_of(), devices=4)
+  with pytest.raises(ValueError, match="micro_batches 3; choose a multiple"):
+    pipe(networks_of(), micro_batches=3, batch_size=8)
+  with pytest.raises(ValueError, match="micro_batches is 0"):
+    pipeline.DataOptions(micro_batches=0)
   with pytest.raises(ValueError, match="batch_size is 0"):
     pipeline.DataOptions(batch_size=0)
   with pytest.raises(ValueError, match="'gpu'; choose host or device"):
