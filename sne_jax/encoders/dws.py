@@ -144,7 +144,9 @@ class Block(nn.Module):
       return Affine(self.outputs, o.init_scale, name="linear")(x)
     if o.set_layer == "sab":
       heads = math.gcd(o.heads, self.outputs)
-      options = sets.SetOptions(width=self.outputs, heads=heads, norm="none")
+      options = sets.SetOptions(
+        width=self.outputs, heads=heads, norm="none", dtype=str(x.dtype)
+      )
       return sets.MAB(options, name="mab")(x)
     pooled = _pool(x, 1, o.reduction)
     own = Affine(self.outputs, o.init_scale, name="Gamma")(x)

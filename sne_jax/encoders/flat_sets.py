@@ -63,17 +63,17 @@ class FlatSetOptions:
       pooling=(self.pooling, ("mean", "sum", "max")),
       weight_scale=(self.weight_scale, ("place", "global", "none")),
     )
-    _ = self.set_options  # Checks width, heads, dropout and form.
+    _ = self.set_options()  # Checks width, heads, dropout and form.
 
-  @property
-  def set_options(self) -> sets.SetOptions:
-    """What the set functions share."""
+  def set_options(self, dtype: str = "float32") -> sets.SetOptions:
+    """What the set functions share, for weights of a dtype."""
     return sets.SetOptions(
       width=self.width,
       heads=self.heads,
       form=self.form,
       norm="pre" if self.form == "published" else "none",
       dropout=self.dropout,
+      dtype=dtype,
     )
 
 
@@ -97,12 +97,11 @@ class FlatSet(nn.Module):
     """Maps a batch to codes `[B, D]`."""
     o = self.options
     weights = self._scaled(batch)
+    shared = o.set_options(str(weights.dtype))
     if self.kind == "deep_sets":
-      function = sets.DeepSets(
-        o.set_options, o.blocks, 2, o.pooling, name="deep_sets"
-      )
+      function = sets.DeepSets(shared, o.blocks, 2, o.pooling, name="deep_sets")
     else:
-      function = SetTransformer(o, name="set_transformer")
+      function = SetTransformer(o, shared, name="set_transformer")
     codes = [
       sets.map_sets(
         function,
@@ -132,17 +131,15 @@ class SetTransformer(nn.Module):
   """Blocks over inducing points, then pooling by one seed."""
 
   options: FlatSetOptions
+  shared: sets.SetOptions
 
   @nn.compact
   def __call__(self, x, mask, deterministic: bool = True):
     """Maps sets `[S, Q, 1]` to vectors `[S, D]`."""
     o = self.options
-    x = sets.SetBlocks(o.set_options, "isab", o.blocks, o.inducing, name="phi")(
-      x, mask, deterministic
-    )
-    return sets.SetPool(o.set_options, "pma", 1, name="psi")(
-      x, mask, deterministic
-    )
+    phi = sets.SetBlocks(self.shared, "isab", o.blocks, o.inducing, name="phi")
+    psi = sets.SetPool(self.shared, "pma", 1, name="psi")
+    return psi(phi(x, mask, deterministic), mask, deterministic)
 
 
 def describe(spec: NetworkSpec) -> joining.Part:

@@ -41,6 +41,7 @@ def packer(
   dense: bool,
   probes: int = 0,
   outputs: int = 0,
+  activations: Sequence[str] = (),
 ) -> joining.Packer:
   """Returns the packer of graphs.
 
@@ -51,6 +52,7 @@ def packer(
       arrays of all pairs.
     probes: above 0: with the columns that running them takes.
     outputs: above 0: of every network, as a code of the output nodes needs it.
+    activations: names that are marked at hidden nodes.
 
   Raises:
     ValueError: of `probes.check`, or a network has another number of outputs.
@@ -69,12 +71,18 @@ def packer(
   if dense:
     widest = max(len(graphs.graph_of(s, places).value) for s in specs)
   return joining.Packer(
-    specs, functools.partial(describe, places, widest, plan), refs=REFS
+    specs,
+    functools.partial(describe, places, widest, plan, tuple(activations)),
+    refs=REFS,
   )
 
 
 def describe(
-  places: int, widest: int, plan: probes_lib.Plan | None, spec: NetworkSpec
+  places: int,
+  widest: int,
+  plan: probes_lib.Plan | None,
+  activations: tuple[str, ...],
+  spec: NetworkSpec,
 ) -> joining.Part:
   """Returns what a network of a spec brings into a batch."""
   g = graphs.graph_of(spec, places)
@@ -85,6 +93,10 @@ def describe(
       "weights": {
         "scale": scales.fan_in_root(spec),
         "place": scales.place_of(spec),
+        "level": np.repeat(
+          np.array([t.level for t in spec.tensors], np.int32),
+          [t.size for t in spec.tensors],
+        ),
       },
       "nodes": {
         "network": np.zeros(count, np.int32),
@@ -95,7 +107,8 @@ def describe(
         "number": g.number,
         "degree": np.bincount(g.target, minlength=count).astype(np.float32),
       }
-      | (plan.nodes(spec) if plan else {}),
+      | (plan.nodes(spec) if plan else {})
+      | ({"activation": _marks(g, spec, activations)} if activations else {}),
       "edges": {
         "network": np.zeros(links, np.int32),
         "source": g.source,
@@ -116,6 +129,21 @@ def describe(
   )
 
 
+def _marks(
+  g: graphs.Graph, spec: NetworkSpec, activations: tuple[str, ...]
+) -> np.ndarray:
+  """Returns the activation behind each hidden node, by number; -1: none known.
+
+  Inputs and outputs have no mark, nor has an activation without a name here.
+  """
+  known = [
+    activations.index(a) if a in activations else -1 for a in spec.activations
+  ]
+  marks = np.array(known or [-1], np.int32)
+  level = np.minimum(g.number, len(marks) - 1)
+  return np.where(g.role == graphs.HIDDEN, marks[level], -1).astype(np.int32)
+
+
 def measure(
   networks: Sequence[interface.Network], probes: int = 0
 ) -> dict[str, Any]:
@@ -128,7 +156,8 @@ def measure(
   Returns:
     Scales of weights; `places` of an edge; rows of the position table for
     inputs, hidden levels and outputs; `outputs` if all have as many, else 0;
-    `parts` of parallel edges; and `delta`, the mean of log(degree + 1).
+    `parts` of parallel edges; names of `activations`; and `delta`, the mean of
+    log(degree + 1).
 
   Raises:
     ValueError: of `probes.check`.
@@ -154,6 +183,7 @@ def measure(
     "positions": [most(graphs.INPUT), most(graphs.HIDDEN), most(graphs.OUTPUT)],
     "outputs": outputs.pop() if len(outputs) == 1 else 0,
     "parts": 1 + max(int(g.part.max()) for g in found.values()),
+    "activations": sorted({a for spec in specs for a in spec.activations}),
     "delta": float(logs / nodes),
   }
 
@@ -177,6 +207,9 @@ class Featuriser(nn.Module):
     global_scale: root mean square of training weights.
     place_scales: the same by place; empty: `global_scale`.
     probes: inputs that networks are run on, for features of nodes; 0: none.
+    activations: rows of the table of activations of hidden nodes; 0: none.
+    dense_apart: edges of one value of a dense layer have an embedding of their
+      own, where others hold kernels.
   """
 
   node_width: int
@@ -192,6 +225,8 @@ class Featuriser(nn.Module):
   global_scale: float = 1.0
   place_scales: tuple[float, ...] = ()
   probes: int = 0
+  activations: int = 0
+  dense_apart: bool = False
 
   @nn.compact
   def __call__(self, batch: joining.Joined):
@@ -210,6 +245,10 @@ class Featuriser(nn.Module):
       x = x + probed(batch)
     x = nn.Dense(self.node_width, name="proj_node_in")(x)
     x = x + self._positions(nodes)
+    if self.activations:
+      marks = nn.Embed(self.activations, self.node_width, name="activation")
+      found = marks(jnp.maximum(nodes["activation"], 0))
+      x = x + jnp.where(jnp.asarray(nodes["activation"])[:, None] < 0, 0, found)
     raw = jnp.where(edges["mask"], weights[edges["index"]], 0)
     raw = raw + jnp.asarray(edges["constant"], raw.dtype)
     if self.reverse:
@@ -223,6 +262,11 @@ class Featuriser(nn.Module):
     raw = jnp.concatenate([raw, jnp.zeros_like(raw[:1])])  # No edge.
     e = self._embedded("weight", raw, self.edge_width)
     e = nn.Dense(self.edge_width, name="proj_edge_in")(e)
+    if self.dense_apart and self.places > 1:
+      single = raw.reshape(len(raw), -1, self.places).sum(-1)
+      single = self._embedded("dense", single, self.edge_width)
+      single = nn.Dense(self.edge_width, name="proj_dense_in")(single)
+      e = jnp.where(self._is_single(batch)[:, None], single, e)
     if self.kinds:
       kind, part = links(batch, self.reverse, "kind", "part")
       kinds = nn.Embed(graphs.NUM_KINDS, self.edge_width, name="kind")
@@ -231,6 +275,12 @@ class Featuriser(nn.Module):
       marks = marks + parts(jnp.minimum(part, self.parts - 1))
       e = e.at[:-1].add(marks)
     return x, e[:-1], e[-1]
+
+  def _is_single(self, batch: joining.Joined):
+    """Which edges, and at last no edge, hold one value of a dense layer."""
+    kind, mask = links(batch, self.reverse, "kind", "mask")
+    dense = kind == graphs.KINDS.index("linear_weight")
+    return jnp.append(dense & (mask.sum(-1) == 1), False)
 
   def _scaled(self, batch: joining.Joined):
     table, weights = batch.tables["weights"], jnp.asarray(batch.weights)
@@ -329,10 +379,17 @@ class EditHead(nn.Module):
   """Nodes and edges to a change of every weight, `[T]`: weight editing.
 
   Equivariant: permuted networks get permuted changes. Multiply by what you
-  like; `scale` starts small, as in the authors' code.
+  like; the learned scales, one for weights and one for biases of each level,
+  start small, as in the authors' code.
+
+  Attributes:
+    places: values of an edge.
+    levels: that have scales; what is beyond takes the last.
+    scale: first value of the scales.
   """
 
   places: int
+  levels: int = 1
   scale: float = 0.01
 
   @nn.compact
@@ -342,17 +399,18 @@ class EditHead(nn.Module):
     e = e[: len(edges["source"])]
     hidden = nn.relu(nn.Dense(e.shape[-1], name="edge_0")(e))
     found = nn.Dense(self.places, name="edge_1")(hidden)
+    found = jnp.where(edges["mask"], found, 0)
     hidden = nn.relu(nn.Dense(x.shape[-1], name="node_0")(x))
     values = nn.Dense(1, name="node_1")(hidden)[:, 0]
-    change = jnp.zeros(len(batch.tables["weights"]["real"]), found.dtype)
-    change = change.at[edges["index"]].add(
-      jnp.where(edges["mask"], found, 0), mode="drop"
-    )
-    change = change.at[nodes["value"]].add(
-      jnp.where(nodes["has_value"], values, 0), mode="drop"
-    )
-    scale = self.param("scale", nn.initializers.constant(self.scale), (1,))
-    return scale * change
+    values = jnp.where(nodes["has_value"], values, 0)
+    level = jnp.minimum(batch.tables["weights"]["level"], self.levels - 1)
+    start = nn.initializers.constant(self.scale)
+    zero = jnp.zeros(len(level), found.dtype)
+    change = zero.at[edges["index"]].add(found, mode="drop")
+    change *= self.param("weight_scale", start, (self.levels,))[level]
+    biases = zero.at[nodes["value"]].add(values, mode="drop")
+    biases *= self.param("bias_scale", start, (self.levels,))[level]
+    return change + biases
 
 
 def segment_mean(x, owner, count: int):

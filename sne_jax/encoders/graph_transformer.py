@@ -48,6 +48,12 @@ class GraphTransformerOptions:
       are features of their nodes. Networks of dense layers (mlp, inr) only.
       0: none.
     kinds: learned marks of kinds of tensors and parts of large kernels.
+    activations: learned marks of the activations behind hidden nodes, of those
+      that training networks have (the authors' choice for CNNs).
+    dense_apart: single values of dense layers have an embedding of their own
+      beside that of kernels, instead of being kernels of one value.
+    final_edges: edges are updated in the last layer too, which a code of nodes
+      does not need and weight editing does.
     readout: pool (means over outputs and over all nodes) or last (the output
       nodes end to end, the authors' way; as many in all networks).
     dropout: share of units dropped in residual branches while training.
@@ -66,6 +72,9 @@ class GraphTransformerOptions:
   fourier_scale: float = 1.0
   probes: int = 0
   kinds: bool = True
+  activations: bool = False
+  dense_apart: bool = False
+  final_edges: bool = False
   readout: str = "pool"
   dropout: float = 0.0
 
@@ -206,9 +215,12 @@ class GraphTransformer(nn.Module):
       m["global_scale"],
       m["place_scales"],
       o.probes,
+      len(m["activations"]) if o.activations else 0,
+      o.dense_apart,
     )
     self.layers = [
-      Layer(o, number + 1 < o.layers) for number in range(o.layers)
+      Layer(o, o.final_edges or number + 1 < o.layers)
+      for number in range(o.layers)
     ]
     self.readout = graph_features.Readout(o.readout, m["outputs"], o.width)
 
@@ -287,8 +299,9 @@ def build(
       dense=True,
       probes=options.probes,
       outputs=measured["outputs"] if options.readout == "last" else 0,
+      activations=measured["activations"] if options.activations else (),
     ),
-    by_layout=not options.probes,
+    by_layout=not (options.probes or options.activations),
     module=GraphTransformer(
       options, neural_graph.hashable(measured), name="encoder"
     ),

@@ -36,6 +36,10 @@ class NeuralGraphOptions:
       are features of their nodes. Networks of dense layers (mlp, inr) only.
       0: none.
     kinds: learned marks of kinds of tensors and parts of large kernels.
+    activations: learned marks of the activations behind hidden nodes, of those
+      that training networks have (the authors' choice for CNNs).
+    dense_apart: single values of dense layers have an embedding of their own
+      beside that of kernels, instead of being kernels of one value.
     norm: of nodes between rounds: layer (each node on its own), none, or batch
       (over all nodes and channels of the batch, as the authors' code does:
       codes then depend on batch mates).
@@ -53,6 +57,8 @@ class NeuralGraphOptions:
   input_layers: int = 1
   probes: int = 0
   kinds: bool = True
+  activations: bool = False
+  dense_apart: bool = False
   norm: str = "layer"
   readout: str = "pool"
   readout_layers: int = 1
@@ -216,6 +222,8 @@ class NeuralGraph(nn.Module):
       m["global_scale"],
       m["place_scales"],
       o.probes,
+      len(m["activations"]) if o.activations else 0,
+      o.dense_apart,
     )
     self.body = PNA(o.width, o.width, o.layers, m["delta"], o.norm, o.dropout)
     self.readout = graph_features.Readout(
@@ -261,9 +269,11 @@ def check_readout(readout: str, measured: Mapping[str, Any]) -> None:
 def hashable(measured: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
   """Returns what graph encoders measure as a field of a module."""
   names = ("global_scale", "place_scales", "places", "positions", "parts")
+  # Runs of before there were marks of activations have measured none.
+  found = {"activations": ()} | dict(measured)
   return tuple(
-    (n, tuple(v) if isinstance(v := measured[n], list) else v)
-    for n in (*names, "outputs", "delta")
+    (n, tuple(v) if isinstance(v := found[n], list) else v)
+    for n in (*names, "outputs", "delta", "activations")
   )
 
 
@@ -281,7 +291,8 @@ def build(
       dense=False,
       probes=options.probes,
       outputs=measured["outputs"] if options.readout == "last" else 0,
+      activations=measured["activations"] if options.activations else (),
     ),
-    by_layout=not options.probes,
+    by_layout=not (options.probes or options.activations),
     module=NeuralGraph(options, hashable(measured), name="encoder"),
   )

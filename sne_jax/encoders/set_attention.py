@@ -47,10 +47,15 @@ def is_absorbed_cheaper(
   return absorbed < plain
 
 
+def at_least_float32(dtype) -> jnp.dtype:
+  """The dtype of scores and sums of numbers of a dtype."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
 def masked_softmax(
   logits: Float[Array, "..."], mask: Bool[Array, "..."] | None, axis: int
 ) -> Float[Array, "..."]:
-  """Softmax over the real places of an axis, in float32.
+  """Softmax over the real places of an axis, in float32 at least.
 
   Args:
     logits: scores; any finite value where the mask is False.
@@ -59,12 +64,12 @@ def masked_softmax(
     axis: the axis of the keys.
 
   Returns:
-    Weights in float32 that are exactly 0 at masked places and sum to 1, or
-    are all 0 where nothing is real.
+    Weights that are exactly 0 at masked places and sum to 1, or are all 0
+    where nothing is real.
   """
-  logits = logits.astype(jnp.float32)
+  logits = logits.astype(at_least_float32(logits.dtype))
   if mask is not None:
-    logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
   top = jax.lax.stop_gradient(logits.max(axis, keepdims=True))
   raised = jnp.exp(logits - top)
   if mask is None:
@@ -102,7 +107,7 @@ def attention(
   if queries.ndim < keys.ndim:  # The same queries for every set.
     q = jnp.broadcast_to(q, (*k.shape[:-2], *q.shape[-2:]))
   logits = jnp.einsum(
-    "...nd,...md->...nm", q, k, preferred_element_type=jnp.float32
+    "...nd,...md->...nm", q, k, preferred_element_type=at_least_float32(q.dtype)
   )
   place = None if mask is None else mask[..., None, None, :]
   weights = masked_softmax(logits, place, -1).astype(v.dtype)
@@ -171,7 +176,7 @@ def absorbed_attention(
 
 
 class Attended(NamedTuple):
-  """What queries found in some of the keys; all in float32."""
+  """What queries found in some of the keys; in float32 at least."""
 
   top: Any  # [..., H, N, 1], the largest score
   total: Any  # [..., H, N, 1], sum of exp(score - top)
@@ -190,16 +195,16 @@ def attend_part(
   """Attends to some of the keys; arguments as of `attention`."""
   q, k, v = (_split_heads(x, heads) for x in (queries * scale, keys, values))
   logits = jnp.einsum(
-    "...nd,...md->...nm", q, k, preferred_element_type=jnp.float32
+    "...nd,...md->...nm", q, k, preferred_element_type=at_least_float32(q.dtype)
   )
   real = True if mask is None else mask[..., None, None, :]
-  logits = jnp.where(real, logits, jnp.finfo(jnp.float32).min)
+  logits = jnp.where(real, logits, jnp.finfo(logits.dtype).min)
   top = logits.max(-1, keepdims=True)
   raised = jnp.where(real, jnp.exp(logits - top), 0.0)
   return Attended(
     top=top,
     total=raised.sum(-1, keepdims=True),
-    sums=jnp.einsum("...nm,...md->...nd", raised, v.astype(jnp.float32)),
+    sums=jnp.einsum("...nm,...md->...nd", raised, v.astype(logits.dtype)),
   )
 
 

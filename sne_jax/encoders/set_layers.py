@@ -18,7 +18,7 @@ _CHOICES = {
   "norm": ("none", "post", "pre"),
   "activation": ("relu", "gelu"),
   "scale": ("form", "width", "head"),
-  "dtype": ("float32", "bfloat16"),
+  "dtype": ("float32", "bfloat16", "float64"),
 }
 
 
@@ -54,8 +54,8 @@ class SetOptions:
   takes `width` for coded and `head` for published (the paper writes the root of
   `d`, the width that one head sees)."""
   dtype: str = "float32"
-  """Of the computation, `float32` or `bfloat16`; parameters, softmax and norms
-  are always in float32."""
+  """Of the computation: `float32`, `bfloat16` (parameters, softmax and norms
+  stay in float32) or `float64` (needs `jax_enable_x64`)."""
 
   def __post_init__(self):
     """Validates every field."""

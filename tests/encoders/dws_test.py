@@ -13,25 +13,23 @@ from sne_jax.encoders import dws, features, parity_torch
 from sne_jax.networks import families, symmetry
 
 FAST = {"xla_backend_optimization_level": "0"}
-FOLDER = pathlib.Path(__file__).parents[1] / "fixtures"
-FIXTURE = np.load(FOLDER / "dws.npz")
-MORE = np.load(FOLDER / "dws_more.npz")
+FIXTURE = np.load(pathlib.Path(__file__).parents[1] / "fixtures/dws_model.npz")
 PLAN = features.layout_of(families.mlp((2, 5, 4, 3, 1)), "dws")
 MULTI = features.layout_of(families.mlp((3, 4, 3, 2)), "dws")
 
 
-def given(fixture, prefix, depth):
+def given(prefix, depth):
   """Reads features of the authors' axis order, [B, in, out, F]."""
   return features.Features(
-    tuple(np.swapaxes(fixture[f"{prefix}/w{l}"], 1, 2) for l in range(depth)),
-    tuple(fixture[f"{prefix}/b{l}"] for l in range(depth)),
+    tuple(np.swapaxes(FIXTURE[f"{prefix}/w{l}"], 1, 2) for l in range(depth)),
+    tuple(FIXTURE[f"{prefix}/b{l}"] for l in range(depth)),
   )
 
 
-def state(fixture, prefix):
+def state(prefix):
   return {
-    name.removeprefix(prefix): fixture[name]
-    for name in fixture.files
+    name.removeprefix(prefix): FIXTURE[name]
+    for name in FIXTURE.files
     if name.startswith(prefix)
   }
 
@@ -50,64 +48,19 @@ def close(found, expected):
     np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-  ("prefix", "case", "how"),
-  [
-    ("", "dws_ds_4to4", "max"),
-    ("", "dws_ds_1to4", "mean"),
-    ("multi/", "dws_ds_2to3", "max"),
-    ("multi/", "dws_ds_2to3", "mean"),
-  ],
-)
-def test_layers_give_the_authors_numbers(prefix, case, how):
-  plan = MULTI if prefix else PLAN
-  into, out = case.split("_")[-1].split("to")
-  options = dws.DWSOptions(reduction=how, complete=False)
-  module = dws.DWSLayer(plan, int(out), options)
-  values = parity_torch.dws_params_from_torch(
-    state(FIXTURE, f"{prefix}{case}/param/")
-  )
-  x = given(FIXTURE, f"{prefix}in{into}", len(plan))
-  expected = given(FIXTURE, f"{prefix}{case}/out_{how}", len(plan))
-  close(run(module, values, x), expected)
-
-
-def test_attention_gives_the_authors_numbers():
-  options = dws.DWSOptions(set_layer="sab", heads=4, complete=False)
-  module = dws.DWSLayer(PLAN, 8, options)
-  case = "extra/dws_sab_max_4to8"
-  values = parity_torch.dws_params_from_torch(state(MORE, f"{case}/param/"))
-  x = given(MORE, "extra/in4", 4)
-  close(run(module, values, x), given(MORE, f"{case}/out", 4))
-
-
-@pytest.mark.parametrize("how", ["max", "mean"])
-@pytest.mark.parametrize("prefix", ["", "multi/"])
-def test_the_invariant_layer_gives_the_authors_numbers(prefix, how):
-  plan, channels = (MULTI, 2) if prefix else (PLAN, 4)
-  case = f"{prefix}inv_{channels}to3"
-  module = dws.InvariantLayer(plan, 3, how)
-  values = parity_torch.params_from_torch(
-    {"layer.weight": FIXTURE[f"{case}/param/layer.0.weight"]}
-    | {"layer.bias": FIXTURE[f"{case}/param/layer.0.bias"]}
-  )
-  x = given(FIXTURE, f"{prefix}in{channels}", len(plan))
-  close(run(module, values, x), FIXTURE[f"{case}/out_{how}"])
-
-
 def test_a_classifier_gives_the_authors_numbers():
   """Two layers, stored batch norm between, and the invariant layer."""
-  case = "model/classifier_ds_mean_bn/param"
+  case = "classifier_ds_mean_bn/param"
   options = dws.DWSOptions(reduction="mean", complete=False)
   first, last = dws.DWSLayer(PLAN, 4, options), dws.DWSLayer(PLAN, 4, options)
   x = run(
     first,
-    parity_torch.dws_params_from_torch(state(MORE, f"{case}/layers.layers.0.")),
-    given(MORE, "model/in1", 4),
+    parity_torch.dws_params_from_torch(state(f"{case}/layers.layers.0.")),
+    given("in1", 4),
   )
 
   def normed(kind, number, value):
-    part = state(MORE, f"{case}/layers.layers.1.{kind}_bn.{number}.")
+    part = state(f"{case}/layers.layers.1.{kind}_bn.{number}.")
     root = np.sqrt(part["running_var"] + 1e-5)
     value = (np.asarray(value) - part["running_mean"]) / root
     return np.maximum(value * part["weight"] + part["bias"], 0)
@@ -116,29 +69,27 @@ def test_a_classifier_gives_the_authors_numbers():
     tuple(normed("weights", l, w) for l, w in enumerate(x.weights)),
     tuple(normed("biases", l, v) for l, v in enumerate(x.biases)),
   )
-  numbers = {n.split(".")[2] for n in state(MORE, f"{case}/layers.")}
+  numbers = {n.split(".")[2] for n in state(f"{case}/layers.")}
   assert numbers
   tail = next(
     n
     for n in ("4", "3", "2")
-    if state(MORE, f"{case}/layers.layers.{n}.weight_to_weight")
+    if state(f"{case}/layers.layers.{n}.weight_to_weight")
   )
   x = run(
     last,
-    parity_torch.dws_params_from_torch(
-      state(MORE, f"{case}/layers.layers.{tail}.")
-    ),
+    parity_torch.dws_params_from_torch(state(f"{case}/layers.layers.{tail}.")),
     x,
   )
   x = jax.tree.map(lambda a: jnp.maximum(a, 0), x)
   head = {
     "layer": {
-      "kernel": MORE[f"{case}/clf.layer.0.weight"].T,
-      "bias": MORE[f"{case}/clf.layer.0.bias"],
+      "kernel": FIXTURE[f"{case}/clf.layer.0.weight"].T,
+      "bias": FIXTURE[f"{case}/clf.layer.0.bias"],
     }
   }
   out = run(dws.InvariantLayer(PLAN, 3, "mean"), head, x)
-  close(out, MORE["model/classifier_ds_mean_bn/out"])
+  close(out, FIXTURE["classifier_ds_mean_bn/out"])
 
 
 def size(module, plan, channels):
@@ -149,19 +100,25 @@ def size(module, plan, channels):
 
 
 @pytest.mark.parametrize(
-  ("widths", "kind", "width", "outputs", "number"),
+  ("inputs", "kind", "diagonal", "number"),
   [
-    ((2, 32, 32, 1), "ds", 32, 10, 320586),
-    ((1, 32, 32, 1), "ds", 16, 16, 62640),
-    ((1, 32, 32, 1), "sab", 16, 16, 103600),
+    (2, "ds", False, 320586),
+    (2, "ds", True, 226730),
+    (2, "sab", False, 552650),
+    (2, "sab", True, 458794),
+    (1, "ds", False, 62640),
+    (1, "ds", True, 44720),
+    (1, "sab", False, 103600),
+    (1, "sab", True, 85680),
   ],
 )
 def test_classifiers_have_the_authors_parameters(
-  widths, kind, width, outputs, number
+  inputs, kind, diagonal, number
 ):
   """Five layers, batch norm between them, and the invariant layer."""
-  plan = features.layout_of(families.inr(widths), "dws")
-  options = dws.DWSOptions(set_layer=kind)
+  width, outputs = {1: (16, 16), 2: (32, 10)}[inputs]
+  plan = features.layout_of(families.inr((inputs, 32, 32, 1)), "dws")
+  options = dws.DWSOptions(set_layer=kind, diagonal=diagonal)
   layer = dws.DWSLayer(plan, width, options)
   total = size(layer, plan, 1) + 4 * size(layer, plan, width)
   total += 4 * 6 * 2 * width  # Scale and shift of 6 tensors.

@@ -1,5 +1,6 @@
 """Graphs of networks, and what reads them: the authors' numbers, goldens."""
 
+import dataclasses
 import math
 import pathlib
 
@@ -169,7 +170,8 @@ def test_a_layer_gives_the_authors_numbers(case):
   np.testing.assert_allclose(e, FIXTURE[f"{case}/out_edge"], atol=1e-5)
 
 
-MEASURED = {
+MEASURED: dict = {
+  "activations": [],
   "global_scale": 1.0,
   "place_scales": [],
   "places": 1,
@@ -291,6 +293,149 @@ def test_parameters_are_as_many_as_the_authors(probes, pna, rt):
   assert ours + 64 * (64 + 1 + 10) == rt
 
 
+@pytest.mark.parametrize(("name", "number"), [("pna", 1186696), ("rt", 391112)])
+def test_editors_have_the_authors_parameters(name, number):
+  """Style editing of 2-32-32-1 INRs, with edges in both directions."""
+  spec = families.inr((2, 32, 32, 1))
+  networks = [(spec, np.ones(spec.num_weights, np.float32))]
+  if name == "pna":
+    module, options = (
+      neural_graph,
+      neural_graph.NeuralGraphOptions(width=128, kinds=False),
+    )
+  else:
+    module, options = (
+      graph_transformer,
+      transformer_of_inrs(reverse=True, final_edges=True),
+    )
+  measured = module.measure(options, networks)
+  encoder = module.build(options, CHUNKS, measured)
+  batch = encoder.make_packer((spec,)).pack([0], [networks[0][1]])
+  head = graph_features.EditHead(measured["places"], levels=3)
+
+  def init(key):
+    keys = jax.random.split(key)
+    first = encoder.module.init(keys[0], batch, method="equivariant")
+    x, e = encoder.module.apply(first, batch, method="equivariant")
+    return first, head.init(keys[1], batch, x, e)
+
+  found = jax.eval_shape(init, jax.random.key(0))
+  assert sum(math.prod(x.shape) for x in jax.tree.leaves(found)) == number
+
+
+def transformer_of_inrs(**changes):
+  """The authors' transformer of INRs."""
+  return graph_transformer.GraphTransformerOptions(
+    *(),
+    **{"width": 64, "edge_width": 32, "attention_width": 128, "heads": 8}
+    | {"node_hidden": 128, "edge_hidden": 64, "layers": 4, "fourier": 128}
+    | {"kinds": False, "readout": "last"}
+    | changes,
+  )
+
+
+SEVEN = ["gelu", "leaky_relu", "none", "relu", "sigmoid", "silu", "tanh"]
+ZOO = families.cnn((1, 28, 28), (16, 16, 16), 3, 2, num_classes=10)
+PARK = families.cnn((3, 28, 28), (4, 4), 7, num_classes=10)
+
+
+@pytest.mark.parametrize(
+  ("name", "spec", "hidden", "changes", "number"),
+  [
+    ("pna", ZOO, 3, {"width": 256, "dense_apart": True}, 5587969),
+    ("pna", PARK, 5, {"width": 64}, 369025),
+    ("pna", PARK, 5, {"width": 32}, 101569),
+    (
+      *("rt", ZOO, 3),
+      {"width": 128, "edge_width": 64, "attention_width": 256}
+      | {"node_hidden": 256, "edge_hidden": 128},
+      1807873,
+    ),
+    (
+      *("rt", PARK, 5),
+      {"width": 32, "edge_width": 16, "attention_width": 32, "heads": 4}
+      | {"node_hidden": 64, "edge_hidden": 64, "layers": 3},
+      92705,
+    ),
+    ("rt", PARK, 5, {}, 466945),
+  ],
+)
+def test_readers_of_cnns_have_the_authors_parameters(
+  name, spec, hidden, changes, number
+):
+  """Ten output nodes end to end, and one number at the end."""
+  if name == "pna":
+    module = neural_graph
+    options = neural_graph.NeuralGraphOptions(
+      fourier=128, kinds=False, readout="last", reverse=False, **changes
+    )
+    options = dataclasses.replace(options, activations=True, readout_layers=2)
+  else:
+    module, options = (
+      graph_transformer,
+      transformer_of_inrs(activations=True, **changes),
+    )
+  networks = [(spec, np.ones(spec.num_weights, np.float32))]
+  measured = module.measure(options, networks) | {"activations": SEVEN}
+  measured["positions"] = [spec.tensors[0].shape[1], hidden, 10]
+  encoder = module.build(options, CHUNKS, measured)
+  batch = encoder.make_packer((spec,)).pack([0], [networks[0][1]])
+  found = jax.eval_shape(encoder.module.init, jax.random.key(0), batch)
+  total = sum(math.prod(x.shape) for x in jax.tree.leaves(found))
+  if name == "pna":
+    total += options.width + 1
+  else:  # Theirs has two layers of another width behind the readout.
+    wide = {32: 64, 64: 128, 128: 256}[options.width]
+    ends = 10 * options.width
+    total -= (ends + 1) * options.width
+    total += (ends + 1) * wide + (wide + 1) * wide + wide + 1
+  assert total == number
+
+
+@pytest.mark.parametrize("name", ["pna", "rt"])
+def test_activations_are_seen_where_wanted(name):
+  one, other = (families.mlp((2, 3, 2), a) for a in ("relu", "tanh"))
+  new = families.mlp((2, 3, 2), "gelu")
+  weights = families.random_weights(one, np.random.default_rng(0))
+  for wanted in (False, True):
+    if name == "pna":
+      module, cls = neural_graph, neural_graph.NeuralGraphOptions
+    else:
+      module = graph_transformer
+      cls = graph_transformer.GraphTransformerOptions
+    options = cls(width=8, layers=2, activations=wanted)
+    measured = module.measure(options, [(one, weights), (other, weights)])
+    encoder = module.build(options, CHUNKS, measured)
+    packer = encoder.make_packer((one, other, new))
+    batch = packer.pack([0, 1, 2], [weights] * 3)
+    params = encoder.module.init(jax.random.key(0), batch)
+    codes = np.asarray(encoder.module.apply(params, batch))
+    assert (np.ptp(codes, axis=0).max() > 1e-3) == wanted
+    assert len(np.unique(codes.round(6), axis=0)) == (3 if wanted else 1)
+
+
+def test_single_values_of_dense_layers_can_be_apart():
+  spec = families.cnn((1, 5, 5), (3,), 2, num_classes=2)
+  start = spec.offsets[spec.index("dense0.weight")]
+  weights = families.random_weights(spec, np.random.default_rng(0))
+  moved = weights.copy()
+  moved[start] += 1
+  for apart in (False, True):
+    module = graph_features.Featuriser(
+      4, 4, places=4, positions=(1, 1, 2), dense_apart=apart
+    )
+    packer = graph_features.packer((spec,), 4, dense=False)
+    batches = [packer.pack([0], [w]) for w in (weights, moved)]
+    params = module.init(jax.random.key(0), batches[0])
+    edges = [module.apply(params, b)[1] for b in batches]
+    rows = np.flatnonzero(np.abs(edges[1] - edges[0]).max(1) > 1e-6)
+    assert len(rows) == 1
+    assert batches[0].tables["edges"]["kind"][rows[0]] == graphs.KINDS.index(
+      "linear_weight"
+    )
+    assert ("proj_dense_in" in params["params"]) == apart
+
+
 @pytest.mark.parametrize("spec", [SPEC, CONV, FLAT, RESNET, VIT])
 def test_every_weight_is_in_the_graph_once(spec):
   for places in (1, 4, 9):
@@ -343,7 +488,7 @@ def test_edits_are_equivariant(name, spec):
     measured = module.measure(options, [(spec, weights)])
     encoder = module.build(options, CHUNKS, measured)
     template = encoder.make_packer((spec,)).template([0])
-    head = graph_features.EditHead(measured["places"])
+    head = graph_features.EditHead(measured["places"], levels=spec.num_levels)
 
     def edit(values, weights):
       batch = template._replace(weights=weights)
@@ -365,9 +510,19 @@ def test_edits_are_equivariant(name, spec):
     w = weights.astype(float)
     out = apply(values, w)
     size = np.abs(out).max()
+    # Every weight, biases as well, has a change of its own scale.
+    assert (np.abs(out) > 1e-9 * size).all()
+    for kind in ("weight", "bias"):
+      none = jnp.zeros(spec.num_levels)
+      params = values[1]["params"] | {f"{kind}_scale": none}
+      still = apply((values[0], {"params": params}), w) == 0
+      assert still.any() and not still.all()
     index = symmetry.draw_permutation(spec, rng)
     np.testing.assert_allclose(
       apply(values, w[index]), out[index], atol=1e-10 * size
     )
-    index = symmetry.draw_uncoupled(spec, rng)
-    assert np.abs(apply(values, w[index]) - out[index]).max() > 1e-4 * size
+    changes = []
+    for _ in range(4):  # One may be a permutation by luck.
+      index = symmetry.draw_uncoupled(spec, rng)
+      changes.append(np.abs(apply(values, w[index]) - out[index]).max())
+    assert max(changes) > 1e-4 * size

@@ -90,19 +90,25 @@ def test_encodings_give_the_authors_numbers():
       np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+def test_tokens_are_the_authors():
+  found = PLAN.flat(jax.tree.map(jnp.asarray, given("mlp/in8")))
+  np.testing.assert_array_equal(found, FIXTURE["flatten/out"])
+
+
 class Classifier(nn.Module):
   """Pooling with a head, and before it maybe a block, as in the fixtures."""
 
   blocks: int = 0
   has_block: bool = False
   outputs: int = 0
+  mean: bool = False
 
   @nn.compact
   def __call__(self, x):
     if self.has_block:
       x = nft.Block(PLAN, 8, 2, name="0")(x)
     x = perceiver.Pooling(4, 12, 8, self.blocks, 2, name="pool")(PLAN.flat(x))
-    if not self.outputs and not self.has_block:
+    if not (self.outputs or self.has_block or self.mean):
       return x
     x = x.mean(axis=1)
     if self.outputs:
@@ -115,6 +121,7 @@ class Classifier(nn.Module):
   ("case", "module"),
   [
     ("pool_latents", Classifier()),
+    ("pool_mean", Classifier(mean=True)),
     ("pool_classifier", Classifier(blocks=2, outputs=3)),
     ("block_then_pool", Classifier(has_block=True)),
   ],
