@@ -247,6 +247,7 @@ def test_an_ensemble_is_a_mean_of_equal_tasks(description, params, networks):
     predictor.Ensemble([])
 
 
+@pytest.mark.slow
 def test_probabilities_are_between_zero_and_one(description, params, networks):
   model = predictor.Predictor(description | {"loss": "bce"}, params)
   found = model.predict(networks)
@@ -320,6 +321,7 @@ def test_numbers_have_no_classes(description, params):
   assert predictor.Predictor(description, params).classes == ()
 
 
+@pytest.mark.slow
 def test_random_identifiers_are_averaged_over_fixed_draws(
   description, networks
 ):
@@ -343,7 +345,9 @@ def test_public_names_exist():
     assert hasattr(sne_jax, name), name
 
 
-@pytest.mark.parametrize("identifiers", ["content", "random"])
+@pytest.mark.parametrize(
+  "identifiers", ["content", pytest.param("random", marks=pytest.mark.slow)]
+)
 def test_large_networks_are_predicted_as_small_ones(
   description, params, networks, identifiers
 ):

@@ -111,6 +111,7 @@ def test_parameters_are_as_many_as_the_authors(options, total, matrices):
   ]
 
 
+@pytest.mark.slow
 def test_first_values_are_as_published():
   init = jax.jit(MODEL.init, compiler_options=FAST)
   found = init(jax.random.key(0), X, POSITIONS)["params"]

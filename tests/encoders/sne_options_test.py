@@ -66,7 +66,10 @@ def test_five_rows_have_every_choice():
     assert {r[flag] for r in rows} == {False, True}
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize(
+  "number",
+  [0, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4))],
+)
 def test_every_choice_runs_and_has_finite_gradients(make_encoder, number):
   encoder = make_encoder(SPECS, CHUNKS, **row(number))
   value, gradient = encoder.loss_and_gradient(*networks(), **keys_of(1))
@@ -127,6 +130,7 @@ def test_gathered_gradients_are_those_of_scatters(make_encoder):
   )
 
 
+@pytest.mark.slow
 def test_dropout_is_for_training_only(make_encoder):
   encoder = make_encoder(
     SPECS, CHUNKS, **LIGHT | {"chunk_function": "sab"}, dropout=0.5

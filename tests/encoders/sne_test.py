@@ -96,7 +96,14 @@ def shuffle_chunks(spec, options, seed=0):
   return index
 
 
-@pytest.mark.parametrize("index_features", ["none", "io", "chunk", "neuron"])
+@pytest.mark.parametrize(
+  "index_features",
+  [
+    "none",
+    "neuron",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("io", "chunk")),
+  ],
+)
 def test_without_index_features_chunks_and_layers_are_sets(
   make_encoder, index_features
 ):
@@ -201,7 +208,13 @@ BATCHED = {
 }
 
 
-@pytest.mark.parametrize("case", BATCHED)
+@pytest.mark.parametrize(
+  "case",
+  [
+    pytest.param(c, marks=pytest.mark.slow if c in ("isab", "deepsets") else ())
+    for c in BATCHED
+  ],
+)
 def test_a_code_depends_neither_on_batch_mates_nor_on_padding(
   make_encoder, case
 ):
@@ -252,6 +265,7 @@ def test_equal_buckets_are_one_compilation(make_encoder):
 # Levels and skips.
 
 
+@pytest.mark.slow
 def test_layers_are_a_set_of_tensors_with_levels(make_encoder):
   spec = families.mlp((4, 4, 4, 4), bias=False)
   first, second, third = spec.tensors

@@ -143,7 +143,15 @@ def streamed(encoder, net, chunk_options, tensors=None, **kwargs):
   return encode(encoder.params["params"], spec, tensors, **kwargs)
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("isab, scales by tensor", "no layers, places", "the paper's")
+
+
+@pytest.mark.parametrize(
+  "case",
+  [
+    pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES
+  ],
+)
 def test_streamed_is_packed(make_encoder, monkeypatch, case):
   name, chunk_options, options = CASES[case]
   net = network(name)
@@ -321,7 +329,11 @@ def test_a_micro_batch_fits_its_share(function):
 # Sets in blocks.
 
 
-@pytest.mark.parametrize("function", ["sab", "isab", "deepsets", "none"])
+@pytest.mark.parametrize(
+  "function",
+  ["isab", "none"]
+  + [pytest.param(f, marks=pytest.mark.slow) for f in ("sab", "deepsets")],
+)
 def test_sets_in_blocks(function):
   form = "coded" if function == "sab" else "published"
   options = sne_options.SNEOptions(

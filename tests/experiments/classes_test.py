@@ -106,6 +106,7 @@ def test_numbers_as_probabilities():
   )
 
 
+@pytest.mark.slow
 def test_mixed_networks_are_between_classes(launch, leveled, tmp_path):
   """A run with MixUp ends, its loss finite, and predicts classes as ever."""
   ended = launch(

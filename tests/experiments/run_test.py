@@ -139,7 +139,7 @@ def test_more_seeds_continue(copy, launch, tiny_zoo, trained):
   assert [entry["seed"] for entry in results["seeds"]] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.parametrize("at", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_full_disk_loses_nothing(
   at, done, launch, tiny_zoo, tmp_path, monkeypatch
 ):

@@ -1,5 +1,6 @@
 """Lists of variants and flagfiles: all resolve, build, and differ."""
 
+import collections
 import json
 import pathlib
 
@@ -99,7 +100,17 @@ def test_variants_differ_and_have_folders_of_their_own(
   assert len(computed) == len(chosen)
 
 
-@pytest.mark.parametrize(("name", "label"), distinct_models())
+def built():
+  """The first variants of every list; with the slow ones, all."""
+  seen = collections.Counter()
+  for name, label in distinct_models():
+    seen[name] += 1
+    yield pytest.param(
+      name, label, marks=pytest.mark.slow if seen[name] > 2 else ()
+    )
+
+
+@pytest.mark.parametrize(("name", "label"), built())
 def test_variants_build(name, label, resolve):
   """Their models encode an INR: traced only, and with few blocks."""
   options = resolve(
@@ -153,6 +164,7 @@ def test_only_some(resolve):
     variants.chosen(options.replaced(only="everything"))
 
 
+@pytest.mark.slow
 def test_a_later_run_takes_over_what_is_finished(
   launch, tiny_zoo, tmp_path, monkeypatch
 ):

@@ -167,6 +167,7 @@ def test_a_folder_does_not_say_where_its_images_are():
     source.spare_images()
 
 
+@pytest.mark.slow
 def test_accuracy_on_images_is_that_of_the_networks(made, resolve):
   source, zoo = made
   options = resolve(

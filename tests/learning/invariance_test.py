@@ -67,7 +67,9 @@ def batch(encoder, first, second):
   )
 
 
-@pytest.mark.parametrize("target", ["logit", "code"])
+@pytest.mark.parametrize(
+  "target", ["logit", pytest.param("code", marks=pytest.mark.slow)]
+)
 def test_the_regulariser_is_zero_only_where_outputs_agree(target):
   _, encoder, net, params = build(index_features="neuron")
   options = invariance.InvarianceOptions(
@@ -116,6 +118,7 @@ def test_classes_have_the_regulariser_on_all_logits():
   assert found["task"] == pytest.approx(-np.log(5 / 8))
 
 
+@pytest.mark.slow
 def test_stopping_the_gradient_changes_the_gradient_not_the_loss():
   _, encoder, net, params = build(index_features="neuron")
   first = vectors(2)
@@ -151,6 +154,7 @@ def test_the_device_moves_the_second_half_only():
   )
 
 
+@pytest.mark.slow
 def test_with_augmentation_the_device_moves_both_halves():
   _, encoder, net, params = build(index_features="neuron")
   options = invariance.InvarianceOptions(invariance_weight=1.0)

@@ -237,6 +237,7 @@ def alone(spec, programs, number, found, data):
   return weights
 
 
+@pytest.mark.slow
 def test_a_member_is_trained_as_its_properties_say(tmp_path):
   zoo, data = make(tmp_path / "zoo", VARIED), digits()
   found = {name: float(zoo.property(name)[2]) for name in NUMBERS}

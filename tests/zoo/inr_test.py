@@ -115,6 +115,7 @@ def test_initialisations_differ(zoo):
   assert (apart[~np.eye(7, dtype=bool)] > 0.1).all()
 
 
+@pytest.mark.slow
 def test_the_fit_is_that_of_torch_adam(fns):
   """Adam with L2 weight decay, by hand, on one network."""
   start, advance = fns
@@ -251,6 +252,7 @@ def test_a_diverged_network_is_kept_as_not_valid(tmp_path, monkeypatch):
   assert zoo.split("default")["train"].tolist() == [1, 3, 5]
 
 
+@pytest.mark.slow
 def test_the_dws_variant(tmp_path):
   small = options(
     variant="dws", points=0, num_networks=2, max_steps=3, check_every=2
@@ -381,6 +383,7 @@ inr.generate_inr_zoo(
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(zoo, tmp_path):
   values = json.dumps(inr.dataclasses.asdict(TINY))
   child = subprocess.Popen(
