@@ -10,6 +10,8 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from sne_jax.encoders import (
   dws,
   flat_sets,
@@ -262,10 +264,23 @@ def measure(
     Plain values, kept in `model.json`.
 
   Raises:
-    ValueError: the encoder does not accept the networks; it names two specs
-      and the encoders that would work.
+    ValueError: there are no networks, or the weights of one are not finite;
+      or the encoder does not accept the networks: two specs are named, and
+      the encoders that would work.
   """
-  return row(name).measure(options, [(s.layout, w) for s, w in networks])
+  if not networks:
+    raise ValueError(
+      f"{name} has no training networks to measure; give at least one"
+    )
+  for number, (spec, weights) in enumerate(networks):
+    if not np.isfinite(weights).all():
+      raise ValueError(
+        f"training network {number} ({spec.describe()}) has weights that are"
+        " not finite; leave it out"
+      )
+  if not getattr(options, "activations", False):
+    networks = [(spec.layout, weights) for spec, weights in networks]
+  return row(name).measure(options, networks)
 
 
 def build(

@@ -338,6 +338,17 @@ def test_wrong_options_are_named(name):
     cls(dropout=1.0)
 
 
+@pytest.mark.parametrize("name", ["sne", "nfn_np", "neural_graph"])
+def test_training_networks_must_be_there_and_finite(name):
+  options = table.row(name).options(**OPTIONS[name])
+  with pytest.raises(ValueError, match=f"{name} has no training networks"):
+    table.measure(name, options, [])
+  networks = networks_of((FLAT,) * 3)
+  networks[1][1][4] = np.inf
+  with pytest.raises(ValueError, match="training network 1 .* not finite"):
+    table.measure(name, options, networks)
+
+
 def test_tiles_of_networks_change_nothing():
   networks = networks_of(MIXED) * 2
   whole = Built("set_transformer", MIXED)
