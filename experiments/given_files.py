@@ -162,7 +162,9 @@ def architecture(spec: NetworkSpec) -> str:
 def _line(error: BaseException) -> str:
   """Returns an error as one line."""
   text = " ".join(str(error).split()) or type(error).__name__
-  return f"not enough memory: {text}" if isinstance(error, MemoryError) else text
+  return (
+    f"not enough memory: {text}" if isinstance(error, MemoryError) else text
+  )
 
 
 def check_outputs(paths: Sequence[str], given: Sequence[str] = ()) -> None:
