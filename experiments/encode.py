@@ -60,9 +60,9 @@ def main(
   Raises:
     ValueError: no model, or no files.
   """
-  options, how, held = (
-    config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
-  )
+  options = config.from_flags(EncodeOptions, flag_values=flag_values)
+  how = config.from_flags(given_files.FileOptions, flag_values=flag_values)
+  held = config.from_flags(memory.MemoryOptions, flag_values=flag_values)
   paths = given_files.paths_of(argv[1:])
   given_files.check_outputs([options.out], paths)
   predictor = held.load(options.workdir)

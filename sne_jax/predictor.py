@@ -228,7 +228,7 @@ class Predictor:
     """Whether a network can be encoded in bounded memory, from its tensors."""
     return self._encode_large is not None
 
-  def _made_large(self, memory_limit: int | None):
+  def _made_large(self, memory_limit: int | None) -> Any:
     """Returns what encodes one network in bounded memory, or None.
 
     Raises:
