@@ -1,7 +1,10 @@
 """What a program of ours says to its terminal, and how it compiles."""
 
+import contextlib
+import io
 import logging as python_logging
 import pathlib
+import sys
 
 import jax
 from absl import logging
@@ -20,8 +23,11 @@ OURS = tuple(
 def setup() -> None:
   """Keeps log lines to those of this project, and to warnings of others.
 
-  `--verbosity=1` shows everything.
+  `--verbosity=1` shows everything. What the terminal cannot show, such as names
+  of files in another encoding, is escaped.
   """
+  with contextlib.suppress(AttributeError, io.UnsupportedOperation):
+    sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore
   handler = logging.get_absl_handler()
   handler.setFormatter(
     python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")

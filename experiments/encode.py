@@ -6,19 +6,20 @@
 `--workdir` is a finished run of experiments/run.py; files and folders are as in
 experiments/predict.py. `--out` gets, as .npz, `codes` `[N, D]` and `files`
 `[N]`; as .csv, one row for each network. Codes of several seeds stand side by
-side.
+side. Networks above --stream_above weights are not loaded: they are encoded
+part by part, within --memory_limit.
 """
 
 import csv
 import dataclasses
 import io
+import math
 import pathlib
 
 import numpy as np
 from absl import flags
 
-from experiments import config, console, given_files
-from sne_jax import predictor as predictor_lib
+from experiments import config, console, given_files, memory
 
 SUFFIXES = (".npz", ".csv")
 
@@ -45,7 +46,7 @@ class EncodeOptions:
       raise ValueError(f"out is {self.out!r}; must end with .npz or .csv")
 
 
-CLASSES = (EncodeOptions, given_files.FileOptions)
+CLASSES = (EncodeOptions, given_files.FileOptions, memory.MemoryOptions)
 
 
 def main(
@@ -59,20 +60,27 @@ def main(
   Raises:
     ValueError: no model, or no files.
   """
-  options, how = (
-    config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
-  )
+  options = config.from_flags(EncodeOptions, flag_values=flag_values)
+  how = config.from_flags(given_files.FileOptions, flag_values=flag_values)
+  held = config.from_flags(memory.MemoryOptions, flag_values=flag_values)
   paths = given_files.paths_of(argv[1:])
-  predictor = predictor_lib.Predictor.load(options.workdir)
+  given_files.check_outputs([options.out], paths)
+  predictor = held.load(options.workdir)
   names: list[str] = []
   codes: list[np.ndarray] = []
 
   def handle(networks, weights):
     pairs = [(n.spec, w) for n, w in zip(networks, weights, strict=True)]
-    codes.extend(predictor.encode(pairs))
+    found = predictor.encode(pairs)
+    if not np.isfinite(found).all():
+      raise ValueError("the code is not finite")
+    codes.extend(found)
     names.extend(network.path for network in networks)
 
-  failures = given_files.each(paths, how, handle, "encoding networks")
+  lazy_above = held.stream_above if predictor.can_stream else math.inf
+  failures = given_files.each(
+    paths, how, handle, "encoding networks", lazy_above=lazy_above
+  )
   if names:
     write(pathlib.Path(options.out), names, np.stack(codes))
     print(f"{len(names)} codes of width {codes[0].size} in {options.out}")  # noqa: T201
@@ -88,7 +96,9 @@ def write(path: pathlib.Path, names: list[str], codes: np.ndarray) -> None:
     np.savez(held, codes=codes, files=np.array(names))
     partial.write_bytes(held.getvalue())
   else:
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with partial.open(
+      "w", newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
       writer = csv.writer(file)
       writer.writerow(["file", *(f"code_{n}" for n in range(codes.shape[1]))])
       for name, code in zip(names, codes, strict=True):

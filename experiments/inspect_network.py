@@ -51,6 +51,7 @@ def main(
   )
   if len(argv) != 2:
     raise ValueError(f"name one checkpoint, got {len(argv) - 1}")
+  given_files.check_outputs([options.picture, options.json], argv[1:])
   network = checkpoints.load(
     argv[1], override=checkpoints.read_override(how.override), part=how.part
   )

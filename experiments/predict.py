@@ -7,7 +7,8 @@
 PyTorch, Flax, Orbax, Keras, ONNX or npz; folders are searched. Nothing in them
 is executed. What network a file holds is found out from names and shapes of its
 tensors; experiments/inspect_network.py shows what was found, and --override
-settles what was not.
+settles what was not. Networks above --stream_above weights are not loaded: they
+are encoded part by part, within --memory_limit.
 
 Every prediction has an interval that holds the truth for --coverage of the
 networks, if they are like those of the zoo: it is measured on networks that
@@ -18,14 +19,16 @@ behind networks of which there is more to say; the warnings below say it.
 
 import csv
 import dataclasses
+import io
 import json
+import math
 import pathlib
 from typing import Any
 
 import numpy as np
 from absl import flags
 
-from experiments import config, console, given_files, report
+from experiments import config, console, given_files, memory, report
 from experiments.tasks import calibration
 from experiments.tasks.property import CODES_FILE
 from sne_jax import predictor as predictor_lib
@@ -62,7 +65,7 @@ class PredictOptions:
       raise ValueError(f"coverage is {self.coverage}; must be in (0, 1)")
 
 
-CLASSES = (PredictOptions, given_files.FileOptions)
+CLASSES = (PredictOptions, given_files.FileOptions, memory.MemoryOptions)
 
 
 def main(
@@ -76,11 +79,12 @@ def main(
   Raises:
     ValueError: no model, or no files.
   """
-  options, how = (
-    config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
-  )
+  options = config.from_flags(PredictOptions, flag_values=flag_values)
+  how = config.from_flags(given_files.FileOptions, flag_values=flag_values)
+  held = config.from_flags(memory.MemoryOptions, flag_values=flag_values)
   paths = given_files.paths_of(argv[1:])
-  predictor = predictor_lib.Predictor.load(options.workdir)
+  given_files.check_outputs([options.csv, options.json], paths)
+  predictor = held.load(options.workdir)
   judge = Judge(predictor, pathlib.Path(options.workdir), options.coverage)
   rows: list[dict[str, Any]] = []
 
@@ -88,7 +92,10 @@ def main(
     pairs = [(n.spec, w) for n, w in zip(networks, weights, strict=True)]
     rows.extend(judge.rows(networks, pairs))
 
-  failures = given_files.each(paths, how, handle, "reading networks")
+  lazy_above = held.stream_above if predictor.can_stream else math.inf
+  failures = given_files.each(
+    paths, how, handle, "reading networks", lazy_above=lazy_above
+  )
   if options.sort and rows and predictor.targets:
     first = judge.columns[0]
     rows.sort(key=lambda row: row[first], reverse=True)
@@ -104,7 +111,7 @@ def main(
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     print(f"warning: {files[0]}{more}: {text}")  # noqa: T201
   if options.csv:
-    write_csv(options.csv, rows)
+    write_csv(options.csv, rows, judge.header)
   if options.json:
     found = {"workdir": options.workdir, "coverage": options.coverage}
     found |= {"networks": rows, "failed": failures}
@@ -138,16 +145,20 @@ class Judge:
     )
     self._codes = codes_of(workdir)
     self.columns = tuple(predictor.classes or predictor.targets)
+    self.header = ["file", "architecture", "parameters"]
+    for name in self.columns:
+      bounds = [f"{name} low", f"{name} high"] if name in self._half else []
+      self.header += [name, *bounds]
+    self.header += ["unlike", "warnings"]
 
   def rows(self, networks, pairs) -> list[dict[str, Any]]:
     """Returns what is said of each network."""
-    predicted = self._predictor.predict(pairs)
+    predicted, codes = self._predictor.predict_and_encode(pairs)
     if not np.isfinite(predicted).all():
       raise ValueError("the prediction is not finite")
     unlike = np.full(len(pairs), np.nan)
     if self._codes is not None:
-      codes = np.asarray(self._predictor.encode(pairs), np.float64)
-      unlike = novelty.unlikeness(codes, *self._codes)
+      unlike = novelty.unlikeness(codes.astype(np.float64), *self._codes)
     return [
       self._row(network, values, ratio)
       for network, values, ratio in zip(
@@ -228,16 +239,14 @@ def table(rows: list[dict[str, Any]], columns) -> str:
   return report.markdown_table(header, lines)
 
 
-def write_csv(path: str, rows: list[dict[str, Any]]) -> None:
+def write_csv(path: str, rows: list[dict[str, Any]], header) -> None:
   """Writes the rows as a table; warnings joined by semicolons."""
-  target = pathlib.Path(path)
-  target.parent.mkdir(parents=True, exist_ok=True)
-  with target.open("w", newline="", encoding="utf-8") as file:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(file, names)
-    writer.writeheader()
-    for row in rows:
-      writer.writerow(row | {"warnings": "; ".join(row["warnings"])})
+  text = io.StringIO(newline="")
+  writer = csv.DictWriter(text, header)
+  writer.writeheader()
+  for row in rows:
+    writer.writerow(row | {"warnings": "; ".join(row["warnings"])})
+  write_atomically(pathlib.Path(path), text.getvalue())
 
 
 if __name__ == "__main__":

@@ -32,6 +32,10 @@ class PredictorError(ValueError):
   """A work directory that holds no usable model; the message says why."""
 
 
+class MemoryLimitError(ValueError):
+  """A limit of memory that an encoder cannot hold; the message says why."""
+
+
 class Predictor:
   """A trained model: from networks to predictions, codes and gradients.
 
@@ -53,7 +57,12 @@ class Predictor:
     stream_above: a network of more weights than this, or one that is given as
       tensors, is encoded by itself in bounded memory, with the same result, if
       the encoder can do that (`sne` can).
-    memory_limit: bytes for that; see `streaming.make_encode_fn`.
+    memory_limit: bytes for that, for an encoder that can do it; see
+      `streaming.make_encode_fn`. None: `streaming.MEMORY_LIMIT`, and other
+      encoders have none.
+
+  Raises:
+    MemoryLimitError: the encoder cannot hold a limit that is given.
   """
 
   def __init__(
@@ -64,7 +73,7 @@ class Predictor:
     batch_size: int = 64,
     draws: int = 8,
     stream_above: int = STREAM_ABOVE,
-    memory_limit: int = streaming.MEMORY_LIMIT,
+    memory_limit: int | None = None,
   ):
     self.description = description
     self.targets = tuple(description["targets"])
@@ -78,9 +87,7 @@ class Predictor:
     self._packer = functools.lru_cache(maxsize=16)(self._encoder.make_packer)
     self._apply = jax.jit(self._outputs)
     self._stream_above = stream_above
-    self._encode_large: Any = None
-    if self._encoder.make_large_fn is not None:
-      self._encode_large = self._encoder.make_large_fn(memory_limit)
+    self._encode_large = self._made_large(memory_limit)
 
   @classmethod
   def load(cls, workdir: str | Path, **kwargs) -> "Predictor | Ensemble":
@@ -104,6 +111,8 @@ class Predictor:
       try:
         description = json.loads((folder / MODEL_FILE).read_text())
         return cls(description, params, **kwargs)
+      except MemoryLimitError:
+        raise
       except (KeyError, TypeError, ValueError) as error:
         raise PredictorError(
           f"{folder / MODEL_FILE} describes no model that this version of"
@@ -133,11 +142,18 @@ class Predictor:
       ValueError: there are none, weights do not have their spec's length or
         tensors its shapes, or a large network needs more than `memory_limit`.
     """
-    return self.scaled(self.logits(networks))
+    return self.predict_and_encode(networks)[0]
 
   def encode(self, networks: Sequence[Network]) -> np.ndarray:
     """Encodes networks as codes `[B, D]`."""
-    return self._run(networks)[1]
+    return self.predict_and_encode(networks)[1]
+
+  def predict_and_encode(
+    self, networks: Sequence[Network]
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `predict` and `encode` do, from one encoding."""
+    logits, codes = self._run(networks)
+    return self.scaled(logits), codes
 
   def logits(self, networks: Sequence[Network]) -> np.ndarray:
     """Returns what the head gives before scaling, `[B, T]` or `[B, K]`."""
@@ -180,7 +196,12 @@ class Predictor:
     """Returns logits `[B, T]` and codes `[B, D]`, in the given order."""
     if not networks:
       raise ValueError("no networks given")
-    large = [self._is_large(*network) for network in networks]
+    large = [
+      isinstance(weights, Mapping) or spec.num_weights > self._stream_above
+      for spec, weights in networks
+    ]
+    if not self.can_stream:
+      large = [False] * len(networks)
     small = [n for n, alone in zip(networks, large, strict=True) if not alone]
     together = iter(self._run_packed(small) if small else ())
     rows = [
@@ -202,11 +223,31 @@ class Predictor:
     found = self.run(self.params, self.batches(held), len(networks))
     return zip(*found, strict=True)
 
-  def _is_large(self, spec: NetworkSpec, weights: Any) -> bool:
-    """Whether a network is encoded by itself, part by part."""
-    if self._encode_large is None:
-      return False
-    return isinstance(weights, Mapping) or spec.num_weights > self._stream_above
+  @property
+  def can_stream(self) -> bool:
+    """Whether a network can be encoded in bounded memory, from its tensors."""
+    return self._encode_large is not None
+
+  def _made_large(self, memory_limit: int | None) -> Any:
+    """Returns what encodes one network in bounded memory, or None.
+
+    Raises:
+      MemoryLimitError: a limit that the encoder cannot hold.
+    """
+    make = self._encoder.make_large_fn
+    if make is None and memory_limit is not None:
+      raise MemoryLimitError(
+        f"memory_limit is {memory_limit} bytes, but the encoder"
+        f" {self.description['encoder']} has no form of bounded memory; leave"
+        " the limit out, or use a model of sne"
+      )
+    if make is None:
+      return None
+    limit = streaming.MEMORY_LIMIT if memory_limit is None else memory_limit
+    try:
+      return make(limit)
+    except ValueError as error:
+      raise MemoryLimitError(str(error)) from error
 
   def _run_large(self, spec: NetworkSpec, weights: Any):
     """Returns logits and code of one network, averaged over draws."""
@@ -311,11 +352,24 @@ class Ensemble:
 
   def predict(self, networks: Sequence[Network]) -> np.ndarray:
     """Returns the mean prediction `[B, T]`."""
-    return np.mean([m.predict(networks) for m in self.members], axis=0)
+    return self.predict_and_encode(networks)[0]
 
   def encode(self, networks: Sequence[Network]) -> np.ndarray:
     """Returns the members' codes side by side, `[B, members * D]`."""
-    return np.concatenate([m.encode(networks) for m in self.members], axis=-1)
+    return self.predict_and_encode(networks)[1]
+
+  def predict_and_encode(
+    self, networks: Sequence[Network]
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `predict` and `encode` do, from one encoding by each."""
+    found = [m.predict_and_encode(networks) for m in self.members]
+    predictions, codes = zip(*found, strict=True)
+    return np.mean(predictions, axis=0), np.concatenate(codes, axis=-1)
+
+  @property
+  def can_stream(self) -> bool:
+    """Whether all members can encode a network in bounded memory."""
+    return all(m.can_stream for m in self.members)
 
   def function(self, spec: NetworkSpec) -> Callable:
     """Returns the mean of the members' functions."""
@@ -327,8 +381,11 @@ def _vector(spec: NetworkSpec, weights: Any) -> np.ndarray:
   """Returns weights as one float32 vector."""
   if isinstance(weights, Mapping):
     source = tensor_source.TensorSource(spec, weights)
-    parts = (source[place] for place in range(len(source)))
-    return np.concatenate([p.astype(np.float32).reshape(-1) for p in parts])
+    vector = np.empty(spec.num_weights, np.float32)
+    for place, part in enumerate(spec.unflatten(vector).values()):
+      part[...] = source[place]
+      source.give_back(place)
+    return vector
   return np.asarray(weights, np.float32)
 
 

@@ -1,5 +1,6 @@
 """Predictions, codes and gradients of a trained model."""
 
+import dataclasses
 import json
 
 import jax
@@ -368,3 +369,21 @@ def test_large_networks_are_predicted_as_small_ones(
   tensors.pop(spec.tensors[0].name)
   with pytest.raises(ValueError, match="is missing"):
     alone.predict([(spec, tensors)])
+
+
+def test_a_limit_that_cannot_be_held_is_named(
+  tmp_path, description, params, monkeypatch
+):
+  checkpoint.Checkpoints(tmp_path).save_best(1, params, {})
+  (tmp_path / "model.json").write_text(json.dumps(description))
+  with pytest.raises(predictor.MemoryLimitError, match="set it to at least"):
+    predictor.Predictor.load(tmp_path, memory_limit=1)
+  build = predictor.build_encoder
+  monkeypatch.setattr(
+    predictor,
+    "build_encoder",
+    lambda found: dataclasses.replace(build(found), make_large_fn=None),
+  )
+  assert not predictor.Predictor.load(tmp_path).can_stream
+  with pytest.raises(predictor.MemoryLimitError, match="no form of bounded"):
+    predictor.Predictor.load(tmp_path, memory_limit=2**30)

@@ -96,7 +96,8 @@ class ChunkStream:
     plan = self._plan
     found = ranges.arrays(plan, start, stop, self._fields)
     weights = ranges.gather(plan, start, stop, self._source, self._factors)
-    for cut in plan.cuts[found.layer[0] : found.layer[-1]]:  # Left behind.
+    before = np.searchsorted(plan.starts, max(start - 1, 0), side="right") - 1
+    for cut in plan.cuts[before : found.layer[-1]]:  # Left behind.
       for piece in cut.pieces:
         self._source.give_back(piece.tensor)
     log_scale = None

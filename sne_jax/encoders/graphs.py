@@ -7,7 +7,8 @@ behind a flattening, become parallel edges with a number. A bias is the value
 of its node. A norm is a diagonal layer: new nodes, an edge to each with its
 scale, the shift as value (and for running statistics another such layer, of
 variance and mean). A residual connection is edges of value 1. Class token and
-position table are edges from nodes of their own. The units of keys are joined
+position table are edges from nodes of their own, and so are embeddings: a
+network that begins with one has no other inputs. The units of keys are joined
 to those of queries, and these to the values of their head.
 
 Dimensions: `N` nodes, `E` edges, `K` values of an edge, `P` weights.
@@ -62,6 +63,7 @@ class _Builder:
     self.nodes: list[list[int]] = []  # [value, role, number]
     self.edges: list[tuple] = []  # (source, target, kind, part, index row)
     self.latest: dict[Axis, np.ndarray] = {}
+    self.fixed: list[tuple[int, np.ndarray]] = []  # Of no group, by level.
     self.at: dict[tuple[int, Axis], np.ndarray] = {}
     self.branches: dict[tuple[int, Axis], np.ndarray] = {}
 
@@ -71,6 +73,25 @@ class _Builder:
     for place in range(count):
       self.nodes.append([-1, role, first if same else first + place])
     return np.arange(start, start + count)
+
+  def made(self, level: int, key: Axis, count: int) -> np.ndarray | None:
+    """Returns the nodes that a reader at a level finds; None: none are known.
+
+    Axes without a group are told apart by their levels alone.
+    """
+    found = self.latest.get(key)
+    if not key:
+      below = (nodes for at, nodes in reversed(self.fixed) if at < level)
+      found = next(below, None)
+    return found if found is not None and len(found) == count else None
+
+  def note(self, level: int, key: Axis, nodes: np.ndarray) -> None:
+    """Notes which nodes a level and its readers have."""
+    self.at[level, key] = nodes
+    if key:
+      self.latest[key] = nodes
+    else:
+      self.fixed.append((level, nodes))
 
   def connect(self, source, target, kind: int, rows=None) -> None:
     """Adds edges; `rows [E, places]` of the flat vector, or value 1."""
@@ -121,9 +142,10 @@ def graph_of(spec: NetworkSpec, places: int) -> Graph:
     places: `K`, values of an edge.
   """
   b = _Builder(spec, places)
-  first = next(t for t in spec.tensors if t.kind in WEIGHT_KINDS)
-  inputs = _neurons(first, 1)[1]
-  b.latest[()] = b.add(inputs, INPUT)  # Fixed axes before any output.
+  kinds = (*WEIGHT_KINDS, "embedding")
+  first = next((t for t in spec.tensors if t.kind in kinds), None)
+  if first is not None and first.kind != "embedding":
+    b.fixed.append((-1, b.add(_neurons(first, 1)[1], INPUT)))
   follow: dict[str, np.ndarray] = {}  # Nodes behind a weight, by its name.
   for t, start in zip(spec.tensors, spec.offsets, strict=True):
     index = np.arange(start, start + t.size).reshape(t.shape)
@@ -180,8 +202,8 @@ def _weight(b: _Builder, t: TensorSpec, index: np.ndarray) -> np.ndarray:
     same=not is_output,
   )
   rows = _rows(t, index)
-  sources = b.latest.get(into)
-  if sources is None or len(sources) != rows.shape[1]:
+  sources = b.made(t.level, into, rows.shape[1])
+  if sources is None:
     sources = b.add(rows.shape[1], INPUT)  # Nothing is known to make them.
   pairs = np.meshgrid(nodes, sources, indexing="ij")
   b.connect(
@@ -195,13 +217,11 @@ def _weight(b: _Builder, t: TensorSpec, index: np.ndarray) -> np.ndarray:
 
 
 def _register(b: _Builder, t: TensorSpec, key: Axis, nodes: np.ndarray):
-  """Notes which nodes a level and its readers have."""
+  """Notes which nodes a weight makes."""
   if t.branch and t.kind == "conv_weight":
     b.branches[t.level, key] = nodes  # A shortcut: read by its skip alone.
     return
-  b.at[t.level, key] = nodes
-  if key:
-    b.latest[key] = nodes
+  b.note(t.level, key, nodes)
 
 
 def _bias(b: _Builder, t: TensorSpec, index, nodes: np.ndarray) -> None:
@@ -212,22 +232,25 @@ def _bias(b: _Builder, t: TensorSpec, index, nodes: np.ndarray) -> None:
 
 def _norm(b: _Builder, t: TensorSpec, index, follow) -> None:
   """Adds a diagonal layer for a scale or variance, values for the others."""
-  key = _key(t.axes[0])
+  key, count = _neurons(t, 0)
   name = t.of if t.of is not None else f"norm {t.level}"
+  nodes = follow.get(name)
+  if nodes is None:
+    nodes = b.made(t.level, key, count)
+  if nodes is None:
+    nodes = b.add(count, INPUT)  # Nothing is known to make them.
   if t.kind in ("norm_shift", "norm_mean"):
-    target = follow[name]
+    target = nodes
     if b.nodes[target[0]][0] >= 0:  # Taken: one more diagonal layer.
       target = _diagonal(b, t, target, None)
     _bias(b, t, index, target)
   else:
-    nodes = follow[name] if name in follow else b.latest[key]
     target = _diagonal(b, t, nodes, index.reshape(-1, 1))
   follow[name] = target
   if t.of is not None and t.branch:
     b.branches[t.level, key] = target
   else:
-    b.latest[key] = target
-    b.at[t.level, key] = target
+    b.note(t.level, key, target)
 
 
 def _diagonal(b: _Builder, t: TensorSpec, nodes, rows) -> np.ndarray:
@@ -241,9 +264,12 @@ def _table(b: _Builder, t: TensorSpec, index: np.ndarray) -> None:
   """Adds edges from nodes of their own: class token, positions, vectors."""
   rows = index.reshape(-1, t.shape[-1])
   key, count = _neurons(t, len(t.shape) - 1)
-  found = b.at.get((t.level, key), b.latest.get(key))
+  found = b.at.get((t.level, key))
   if found is None or len(found) != count:
+    found = b.made(t.level, key, count)
+  if found is None:
     found = b.add(count, HIDDEN, t.level, same=True)
+    b.note(t.level, key, found)
   own = b.add(len(rows), INPUT)
   pairs = np.meshgrid(own, found, indexing="ij")
   b.connect(
@@ -257,10 +283,10 @@ def _table(b: _Builder, t: TensorSpec, index: np.ndarray) -> None:
 def _skip(b: _Builder, source: int, target: int) -> None:
   """Adds edges of value 1 for a residual connection."""
   for (level, key), nodes in list(b.at.items()):
-    if level != target or not key:
+    if level != target:
       continue
     start = b.branches.get((source + 1, key), b.at.get((source, key)))
-    if start is not None:
+    if start is not None and len(start) == len(nodes):
       b.connect(start, nodes, SKIP)
 
 

@@ -3,7 +3,6 @@
 Dimensions: none; a tensor has any shape.
 """
 
-import functools
 import mmap
 from collections.abc import Mapping
 from typing import Any
@@ -16,16 +15,14 @@ from sne_jax.networks.spec import NetworkSpec
 BUFFER = 2**18
 """Numbers that are converted at a time where a whole tensor is gone through."""
 
-HELD = 16
-"""Tensors that were read on call and are kept for the next chunks."""
-
 
 class TensorSource:
   """Tensors in the order of a spec, as numpy arrays of whatever float type.
 
   Args:
     spec: the network.
-    tensors: by name: numpy arrays, or objects with `shape` and `read()`.
+    tensors: by name: numpy arrays, or objects with `shape` and `read()`. What
+      was read is kept until it is given back.
 
   Raises:
     ValueError: a tensor is missing, or has another shape than the spec says.
@@ -33,7 +30,7 @@ class TensorSource:
 
   def __init__(self, spec: NetworkSpec, tensors: Mapping[str, Any]):
     self._spec, self._tensors = spec, tensors
-    self._read = functools.lru_cache(maxsize=HELD)(self._read_now)
+    self._held: dict[int, np.ndarray] = {}
     for t in spec.tensors:
       if t.name not in tensors:
         given = ", ".join(list(tensors)[:4]) or "none"
@@ -45,7 +42,9 @@ class TensorSource:
 
   def __getitem__(self, place: int) -> np.ndarray:
     """Returns the array of the tensor at that place of the spec."""
-    return self._read(place)
+    if place not in self._held:
+      self._held[place] = self._read(place)
+    return self._held[place]
 
   def __len__(self) -> int:
     """Number of tensors."""
@@ -57,11 +56,11 @@ class TensorSource:
     return np.array(sums) / [t.size for t in self._spec.tensors]
 
   def give_back(self, place: int) -> None:
-    """Lets go of the memory of a tensor that is a read-only map of a file.
+    """Lets go of the memory of a tensor that was read, or mapped read-only.
 
-    They are read again if they are needed again. All else stays as it is.
+    It is read again if it is needed again.
     """
-    array = self._read(place)
+    array: Any = self._held.pop(place, None)
     while isinstance(array, np.ndarray) and not array.flags.writeable:
       array = array.base
     if isinstance(array, memoryview):
@@ -69,7 +68,7 @@ class TensorSource:
     if isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
       array.madvise(mmap.MADV_DONTNEED)
 
-  def _read_now(self, place: int) -> np.ndarray:
+  def _read(self, place: int) -> np.ndarray:
     tensor = self._spec.tensors[place]
     found = self._tensors[tensor.name]
     array = np.asarray(found.read() if hasattr(found, "read") else found)

@@ -151,10 +151,12 @@ def read_metrics(workdir: str | os.PathLike) -> list[Record]:
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all."""
+  """Writes a file whole or not at all; names of files stay as they are."""
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
-    with temporary.open("w") as file:
+    with temporary.open(
+      "w", encoding="utf-8", errors="surrogateescape"
+    ) as file:
       file.write(text)
       file.flush()
       os.fsync(file.fileno())

@@ -17,7 +17,8 @@ from sne_jax.encoders import (
   parity_torch,
   table,
 )
-from sne_jax.networks import chunking, families, symmetry
+from sne_jax.networks import chunking, families, inference, symmetry
+from tests.networks import inference_conventions_test as named
 
 FAST = {"xla_backend_optimization_level": "0"}
 FIXTURE = np.load(
@@ -31,6 +32,19 @@ RESNET = families.resnet((1, 4, 4), (2, 3), num_classes=2)
 VIT = families.transformer(
   (1, 4, 4), 2, dim=4, depth=1, heads=2, hidden=3, num_classes=2
 )
+
+
+def found(shapes, *without):
+  """The spec of tensors under their published names."""
+  kept = {n: s for n, s in shapes.items() if not n.startswith(without)}
+  override = inference.Override(heads=2)
+  return inference.infer(kept, framework="torch", override=override).spec
+
+
+GPT2 = found(named.gpt2_shapes(8, 2, 11, 6), "no")
+BERT = found(named.bert_shapes(), "no")
+HEADLESS = found(named.bert_shapes(), "classifier")
+LANGUAGE = [GPT2, BERT, HEADLESS]
 
 
 def params(case):
@@ -432,7 +446,7 @@ def test_single_values_of_dense_layers_can_be_apart():
     assert ("proj_dense_in" in params["params"]) == apart
 
 
-@pytest.mark.parametrize("spec", [SPEC, CONV, FLAT, RESNET, VIT])
+@pytest.mark.parametrize("spec", [SPEC, CONV, FLAT, RESNET, VIT, *LANGUAGE])
 def test_every_weight_is_in_the_graph_once(spec):
   for places in (1, 4, 9):
     g = graphs.graph_of(spec, places)
@@ -464,6 +478,51 @@ def reachable(g):
 @pytest.mark.parametrize("spec", [SPEC, CONV, FLAT, RESNET, VIT])
 def test_every_neuron_leads_to_an_output(spec):
   assert reachable(graphs.graph_of(spec, 9)).all()
+
+
+@pytest.mark.parametrize("spec", LANGUAGE, ids=["gpt2", "bert", "headless"])
+def test_words_lead_to_all_that_follows(spec):
+  """A stream that begins with an embedding, pinned or free, is one chain."""
+  assert spec.tensors[0].kind == "embedding"
+  g = graphs.graph_of(spec, 1)
+  words = g.source[g.kind == graphs.KINDS.index("embedding")]
+  inside = (g.role == graphs.HIDDEN) | (g.role == graphs.OUTPUT)
+  ahead = np.isin(np.arange(len(inside)), words)
+  for _ in range(40):
+    ahead |= np.isin(np.arange(len(inside)), g.target[ahead[g.source]])
+  assert ahead[inside].all()
+  assert np.isin(np.arange(len(inside)), [g.source, g.target]).all()
+  # The other way: every node is read by the last norm, or by the head.
+  last = np.arange(len(inside)) >= len(inside) - spec.tensors[-1].shape[0]
+  for _ in range(40):
+    last |= np.isin(np.arange(len(inside)), g.source[last[g.target]])
+  assert last.all()
+  assert (g.kind == graphs.SKIP).sum() == 8 * len(spec.skips)
+
+
+@pytest.mark.parametrize("spec", LANGUAGE, ids=["gpt2", "bert", "headless"])
+def test_permuted_language_models_have_one_graph(spec):
+  """In numpy: messages of any kind end in the same sums over all nodes."""
+  rng = np.random.default_rng(0)
+  weights = families.random_weights(spec, rng).astype(float)
+  g = graphs.graph_of(spec, 1)
+  kinds = rng.normal(size=(2, graphs.NUM_KINDS))
+  marks = np.where(g.role == graphs.HIDDEN, g.number, 100 + g.number)
+
+  def sums(w):
+    x = np.sin(marks + 7.0 * g.role) + np.where(g.has_value, w[g.value], 0)
+    e = (np.where(g.mask, w[g.index], g.constant) @ [1.0]) * kinds[0][g.kind]
+    for _ in range(3):
+      told = np.bincount(g.target, np.sin(e + kinds[1][g.kind] * x[g.source]))
+      heard = np.bincount(g.source, np.sin(e - x[g.target]), len(x))
+      told = np.pad(told, (0, len(x) - len(told)))
+      x = np.tanh((x + told + 0.5 * heard) / 6)
+    return np.array([x.sum(), (x**2).sum()])
+
+  index = symmetry.draw_permutation(spec, rng)
+  np.testing.assert_allclose(sums(weights[index]), sums(weights), rtol=1e-9)
+  index = symmetry.draw_uncoupled(spec, rng)
+  assert np.abs(sums(weights[index]) - sums(weights)).max() > 1e-3
 
 
 @pytest.mark.parametrize("spec", [SPEC, RESNET, VIT], ids=["mlp", "res", "vit"])

@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from sne_jax.encoders import (
+  chunk_stream,
   large_sets,
   packing,
   sne,
@@ -212,6 +214,44 @@ def test_tensors_are_read_where_they_lie(resnet, tmp_path):
   assert calls[-1] == (2 * num_chunks, 2 * num_chunks)
   mapped[spec.tensors[0].name] = mapped[spec.tensors[0].name] * 2
   assert far(streamed(encoder, net, NEURON, mapped), code) > 1e-3  # Control.
+
+
+def test_tensors_are_let_go_layer_by_layer():
+  """Also where micro-batches end where layers do."""
+  spec = families.mlp((8,) * 9)
+  options = sne_options.SNEOptions(**TINY)
+  plan = ranges.plan(spec.layout, NEURON)
+  sizes = set(np.diff(plan.starts)[1:-1].tolist())
+  assert len(sizes) == 1
+  held, most = weakref.WeakSet(), []
+
+  class Counted(OnCall):
+    def read(self):
+      array = self._array.copy()
+      held.add(Box(array))
+      most.append(len(held))
+      return array
+
+  class Box:
+    """Lives as long as an array does; arrays have no hash of their own."""
+
+    def __init__(self, array):
+      weakref.finalize(array, held.discard, self)
+
+  arrays = spec.unflatten(np.ones(spec.num_weights, np.float32))
+  for size in (sizes.pop(), 5):
+    most.clear()
+    stream = chunk_stream.ChunkStream(
+      plan,
+      {name: Counted(array) for name, array in arrays.items()},
+      sne.SNE(options, 1.0, ()).scaling,
+      size,
+    )
+    for _ in range(2):
+      for _ in stream.map(lambda slots: np.zeros((len(slots.own), 1))):
+        pass
+    assert len(most) > 2 * len(spec.tensors) - 3  # The last may stay.
+    assert max(most) <= 7 < len(spec.tensors)
 
 
 def test_half_precision_is_converted(resnet):

@@ -11,11 +11,19 @@ import pytest
 import safetensors.numpy
 from absl import flags
 
-from experiments import config, encode, inspect_network, network_figure, predict
+from experiments import (
+  config,
+  encode,
+  inspect_network,
+  memory,
+  network_figure,
+  predict,
+)
 from experiments.tasks import calibration
 from sne_jax import predictor as predictor_lib
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
+from sne_jax.zoo import checkpoints
 
 SPEC = families.inr((1, 4, 4, 1))
 NAMES = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
@@ -130,6 +138,121 @@ def test_an_unknown_architecture_is_said(workdir, start, tmp_path):
   assert "of an architecture that no network of the training had" in text
 
 
+def test_streamed_networks_are_judged_as_loaded_ones(
+  workdir, start, tmp_path, monkeypatch
+):
+  """Predictions, intervals, distances and codes, with nothing loaded whole."""
+  vectors = written(tmp_path / "files")
+  whole, parts = tmp_path / "new" / "whole.json", tmp_path / "parts.json"
+  given = (f"--workdir={workdir}", "--coverage=0.8", tmp_path / "files")
+  assert start(predict, f"--json={whole}", *given)[0] == 0
+  wanted = json.loads(whole.read_text())["networks"]
+  codes = predictor_lib.Predictor.load(workdir).encode(
+    [(SPEC, v) for v in vectors.values()]
+  )
+  broken = SPEC.unflatten(np.full(SPEC.num_weights, 1e300))
+  wide = tmp_path / "files" / "wide.safetensors"
+  safetensors.numpy.save_file(
+    dict(zip(NAMES, broken.values(), strict=True)), wide
+  )
+  monkeypatch.delattr(checkpoints.FileNetwork, "weights")
+  large = ("--stream_above=0", "--memory_limit=8MiB")
+  code, _, err = start(predict, f"--json={parts}", *large, *given)
+  assert code == 1 and "wide.safetensors: weights are too large" in err
+  found = json.loads(parts.read_text())["networks"]
+  assert len(found) == len(wanted) == 3
+  for one, other in zip(found, wanted, strict=True):
+    assert one["unlike"] > 0 and one["frequency low"] < one["frequency high"]
+    for name, value in other.items():
+      if isinstance(value, float):
+        value = pytest.approx(value, rel=1e-4)
+      assert one[name] == value, name
+  out = tmp_path / "codes.npz"
+  code, _, _ = start(encode, f"--out={out}", *large, given[0], given[2])
+  with np.load(out) as archive:
+    assert code == 1 and len(archive["files"]) == 3
+    np.testing.assert_allclose(archive["codes"], codes, rtol=1e-4, atol=1e-6)
+
+
+def test_amounts_of_memory_are_read():
+  read = {"2GiB": 2**31, "1.5 gb": 1.5e9, "512mib": 2**29, "70000": 7e4}
+  for text, wanted in read.items():
+    assert memory.num_bytes("limit", text) == wanted
+  for text in (
+    "two",
+    "-1GiB",
+    "0",
+    "nan",
+    "1e9",
+    "2 parsecs",
+    "9" * 40,
+    "0.1B",
+  ):
+    with pytest.raises(
+      ValueError, match="limit is .*; (give a number|must be)"
+    ):
+      memory.num_bytes("limit", text)
+
+
+def test_names_of_files_are_kept(workdir, start, tmp_path):
+  """Commas, line breaks, bars, and bytes that are no text."""
+  (path,) = written(tmp_path / "files", count=1)
+  names = {"a, b", 'c"\n|d', os.fsdecode(b"\xff\xfe")}
+  for name in names:
+    os.link(path, tmp_path / "files" / f"{name}.safetensors")
+  os.symlink(".", tmp_path / "files" / "loop")
+  wanted = {os.path.join(tmp_path, "files", f"{n}.safetensors") for n in names}
+  wanted.add(path)
+  table, out = tmp_path / "made" / "t.csv", tmp_path / "made" / "j.json"
+  given = (f"--workdir={workdir}", tmp_path / "files")
+  code, _, err = start(predict, f"--csv={table}", f"--json={out}", *given)
+  assert code == 0, err
+  read = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+  with table.open(**read) as file:
+    assert {row["file"] for row in csv.DictReader(file)} == wanted
+  rows = json.loads(out.read_text())["networks"]
+  assert {row["file"] for row in rows} == wanted
+  for suffix in ("csv", "npz"):
+    out = tmp_path / f"codes.{suffix}"
+    assert start(encode, f"--out={out}", *given)[0] == 0
+  with np.load(out) as archive:
+    assert set(archive["files"]) == wanted
+  with (tmp_path / "codes.csv").open(**read) as file:
+    assert {row["file"] for row in csv.DictReader(file)} == wanted
+
+
+def test_outputs_are_looked_at_before_the_work(workdir, start, tmp_path):
+  (path,) = written(tmp_path / "files", count=1)
+  before = (tmp_path / "files" / "net0.safetensors").read_bytes()
+  os.symlink(path, tmp_path / "link.csv")
+  model = f"--workdir={workdir}"
+  for module, given, words in (
+    (inspect_network, (f"--json={path}",), "one of the files to read"),
+    (inspect_network, (f"--picture={path}",), "one of the files to read"),
+    (predict, (model, f"--json={path}"), "one of the files to read"),
+    (predict, (model, f"--csv={tmp_path}/link.csv"), "one of the files"),
+    (encode, (model, f"--out={tmp_path}/link.csv"), "one of the files"),
+    (predict, (model, f"--csv={tmp_path}"), "is a folder"),
+    (predict, (model, f"--csv={path}/x.csv"), "cannot be written"),
+  ):
+    code, out, err = start(module, *given, path)
+    assert code == 2 and words in err and not out, (given, err)
+  assert (tmp_path / "files" / "net0.safetensors").read_bytes() == before
+  spec = tmp_path / "made" / "spec.json"
+  assert start(inspect_network, f"--json={spec}", path)[0] == 0
+  assert spec.exists()
+
+
+def test_a_table_without_rows_has_its_header(workdir, start, tmp_path):
+  (tmp_path / "empty.pt").write_bytes(b"")
+  table = tmp_path / "t.csv"
+  code, _, _ = start(
+    predict, f"--workdir={workdir}", f"--csv={table}", tmp_path / "empty.pt"
+  )
+  assert code == 1
+  assert table.read_text().startswith("file,architecture,parameters,frequency")
+
+
 @pytest.mark.parametrize(
   ("arguments", "words"),
   [
@@ -138,6 +261,9 @@ def test_an_unknown_architecture_is_said(workdir, start, tmp_path):
     (("--workdir={run}",), "name at least one checkpoint"),
     (("--workdir={run}", "--coverage=2", "x.pt"), "coverage is 2.0"),
     (("--workdir={run}", "{empty}"), "holds no checkpoint"),
+    (("--workdir={run}", "--memory_limit=2parsecs", "x.pt"), "give a number"),
+    (("--workdir={run}", "--memory_limit=9", "x.pt"), "set it to at least"),
+    (("--workdir={run}", "--stream_above=-1", "x.pt"), "stream_above is -1"),
     (("--workdir={run}", "--override=none.json", "x.pt"), "none.json"),
   ],
 )

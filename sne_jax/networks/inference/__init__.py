@@ -10,12 +10,14 @@ from sne_jax.networks.inference.check import (
 from sne_jax.networks.inference.found import AmbiguousError, Found
 from sne_jax.networks.inference.inferring import infer, infer_file
 from sne_jax.networks.inference.override import Override
+from sne_jax.networks.inference.sources import Source
 
 __all__ = [
   "AmbiguousError",
   "Found",
   "Override",
   "PermutationCheck",
+  "Source",
   "infer",
   "infer_file",
   "permutation_check",

@@ -97,7 +97,10 @@ def infer(
     if name not in left_out and name not in tied
   }
   if not own:
-    raise AmbiguousError("the file holds no weights")
+    kept_out = ", ".join(f"{n}: {why}" for n, why in [*left_out.items()][:2])
+    raise AmbiguousError(
+      "the file holds no weights" + (f" ({kept_out})" if kept_out else "")
+    )
   play = _opaque if settled.opaque else _play
   spec, sources, guesses = play(own, framework, settled)
   if settled.family:

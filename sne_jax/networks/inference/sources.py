@@ -109,7 +109,8 @@ def gather(
       kept = dict([*kept.items()][-1:])
       kept[source.name] = read(tensors, source.name)
     part = source.take(kept[source.name])
-    weights[start : start + t.size].reshape(t.shape)[...] = part
+    with np.errstate(over="ignore"):  # What is infinite then can be seen.
+      weights[start : start + t.size].reshape(t.shape)[...] = part
   return weights
 
 

@@ -20,6 +20,32 @@ from sne_jax.zoo.checkpoints.limits import Limits
 
 
 @dataclasses.dataclass(frozen=True)
+class FileTensor:
+  """One tensor of a spec, still in its file.
+
+  Attributes:
+    source: where it lies.
+    entry: the tensor of the file that holds it.
+  """
+
+  source: inference.Source
+  entry: tensors.Entry
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The spec's."""
+    return self.source.shape
+
+  def read(self) -> np.ndarray:
+    """Returns the array: a view of the mapped file where that is possible.
+
+    Raises:
+      CheckpointError: it cannot be read.
+    """
+    return self.source.take(self.entry.read())
+
+
+@dataclasses.dataclass(frozen=True)
 class FileNetwork:
   """A network as it lies in a file.
 
@@ -50,10 +76,35 @@ class FileNetwork:
     weights = self.found.gather(self.tensors.entries)
     if finite and not np.isfinite(weights).all():
       tensors.check_finite(self.tensors)
-      raise errors.unreadable(
-        self.path, "weights are too large for float32", "scale them first"
-      )
+      raise self._too_large()
     return weights
+
+  def lazy(self, *, finite: bool = True) -> dict[str, FileTensor]:
+    """Returns the tensors by the spec's names, to be read when needed.
+
+    Args:
+      finite: refuse weights that are NaN or infinite, or beyond float32; they
+        are gone through once, block by block.
+
+    Raises:
+      CheckpointError: they cannot be read, or are not finite.
+    """
+    entries = self.tensors.entries
+    if finite:
+      own = [entries[source.name] for source in self.found.sources]
+      names = dict.fromkeys(entry.tied_to or entry.name for entry in own)
+      tensors.check_finite(self.tensors, names)
+      wide = [entries[n] for n in names if entries[n].dtype == "float64"]
+      if any(tensors.not_finite(e, as_float32=True) for e in wide):
+        raise self._too_large()
+    return {
+      s.tensor: FileTensor(s, entries[s.name]) for s in self.found.sources
+    }
+
+  def _too_large(self) -> errors.CheckpointError:
+    return errors.unreadable(
+      self.path, "weights are too large for float32", "scale them first"
+    )
 
 
 def load(

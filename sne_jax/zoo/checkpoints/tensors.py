@@ -122,10 +122,14 @@ class Tensors:
     return sum(e.size for e in self.entries.values() if e.tied_to is None)
 
 
-def not_finite(entry: Entry) -> int:
+def not_finite(entry: Entry, *, as_float32: bool = False) -> int:
   """Returns how many numbers of a tensor are NaN or infinite, 0 for integers.
 
   Goes through the tensor in blocks; a mapped tensor is not loaded at once.
+
+  Args:
+    entry: the tensor.
+    as_float32: count those of float64 that are infinite as float32, too.
 
   Raises:
     CheckpointError: the numbers cannot be read.
@@ -136,12 +140,14 @@ def not_finite(entry: Entry) -> int:
   if not array.size:
     return 0
   wide = entry.dtype in ("float32", "float64", "complex64", "complex128")
+  wide = wide and not (as_float32 and entry.dtype == "float64")
   # Blocks in the order of memory; a strided view is not copied as a whole.
   for part in np.nditer(
     array, ["external_loop", "buffered"], order="K", buffersize=BLOCK
   ):
     block = np.asarray(part)
-    block = block if wide else block.astype(np.float32)
+    with np.errstate(over="ignore"):
+      block = block if wide else block.astype(np.float32)
     bad += int(block.size - np.isfinite(block).sum())
   return bad
 
