@@ -1,6 +1,7 @@
 """Learning without labels: three methods behind one interface."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -22,7 +23,7 @@ ENCODERS = {
     **{"feed_forward": 8, "dropout": 0.0, "attention_dropout": 0.0},
   },
   "sne": {
-    **{"width": 8, "heads": 2, "chunk_function": "linear"},
+    **{"width": 8, "heads": 2, "chunk_function": "product"},
     **{"layer_function": "deepsets", "layer_blocks": 0},
     **{"network_function": "deepsets", "network_blocks": 0},
     **{"identifiers": "content", "index_features": "none"},
@@ -30,11 +31,13 @@ ENCODERS = {
 }
 
 
-def started(method):
-  """Returns parameters, and the compiled `loss(params, batch, key)`."""
+@functools.cache
+def started(name):
+  """Returns a method, parameters, and the compiled loss of params and key."""
+  method = pretraining.build(described(name))
   jit = lambda f: jax.jit(f, compiler_options=FAST)
   loss = jit(lambda *args: method.loss(*args, False))
-  return jit(method.init)(0), loss
+  return method, jit(method.init)(0), loss
 
 
 def described(method, encoder=None, view=None, **changes):
@@ -44,7 +47,9 @@ def described(method, encoder=None, view=None, **changes):
     SPEC,
     WEIGHTS,
     encoder=table.row(method).options(**own),
-    chunk=chunking.ChunkOptions(chunk_size=8),
+    chunk=chunking.ChunkOptions(
+      chunk_size=8, linear_rule="neuron", conv_rule="neuron"
+    ),
     view=views.ViewOptions(**(view or {"noise": 0.1})),
     losses=contrast.ContrastOptions(),
     options=pretraining.PretrainOptions(
@@ -54,35 +59,41 @@ def described(method, encoder=None, view=None, **changes):
 
 
 @pytest.mark.parametrize("name", pretraining.METHODS)
-def test_a_description_is_plain_and_builds_the_same_method(name):
-  description = described(name)
-  again = json.loads(json.dumps(description))
-  one, other = pretraining.build(description), pretraining.build(again)
-  params, loss_of = started(one)
-  x = pretraining.prepared(again, WEIGHTS)
-  codes = one.encode(params, x)
-  assert codes.shape[0] == len(WEIGHTS)
-  np.testing.assert_array_equal(codes, other.encode(params, x))
-  batch = pretraining.Batch(x, one.template(len(x)))
+def test_methods_have_one_interface(name):
+  method, params, loss_of = started(name)
+  description = json.loads(json.dumps(described(name)))  # Plain values.
+  x = pretraining.prepared(description, WEIGHTS)
+  batch = pretraining.Batch(x, method.template(len(x)))
   loss, parts = loss_of(params, batch, jax.random.key(1))
   assert np.isfinite(loss) and parts
   # Other views, another loss; the same key, the same loss.
   assert loss == loss_of(params, batch, jax.random.key(1))[0]
   assert loss != loss_of(params, batch, jax.random.key(2))[0]
-  if one.reconstruct is not None:
-    assert one.reconstruct(params, x).shape == x.shape
-  else:
-    assert name == "sne"
+  codes = method.encode(params, x)
+  assert len(codes) == len(WEIGHTS)
+  # Networks are encoded each for itself, and in parts.
+  many = np.concatenate([x] * 12)
+  found = method.encode(params, many)
+  assert found.shape == (72, codes.shape[1])
+  np.testing.assert_allclose(found[-6:], codes, rtol=1e-4, atol=1e-5)
+  assert (method.reconstruct is None) == (name == "sne")
+  if method.reconstruct is not None:
+    assert method.reconstruct(params, x).shape == x.shape
 
 
-@pytest.mark.parametrize("name", pretraining.METHODS)
-def test_more_networks_than_go_at_once_are_encoded_alike(name, monkeypatch):
-  method = pretraining.build(described(name))
-  params, _ = started(method)
-  whole = method.encode(params, WEIGHTS)
-  monkeypatch.setattr(pretraining, "_AT_ONCE", 4)
-  parted = pretraining.build(described(name)).encode(params, WEIGHTS)
-  np.testing.assert_allclose(parted, whole, rtol=1e-4, atol=1e-5)
+def test_codes_of_sne_do_not_change_when_neurons_are_permuted():
+  rng = np.random.default_rng(1)
+  moved = np.stack([w[symmetry.draw_permutation(SPEC, rng)] for w in WEIGHTS])
+  change = {}
+  for name in ("sne", "sane"):
+    method, params, _ = started(name)
+    one, other = (
+      method.encode(params, pretraining.prepared(described(name), w))
+      for w in (WEIGHTS, moved)
+    )
+    change[name] = np.abs(one - other).max() / np.abs(one).max()
+  assert change["sne"] < 1e-4
+  assert change["sane"] > 1e-3  # The control.
 
 
 def test_networks_are_standardised_by_those_of_the_description_alone():
@@ -106,30 +117,12 @@ def test_aligned_networks_do_not_depend_on_the_order_of_neurons():
   )
 
 
-def test_views_of_sne_that_only_permute_teach_nothing():
-  still = pretraining.build(described("sne", view={"noise": 0.0}))
-  params, loss_of = started(still)
-  x = pretraining.prepared(described("sne"), WEIGHTS)
-  batch = pretraining.Batch(x, still.template(len(x)))
-  values = [float(loss_of(params, batch, jax.random.key(k))[0]) for k in (0, 1)]
-  np.testing.assert_allclose(*values, rtol=1e-4)
-
-
 def test_the_first_view_can_be_canonical():
-  x = pretraining.prepared(described("hyper_representation"), WEIGHTS)
-  values = []
-  for canonical in (True, False):
-    found = described(
-      "hyper_representation",
-      view={"permute": True},
-      canonical_first=canonical,
-    )
-    found["losses"]["gamma"] = 0.0
-    method = pretraining.build(found)
-    batch = pretraining.Batch(x, None)
-    params, loss_of = started(method)
-    values.append(float(loss_of(params, batch, jax.random.key(0))[0]))
-  assert values[0] != values[1]
+  first, second = pretraining.view_pair(described("sane"))
+  assert first == second and first.permute
+  first, second = pretraining.view_pair(described("sane", canonical_first=True))
+  assert not first.permute and second.permute
+  assert first.noise == second.noise == 0.1
 
 
 @pytest.mark.parametrize(
