@@ -21,7 +21,8 @@ again, and ends with the same numbers. --seeds=5 after --seeds=3 trains two
 more. --variants=NAME compares variants of a run (experiments/tasks/variants.py
 lists them), --matrix=each encoders over several zoos, trained on one and tested
 on all, --rates=1e-3,3e-3 --encoders=all encoders on one zoo, each with the same
-search; those that are finished are not run again.
+search; those that are finished are not run again. --pretrain=sane trains
+without labels and probes the codes; --probes=all compares such encoders.
 """
 
 import contextlib
@@ -34,7 +35,15 @@ from absl import flags, logging
 
 from experiments import config, console, environment, report
 from experiments import options as options_lib
-from experiments.tasks import contest, matrix, members, outcome, variants
+from experiments.tasks import (
+  contest,
+  matrix,
+  members,
+  outcome,
+  pretrain,
+  probing,
+  variants,
+)
 from experiments.tasks.property import Trainer
 from sne_jax.learning import checkpoint, training
 from sne_jax.learning.logging import write_atomically
@@ -107,6 +116,7 @@ def comparison_of(run_options: options_lib.RunOptions):
   asked = (
     (run_options.matrix, matrix),
     (run_options.rates, contest),
+    (run_options.probes, probing),
     (run_options.variants, variants),
   )
   return next((module for flag, module in asked if flag), None)
@@ -179,7 +189,9 @@ def run(options: options_lib.Options) -> dict[str, Any]:
   watch = outcome.Stopwatch()
   data = members.gathered(options)
   claim_data(workdir, data)
-  trainer = Trainer(options, data)
+  unlabelled = bool(options.run.pretrain)
+  trainer = (pretrain.Trainer if unlabelled else Trainer)(options, data)
+  task = pretrain if unlabelled else outcome
   watch.lap("loading the networks")
   sizes = ", ".join(f"{n} {part}" for part, n in data.sizes().items())
   logging.info("%s: networks: %s", options.run.title, sizes)
@@ -192,8 +204,8 @@ def run(options: options_lib.Options) -> dict[str, Any]:
       logging.error("seed %d failed: %s", seed, error)
       seeds.append({"seed": seed, "failed": str(error)})
   watch.lap("training and evaluating all seeds")
-  results = outcome.collect(options, data, seeds, watch.seconds)
-  outcome.write(workdir, options, data, seeds, results)
+  results = task.collect(options, data, seeds, watch.seconds)
+  task.write(workdir, options, data, seeds, results)
   return results
 
 

@@ -227,14 +227,47 @@ def classified(data: Data) -> Data:
   return dataclasses.replace(data, parts=parts, classes=names)
 
 
+def resplit(data: Data, seed: int) -> Data:
+  """Draws the parts of a run's own zoo anew, whole networks at a time.
+
+  The parts keep about their sizes. Those of further zoos stay as they are.
+
+  Raises:
+    ValueError: the run has several zoos of its own.
+  """
+  own = [np.unique(data.members[part].zoo).tolist() for part in PARTS]
+  if own != [[0]] * len(PARTS):
+    raise ValueError(
+      f"each seed is to draw its own split, but the run is about several zoos"
+      f" ({', '.join(data.names)}); name one by --zoo, or drop resplit"
+    )
+  rows = np.concatenate([data.members[part].row for part in PARTS])
+  pool = _merged([data.parts[part] for part in PARTS])
+  clusters = rows
+  if NETWORK in data.zoos[0].properties:
+    clusters = data.zoos[0].property(NETWORK)[rows]
+  ids = data.zoos[0].members["id"][rows]
+  sizes = {part: len(data.members[part].row) for part in PARTS}
+  drawn = splits.random_split(ids, seed=seed, parts=sizes, groups=clusters)
+  place = {name: number for number, name in enumerate(ids)}
+  parts, members = dict(data.parts), dict(data.members)
+  for part in PARTS:
+    chosen = np.array([place[name] for name in drawn[part]])
+    parts[part] = pipeline.Networks(
+      pool.specs,
+      pool.numbers[chosen],
+      [pool.vectors[c] for c in chosen],
+      pool.targets[chosen],
+    )
+    members[part] = Members(np.zeros(len(chosen), int), rows[chosen])
+  return dataclasses.replace(data, parts=parts, members=members)
+
+
 def fingerprint(data: Data) -> dict[str, str]:
   """Returns checksums of the zoos' files and of the members of every part."""
   digest = hashlib.sha256()
   for zoo in data.zoos:
-    index = json.loads((pathlib.Path(zoo.path) / "zoo.json").read_text())
-    entries = [*(entry["weights"] for entry in index["specs"])]
-    entries.append(index["members"])
-    digest.update("".join(e["sha256"] for e in entries).encode())
+    digest.update(_checksums(zoo).encode())
   return {"networks": digest.hexdigest()} | {
     f"{part} members": hashlib.sha256(
       "\n".join(
@@ -242,6 +275,19 @@ def fingerprint(data: Data) -> dict[str, str]:
       ).encode()
     ).hexdigest()
     for part, m in data.members.items()
+  }
+
+
+def identities(data: Data, parts: Sequence[str]) -> set[str]:
+  """Returns what tells the members of some parts from all others."""
+  digests = [
+    hashlib.sha256(_checksums(zoo).encode()).hexdigest()[:12]
+    for zoo in data.zoos
+  ]
+  return {
+    f"{digests[z]}/{data.zoos[z].members['id'][r]}"
+    for part in parts
+    for z, r in zip(*data.members[part], strict=True)
   }
 
 
@@ -254,6 +300,14 @@ def target_labels(run: options_lib.RunOptions) -> tuple[str, ...]:
   """Returns what is predicted, as reports call it: logarithms say so."""
   lead = "log10 " if run.target_scale == "log" else ""
   return tuple(lead + name for name in target_names(run))
+
+
+def _checksums(zoo: store.Zoo) -> str:
+  """Returns the checksums of a zoo's files, end to end."""
+  index = json.loads((pathlib.Path(zoo.path) / "zoo.json").read_text())
+  entries = [*(entry["weights"] for entry in index["specs"])]
+  entries.append(index["members"])
+  return "".join(e["sha256"] for e in entries)
 
 
 def _merged(parts: Sequence[pipeline.Networks]) -> pipeline.Networks:
