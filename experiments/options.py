@@ -5,6 +5,7 @@ import math
 import os
 from typing import Any
 
+from experiments.sampling_options import SamplingOptions
 from sne_jax.encoders import table
 from sne_jax.encoders.dws import DWSOptions
 from sne_jax.encoders.flat_sets import FlatSetOptions
@@ -17,6 +18,7 @@ from sne_jax.encoders.nft import NFTOptions
 from sne_jax.encoders.sane_coder import SANECoderOptions
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.encoders.stat_nn import StatOptions
+from sne_jax.learning.generation import GenerationOptions
 from sne_jax.learning.invariance import InvarianceOptions
 from sne_jax.learning.optimizers import OptimizerOptions
 from sne_jax.learning.pipeline import DataOptions
@@ -93,6 +95,9 @@ class RunOptions:
       (--train_images), and the target be test_accuracy. Empty: none.
     maps: draw maps of the codes of test networks (PCA and t-SNE), coloured by
       zoo, target and architecture.
+    sample_from: work directory of a trained autoencoder: sample networks from
+      it around the best of the zoo's, and fine-tune them, by the sample_
+      options. Empty: another run.
     title: heading of the report.
     compilation_cache: folder in which compiled programs are kept, so that the
       next start with the same options compiles nothing; empty: none.
@@ -127,6 +132,7 @@ class RunOptions:
   references: bool = True
   image_counts: str = ""
   maps: bool = False
+  sample_from: str = ""
   title: str = "Properties of networks from their weights"
   compilation_cache: str = ""
 
@@ -185,6 +191,10 @@ class RunOptions:
         raise ValueError(
           f"{name} must be whole numbers separated by commas, got {text!r}"
         )
+    if self.sample_from and asked:
+      raise ValueError(
+        f"sample_from is {self.sample_from}, and {asked[0]}; keep one of them"
+      )
     if self.image_counts and self.targets != "test_accuracy":
       raise ValueError(
         f"image_counts measures test_accuracy, but targets is {self.targets!r};"
@@ -283,8 +293,14 @@ CLASSES = (
   GraphTransformerOptions,
   HyperRepresentationOptions,
   SANECoderOptions,
+  SamplingOptions,
+  GenerationOptions,
 )
-PREFIXES = {InrZooOptions: "zoo_"} | {
+PREFIXES = {
+  InrZooOptions: "zoo_",
+  SamplingOptions: "sample_",
+  GenerationOptions: "sample_",
+} | {
   row.options: row.prefix for row in table.ENCODERS.values() if row.prefix
 }
 
@@ -311,6 +327,8 @@ class Options:
   graph_transformer: GraphTransformerOptions
   hyper: HyperRepresentationOptions
   sane: SANECoderOptions
+  sampling: SamplingOptions
+  generation: GenerationOptions
 
   def replaced(self, **changes: Any) -> "Options":
     """Returns the options with some flags changed, whichever class has them.

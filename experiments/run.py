@@ -21,7 +21,8 @@ again, and ends with the same numbers. --seeds=5 after --seeds=3 trains two
 more. --variants=NAME compares variants of a run (experiments/tasks/variants.py
 lists them), --matrix=each encoders over several zoos, trained on one and tested
 on all, --rates=1e-3,3e-3 --encoders=all encoders on one zoo, each with the same
-search; those that are finished are not run again.
+search; those that are finished are not run again. --sample_from=WORKDIR samples
+networks from the autoencoder that was trained there, and fine-tunes them.
 """
 
 import contextlib
@@ -34,7 +35,14 @@ from absl import flags, logging
 
 from experiments import config, console, environment, report
 from experiments import options as options_lib
-from experiments.tasks import contest, matrix, members, outcome, variants
+from experiments.tasks import (
+  contest,
+  matrix,
+  members,
+  outcome,
+  sampling,
+  variants,
+)
 from experiments.tasks.property import Trainer
 from sne_jax.learning import checkpoint, training
 from sne_jax.learning.logging import write_atomically
@@ -80,6 +88,12 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
       for cls in options_lib.CLASSES
     )
   )
+  if options.run.sample_from:
+    console.use_compilation_cache(options.run.compilation_cache)
+    with claimed(options) as workdir:
+      sampling.run(options)
+    print(f"The report is {workdir / 'report.md'}")  # noqa: T201
+    return
   comparison = comparison_of(options.run)
   chosen = comparison.chosen(options) if comparison else {}
   console.use_compilation_cache(options.run.compilation_cache)
