@@ -18,15 +18,21 @@ from sne_jax.encoders.nft import NFTOptions
 from sne_jax.encoders.sane_coder import SANECoderOptions
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.encoders.stat_nn import StatOptions
+from sne_jax.learning.contrast import ContrastOptions
 from sne_jax.learning.generation import GenerationOptions
 from sne_jax.learning.invariance import InvarianceOptions
 from sne_jax.learning.optimizers import OptimizerOptions
 from sne_jax.learning.pipeline import DataOptions
+from sne_jax.learning.pretraining import PretrainOptions
 from sne_jax.learning.training import TrainOptions
+from sne_jax.learning.views import ViewOptions
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.zoo.inr import InrZooOptions
 
 LOSSES = ("mse", "bce", "classes")
+PRETRAINED = ("sane", "hyper_representation", "sne")
+PRETRAIN = (*PRETRAINED, "sne_untrained", "statistics", "pca", "weights")
+"""What `--pretrain` and `--probes` know: what is trained, then baselines."""
 TARGET_SCALES = ("linear", "log")
 
 MATRICES = ("each", "others", "all")
@@ -63,6 +69,16 @@ class RunOptions:
       trained at each rate with the first seed, and at the best rate by
       validation with all. Empty: no such comparison.
     search_share: share of its steps that a training of that search takes.
+    pretrain: train an encoder without labels instead, and read every target
+      from its codes by a linear probe: sane, hyper_representation or sne; or
+      probe a baseline: sne_untrained, statistics, pca or weights. Empty: train
+      by labels.
+    probes: of those, names to compare by the same probes, separated by commas,
+      or all. Empty: no such comparison.
+    init_from: folder of a run of --pretrain=sne, or of one of its seeds: the
+      encoder begins with its parameters and keeps what it has measured; the
+      head is new. Of a run, each seed takes the seed of its number. Empty: it
+      begins at random.
     variants: name of a list of variants to compare (see
       experiments/tasks/variants.py); empty: one run.
     only: names of the variants to run, separated by semicolons; empty: all. A
@@ -112,6 +128,9 @@ class RunOptions:
   encoders: str = "sne,stat_pool"
   rates: str = ""
   search_share: float = 1.0
+  pretrain: str = ""
+  probes: str = ""
+  init_from: str = ""
   variants: str = ""
   only: str = ""
   seeds: int = 3
@@ -171,7 +190,9 @@ class RunOptions:
       raise ValueError(
         f"matrix is {self.matrix!r}; choose one of {', '.join(MATRICES)}"
       )
-    asked = {n: getattr(self, n) for n in ("matrix", "variants", "rates")}
+    self._check_pretraining()
+    asked = ("matrix", "variants", "rates", "probes")
+    asked = {n: getattr(self, n) for n in asked}
     asked = [f"{name} is {value}" for name, value in asked.items() if value]
     if len(asked) > 1:
       raise ValueError(
@@ -209,6 +230,37 @@ class RunOptions:
       raise ValueError(
         f"only is {self.only!r}, but variants is empty; name a list of variants"
       )
+
+  def _check_pretraining(self):
+    """Raises unless what is pretrained, probed and begun with is known."""
+    if self.pretrain not in ("", *PRETRAIN):
+      raise ValueError(
+        f"pretrain is {self.pretrain!r}; choose one of {', '.join(PRETRAIN)}"
+      )
+    for name in self.probe_names if self.probes else ():
+      if name not in PRETRAIN:
+        raise ValueError(
+          f"probes names {name!r}; choose of {', '.join(PRETRAIN)}, or all"
+        )
+    if self.init_from and (self.pretrain or self.encoder != "sne"):
+      raise ValueError(
+        f"init_from is {self.init_from!r}, but what is trained is"
+        f" {self.pretrain or self.encoder}; it is for encoder sne, trained by"
+        " labels"
+      )
+    if self.loss == "classes" and (self.pretrain or self.probes):
+      raise ValueError(
+        "loss is classes, but linear probes predict numbers; choose targets"
+        " that are numbers, and --loss=mse"
+      )
+
+  @property
+  def probe_names(self) -> tuple[str, ...]:
+    """The words of `probes`."""
+    if self.probes.strip() == "all":
+      return PRETRAIN
+    words = (word.strip() for word in self.probes.split(","))
+    return tuple(dict.fromkeys(word for word in words if word))
 
   def _check_targets(self):
     """Raises unless targets, their scale, and the loss go together."""
@@ -293,16 +345,20 @@ CLASSES = (
   GraphTransformerOptions,
   HyperRepresentationOptions,
   SANECoderOptions,
+  PretrainOptions,
+  ViewOptions,
+  ContrastOptions,
   SamplingOptions,
   GenerationOptions,
 )
 PREFIXES = {
   InrZooOptions: "zoo_",
+  PretrainOptions: "pretrain_",
+  ViewOptions: "view_",
+  ContrastOptions: "loss_",
   SamplingOptions: "sample_",
   GenerationOptions: "sample_",
-} | {
-  row.options: row.prefix for row in table.ENCODERS.values() if row.prefix
-}
+} | {row.options: row.prefix for row in table.ENCODERS.values() if row.prefix}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -327,6 +383,9 @@ class Options:
   graph_transformer: GraphTransformerOptions
   hyper: HyperRepresentationOptions
   sane: SANECoderOptions
+  pretrain: PretrainOptions
+  view: ViewOptions
+  contrast: ContrastOptions
   sampling: SamplingOptions
   generation: GenerationOptions
 

@@ -19,6 +19,7 @@ missing is said to be missing rather than left out in silence:
   predicted, the mean over seeds.
 * `costs`: list of `{"model", "seconds_per_network", "flops_per_network"}`.
 * `maps`: `{name: number}`, how labels are mixed in code space.
+* `tables`: list of `{"title", "text", "header", "rows"}`, printed as they are.
 * `notes`: list of text.
 
 The text is a function of the results and figures alone.
@@ -98,7 +99,7 @@ def report_text(
   if results.get("description"):
     sections.append(str(results["description"]).strip())
   sections += _metric_sections(results)
-  sections += _invariance_section(results)
+  sections += _table_sections(results) + _invariance_section(results)
   sections += cost_section(results.get("costs") or ())
   sections += _map_section(results) + _coverage_section(results)
   if figures:
@@ -278,6 +279,18 @@ def _metric_sections(results: Mapping[str, Any]) -> list[str]:
     title = f"## {part}" + (f" ({size} networks)" if size else "")
     sections += [title, markdown_table(["model", *names], rows)]
   return sections
+
+
+def _table_sections(results: Mapping[str, Any]) -> list[str]:
+  return [
+    section
+    for table in results.get("tables") or ()
+    for section in (
+      f"## {table['title']}",
+      table["text"],
+      markdown_table(table["header"], table["rows"]),
+    )
+  ]
 
 
 def _invariance_section(results: Mapping[str, Any]) -> list[str]:

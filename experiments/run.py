@@ -21,8 +21,10 @@ again, and ends with the same numbers. --seeds=5 after --seeds=3 trains two
 more. --variants=NAME compares variants of a run (experiments/tasks/variants.py
 lists them), --matrix=each encoders over several zoos, trained on one and tested
 on all, --rates=1e-3,3e-3 --encoders=all encoders on one zoo, each with the same
-search; those that are finished are not run again. --sample_from=WORKDIR samples
-networks from the autoencoder that was trained there, and fine-tunes them.
+search; those that are finished are not run again. --pretrain=sane trains
+without labels and probes the codes; --probes=all compares such encoders;
+--sample_from=WORKDIR samples networks from what --pretrain has trained there,
+and fine-tunes them.
 """
 
 import contextlib
@@ -40,6 +42,8 @@ from experiments.tasks import (
   matrix,
   members,
   outcome,
+  pretrain,
+  probing,
   sampling,
   variants,
 )
@@ -121,6 +125,7 @@ def comparison_of(run_options: options_lib.RunOptions):
   asked = (
     (run_options.matrix, matrix),
     (run_options.rates, contest),
+    (run_options.probes, probing),
     (run_options.variants, variants),
   )
   return next((module for flag, module in asked if flag), None)
@@ -193,7 +198,9 @@ def run(options: options_lib.Options) -> dict[str, Any]:
   watch = outcome.Stopwatch()
   data = members.gathered(options)
   claim_data(workdir, data)
-  trainer = Trainer(options, data)
+  unlabelled = bool(options.run.pretrain)
+  trainer = (pretrain.Trainer if unlabelled else Trainer)(options, data)
+  task = pretrain if unlabelled else outcome
   watch.lap("loading the networks")
   sizes = ", ".join(f"{n} {part}" for part, n in data.sizes().items())
   logging.info("%s: networks: %s", options.run.title, sizes)
@@ -206,8 +213,8 @@ def run(options: options_lib.Options) -> dict[str, Any]:
       logging.error("seed %d failed: %s", seed, error)
       seeds.append({"seed": seed, "failed": str(error)})
   watch.lap("training and evaluating all seeds")
-  results = outcome.collect(options, data, seeds, watch.seconds)
-  outcome.write(workdir, options, data, seeds, results)
+  results = task.collect(options, data, seeds, watch.seconds)
+  task.write(workdir, options, data, seeds, results)
   return results
 
 

@@ -227,6 +227,42 @@ def classified(data: Data) -> Data:
   return dataclasses.replace(data, parts=parts, classes=names)
 
 
+def resplit(data: Data, seed: int) -> Data:
+  """Draws the parts of a run's own zoo anew, whole networks at a time.
+
+  The parts keep about their sizes. Those of further zoos stay as they are.
+
+  Raises:
+    ValueError: the run has several zoos of its own.
+  """
+  own = [np.unique(data.members[part].zoo).tolist() for part in PARTS]
+  if own != [[0]] * len(PARTS):
+    raise ValueError(
+      f"each seed is to draw its own split, but the run is about several zoos"
+      f" ({', '.join(data.names)}); name one by --zoo, or drop resplit"
+    )
+  rows = np.concatenate([data.members[part].row for part in PARTS])
+  pool = _merged([data.parts[part] for part in PARTS])
+  clusters = rows
+  if NETWORK in data.zoos[0].properties:
+    clusters = data.zoos[0].property(NETWORK)[rows]
+  ids = data.zoos[0].members["id"][rows]
+  sizes = {part: len(data.members[part].row) for part in PARTS}
+  drawn = splits.random_split(ids, seed=seed, parts=sizes, groups=clusters)
+  place = {name: number for number, name in enumerate(ids)}
+  parts, members = dict(data.parts), dict(data.members)
+  for part in PARTS:
+    chosen = np.array([place[name] for name in drawn[part]])
+    parts[part] = pipeline.Networks(
+      pool.specs,
+      pool.numbers[chosen],
+      [pool.vectors[c] for c in chosen],
+      pool.targets[chosen],
+    )
+    members[part] = Members(np.zeros(len(chosen), int), rows[chosen])
+  return dataclasses.replace(data, parts=parts, members=members)
+
+
 def fingerprint(data: Data) -> dict[str, str]:
   """Returns checksums of the zoos' files and of the members of every part."""
   digest = hashlib.sha256()

@@ -164,10 +164,10 @@ def write(
         folder / f"error_{stem}.png", truth, found[label], name=name
       )
     )
-  curves = _curves(workdir, seeds, CLASS_LOSSES if data.classes else LOSSES)
-  if curves:
+  found = curves(workdir, seeds, CLASS_LOSSES if data.classes else LOSSES)
+  if found:
     drawn["Learning curves"] = figures.learning_curves(
-      folder / "learning_curves.png", curves, ylabel="loss"
+      folder / "learning_curves.png", found, ylabel="loss"
     )
   ratios = {
     move: _mean(e["invariance"][move]["ratio"] for e in good)
@@ -227,17 +227,23 @@ def _moves(good: list[dict[str, Any]]) -> list[str]:
   return [m for m in (good[0]["invariance"] if good else ()) if m != "variance"]
 
 
-def _curves(workdir: pathlib.Path, seeds, losses) -> dict[str, Any]:
-  """Reads loss curves of the seeds from their metric files."""
-  curves = {}
+def curves(workdir: pathlib.Path, seeds, losses) -> dict[str, Any]:
+  """Reads curves of the seeds from their metric files.
+
+  Args:
+    workdir: of the run.
+    seeds: its entries.
+    losses: pairs: the name in the files, and how figures call it.
+  """
+  found = {}
   for entry in seeds:
     records = logging.read_metrics(workdir / f"seed{entry['seed']}")
     for name, label in losses:
       points = [(r["step"], r[name]) for r in records if name in r]
       if points:
         steps, values = np.array(points, float).T
-        curves[f"{label}, seed {entry['seed']}"] = (steps, values)
-  return curves
+        found[f"{label}, seed {entry['seed']}"] = (steps, values)
+  return found
 
 
 def _references(options, data: members.Data) -> dict[str, Any]:
