@@ -24,7 +24,8 @@ class SamplingOptions:
     validation_images: images that anchors, candidates and bandwidths are chosen
       by, at most: training images that the zoo leaves over (--train_images), or
       else the first of the test images, which are then not reported on.
-    reset_classifier: draw the last layer anew for further data sets. Always done where the classes are not as many.
+    reset_classifier: draw the last layer anew for further data sets; it is in
+      any case where the classes are not as many.
     conditioning: batches of validation images that set the running statistics
       of batch norms of sampled networks, before they are scored; 0: none.
     learning_rate: of fine-tuning and of training from scratch; 0: the median of

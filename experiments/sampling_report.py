@@ -56,7 +56,9 @@ def collect(task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     "seeds": [s["seed"] for s in seeds],
     "chosen": {
       method: {
-        "bandwidth": [float(s["sampled"][method]["bandwidth"][0]) for s in seeds],
+        "bandwidth": [
+          float(s["sampled"][method]["bandwidth"][0]) for s in seeds
+        ],
         "validation_accuracy": float(
           np.mean([s["sampled"][method]["scores"] for s in seeds])
         ),
@@ -101,7 +103,10 @@ def summarised(accuracies: list[np.ndarray]) -> dict[str, Any]:
     accuracies: `[R, epochs + 1]` of every seed.
   """
   every = np.concatenate(accuracies).astype(np.float64)
-  mean, spread = every.mean(axis=0), every.std(axis=0, ddof=min(1, len(every) - 1))
+  mean, spread = (
+    every.mean(axis=0),
+    every.std(axis=0, ddof=min(1, len(every) - 1)),
+  )
   return {
     "mean": mean,
     "spread": spread,
@@ -118,7 +123,7 @@ def quantiles(values: np.ndarray) -> dict[str, float]:
 
 
 def ahead(curves: dict[str, Any], method: str) -> int:
-  """Returns for how many epochs a method stays ahead of scratch, from the start.
+  """Returns for how many epochs a method is ahead of scratch, from the start.
 
   0: it does not begin ahead; 1: only before the first epoch.
   """

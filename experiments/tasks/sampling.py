@@ -10,24 +10,24 @@ images; test images are only reported on.
 Each part (a seed, a data set, a method) is kept when it is done, so a run that
 was killed goes on behind the last one.
 
-Dimensions: `M` networks of `P` weights, `E` anchors, `R` networks of a method.
+Dimensions: `P` weights, `R` networks of a method.
 """
 
-import collections
 import dataclasses
 import pathlib
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from experiments import make_zoo, sampling_report, zoos
 from experiments import options as options_lib
+from experiments import sampling_report, zoos
+from experiments.tasks import anchors as anchors_lib
 from experiments.tasks import members
 from sne_jax.learning import generation, pretraining, progress
-from sne_jax.networks import families, spec, standardise, transfer
+from sne_jax.networks import spec, standardise, transfer
 from sne_jax.zoo import fine_tune, image_fit, partial
 
 SCRATCH, PROMPT, RECONSTRUCTED = "scratch", "prompt", "reconstructed"
@@ -39,33 +39,13 @@ PARTS_FOLDER = "checkpoints"
 OpenCodec = Callable[[str, spec.NetworkSpec], generation.Codec]
 
 
-class Anchors(NamedTuple):
-  """The best training networks, best first.
-
-  Attributes:
-    spec: of all of them.
-    weights: [E, P], in one order of neurons if so asked.
-    scores: [E], accuracy on validation images.
-    first: places of the best snapshots of different networks.
-    training: [M, P], all training networks of the spec, as they are.
-    hyper: what the zoo says of them: name and value of its properties.
-  """
-
-  spec: spec.NetworkSpec
-  weights: np.ndarray
-  scores: np.ndarray
-  first: np.ndarray
-  training: np.ndarray
-  hyper: dict[str, Any]
-
-
 @dataclasses.dataclass(frozen=True)
 class Task:
   """What all seeds share."""
 
   options: options_lib.Options
   tuners: dict[str, fine_tune.Tuner]  # By data set, the zoo's own first.
-  anchors: Anchors
+  anchors: anchors_lib.Anchors
   codecs: dict[bool, generation.Codec]  # Of weights, and of the autoencoder.
   codes: dict[bool, np.ndarray]  # Of the anchors.
 
@@ -98,7 +78,9 @@ def run(
   workdir = pathlib.Path(options.run.workdir)
   task = prepared(options, open_codec or opened_codec)
   found = []
-  seeds = range(options.run.first_seed, options.run.first_seed + options.run.seeds)
+  seeds = range(
+    options.run.first_seed, options.run.first_seed + options.run.seeds
+  )
   total = len(seeds) * len(task.tuners) * len(task.methods)
   total *= options.sampling.epochs
   done = 0
@@ -112,7 +94,7 @@ def run(
         curves[data_set] = {}
         for method in task.methods:
 
-          def told(epoch, done=done, method=method):
+          def told(epoch, done=done, seed=seed, method=method):
             shown.update(done + epoch, total, f"seed {seed}, {method}")
 
           curves[data_set][method] = tuned(
@@ -134,33 +116,42 @@ def prepared(options: options_lib.Options, open_codec: OpenCodec) -> Task:
       the autoencoder is none or is not of these networks, or images do not fit.
   """
   sources = zoos.sources(options.run.zoo, options.run.data_dir)
-  if len(sources) > 1 or not sources[0].arguments:
+  if len(sources) > 1 or not all(source.arguments for source in sources):
     raise ValueError(
       f"zoo is {options.run.zoo!r}, which does not say where its images are;"
       f" name one {zoos.SUFFIX} file of make_zoo.py to sample networks of"
     )
-  source = sources[0]
+  (source,) = sources
   data = members.gathered(
     options.replaced(targets="epoch", loss="mse", target_scale="linear")
   )
+  known = data.parts["train"].specs[0]
+  codec = open_codec(options.run.sample_from, known)
   image, networks = source.options()
   names = dict.fromkeys((image.dataset, *options.sampling.data_sets))
-  parts = {name: load_parts(options, image, networks, name) for name in names}
-  anchors = chosen_anchors(options, data, parts[image.dataset], networks)
-  settings = tune_settings(options, anchors, networks)
+  parts = {
+    name: anchors_lib.load_parts(options, image, networks, name)
+    for name in names
+  }
+  anchors = anchors_lib.chosen_anchors(
+    options, data, parts[image.dataset], networks
+  )
+  settings = anchors_lib.tune_settings(options, anchors, networks)
   tuners = {
     name: fine_tune.Tuner(
-      target_spec(anchors, parts[name]),
+      anchors_lib.target_spec(anchors, parts[name]),
       parts[name],
       settings,
       options.generation.networks,
     )
     for name in names
   }
+  if anchors.spec.layout != known.layout:
+    codec = open_codec(options.run.sample_from, anchors.spec)
   measured = standardise.measure(anchors.spec, anchors.training)
   codecs = {
     True: generation.weight_codec(anchors.spec, measured),
-    False: open_codec(options.run.sample_from, anchors.spec),
+    False: codec,
   }
   codes = {
     on_weights: np.asarray(codec.encode(anchors.weights))
@@ -194,116 +185,6 @@ def opened_codec(workdir: str, one: spec.NetworkSpec) -> generation.Codec:
     return generation.trained_codec(model, one)
   except ValueError as error:
     raise ValueError(f"{workdir}: {error}") from error
-
-
-def load_parts(options, image, networks, name: str) -> fine_tune.ImageParts:
-  """Returns a data set in the form of the zoo's images, in three parts."""
-  every = make_zoo.load_images(
-    dataclasses.replace(image, dataset=name, train_images=0), networks
-  )
-  return fine_tune.image_parts(
-    every, image.train_images, options.sampling.validation_images
-  )
-
-
-def chosen_anchors(
-  options: options_lib.Options,
-  data: members.Data,
-  parts: fine_tune.ImageParts,
-  networks,
-) -> Anchors:
-  """Returns the best training networks by accuracy on validation images.
-
-  Where the zoo has several architectures (activations), they are those of the
-  one that most of the best are of.
-
-  Raises:
-    ValueError: no training network works.
-  """
-  train, rows = data.parts["train"], data.members["train"].row
-  scores = np.full(len(rows), np.nan)
-  slots = options.generation.networks
-  settings = fine_tune.TuneSettings(batch_size=networks.batch_size)
-  for number, one in enumerate(train.specs):
-    here = np.flatnonzero(np.asarray(train.numbers) == number)
-    if not len(here):
-      continue
-    weights = np.stack([train.vectors[row] for row in here])
-    finite = np.isfinite(weights).all(axis=1)
-    tuner = fine_tune.Tuner(one, parts, settings, slots)
-    scores[here] = np.where(finite, tuner.score(weights), np.nan)
-  best = generation.best_share(scores, options.generation.anchors)
-  counts = collections.Counter(np.asarray(train.numbers)[best].tolist())
-  number = counts.most_common(1)[0][0]
-  best = best[np.asarray(train.numbers)[best] == number]
-  one = train.specs[number]
-  weights = np.stack([train.vectors[row] for row in best])
-  if options.sampling.align:
-    weights = generation.aligned(one, weights[0], weights)
-  same = np.flatnonzero(np.asarray(train.numbers) == number)
-  clusters = data.clusters("train")[best]
-  first = np.unique(clusters, return_index=True)[1]
-  return Anchors(
-    one,
-    weights.astype(np.float32),
-    scores[best],
-    np.sort(first),
-    np.stack([train.vectors[row] for row in same]),
-    {
-      name: data.zoos[0].property(name)[rows[best]]
-      for name in (
-        *("optimizer", "initializer", "learning_rate", "weight_decay"),
-        *("init_std", "architecture", "activation"),
-      )
-    },
-  )
-
-
-def tune_settings(options, anchors: Anchors, networks) -> fine_tune.TuneSettings:
-  """Returns how networks are trained: as most of the anchors were."""
-  rate = options.sampling.learning_rate
-  return fine_tune.TuneSettings(
-    optimizer=most(anchors.hyper["optimizer"]),
-    learning_rate=rate or float(np.median(anchors.hyper["learning_rate"])),
-    weight_decay=float(np.median(anchors.hyper["weight_decay"])),
-    batch_size=networks.batch_size,
-  )
-
-
-def target_spec(
-  anchors: Anchors, parts: fine_tune.ImageParts
-) -> spec.NetworkSpec:
-  """Returns the architecture that is fine-tuned on a data set.
-
-  Raises:
-    ValueError: it is of other classes, and cannot be built anew.
-  """
-  own = anchors.spec
-  classes = own.tensor(transfer.classifier(own)[0]).shape[0]
-  if classes == parts.num_classes:
-    return own
-  build = lambda count: families.architecture(
-    most(anchors.hyper["architecture"]),
-    image_fit.image_shape(own),
-    count,
-    most(anchors.hyper["activation"]),
-  )
-  try:
-    found, again = build(parts.num_classes), build(classes)
-  except (ValueError, StopIteration):
-    found = again = None
-  if found is None or again != own:
-    raise ValueError(
-      f"{own.describe()} has {classes} classes, these images have"
-      f" {parts.num_classes}, and the network cannot be built anew; choose"
-      " images of as many classes"
-    )
-  return found
-
-
-def most(words) -> str:
-  """Returns the most frequent word; of equals the first."""
-  return collections.Counter(np.asarray(words).tolist()).most_common(1)[0][0]
 
 
 def sampled(
@@ -382,7 +263,7 @@ def scratch(task: Task, tuner: fine_tune.Tuner, seed: int) -> np.ndarray:
   hyper = task.anchors.hyper
   return tuner.fresh(
     keys_of(task, seed),
-    most(hyper["initializer"]),
+    anchors_lib.most(hyper["initializer"]),
     float(np.median(hyper["init_std"])),
   )
 
@@ -418,7 +299,7 @@ def tuned(
   shape = (task.options.generation.networks, epochs + 1)
   methods = task.methods
   number = (place + 1) * len(methods) + methods.index(method)
-  shapes = dict.fromkeys(fine_tune.PARTS, shape)
+  shapes = {part: shape for part in fine_tune.PARTS}
   return partial.part(str(folder), number, shapes, make)[0]
 
 

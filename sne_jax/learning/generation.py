@@ -95,7 +95,9 @@ class GenerationOptions:
   def __post_init__(self):
     for name in ("networks", "rounds"):
       if getattr(self, name) < 1:
-        raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        raise ValueError(
+          f"{name} must be at least 1, got {getattr(self, name)}"
+        )
     if not 0 < self.anchors <= 1:
       raise ValueError(
         f"anchors is a share of the training networks in (0, 1], got"
@@ -103,8 +105,8 @@ class GenerationOptions:
       )
     if self.candidates < self.networks:
       raise ValueError(
-        f"candidates is {self.candidates}, but {self.networks} networks are to be"
-        " kept of them; draw at least as many"
+        f"candidates is {self.candidates}, but {self.networks} networks are to"
+        " be kept of them; draw at least as many"
       )
     if self.mode not in sampling.MODES:
       raise ValueError(
@@ -143,8 +145,8 @@ def parse(method: str) -> tuple[bool, str, bool]:
   algorithm = algorithm.removesuffix(COUPLED)
   if algorithm not in ALGORITHMS or (coupled and algorithm == "gauss"):
     raise ValueError(
-      f"unknown sampler {method!r}; known are {', '.join(ALGORITHMS)}, those but"
-      f" gauss with {COUPLED} behind, and all with {ON_WEIGHTS} in front"
+      f"unknown sampler {method!r}; known are {', '.join(ALGORITHMS)}, those"
+      f" but gauss with {COUPLED} behind, and all with {ON_WEIGHTS} in front"
     )
   return on_weights, algorithm, coupled
 
@@ -209,9 +211,7 @@ def weight_codec(spec: NetworkSpec, measured: Mapping[str, Any]) -> Codec:
   return Codec(encode, decode)
 
 
-def trained_codec(
-  model: pretraining.Pretrained, spec: NetworkSpec
-) -> Codec:
+def trained_codec(model: pretraining.Pretrained, spec: NetworkSpec) -> Codec:
   """Codes of a trained autoencoder: of every token, or of the whole network.
 
   Args:
@@ -284,9 +284,9 @@ def sample(
   widths = options.bandwidth_values
   key_gauss, *keys = jax.random.split(key, 1 + len(widths))
   if algorithm == "gauss":
-    shape = (len(codes), *codes.shape[1:])
+    count, tokens_each, width = codes.shape
     codes = sampling.normal_anchors(
-      key_gauss, shape, deviation=options.gauss_deviation
+      key_gauss, (count, tokens_each, width), deviation=options.gauss_deviation
     )
   score_codes = lambda codes: score(_decoded(codec, codes))
   found = []
