@@ -74,7 +74,8 @@ class RunOptions:
       probe a baseline: sne_untrained, statistics, pca or weights. Empty: train
       by labels.
     probes: of those, names to compare by the same probes, separated by commas,
-      or all. Empty: no such comparison.
+      or all; or flagfiles, which say --pretrain and in what else one of them
+      differs from this run. Empty: no such comparison.
     init_from: folder of a run of --pretrain=sne, or of one of its seeds: the
       encoder begins with its parameters and keeps what it has measured; the
       head is new. Of a run, each seed takes the seed of its number. Empty: it
@@ -238,9 +239,10 @@ class RunOptions:
         f"pretrain is {self.pretrain!r}; choose one of {', '.join(PRETRAIN)}"
       )
     for name in self.probe_names if self.probes else ():
-      if name not in PRETRAIN:
+      if name not in PRETRAIN and not name.endswith(".flags"):
         raise ValueError(
-          f"probes names {name!r}; choose of {', '.join(PRETRAIN)}, or all"
+          f"probes names {name!r}; choose of {', '.join(PRETRAIN)}, or all, or"
+          " name flagfiles"
         )
     if self.init_from and (self.pretrain or self.encoder != "sne"):
       raise ValueError(

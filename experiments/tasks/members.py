@@ -267,10 +267,7 @@ def fingerprint(data: Data) -> dict[str, str]:
   """Returns checksums of the zoos' files and of the members of every part."""
   digest = hashlib.sha256()
   for zoo in data.zoos:
-    index = json.loads((pathlib.Path(zoo.path) / "zoo.json").read_text())
-    entries = [*(entry["weights"] for entry in index["specs"])]
-    entries.append(index["members"])
-    digest.update("".join(e["sha256"] for e in entries).encode())
+    digest.update(_checksums(zoo).encode())
   return {"networks": digest.hexdigest()} | {
     f"{part} members": hashlib.sha256(
       "\n".join(
@@ -278,6 +275,19 @@ def fingerprint(data: Data) -> dict[str, str]:
       ).encode()
     ).hexdigest()
     for part, m in data.members.items()
+  }
+
+
+def identities(data: Data, parts: Sequence[str]) -> set[str]:
+  """Returns what tells the members of some parts from all others."""
+  digests = [
+    hashlib.sha256(_checksums(zoo).encode()).hexdigest()[:12]
+    for zoo in data.zoos
+  ]
+  return {
+    f"{digests[z]}/{data.zoos[z].members['id'][r]}"
+    for part in parts
+    for z, r in zip(*data.members[part], strict=True)
   }
 
 
@@ -290,6 +300,14 @@ def target_labels(run: options_lib.RunOptions) -> tuple[str, ...]:
   """Returns what is predicted, as reports call it: logarithms say so."""
   lead = "log10 " if run.target_scale == "log" else ""
   return tuple(lead + name for name in target_names(run))
+
+
+def _checksums(zoo: store.Zoo) -> str:
+  """Returns the checksums of a zoo's files, end to end."""
+  index = json.loads((pathlib.Path(zoo.path) / "zoo.json").read_text())
+  entries = [*(entry["weights"] for entry in index["specs"])]
+  entries.append(index["members"])
+  return "".join(e["sha256"] for e in entries)
 
 
 def _merged(parts: Sequence[pipeline.Networks]) -> pipeline.Networks:

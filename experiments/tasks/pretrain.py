@@ -108,7 +108,8 @@ class Trainer:
   def _trained(self, folder, seed: int, data: members.Data):
     """Trains; returns codes by part, and what is to be reported."""
     options, description = self.options, self.description(data)
-    text = json.dumps(description, sort_keys=True)
+    seen = sorted(members.identities(data, ("train", "val")))
+    text = json.dumps(description | {"seen": seen}, sort_keys=True)
     logging.write_atomically(folder / pretraining.FILE, text)
     method, init, update, evaluate = self._compiled(description)
     inputs = {

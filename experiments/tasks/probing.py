@@ -9,7 +9,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import config, figures, report
+from absl import flags
+
+from experiments import config, figures, report, zoos
 from experiments import options as options_lib
 from experiments.tasks import members, pretrain
 from experiments.tasks.variants import folder_name
@@ -19,16 +21,47 @@ SHOWN = {"r_squared": "R^2", "kendall_tau": "Kendall's tau"}
 
 
 def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
-  """Returns the run of every name."""
-  return {
-    name: options.replaced(
-      pretrain=name,
+  """Returns the run of every name; a flagfile's is that of its file.
+
+  Raises:
+    ValueError: a flagfile that is not there, or does not say what to pretrain;
+      or two runs of one name.
+  """
+  found = {}
+  for word in options.run.probe_names:
+    changes, name = {"pretrain": word}, word
+    if word.endswith(zoos.SUFFIX):
+      changes, name = _changes(word), pathlib.Path(word).stem
+    if name in found:
+      raise ValueError(f"probes has two runs that are called {name}")
+    found[name] = options.replaced(**changes).replaced(
       probes="",
       workdir=str(pathlib.Path(options.run.workdir) / folder_name(name)),
       title=f"{options.run.title}: {name}",
     )
-    for name in options.run.probe_names
+  return found
+
+
+def _changes(flagfile: str) -> dict[str, Any]:
+  """Returns the flags that a flagfile sets, those it includes too."""
+  if not pathlib.Path(flagfile).is_file():
+    raise ValueError(f"probes: there is no flagfile {flagfile}")
+  values = flags.FlagValues()
+  config.define_flags(
+    *options_lib.CLASSES, prefixes=options_lib.PREFIXES, flag_values=values
+  )
+  flags.DEFINE_string("flagfile", "", "of flags", flag_values=values)
+  config.parse(["run.py", f"--flagfile={flagfile}"], values)
+  found = {
+    name: values[name].value
+    for name in values
+    if values[name].present and name != "flagfile"
   }
+  if "pretrain" not in found:
+    raise ValueError(
+      f"probes: {flagfile} does not say what to pretrain; add --pretrain=NAME"
+    )
+  return found
 
 
 def check(options: options_lib.Options) -> None:
@@ -71,7 +104,7 @@ def write(
         workdir / "figures" / picture,
         rows,
         xlabel=f"R^2 of {target}, {part} (axis begins at -1 at the least)",
-        highlight=options_lib.PRETRAINED,
+        highlight=[n for n, o in good.items() if _is_trained(o)],
       )
       text.append(f"![R^2 of {target}, {part}](<figures/{picture}>)")
   text += _reconstruction(good)
@@ -152,6 +185,10 @@ def _reconstruction(good: Outcomes) -> list[str]:
 def _cut(row: Mapping[str, Any]) -> dict[str, float]:
   """Keeps a bar in sight: what is worse than -1 ends there."""
   return {key: max(row[key], -1.0) for key in ("mean", "low", "high")}
+
+
+def _is_trained(results: Mapping[str, Any]) -> bool:
+  return any(e.get("best_step") for e in results["seeds"])
 
 
 def _seconds(results: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging as log
 
 from experiments import options as options_lib
-from experiments.tasks import classes, members
+from experiments.tasks import beginning, classes, members
 from sne_jax import predictor as predictor_lib
 from sne_jax.encoders import table
 from sne_jax.learning import (
@@ -47,6 +47,8 @@ class Trainer:
     self.options = options
     self.data = data
     self.description = describe(options, data)
+    if options.run.init_from:
+      self.description |= beginning.measured(options, data, self.description)
     self._encoder = predictor_lib.build_encoder(self.description)
     self._net = predictor_lib.build_model(self.description, self._encoder)
     self._train = _scaled_targets(data.parts["train"], self.description)
@@ -132,8 +134,11 @@ class Trainer:
   def start(self, seed: int):
     """Returns the state before the first update, and the batches."""
     options, specs = self.options, self._train.specs
+    params = self._init(seed)
+    if options.run.init_from:
+      params = beginning.with_encoder(options.run.init_from, seed, params)
     state = training.init_state(
-      self._init(seed),
+      params,
       self._tx,
       jax.random.key(seed),
       ema_decay=options.optimizer.ema_decay,

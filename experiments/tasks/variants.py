@@ -109,12 +109,22 @@ LISTS: dict[str, dict[str, dict[str, Any]]] = {
     f"{share:g}": {"train_share": share}
     for share in (0.05, 0.1, 0.25, 0.5, 1.0)
   },
+  # SNE from the beginning, and from the parameters that --init_from names.
+  "pretrained_efficiency": {
+    f"from scratch, {share:g}": {"train_share": share, "init_from": ""}
+    for share in (0.05, 0.1, 0.25, 1.0)
+  }
+  | {
+    f"pretrained, {share:g}": {"train_share": share}
+    for share in (0.05, 0.1, 0.25, 1.0)
+  },
 }
 SWEEPS = {
   "chunk_size": "chunk size",
   "data_efficiency": "share of training data",
+  "pretrained_efficiency": "share of training data",
 }
-"""Lists whose names are numbers: drawn as a line over them."""
+"""Lists whose names end in a number: drawn as lines over them."""
 
 
 def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
@@ -127,6 +137,12 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
   if name not in LISTS:
     raise ValueError(
       f"no list of variants {name!r}; known are {', '.join(sorted(LISTS))}"
+    )
+  needs = name == "pretrained_efficiency"
+  if needs and not options.run.init_from:
+    raise ValueError(
+      f"variants is {name}, but init_from is empty; name the folder of a run of"
+      " --pretrain=sne"
     )
   only = [n.strip() for n in options.run.only.split(";") if n.strip()]
   unknown = set(only) - set(LISTS[name])
@@ -174,7 +190,7 @@ def write(
   elif options.run.variants in SWEEPS:
     figures.lines(
       picture,
-      {"SNE": {float(label): row for label, row in rows.items()}},
+      _series(rows),
       xlabel=SWEEPS[options.run.variants],
       ylabel=f"test {metric}",
       x_log=True,
@@ -247,6 +263,15 @@ def write(
       },
     },
   )
+
+
+def _series(rows: dict[str, Any]) -> dict[str, dict[float, Any]]:
+  """Returns lines by name, of labels such as `0.5` or `name, 0.5`."""
+  found: dict[str, dict[float, Any]] = {}
+  for label, row in rows.items():
+    name, _, number = label.rpartition(", ")
+    found.setdefault(name or "SNE", {})[float(number)] = row
+  return found
 
 
 def _count(results: dict[str, Any]) -> str:

@@ -223,14 +223,21 @@ def build(description: Mapping[str, Any]) -> Method:
   """
   options = PretrainOptions(**description["options"])
   spec = NetworkSpec.from_json(description["spec"])
-  first = second = views.ViewOptions(**description["view"])
-  if options.canonical_first:
-    first = dataclasses.replace(first, permute=False)
   losses = contrast.ContrastOptions(**description["losses"])
   maker = {"sane": _sane, "hyper_representation": _hyper, "sne": _sne}
   return maker[description["method"]](
-    description, options, spec, (first, second), losses
+    description, options, spec, view_pair(description), losses
   )
+
+
+def view_pair(
+  description: Mapping[str, Any],
+) -> tuple[views.ViewOptions, views.ViewOptions]:
+  """Returns how the first and the second view of a network are drawn."""
+  first = second = views.ViewOptions(**description["view"])
+  if description["options"]["canonical_first"]:
+    first = dataclasses.replace(first, permute=False)
+  return first, second
 
 
 class Pretrained:

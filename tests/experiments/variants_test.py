@@ -55,7 +55,9 @@ def test_flagfiles_are_those_that_are_promised():
 
 def test_every_list_has_a_flagfile(resolve, monkeypatch):
   monkeypatch.chdir(ROOT)
-  named = {resolve(f"--flagfile={p}").run.variants for p in FLAGFILES}
+  paths = (ROOT / "experiments" / "flags").rglob("selfsup/*.flags")
+  paths = [*FLAGFILES, *paths]
+  named = {resolve(f"--flagfile={p}").run.variants for p in paths}
   assert named - {""} == set(variants.LISTS)
 
 
@@ -84,7 +86,8 @@ def test_variants_differ_and_have_folders_of_their_own(
   name, resolve, monkeypatch
 ):
   monkeypatch.chdir(ROOT)
-  path = f"--flagfile={ROOT}/experiments/flags/{name}.flags"
+  [path] = (ROOT / "experiments" / "flags").rglob(f"{name}.flags")
+  path = f"--flagfile={path}"
   chosen = variants.chosen(resolve(path, "--workdir=w"))
   assert len({c.run.workdir for c in chosen.values()}) == len(chosen)
   for changed in chosen.values():
@@ -106,6 +109,7 @@ def test_variants_build(name, label, resolve):
     *("--layer_blocks=1", "--network_blocks=1", "--chunk_blocks=1"),
     *("--width=8", "--heads=2", "--identifier_dim=4", f"--variants={name}"),
     *("--linear_rule=neuron", "--conv_rule=neuron", "--chunk_size=6"),
+    "--init_from=w",
   )
   changed = variants.chosen(options)[label]
   description = {
