@@ -112,9 +112,10 @@ class RunOptions:
       (--train_images), and the target be test_accuracy. Empty: none.
     maps: draw maps of the codes of test networks (PCA and t-SNE), coloured by
       zoo, target and architecture.
-    sample_from: work directory of a trained autoencoder: sample networks from
-      it around the best of the zoo's, and fine-tune them, by the sample_
-      options. Empty: another run.
+    sample_from: work directory of a run of --pretrain=sane or
+      hyper_representation, or a flagfile of one, which is run first: sample
+      networks from that autoencoder around the best of the zoo's, and
+      fine-tune them, by the sample_ options. Empty: another run.
     title: heading of the report.
     compilation_cache: folder in which compiled programs are kept, so that the
       next start with the same options compiles nothing; empty: none.

@@ -24,7 +24,7 @@ on all, --rates=1e-3,3e-3 --encoders=all encoders on one zoo, each with the same
 search; those that are finished are not run again. --pretrain=sane trains
 without labels and probes the codes; --probes=all compares such encoders;
 --sample_from=WORKDIR samples networks from what --pretrain has trained there,
-and fine-tunes them.
+or will train (a flagfile), and fine-tunes them.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments import config, console, environment, report
+from experiments import config, console, environment, report, zoos
 from experiments import options as options_lib
 from experiments.tasks import (
   contest,
@@ -82,20 +82,12 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
       zoo, a damaged zoo, or another process at work in the same folder.
   """
   del argv
-  options = options_lib.of(
-    *(
-      config.from_flags(
-        cls,
-        prefix=options_lib.PREFIXES.get(cls, ""),
-        flag_values=flag_values,
-      )
-      for cls in options_lib.CLASSES
-    )
-  )
+  options = options_of(flag_values)
   if options.run.sample_from:
     console.use_compilation_cache(options.run.compilation_cache)
+    autoencoder = autoencoder_of(options.run.sample_from)
     with claimed(options) as workdir:
-      sampling.run(options)
+      sampling.run(options, autoencoder)
     print(f"The report is {workdir / 'report.md'}")  # noqa: T201
     return
   comparison = comparison_of(options.run)
@@ -118,6 +110,44 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     failed = next(iter(outcomes.values()))["seeds"][0]["failed"]
     raise RunFailed(f"no seed has finished (see {where}): {failed}")
   print(f"The report is {where}")  # noqa: T201
+
+
+def autoencoder_of(word: str) -> str:
+  """Returns a work directory; a flagfile is run, or taken up, first.
+
+  Raises:
+    ValueError: the flagfile trains no autoencoder.
+  """
+  if not word.endswith(zoos.SUFFIX):
+    return word
+  values = flags.FlagValues()
+  config.define_flags(
+    *options_lib.CLASSES, prefixes=options_lib.PREFIXES, flag_values=values
+  )
+  config.parse(["run.py", f"--flagfile={word}"], values)
+  options = options_of(values)
+  if not options.run.pretrain:
+    raise ValueError(
+      f"{word} trains no autoencoder; sample_from is a flagfile with"
+      " --pretrain, or the work directory of such a run"
+    )
+  with claimed(options):
+    run(options)
+  return options.run.workdir
+
+
+def options_of(flag_values: flags.FlagValues) -> options_lib.Options:
+  """Returns the options that parsed flags say."""
+  return options_lib.of(
+    *(
+      config.from_flags(
+        cls,
+        prefix=options_lib.PREFIXES.get(cls, ""),
+        flag_values=flag_values,
+      )
+      for cls in options_lib.CLASSES
+    )
+  )
 
 
 def comparison_of(run_options: options_lib.RunOptions):

@@ -36,8 +36,6 @@ BASELINES = (SCRATCH, PROMPT, RECONSTRUCTED)
 
 PARTS_FOLDER = "checkpoints"
 
-OpenCodec = Callable[[str, spec.NetworkSpec], generation.Codec]
-
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -60,14 +58,12 @@ class Task:
     return next(iter(self.tuners.values()))
 
 
-def run(
-  options: options_lib.Options, open_codec: OpenCodec | None = None
-) -> dict[str, Any]:
+def run(options: options_lib.Options, autoencoder: str) -> dict[str, Any]:
   """Runs all seeds and writes the report.
 
   Args:
     options: of the run, whose work directory is claimed.
-    open_codec: opens the trained autoencoder of a work directory.
+    autoencoder: work directory of its training.
 
   Returns:
     What `results.json` holds.
@@ -76,7 +72,7 @@ def run(
     ValueError: of `prepared`.
   """
   workdir = pathlib.Path(options.run.workdir)
-  task = prepared(options, open_codec or opened_codec)
+  task = prepared(options, autoencoder)
   found = []
   seeds = range(
     options.run.first_seed, options.run.first_seed + options.run.seeds
@@ -108,7 +104,7 @@ def run(
   return results
 
 
-def prepared(options: options_lib.Options, open_codec: OpenCodec) -> Task:
+def prepared(options: options_lib.Options, autoencoder: str) -> Task:
   """Chooses anchors and codes them.
 
   Raises:
@@ -126,7 +122,7 @@ def prepared(options: options_lib.Options, open_codec: OpenCodec) -> Task:
     options.replaced(targets="epoch", loss="mse", target_scale="linear")
   )
   known = data.parts["train"].specs[0]
-  codec = open_codec(options.run.sample_from, known)
+  codec = opened_codec(autoencoder, known)
   image, networks = source.options()
   names = dict.fromkeys((image.dataset, *options.sampling.data_sets))
   parts = {
@@ -147,7 +143,7 @@ def prepared(options: options_lib.Options, open_codec: OpenCodec) -> Task:
     for name in names
   }
   if anchors.spec.layout != known.layout:
-    codec = open_codec(options.run.sample_from, anchors.spec)
+    codec = opened_codec(autoencoder, anchors.spec)
   measured = standardise.measure(anchors.spec, anchors.training)
   codecs = {
     True: generation.weight_codec(anchors.spec, measured),

@@ -10,6 +10,7 @@ import safetensors.numpy
 from absl import flags
 
 from experiments import config, make_zoo
+from experiments import run as run_lib
 from experiments.tasks import anchors, sampling
 from sne_jax.learning import generation, pretraining
 from sne_jax.networks import families, standardise
@@ -162,6 +163,20 @@ def test_bad_input_takes_one_line(launch, zoo, tmp_path, monkeypatch):
   ended = start(launch, tmp_path / "d", zoo)
   assert "somewhere is no work directory of an autoencoder" in ended.error
   assert not (tmp_path / "d" / "config.json").exists()
+
+
+def test_a_flagfile_is_trained_first(tmp_path, monkeypatch):
+  trained = []
+  monkeypatch.setattr(run_lib, "run", lambda o: trained.append(o.run.pretrain))
+  flagfile, workdir = tmp_path / "a.flags", str(tmp_path / "ae")
+  flagfile.write_text(f"--workdir={workdir}\n--pretrain=sane\n")
+  assert run_lib.autoencoder_of(str(flagfile)) == workdir
+  assert trained == ["sane"]
+  assert run_lib.autoencoder_of("some/folder") == "some/folder"
+  flagfile.write_text(f"--workdir={workdir}\n")
+  with pytest.raises(ValueError, match="trains no autoencoder"):
+    run_lib.autoencoder_of(str(flagfile))
+  assert trained == ["sane"]
 
 
 def test_an_autoencoder_of_other_networks_is_refused(tmp_path, monkeypatch):
