@@ -214,6 +214,7 @@ class RunOptions:
         raise ValueError(
           f"{name} must be whole numbers separated by commas, got {text!r}"
         )
+    asked += [f"pretrain is {self.pretrain}"] if self.pretrain else []
     if self.sample_from and asked:
       raise ValueError(
         f"sample_from is {self.sample_from}, and {asked[0]}; keep one of them"

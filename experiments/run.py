@@ -30,7 +30,7 @@ or will train (a flagfile), and fine-tunes them.
 import contextlib
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags, logging
@@ -87,7 +87,9 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     console.use_compilation_cache(options.run.compilation_cache)
     autoencoder = autoencoder_of(options.run.sample_from)
     with claimed(options) as workdir:
-      sampling.run(options, autoencoder)
+      task = sampling.prepared(options, autoencoder)
+      claim(workdir, (options.run.zoo, autoencoder), task.made_of)
+      sampling.run(task)
     print(f"The report is {workdir / 'report.md'}")  # noqa: T201
     return
   comparison = comparison_of(options.run)
@@ -250,8 +252,14 @@ def run(options: options_lib.Options) -> dict[str, Any]:
 
 def claim_data(workdir: pathlib.Path, data: members.Data) -> None:
   """Notes which networks a run is about; refuses if they have changed."""
+  claim(workdir, data.names, members.fingerprint(data))
+
+
+def claim(
+  workdir: pathlib.Path, names: Sequence[str], now: Mapping[str, str]
+) -> None:
+  """Notes checksums of what a run is about; refuses if they have changed."""
   path = workdir / DATA_FILE
-  now = members.fingerprint(data)
   if not path.exists():
     write_atomically(path, json.dumps(now, indent=2) + "\n")
     return
@@ -259,7 +267,7 @@ def claim_data(workdir: pathlib.Path, data: members.Data) -> None:
   changed = [name for name in now if now[name] != before.get(name)]
   if changed:
     raise ValueError(
-      f"{' or '.join(data.names)} has changed since the run in {workdir} began"
+      f"{' or '.join(names)} has changed since the run in {workdir} began"
       f" ({', '.join(changed)}); choose another workdir, or restore the zoo"
     )
 

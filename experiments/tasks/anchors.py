@@ -53,11 +53,13 @@ def chosen_anchors(
   data: members.Data,
   parts: fine_tune.ImageParts,
   networks,
+  reference: np.ndarray | None = None,
 ) -> Anchors:
   """Returns the best training networks by accuracy on validation images.
 
   Where the zoo has several architectures (activations), they are those of the
-  one that most of the best are of.
+  one that most of the best are of. They are put in the order of neurons of a
+  reference, or of the best of them.
 
   Raises:
     ValueError: no training network works.
@@ -81,7 +83,8 @@ def chosen_anchors(
   one = train.specs[number]
   weights = np.stack([train.vectors[int(row)] for row in best])
   if options.sampling.align:
-    weights = generation.aligned(one, weights[0], weights)
+    first = weights[0] if reference is None else reference
+    weights = generation.aligned(one, first, weights)
   same = np.flatnonzero(np.asarray(train.numbers) == number)
   clusters = data.clusters("train")[best]
   first = np.unique(clusters, return_index=True)[1]

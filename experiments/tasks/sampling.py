@@ -14,6 +14,8 @@ Dimensions: `P` weights, `R` networks of a method.
 """
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 import zlib
 from collections.abc import Callable
@@ -46,6 +48,7 @@ class Task:
   anchors: anchors_lib.Anchors
   codecs: dict[bool, generation.Codec]  # Of weights, and of the autoencoder.
   codes: dict[bool, np.ndarray]  # Of the anchors.
+  made_of: dict[str, str]  # Checksums of zoo and autoencoder.
 
   @property
   def methods(self) -> tuple[str, ...]:
@@ -58,21 +61,17 @@ class Task:
     return next(iter(self.tuners.values()))
 
 
-def run(options: options_lib.Options, autoencoder: str) -> dict[str, Any]:
+def run(task: Task) -> dict[str, Any]:
   """Runs all seeds and writes the report.
 
   Args:
-    options: of the run, whose work directory is claimed.
-    autoencoder: work directory of its training.
+    task: of options whose work directory is claimed.
 
   Returns:
     What `results.json` holds.
-
-  Raises:
-    ValueError: of `prepared`.
   """
+  options = task.options
   workdir = pathlib.Path(options.run.workdir)
-  task = prepared(options, autoencoder)
   found = []
   seeds = range(
     options.run.first_seed, options.run.first_seed + options.run.seeds
@@ -130,7 +129,7 @@ def prepared(options: options_lib.Options, autoencoder: str) -> Task:
     for name in names
   }
   anchors = anchors_lib.chosen_anchors(
-    options, data, parts[image.dataset], networks
+    options, data, parts[image.dataset], networks, codec.reference
   )
   settings = anchors_lib.tune_settings(options, anchors, networks)
   tuners = {
@@ -153,7 +152,9 @@ def prepared(options: options_lib.Options, autoencoder: str) -> Task:
     on_weights: np.asarray(codec.encode(anchors.weights))
     for on_weights, codec in codecs.items()
   }
-  return Task(options, tuners, anchors, codecs, codes)
+  made_of = members.fingerprint(data)
+  made_of["autoencoder"] = digest(autoencoder)
+  return Task(options, tuners, anchors, codecs, codes, made_of)
 
 
 def opened_codec(workdir: str, one: spec.NetworkSpec) -> generation.Codec:
@@ -166,21 +167,40 @@ def opened_codec(workdir: str, one: spec.NetworkSpec) -> generation.Codec:
   Raises:
     ValueError: there is no trained autoencoder, or it is of other networks.
   """
-  folder = pathlib.Path(workdir)
-  if not (folder / pretraining.FILE).exists():
-    folder = min(folder.glob(f"seed*/{pretraining.FILE}"), default=folder / "_")
-    folder = folder.parent
-  if not (folder / pretraining.FILE).exists():
-    raise ValueError(
-      f"{workdir} is no work directory of an autoencoder (no seed of it has a"
-      f" {pretraining.FILE}); name that of a run of run.py"
-      " --pretrain=sane or --pretrain=hyper_representation"
-    )
-  model = pretraining.Pretrained.load(folder)
+  model = pretraining.Pretrained.load(autoencoder_folder(workdir))
   try:
     return generation.trained_codec(model, one)
   except ValueError as error:
     raise ValueError(f"{workdir}: {error}") from error
+
+
+def autoencoder_folder(workdir: str) -> pathlib.Path:
+  """Returns the folder of the first seed of an autoencoder.
+
+  Raises:
+    ValueError: there is none.
+  """
+  folders = [
+    pathlib.Path(workdir),
+    *sorted(pathlib.Path(workdir).glob("seed*")),
+  ]
+  for folder in folders:
+    if (folder / pretraining.FILE).exists():
+      return folder
+  raise ValueError(
+    f"{workdir} is no work directory of an autoencoder (no seed of it has a"
+    f" {pretraining.FILE}); name that of a run of run.py --pretrain=sane or"
+    " --pretrain=hyper_representation"
+  )
+
+
+def digest(workdir: str) -> str:
+  """Returns a checksum of an autoencoder: its description and parameters."""
+  model = pretraining.Pretrained.load(autoencoder_folder(workdir))
+  found = hashlib.sha256(json.dumps(model.description, sort_keys=True).encode())
+  for leaf in jax.tree.leaves(model.params):
+    found.update(np.ascontiguousarray(leaf).tobytes())
+  return found.hexdigest()
 
 
 def sampled(

@@ -39,10 +39,13 @@ class Codec(NamedTuple):
   Attributes:
     encode: from networks `[M, P]` to codes `[M, N, D]`.
     decode: from codes to networks.
+    reference: [P], in whose order of neurons networks are coded; None: as
+      they are.
   """
 
   encode: Callable[[np.ndarray], np.ndarray]
   decode: Callable[[np.ndarray], np.ndarray]
+  reference: np.ndarray | None = None
 
 
 class Sampled(NamedTuple):
@@ -233,28 +236,23 @@ def trained_codec(model: pretraining.Pretrained, spec: NetworkSpec) -> Codec:
       f" written are {spec.describe()}; sample around networks of the zoo that"
       " it was trained on"
     )
-  apply, params = method.module.apply, {"params": model.params}
+  module, apply = method.module, method.module.apply
   if method.layout is None:
-    encode = lambda x: apply(params, x, method="encode")[:, None]
-    decode = lambda z: apply(params, z[:, 0], method="decode")
+    encode = lambda p, x: apply({"params": p}, x, method="encode")[:, None]
+    decode = lambda p, z: apply({"params": p}, z[:, 0], method="decode")
   else:
-    where = (method.module, model.params, method.layout, method.tiling)
-    encode = functools.partial(sane_networks.encode, *where)
-    decode = functools.partial(sane_networks.decode, *where)
-
-  def by_parts(function, x):
-    function = jax.jit(function)
-    blocks = np.array_split(x, -(-len(x) // AT_ONCE))
-    # Of one size, for one compilation; what is repeated is cut off again.
-    full = [b[np.arange(len(blocks[0])) % len(b)] for b in blocks]
-    found = [np.asarray(function(b)) for b in full]
-    return np.concatenate(
-      [f[: len(b)] for f, b in zip(found, blocks, strict=True)]
-    )
-
+    where = (method.layout, method.tiling)
+    encode = lambda p, x: sane_networks.encode(module, p, *where, x)
+    decode = lambda p, z: sane_networks.decode(module, p, *where, z)
+  by_parts = lambda function: functools.partial(
+    _by_parts, functools.partial(jax.jit(function), model.params)
+  )
+  encode, decode = by_parts(encode), by_parts(decode)
+  reference = model.description.get("reference")
   return Codec(
-    lambda weights: by_parts(encode, model.prepare(weights)),
-    lambda codes: model.restore(by_parts(decode, codes)),
+    lambda weights: encode(model.prepare(weights)),
+    lambda codes: model.restore(decode(codes)),
+    None if reference is None else np.asarray(reference, np.float32),
   )
 
 
@@ -315,6 +313,16 @@ def nearest(
   one, two = (np.asarray(x, np.float64) for x in (weights, others))
   square = (one**2).sum(1)[:, None] + (two**2).sum(1)[None] - 2 * one @ two.T
   return np.sqrt(np.maximum(square, 0.0).min(axis=1))
+
+
+def _by_parts(function, x: np.ndarray) -> np.ndarray:
+  """Applies a function to `AT_ONCE` rows at a time; the last are filled."""
+  found = []
+  for first in range(0, len(x), AT_ONCE):
+    part = x[first : first + AT_ONCE]
+    filled = part[np.arange(AT_ONCE) % len(part)]
+    found.append(np.asarray(function(filled))[: len(part)])
+  return np.concatenate(found)
 
 
 def _decoded(codec: Codec, codes) -> np.ndarray:

@@ -55,7 +55,9 @@ def opened(workdir, spec):
 
 @pytest.fixture(autouse=True)
 def codec(monkeypatch):
+  """See `opened`."""
   monkeypatch.setattr(sampling, "opened_codec", opened)
+  monkeypatch.setattr(sampling, "digest", lambda workdir: "one")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,7 @@ def done(launch, zoo, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("done") / "run"
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(sampling, "opened_codec", opened)
+    patch.setattr(sampling, "digest", lambda workdir: "one")
     ended = start(launch, workdir, zoo, "--seeds=2")
   assert ended.code == 0, ended
   return workdir
@@ -150,6 +153,11 @@ def test_what_is_finished_is_not_done_again(done, launch, zoo, monkeypatch):
   after = json.loads((copy / "results.json").read_text())
   assert after["curves"] == before["curves"]
   assert after["chosen"] == before["chosen"]
+  # Not with another autoencoder: what is there is of this one.
+  monkeypatch.setattr(sampling, "digest", lambda workdir: "two")
+  ended = start(launch, copy, zoo, "--seeds=2")
+  assert "somewhere has changed since" in ended.error
+  assert "(autoencoder)" in ended.error
 
 
 def test_bad_input_takes_one_line(launch, zoo, tmp_path, monkeypatch):
@@ -241,7 +249,7 @@ def test_a_new_last_layer_is_drawn_for_other_classes():
   tuner = type("T", (), {"spec": other})
   options = type("O", (), {})()
   options.sampling = type("S", (), {"reset_classifier": False})
-  task = sampling.Task(options, {}, best, {}, {})
+  task = sampling.Task(options, {}, best, {}, {}, {})
   weights = np.random.default_rng(0).normal(size=(2, own.num_weights))
   weights = weights.astype(np.float32)
   found = sampling.begun(task, tuner, 1, "kde", weights, 0)
