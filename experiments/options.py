@@ -5,6 +5,7 @@ import math
 import os
 from typing import Any
 
+from experiments.sampling_options import SamplingOptions
 from sne_jax.encoders import table
 from sne_jax.encoders.dws import DWSOptions
 from sne_jax.encoders.flat_sets import FlatSetOptions
@@ -18,6 +19,7 @@ from sne_jax.encoders.sane_coder import SANECoderOptions
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.encoders.stat_nn import StatOptions
 from sne_jax.learning.contrast import ContrastOptions
+from sne_jax.learning.generation import GenerationOptions
 from sne_jax.learning.invariance import InvarianceOptions
 from sne_jax.learning.optimizers import OptimizerOptions
 from sne_jax.learning.pipeline import DataOptions
@@ -110,6 +112,10 @@ class RunOptions:
       (--train_images), and the target be test_accuracy. Empty: none.
     maps: draw maps of the codes of test networks (PCA and t-SNE), coloured by
       zoo, target and architecture.
+    sample_from: work directory of a run of --pretrain=sane or
+      hyper_representation, or a flagfile of one, which is run first: sample
+      networks from that autoencoder around the best of the zoo's, and
+      fine-tune them, by the sample_ options. Empty: another run.
     title: heading of the report.
     compilation_cache: folder in which compiled programs are kept, so that the
       next start with the same options compiles nothing; empty: none.
@@ -147,6 +153,7 @@ class RunOptions:
   references: bool = True
   image_counts: str = ""
   maps: bool = False
+  sample_from: str = ""
   title: str = "Properties of networks from their weights"
   compilation_cache: str = ""
 
@@ -207,6 +214,11 @@ class RunOptions:
         raise ValueError(
           f"{name} must be whole numbers separated by commas, got {text!r}"
         )
+    asked += [f"pretrain is {self.pretrain}"] if self.pretrain else []
+    if self.sample_from and asked:
+      raise ValueError(
+        f"sample_from is {self.sample_from}, and {asked[0]}; keep one of them"
+      )
     if self.image_counts and self.targets != "test_accuracy":
       raise ValueError(
         f"image_counts measures test_accuracy, but targets is {self.targets!r};"
@@ -340,12 +352,16 @@ CLASSES = (
   PretrainOptions,
   ViewOptions,
   ContrastOptions,
+  SamplingOptions,
+  GenerationOptions,
 )
 PREFIXES = {
   InrZooOptions: "zoo_",
   PretrainOptions: "pretrain_",
   ViewOptions: "view_",
   ContrastOptions: "loss_",
+  SamplingOptions: "sample_",
+  GenerationOptions: "sample_",
 } | {row.options: row.prefix for row in table.ENCODERS.values() if row.prefix}
 
 
@@ -374,6 +390,8 @@ class Options:
   pretrain: PretrainOptions
   view: ViewOptions
   contrast: ContrastOptions
+  sampling: SamplingOptions
+  generation: GenerationOptions
 
   def replaced(self, **changes: Any) -> "Options":
     """Returns the options with some flags changed, whichever class has them.

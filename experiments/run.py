@@ -22,18 +22,20 @@ more. --variants=NAME compares variants of a run (experiments/tasks/variants.py
 lists them), --matrix=each encoders over several zoos, trained on one and tested
 on all, --rates=1e-3,3e-3 --encoders=all encoders on one zoo, each with the same
 search; those that are finished are not run again. --pretrain=sane trains
-without labels and probes the codes; --probes=all compares such encoders.
+without labels and probes the codes; --probes=all compares such encoders;
+--sample_from=WORKDIR samples networks from what --pretrain has trained there,
+or will train (a flagfile), and fine-tunes them.
 """
 
 import contextlib
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags, logging
 
-from experiments import config, console, environment, report
+from experiments import config, console, environment, report, zoos
 from experiments import options as options_lib
 from experiments.tasks import (
   contest,
@@ -42,6 +44,7 @@ from experiments.tasks import (
   outcome,
   pretrain,
   probing,
+  sampling,
   variants,
 )
 from experiments.tasks.property import Trainer
@@ -79,16 +82,16 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
       zoo, a damaged zoo, or another process at work in the same folder.
   """
   del argv
-  options = options_lib.of(
-    *(
-      config.from_flags(
-        cls,
-        prefix=options_lib.PREFIXES.get(cls, ""),
-        flag_values=flag_values,
-      )
-      for cls in options_lib.CLASSES
-    )
-  )
+  options = options_of(flag_values)
+  if options.run.sample_from:
+    console.use_compilation_cache(options.run.compilation_cache)
+    autoencoder = autoencoder_of(options.run.sample_from)
+    with claimed(options) as workdir:
+      task = sampling.prepared(options, autoencoder)
+      claim(workdir, (options.run.zoo, autoencoder), task.made_of)
+      sampling.run(task)
+    print(f"The report is {workdir / 'report.md'}")  # noqa: T201
+    return
   comparison = comparison_of(options.run)
   chosen = comparison.chosen(options) if comparison else {}
   console.use_compilation_cache(options.run.compilation_cache)
@@ -109,6 +112,44 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     failed = next(iter(outcomes.values()))["seeds"][0]["failed"]
     raise RunFailed(f"no seed has finished (see {where}): {failed}")
   print(f"The report is {where}")  # noqa: T201
+
+
+def autoencoder_of(word: str) -> str:
+  """Returns a work directory; a flagfile is run, or taken up, first.
+
+  Raises:
+    ValueError: the flagfile trains no autoencoder.
+  """
+  if not word.endswith(zoos.SUFFIX):
+    return word
+  values = flags.FlagValues()
+  config.define_flags(
+    *options_lib.CLASSES, prefixes=options_lib.PREFIXES, flag_values=values
+  )
+  config.parse(["run.py", f"--flagfile={word}"], values)
+  options = options_of(values)
+  if not options.run.pretrain:
+    raise ValueError(
+      f"{word} trains no autoencoder; sample_from is a flagfile with"
+      " --pretrain, or the work directory of such a run"
+    )
+  with claimed(options):
+    run(options)
+  return options.run.workdir
+
+
+def options_of(flag_values: flags.FlagValues) -> options_lib.Options:
+  """Returns the options that parsed flags say."""
+  return options_lib.of(
+    *(
+      config.from_flags(
+        cls,
+        prefix=options_lib.PREFIXES.get(cls, ""),
+        flag_values=flag_values,
+      )
+      for cls in options_lib.CLASSES
+    )
+  )
 
 
 def comparison_of(run_options: options_lib.RunOptions):
@@ -211,8 +252,14 @@ def run(options: options_lib.Options) -> dict[str, Any]:
 
 def claim_data(workdir: pathlib.Path, data: members.Data) -> None:
   """Notes which networks a run is about; refuses if they have changed."""
+  claim(workdir, data.names, members.fingerprint(data))
+
+
+def claim(
+  workdir: pathlib.Path, names: Sequence[str], now: Mapping[str, str]
+) -> None:
+  """Notes checksums of what a run is about; refuses if they have changed."""
   path = workdir / DATA_FILE
-  now = members.fingerprint(data)
   if not path.exists():
     write_atomically(path, json.dumps(now, indent=2) + "\n")
     return
@@ -220,7 +267,7 @@ def claim_data(workdir: pathlib.Path, data: members.Data) -> None:
   changed = [name for name in now if now[name] != before.get(name)]
   if changed:
     raise ValueError(
-      f"{' or '.join(data.names)} has changed since the run in {workdir} began"
+      f"{' or '.join(names)} has changed since the run in {workdir} began"
       f" ({', '.join(changed)}); choose another workdir, or restore the zoo"
     )
 

@@ -60,7 +60,7 @@ class Source:
         f"{self.path} is a folder, which does not say where its images are;"
         f" name the {SUFFIX} file of make_zoo.py that it was made by"
       )
-    image, networks = self._options()
+    image, networks = self.options()
     self.check_images(store.Zoo.open(self.path))
     image_all = dataclasses.replace(image, train_images=0)
     every = make_zoo.load_images(image_all, networks)
@@ -81,7 +81,7 @@ class Source:
     Raises:
       ValueError: it was, or the images are damaged, or too few.
     """
-    image, networks = self._options()
+    image, networks = self.options()
     if not images.are_there(image):
       logging.warning(
         "the images of %s are not there (%s), so whether %s was made on them"
@@ -98,7 +98,7 @@ class Source:
         " seen; delete the folder, or name it instead of the flagfile"
       )
 
-  def _options(
+  def options(
     self,
   ) -> tuple[images.ImageOptions, image_options.ImageZooOptions]:
     """Returns which images, and which networks, its flagfile asks for."""

@@ -1,0 +1,72 @@
+"""What a run that samples networks is told, beside how they are drawn."""
+
+import dataclasses
+import math
+
+from sne_jax.learning import generation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+  """Which samplers, and how their networks are tried.
+
+  Attributes:
+    methods: samplers, separated by commas: kde (draws of the density of the
+      anchors' codes), subsample (the best of candidates), bootstrap (the same,
+      round by round), gauss (a control: anchors that no network has); with
+      _coupled behind, near copies of single anchors; with weights_ in front,
+      the same of the weights instead of codes.
+    epochs: of fine-tuning; an epoch is as many steps as all training images
+      take.
+    images: further data sets to fine-tune on, beside that of the zoo, separated
+      by commas, such as digits_rotated,digits_inverted; brought to the form of
+      the zoo's images.
+    validation_images: images that anchors, candidates and bandwidths are chosen
+      by, at most: training images that the zoo leaves over (--train_images), or
+      else the first of the test images, which are then not reported on.
+    reset_classifier: draw the last layer anew for further data sets; it is in
+      any case where the classes are not as many.
+    conditioning: batches of validation images that set the running statistics
+      of batch norms of sampled networks, before they are scored; 0: none.
+    learning_rate: of fine-tuning and of training from scratch; 0: the median of
+      the anchors'.
+    align: put the neurons of anchors into one order before they are coded.
+  """
+
+  methods: str = "kde,kde_coupled,subsample,bootstrap,gauss"
+  epochs: int = 10
+  images: str = ""
+  validation_images: int = 300
+  reset_classifier: bool = False
+  conditioning: int = 0
+  learning_rate: float = 0.0
+  align: bool = True
+
+  def __post_init__(self):
+    if not self.names:
+      raise ValueError("methods is empty; name at least one sampler")
+    for what, names in (("methods", self.names), ("images", self.data_sets)):
+      if len(set(names)) < len(names):
+        raise ValueError(f"{what} names one twice: {', '.join(names)}")
+    for name in self.names:
+      generation.parse(name)
+    least = {"epochs": 1, "validation_images": 1, "conditioning": 0}
+    for name, bound in least.items():
+      if getattr(self, name) < bound:
+        raise ValueError(
+          f"{name} must be at least {bound}, got {getattr(self, name)}"
+        )
+    if not 0 <= self.learning_rate < math.inf:
+      raise ValueError(
+        f"learning_rate must be 0 or more, got {self.learning_rate}"
+      )
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """The words of `methods`."""
+    return tuple(filter(None, (w.strip() for w in self.methods.split(","))))
+
+  @property
+  def data_sets(self) -> tuple[str, ...]:
+    """The words of `images`."""
+    return tuple(filter(None, (w.strip() for w in self.images.split(","))))

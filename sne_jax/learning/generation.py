@@ -1,0 +1,329 @@
+"""New networks from those of a zoo: anchors, codes, draws, and what is kept.
+
+A codec turns networks into codes and back. Anchors are the best of the
+training networks; densities over their codes are drawn from (`sampling`), and
+draws become networks again. Whatever is chosen (anchors, candidates, the
+bandwidth) is chosen by one score of networks, which the caller makes with
+validation images: nothing here can see any other.
+
+Dimensions: `M` networks of `P` weights, `E` anchors, `R` samples, `N` tokens of
+`D` numbers.
+
+References:
+  Schuerholt et al., NeurIPS 2022, arXiv:2209.14733, and ICML 2024,
+  arXiv:2406.09997.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from sne_jax.encoders import sane_networks
+from sne_jax.learning import pretraining, sampling
+from sne_jax.networks import matching, standardise, tokens
+from sne_jax.networks.spec import NetworkSpec
+
+Score = Callable[[np.ndarray], np.ndarray]
+"""From networks `[M, P]` to a number each `[M]`, higher is better."""
+
+
+class Codec(NamedTuple):
+  """How networks are coded; weights as they run on both sides.
+
+  Attributes:
+    encode: from networks `[M, P]` to codes `[M, N, D]`.
+    decode: from codes to networks.
+    reference: [P], in whose order of neurons networks are coded; None: as
+      they are.
+  """
+
+  encode: Callable[[np.ndarray], np.ndarray]
+  decode: Callable[[np.ndarray], np.ndarray]
+  reference: np.ndarray | None = None
+
+
+class Sampled(NamedTuple):
+  """Sampled networks, best first where they were chosen.
+
+  Attributes:
+    weights: float32 [R, P].
+    scores: float64 [R], what they were chosen by.
+    bandwidth: the one of `GenerationOptions.bandwidths` that was best.
+  """
+
+  weights: np.ndarray
+  scores: np.ndarray
+  bandwidth: float
+
+
+ALGORITHMS = ("kde", "subsample", "bootstrap", "gauss")
+"""Draws as they come; the best of many; the same again and again; a control:
+anchors that no network has."""
+
+AT_ONCE = 64
+"""Networks that are encoded, or decoded, at once; for memory."""
+
+COUPLED = "_coupled"
+"""What follows an algorithm whose draws are near copies of single anchors."""
+
+ON_WEIGHTS = "weights_"
+"""What precedes an algorithm that has the weights themselves for codes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+  """How networks are sampled.
+
+  Raises:
+    ValueError: a value is out of its range; the message names it.
+  """
+
+  networks: int = 10  # Networks of each method, at least 1.
+  # Share of the training networks that are anchors: the best by validation.
+  anchors: float = 0.3
+  # Deviations of the noise on codes, separated by commas: each method takes
+  # the one whose samples are best on validation images.
+  bandwidths: str = "0.2"
+  mode: str = "token"  # Whose draws are independent: token, individual, joint.
+  candidates: int = 50  # Drawn by subsample and bootstrap, to keep the best of.
+  rounds: int = 5  # Of bootstrap: the best of a round are the next anchors.
+  gauss_deviation: float = 10.0  # Of the control's anchors.
+
+  def __post_init__(self):
+    for name in ("networks", "rounds"):
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f"{name} must be at least 1, got {getattr(self, name)}"
+        )
+    if not 0 < self.anchors <= 1:
+      raise ValueError(
+        f"anchors is a share of the training networks in (0, 1], got"
+        f" {self.anchors}"
+      )
+    if self.candidates < self.networks:
+      raise ValueError(
+        f"candidates is {self.candidates}, but {self.networks} networks are to"
+        " be kept of them; draw at least as many"
+      )
+    if self.mode not in sampling.MODES:
+      raise ValueError(
+        f"unknown mode {self.mode!r}; known are {', '.join(sampling.MODES)}"
+      )
+    if not 0 < self.gauss_deviation < math.inf:
+      raise ValueError(
+        f"gauss_deviation must be above 0, got {self.gauss_deviation}"
+      )
+    _ = self.bandwidth_values  # Raises.
+
+  @property
+  def bandwidth_values(self) -> tuple[float, ...]:
+    """The numbers in `bandwidths`."""
+    try:
+      found = tuple(float(word) for word in self.bandwidths.split(","))
+    except ValueError:
+      found = (-1.0,)
+    if not all(0 <= value < math.inf for value in found):
+      raise ValueError(
+        "bandwidths must be numbers of at least 0, separated by commas, got"
+        f" {self.bandwidths!r}"
+      )
+    return found
+
+
+def parse(method: str) -> tuple[bool, str, bool]:
+  """Returns whether a method samples weights, its algorithm, if it is coupled.
+
+  Raises:
+    ValueError: there is no such method.
+  """
+  on_weights = method.startswith(ON_WEIGHTS)
+  algorithm = method.removeprefix(ON_WEIGHTS)
+  coupled = algorithm.endswith(COUPLED)
+  algorithm = algorithm.removesuffix(COUPLED)
+  if algorithm not in ALGORITHMS or (coupled and algorithm == "gauss"):
+    raise ValueError(
+      f"unknown sampler {method!r}; known are {', '.join(ALGORITHMS)}, those"
+      f" but gauss with {COUPLED} behind, and all with {ON_WEIGHTS} in front"
+    )
+  return on_weights, algorithm, coupled
+
+
+def best_share(
+  scores: Sequence[float] | np.ndarray, share: float
+) -> Int[np.ndarray, "E"]:
+  """Returns the places of the best scores, best first: anchors.
+
+  At least one, where a score is finite. Ties keep their order.
+
+  Raises:
+    ValueError: no score is finite.
+  """
+  scores = np.asarray(scores, np.float64)
+  finite = np.flatnonzero(np.isfinite(scores))
+  if not len(finite):
+    raise ValueError(
+      f"no anchors: none of {len(scores)} training networks has a finite score;"
+      " choose a zoo, split or snapshots with training networks that work"
+    )
+  count = max(1, round(share * len(finite)))
+  order = np.argsort(-scores[finite], kind="stable")[:count]
+  return finite[order]
+
+
+def aligned(
+  spec: NetworkSpec,
+  reference: Float[np.ndarray, "P"],
+  weights: Float[np.ndarray, "M P"],
+) -> Float[np.ndarray, "M P"]:
+  """Returns networks with hidden neurons in the order of a reference's.
+
+  A draw that mixes tokens of several anchors needs it. What a network is
+  matched to depends on the two alone.
+  """
+  rng = lambda: np.random.default_rng(0)
+  return np.stack(
+    [w[matching.align(spec, reference, w, rng())] for w in weights]
+  )
+
+
+def weight_codec(spec: NetworkSpec, measured: Mapping[str, Any]) -> Codec:
+  """Codes that are the weights: standardised rows, a neuron each.
+
+  Densities over them are the baseline of a density over learned codes.
+
+  Args:
+    spec: of the networks; with `measured` of all its layers.
+    measured: `standardise.measure` of training networks.
+  """
+  layout = tokens.layout(spec)
+
+  def encode(weights):
+    scaled = standardise.standardise(spec, measured, np.asarray(weights))
+    return np.asarray(tokens.tokenise(layout, scaled))
+
+  def decode(codes):
+    flat = tokens.detokenise(layout, np.asarray(codes))
+    return np.asarray(standardise.restore(spec, measured, flat))
+
+  return Codec(encode, decode)
+
+
+def trained_codec(model: pretraining.Pretrained, spec: NetworkSpec) -> Codec:
+  """Codes of a trained autoencoder: of every token, or of the whole network.
+
+  Args:
+    model: the autoencoder.
+    spec: of the networks to be coded and written.
+
+  Raises:
+    ValueError: it has no decoder, or it reads other networks.
+  """
+  method = model.method
+  if method.reconstruct is None:
+    raise ValueError(
+      f"{model.description['method']} has no decoder to sample from; pretrain"
+      " sane or hyper_representation"
+    )
+  if spec.layout != model.spec:
+    raise ValueError(
+      f"the autoencoder is of {model.spec.describe()}, and the networks to be"
+      f" written are {spec.describe()}; sample around networks of the zoo that"
+      " it was trained on"
+    )
+  module, apply = method.module, method.module.apply
+  if method.layout is None:
+    encode = lambda p, x: apply({"params": p}, x, method="encode")[:, None]
+    decode = lambda p, z: apply({"params": p}, z[:, 0], method="decode")
+  else:
+    where = (method.layout, method.tiling)
+    encode = lambda p, x: sane_networks.encode(module, p, *where, x)
+    decode = lambda p, z: sane_networks.decode(module, p, *where, z)
+  by_parts = lambda function: functools.partial(
+    _by_parts, functools.partial(jax.jit(function), model.params)
+  )
+  encode, decode = by_parts(encode), by_parts(decode)
+  reference = model.description.get("reference")
+  return Codec(
+    lambda weights: encode(model.prepare(weights)),
+    lambda codes: model.restore(decode(codes)),
+    None if reference is None else np.asarray(reference, np.float32),
+  )
+
+
+def sample(
+  key: PRNGKeyArray,
+  method: str,
+  codec: Codec,
+  codes: Float[Array | np.ndarray, "E N D"],
+  score: Score,
+  options: GenerationOptions,
+) -> Sampled:
+  """Samples networks by one method, at the best bandwidth.
+
+  Args:
+    key: consumed.
+    method: see `parse`.
+    codec: of the codes.
+    codes: of the anchors, by `codec.encode`.
+    score: of networks, on validation images.
+    options: how many, and how.
+
+  Raises:
+    ValueError: unknown method, or no anchors.
+  """
+  _, algorithm, coupled = parse(method)
+  sampling.check_anchors(codes)
+  widths = options.bandwidth_values
+  key_gauss, *keys = jax.random.split(key, 1 + len(widths))
+  if algorithm == "gauss":
+    count, tokens_each, width = codes.shape
+    codes = sampling.normal_anchors(
+      key_gauss, (count, tokens_each, width), deviation=options.gauss_deviation
+    )
+  score_codes = lambda codes: score(_decoded(codec, codes))
+  found = []
+  for key_draw, bandwidth in zip(keys, widths, strict=True):
+    how = {"bandwidth": bandwidth, "mode": options.mode, "coupled": coupled}
+    if algorithm in ("kde", "gauss"):
+      drawn = sampling.kde(key_draw, codes, options.networks, **how)
+      weights = _decoded(codec, drawn)
+      scores = np.asarray(score(weights), np.float64)
+    else:
+      how |= {"num": options.candidates, "keep": options.networks}
+      if algorithm == "bootstrap":
+        how["rounds"] = options.rounds
+      choose = getattr(sampling, algorithm)
+      kept = choose(key_draw, codes, score_codes, **how)
+      weights, scores = _decoded(codec, kept.codes), kept.scores
+    found.append(Sampled(weights, scores, bandwidth))
+  means = [np.nan_to_num(s.scores, nan=-np.inf).mean() for s in found]
+  return found[int(np.argmax(means))]
+
+
+def nearest(
+  weights: Float[np.ndarray, "R P"], others: Float[np.ndarray, "M P"]
+) -> Float[np.ndarray, "R"]:
+  """Returns the distance of each network to the nearest of others."""
+  one, two = (np.asarray(x, np.float64) for x in (weights, others))
+  square = (one**2).sum(1)[:, None] + (two**2).sum(1)[None] - 2 * one @ two.T
+  return np.sqrt(np.maximum(square, 0.0).min(axis=1))
+
+
+def _by_parts(function, x: np.ndarray) -> np.ndarray:
+  """Applies a function to `AT_ONCE` rows at a time; the last are filled."""
+  found = []
+  for first in range(0, len(x), AT_ONCE):
+    part = x[first : first + AT_ONCE]
+    filled = part[np.arange(AT_ONCE) % len(part)]
+    found.append(np.asarray(function(filled))[: len(part)])
+  return np.concatenate(found)
+
+
+def _decoded(codec: Codec, codes) -> np.ndarray:
+  return np.asarray(codec.decode(np.asarray(codes, np.float32)), np.float32)
