@@ -219,6 +219,12 @@ class Trainer:
   def _check_batches(self):
     """Raises unless batches divide, and have somebody to contrast with."""
     count = self.options.data.batch_size
+    if self.options.data.micro_batches > 1:
+      raise ValueError(
+        f"micro_batches is {self.options.data.micro_batches}, but pretraining"
+        " contrasts the networks of a batch with each other; use"
+        " --micro_batches=1"
+      )
     devices = parallel.make_mesh(self.options.run.devices or None).size
     if count % devices or count // devices < 2:
       raise ValueError(
