@@ -139,7 +139,8 @@ def make_encode_fn(
       (rows,) = _by_layer(codes, [plan.num_chunks])
     else:
       sizes = np.diff(plan.starts)
-      rows = [layer_fn(params["layer"], c) for c in _by_layer(codes, sizes)]
+      own = params.get("layer", {})  # Without blocks it has none.
+      rows = [layer_fn(own, c) for c in _by_layer(codes, sizes)]
       marks = plan.kind, chunk_stream.levels(plan)
       rows = mark_layers(params, np.stack(rows), *marks)
       rows = np.asarray(rows).reshape(-1, o.width)
@@ -147,7 +148,7 @@ def make_encode_fn(
       ends = packing.skip_ends(spec)
       skips = np.asarray(skip_codes(params, ends)).reshape(-1, o.width)
       rows = np.concatenate([rows, skips.astype(rows.dtype)])
-    code = network_fn(params["network"], rows)
+    code = network_fn(params.get("network", {}), rows)
     return np.asarray(code, np.float32)
 
   return encode
