@@ -113,7 +113,7 @@ def built():
     )
 
 
-@pytest.mark.parametrize(("name", "label"), built())
+@pytest.mark.parametrize(("name", "label"), list(built()))
 def test_variants_build(name, label, resolve):
   """Their models encode an INR: traced only, and with few blocks."""
   options = resolve(
