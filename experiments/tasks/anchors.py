@@ -15,7 +15,7 @@ from experiments.tasks import members
 from sne_jax.learning import generation
 from sne_jax.networks import families, transfer
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import fine_tune, image_fit
+from sne_jax.zoo import fine_tune
 
 
 class Anchors(NamedTuple):
@@ -131,7 +131,7 @@ def target_spec(
     return own
   build = lambda count: families.architecture(
     most(anchors.hyper["architecture"]),
-    image_fit.image_shape(own),
+    parts.pixels.shape[1:],
     count,
     most(anchors.hyper["activation"]),
   )

@@ -133,6 +133,7 @@ def test_test_images_choose_nothing(done, launch, zoo, monkeypatch, tmp_path):
   assert differ >= 4
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_done_again(done, launch, zoo, monkeypatch):
   copy = done.parent / "copy"
   shutil.copytree(done, copy)

@@ -140,6 +140,7 @@ def test_what_does_not_fit_is_refused(tuner):
       fine_tune.TuneSettings(**changes)
 
 
+@pytest.mark.slow
 def test_conditioning_moves_running_statistics_alone():
   spec = families.resnet((1, 8, 8), (2,), (1,), num_classes=3)
   weights = np.stack([families.init(spec, jax.random.key(n)) for n in (0, 1)])
