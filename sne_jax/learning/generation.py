@@ -237,13 +237,13 @@ def trained_codec(model: pretraining.Pretrained, spec: NetworkSpec) -> Codec:
       " it was trained on"
     )
   module, apply = method.module, method.module.apply
-  if method.layout is None:
+  if method.layout is None or method.tiling is None:
     encode = lambda p, x: apply({"params": p}, x, method="encode")[:, None]
     decode = lambda p, z: apply({"params": p}, z[:, 0], method="decode")
   else:
-    where = (method.layout, method.tiling)
-    encode = lambda p, x: sane_networks.encode(module, p, *where, x)
-    decode = lambda p, z: sane_networks.decode(module, p, *where, z)
+    layout, tiling = method.layout, method.tiling
+    encode = lambda p, x: sane_networks.encode(module, p, layout, tiling, x)
+    decode = lambda p, z: sane_networks.decode(module, p, layout, tiling, z)
   by_parts = lambda function: functools.partial(
     _by_parts, functools.partial(jax.jit(function), model.params)
   )

@@ -91,7 +91,8 @@ def value_and_grad(loss_fn: LossFn, mesh: sharding.Mesh | None = None):
     key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
     found = _in_turn(grad_fn, params, batch, key)
     part, weight = _weighted(found, _weight(found))
-    return _mean(*jax.lax.psum((part, weight), AXIS), found)
+    part, weight = jax.lax.psum((part, weight), AXIS)
+    return _mean(part, weight, found)
 
   return jax.shard_map(
     device_fn,
