@@ -127,7 +127,10 @@ def trained(kind, encoder, **changes):
     losses=contrast.ContrastOptions(),
     options=pretraining.PretrainOptions(**changes),
   )
-  params = pretraining.build(description).init(0)
+  method = pretraining.build(description)
+  if method.reconstruct is None:
+    return pretraining.Pretrained(description, None)
+  params = method.init(0)
   # Codes of first parameters hardly differ.
   params = jax.tree.map(lambda x: 10 * x, params)
   return pretraining.Pretrained(description, params)
