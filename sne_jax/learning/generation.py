@@ -241,7 +241,7 @@ def trained_codec(model: pretraining.Pretrained, spec: NetworkSpec) -> Codec:
     encode = lambda p, x: apply({"params": p}, x, method="encode")[:, None]
     decode = lambda p, z: apply({"params": p}, z[:, 0], method="decode")
   else:
-    where = (method.layout, method.tiling)
+    where: Any = (method.layout, method.tiling)
     encode = lambda p, x: sane_networks.encode(module, p, *where, x)
     decode = lambda p, z: sane_networks.decode(module, p, *where, z)
   by_parts = lambda function: functools.partial(
