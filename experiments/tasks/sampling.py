@@ -116,7 +116,7 @@ def prepared(options: options_lib.Options, autoencoder: str) -> Task:
       f"zoo is {options.run.zoo!r}, which does not say where its images are;"
       f" name one {zoos.SUFFIX} file of make_zoo.py to sample networks of"
     )
-  (source,) = sources
+  source = sources[-1]
   data = members.gathered(
     options.replaced(targets="epoch", loss="mse", target_scale="linear")
   )

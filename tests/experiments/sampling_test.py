@@ -3,6 +3,8 @@
 import json
 import pathlib
 import shutil
+import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,14 +196,13 @@ def test_an_autoencoder_of_other_networks_is_refused(tmp_path, monkeypatch):
   folder = tmp_path / "run" / "seed0"
   folder.mkdir(parents=True)
   (folder / pretraining.FILE).write_text("{}")
-  unknown = [None] * 4
   for name, reconstruct, match in (
     ("sne", None, "sne has no decoder"),
     ("sane", lambda *unused: None, "the autoencoder is of mlp"),
   ):
-    model = object.__new__(pretraining.Pretrained)
+    model: Any = object.__new__(pretraining.Pretrained)
     model.description = {"method": name}
-    model.method = pretraining.Method(*unknown, reconstruct, None)
+    model.method = types.SimpleNamespace(reconstruct=reconstruct)
     model.spec = families.mlp((3, 5, 2)).layout
     monkeypatch.setattr(
       pretraining.Pretrained, "load", lambda folder, model=model: model
@@ -243,13 +244,14 @@ def test_a_new_last_layer_is_drawn_for_other_classes():
     classes,
   )
   hyper = {"architecture": ["mlp"], "activation": ["relu"]}
-  best = anchors.Anchors(own, *[np.zeros(0)] * 4, hyper)
+  none = np.zeros(0)
+  best = anchors.Anchors(own, none, none, none, none, hyper)
   assert anchors.target_spec(best, parts_of(3)) == own
   other = anchors.target_spec(best, parts_of(5))
   assert other == families.architecture("mlp", (1, 4, 4), 5, "relu")
-  tuner = type("T", (), {"spec": other})
-  options = type("O", (), {})()
-  options.sampling = type("S", (), {"reset_classifier": False})
+  tuner = types.SimpleNamespace(spec=other)
+  own_options = types.SimpleNamespace(reset_classifier=False)
+  options: Any = types.SimpleNamespace(sampling=own_options)
   task = sampling.Task(options, {}, best, {}, {}, {})
   weights = np.random.default_rng(0).normal(size=(2, own.num_weights))
   weights = weights.astype(np.float32)
@@ -263,7 +265,7 @@ def test_a_new_last_layer_is_drawn_for_other_classes():
   tuner.spec = own
   run = lambda place: sampling.begun(task, tuner, place, "kde", weights, 0)
   assert run(1) is weights
-  options.sampling.reset_classifier = True
+  own_options.reset_classifier = True
   assert run(0) is weights
   assert (run(1) != weights).sum() == 2 * 3 * 33
   with pytest.raises(ValueError, match="cannot be built anew"):
