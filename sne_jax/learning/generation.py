@@ -241,9 +241,10 @@ def trained_codec(model: pretraining.Pretrained, spec: NetworkSpec) -> Codec:
     encode = lambda p, x: apply({"params": p}, x, method="encode")[:, None]
     decode = lambda p, z: apply({"params": p}, z[:, 0], method="decode")
   else:
-    where: Any = (method.layout, method.tiling)
-    encode = lambda p, x: sane_networks.encode(module, p, *where, x)
-    decode = lambda p, z: sane_networks.decode(module, p, *where, z)
+    layout, tiling = method.layout, method.tiling
+    assert tiling is not None
+    encode = lambda p, x: sane_networks.encode(module, p, layout, tiling, x)
+    decode = lambda p, z: sane_networks.decode(module, p, layout, tiling, z)
   by_parts = lambda function: functools.partial(
     _by_parts, functools.partial(jax.jit(function), model.params)
   )
