@@ -91,7 +91,7 @@ class Trainer:
       return json.loads((folder / RESULT_FILE).read_text())
     folder.mkdir(parents=True, exist_ok=True)
     data = self.data_of(seed)
-    found = {"seed": seed}
+    found: dict[str, Any] = {"seed": seed}
     if self.kind in ("statistics", "pca", "weights"):
       codes = _plain_codes(self.kind, self.spec, data, self.options)
       found |= {"best_step": 0, "train_seconds": 0.0, "num_params": 0}
@@ -123,9 +123,10 @@ class Trainer:
       ema_decay=options.optimizer.ema_decay,
       mesh=self._mesh,
     )
+    more: dict[str, Any] = {}
     if self.kind not in options_lib.PRETRAINED:
-      params, more = state.params, {"best_step": 0, "train_seconds": 0.0}
-      more["networks_per_second"] = 0.0
+      params = state.params
+      more |= {"best_step": 0, "train_seconds": 0.0, "networks_per_second": 0.0}
     else:
       result = training.fit(
         state,
@@ -138,14 +139,14 @@ class Trainer:
         title=f"{self.kind} seed {seed}",
       )
       params, steps = result.best_params, int(result.state.step)
-      more = {
+      more |= {
         "best_step": result.best_step,
         "train_seconds": result.seconds,
         "networks_per_second": (
           steps * options.data.batch_size / max(result.seconds, 1e-9)
         ),
+        "val_loss": result.best_metrics.get("loss"),
       }
-      more |= {"val_loss": result.best_metrics.get("loss")}
     params = jax.device_get(params)
     more["num_params"] = sum(x.size for x in jax.tree.leaves(params))
     codes = {part: method.encode(params, x) for part, x in inputs.items()}
@@ -243,7 +244,8 @@ def probed(
   Returns:
     `metrics` by part and target, and the `penalties` that were chosen.
   """
-  found, penalties = {}, {}
+  found: dict[str, Any] = {}
+  penalties = {}
   truth = {part: networks.targets for part, networks in data.parts.items()}
   parts = ("val", *data.tests())
   for t, name in enumerate(members.target_labels(options.run)):

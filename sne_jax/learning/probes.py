@@ -68,10 +68,13 @@ def fit(
     (x, y) if validation is None else _known("validation", *validation)
   )
   ones = np.append(x, np.ones((len(x), 1)), axis=1)
-  gram, moment = ones.T @ ones, ones.T @ y
+  wide = ones.shape[1] > ones.shape[0]  # The dual is the smaller system.
+  gram = ones @ ones.T if wide else ones.T @ ones
+  moment = y if wide else ones.T @ y
   best = None
   for penalty in penalties:
     found = np.linalg.solve(gram + penalty * np.eye(len(gram)), moment)
+    found = ones.T @ found if wide else found
     probe = Probe(found[:-1], float(found[-1]), float(penalty), 0.0)
     score = r2(probe.predict(x_val), y_val)
     if best is None or score > best.score:

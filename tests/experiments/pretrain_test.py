@@ -1,6 +1,9 @@
 """Pretraining without labels, probes of its codes, and what begins with it."""
 
+import dataclasses
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -12,19 +15,22 @@ from sne_jax.zoo import writing
 
 SMALL = {
   "sane": (
-    *("--pretrain=sane", "--sane_width=4", "--sane_hidden=8"),
+    *("--pretrain=sane", "--sane_width=8", "--sane_hidden=16"),
     *("--sane_blocks=1", "--sane_heads=2", "--pretrain_window=6"),
     *("--pretrain_align", "--pretrain_canonical_first"),
     *("--schedule=one_cycle", "--beta1=0.95", "--beta1_low=0.85"),
+    *("--view_relative_noise=0.1", "--loss_gamma=0.02"),
   ),
   "hyper_representation": (
     *("--pretrain=hyper_representation", "--hyper_width=4"),
     *("--hyper_token_width=8", "--hyper_blocks=1", "--hyper_heads=2"),
     *("--hyper_feed_forward=8", "--pretrain_head_layers=1"),
+    "--view_erase=0.5",
   ),
   "sne": ("--pretrain=sne", "--pretrain_head_width=8", "--view_noise=0.3"),
 }
-EXTRA = ("--learning_rate=1e-2", "--pretrain_projection=6", "--view_erase=0.5")
+SIZES = ("--train_members=14", "--validation_members=5", "--test_members=5")
+EXTRA = ("--learning_rate=2e-2", "--pretrain_projection=6")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +43,7 @@ def trained(launch, tiny_zoo, tmp_path_factory):
       folder = root / name
       ended = launch(
         *(folder, tiny_zoo, *SMALL[name], *EXTRA),
-        *("--num_steps=60", "--eval_every=20", "--save_every=20"),
+        *("--num_steps=150", "--eval_every=25", "--save_every=50"),
       )
       assert ended.code == 0, ended.err
       done[name] = folder
@@ -52,7 +58,14 @@ def values_of(folder, name):
   return [row[name] for row in rows if name in row]
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+  "name",
+  [
+    "sane",
+    "sne",
+    pytest.param("hyper_representation", marks=pytest.mark.slow),
+  ],
+)
 def test_the_smallest_run(name, trained):
   folder = trained(name)
   losses = values_of(folder, "train/loss")
@@ -83,7 +96,7 @@ def test_what_was_trained_can_be_loaded(trained, tiny_zoo):
   rng = np.random.default_rng(0)
   weights = rng.normal(size=(3, own.spec.num_weights)).astype(np.float32)
   x = own.prepare(weights)
-  assert own.encode(weights).shape == (3, 4)
+  assert own.encode(weights).shape == (3, 8)
   assert own.method.reconstruct(own.params, x).shape == x.shape
   # Restored, they are the networks again, in the order of the reference.
   again = np.sort(own.restore(x), axis=1)
@@ -93,14 +106,14 @@ def test_what_was_trained_can_be_loaded(trained, tiny_zoo):
 def test_a_run_that_stopped_continues_to_the_same_bits(
   launch, trained, tiny_zoo, tmp_path, monkeypatch
 ):
-  flags = (*SMALL["sane"], *EXTRA, "--num_steps=60")
-  flags = (*flags, "--eval_every=20", "--save_every=20")
+  flags = (*SMALL["sane"], *EXTRA, "--num_steps=150")
+  flags = (*flags, "--eval_every=25", "--save_every=50")
   calls = []
   original = pretraining.Batch
 
   def breaking(*args):
     calls.append(args)
-    if len(calls) > 60:
+    if len(calls) > 90:
       raise KeyboardInterrupt
     return original(*args)
 
@@ -110,13 +123,12 @@ def test_a_run_that_stopped_continues_to_the_same_bits(
   assert not (folder / "seed0" / "result.json").exists()
   monkeypatch.undo()
   assert launch(folder, tiny_zoo, *flags).code == 0
-  for name in ("codes.npz",):
-    with (
-      np.load(folder / "seed0" / name) as one,
-      np.load(trained("sane") / "seed0" / name) as other,
-    ):
-      for part in one:
-        np.testing.assert_array_equal(one[part], other[part])
+  with (
+    np.load(folder / "seed0" / "codes.npz") as one,
+    np.load(trained("sane") / "seed0" / "codes.npz") as other,
+  ):
+    for part in one:
+      np.testing.assert_array_equal(one[part], other[part])
 
 
 def test_labels_of_the_test_part_touch_nothing(resolve, tiny_zoo):
@@ -132,16 +144,13 @@ def test_labels_of_the_test_part_touch_nothing(resolve, tiny_zoo):
     return data.parts | {part: networks._replace(targets=targets)}
 
   find = lambda part: pretrain.probed(
-    options, members.dataclasses.replace(data, parts=shuffled(part)), codes
+    options, dataclasses.replace(data, parts=shuffled(part)), codes
   )
   after = find("test")
   assert after["penalties"] == before["penalties"]
   assert after["metrics"]["val"] == before["metrics"]["val"]
   # The control: those of training do.
   assert find("train")["metrics"]["val"] != before["metrics"]["val"]
-
-
-SIZES = ("--train_members=14", "--validation_members=5", "--test_members=5")
 
 
 def test_every_seed_draws_its_split_by_network(resolve, write_zoo, tmp_path):
@@ -166,7 +175,7 @@ def test_every_seed_draws_its_split_by_network(resolve, write_zoo, tmp_path):
       found = zip(drawn.members[part].row, own.vectors, strict=True)
       for place, (row, vector) in enumerate(found):
         assert own.targets[place, 0] == row
-        np.testing.assert_array_equal(vector, zoo.vectors([row])[0])
+        np.testing.assert_array_equal(vector, zoo.vectors([int(row)])[0])
 
 
 @pytest.mark.parametrize("name", ["statistics", "pca", "weights"])
@@ -186,7 +195,7 @@ def test_probes_are_compared_in_one_table(
 ):
   other = write_zoo(tmp_path / "other", seed=1)
   small = tmp_path / "small.flags"
-  small.write_text("\n".join(SMALL["hyper_representation"]) + "\n")
+  small.write_text("--pretrain=pca\n--pretrain_components=3\n")
   flags = (
     *(f"--probes=statistics,{small}", f"--test_zoos={other.path}"),
     *("--seeds=2", "--pretrain_resplit", "--num_steps=4"),
@@ -206,6 +215,8 @@ def test_probes_are_compared_in_one_table(
   )
   # What has finished is not done again.
   stamp = (tmp_path / "run" / "small" / "seed0" / "result.json").stat()
+  with np.load(tmp_path / "run" / "small" / "seed0" / "codes.npz") as codes:
+    assert codes["test"].shape[1] == 3
   assert launch(tmp_path / "run", tiny_zoo, *flags).code == 0
   again = (tmp_path / "run" / "small" / "seed0" / "result.json").stat()
   assert again.st_mtime_ns == stamp.st_mtime_ns
@@ -228,7 +239,7 @@ def test_an_encoder_begins_with_pretrained_parameters(
 
   def same(one, other):
     pairs = zip(leaves(one), leaves(other), strict=True)
-    return all(np.array_equal(a, b) for a, b in pairs)
+    return all(np.abs(a - b).max() < 1e-20 for a, b in pairs)  # Biases: 0.
 
   assert same(found["with"]["encoder"], there["encoder"])
   assert not same(found["without"]["encoder"], there["encoder"])  # Control.
@@ -258,9 +269,6 @@ def test_what_cannot_be_begun_with(of, flags, words, launch, trained, own_zoo):
   folder = folder if of == "nothing" else trained(of)
   run = own_zoo.parent / "run"
   ended = launch(run, own_zoo, f"--init_from={folder}", *flags)
-  assert ended.code == 2
-  import re
-
   assert re.search(words, ended.error), ended.error
 
 
@@ -297,7 +305,7 @@ def test_networks_of_another_architecture_are_named(
 
 
 def test_flagfiles_resolve(resolve, monkeypatch):
-  root = pretrain.pathlib.Path(__file__).parents[2]
+  root = pathlib.Path(__file__).parents[2]
   monkeypatch.chdir(root)
   paths = sorted((root / "experiments" / "flags").rglob("selfsup/*.flags"))
   assert len(paths) >= 7

@@ -69,3 +69,14 @@ def test_constant_and_unknown_targets():
     probes.fit(x, target, (x, np.full(6, np.nan)))
   with pytest.raises(ValueError, match="no penalties"):
     probes.fit(x, target, penalties=[])
+
+
+def test_fewer_networks_than_entries_give_the_same_ridge():
+  rng = np.random.default_rng(0)
+  x, y = rng.standard_normal((9, 30)), rng.standard_normal(9)
+  found = probes.fit(x, y, penalties=(0.3,))
+  ones = np.append(x, np.ones((9, 1)), axis=1)
+  left = ones.T @ ones + 0.3 * np.eye(31)
+  wanted = np.linalg.solve(left, ones.T @ y)
+  np.testing.assert_allclose(found.coefficients, wanted[:-1], atol=1e-10)
+  assert found.intercept == pytest.approx(wanted[-1], abs=1e-10)
