@@ -110,13 +110,12 @@ def prepared(options: options_lib.Options, autoencoder: str) -> Task:
     ValueError: the zoo is not named by a flagfile, no network can be an anchor,
       the autoencoder is none or is not of these networks, or images do not fit.
   """
-  sources = zoos.sources(options.run.zoo, options.run.data_dir)
-  if len(sources) > 1 or not all(source.arguments for source in sources):
+  source, *more = zoos.sources(options.run.zoo, options.run.data_dir)
+  if more or not source.arguments:
     raise ValueError(
       f"zoo is {options.run.zoo!r}, which does not say where its images are;"
       f" name one {zoos.SUFFIX} file of make_zoo.py to sample networks of"
     )
-  source = sources[-1]
   data = members.gathered(
     options.replaced(targets="epoch", loss="mse", target_scale="linear")
   )

@@ -1,7 +1,5 @@
 """Sampling networks: what is chosen, by what, and written how."""
 
-from typing import Any
-
 import jax
 import numpy as np
 import pytest
@@ -164,7 +162,8 @@ def test_codes_of_an_autoencoder_become_networks(kind, monkeypatch):
   def reconstructed(params, x):
     if method.layout is None:
       return method.module.apply({"params": params}, x)[1]
-    where: Any = (method.module, params, method.layout, method.tiling)
+    assert method.tiling is not None
+    where = (method.module, params, method.layout, method.tiling)
     return sane_networks.decode(*where, sane_networks.encode(*where, x))
 
   wanted = model.restore(
