@@ -314,4 +314,5 @@ def test_flagfiles_resolve(resolve, monkeypatch):
     options = resolve(f"--flagfile={path}")
     assert options.run.workdir == f"runs/selfsup/{path.stem}"
     run = options.run
-    assert run.pretrain or run.probes or run.variants, path
+    asked = (run.pretrain, run.probes, run.variants, run.sample_from)
+    assert any(asked), path
