@@ -23,7 +23,7 @@ from sne_jax.learning.generation import GenerationOptions
 from sne_jax.learning.invariance import InvarianceOptions
 from sne_jax.learning.optimizers import OptimizerOptions
 from sne_jax.learning.pipeline import DataOptions
-from sne_jax.learning.pretraining import PretrainOptions
+from sne_jax.learning.pretrain_methods import PretrainOptions
 from sne_jax.learning.training import TrainOptions
 from sne_jax.learning.views import ViewOptions
 from sne_jax.networks.chunking import ChunkOptions

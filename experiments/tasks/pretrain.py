@@ -25,6 +25,7 @@ from sne_jax.learning import (
   metrics,
   optimizers,
   parallel,
+  pretrain_methods,
   pretraining,
   probes,
   training,
@@ -60,7 +61,7 @@ class Trainer:
       )
     if self.kind in options_lib.PRETRAINED:
       self._check_batches()
-      pretraining.build(self.description(data))
+      pretrain_methods.build(self.description(data))
     self._mesh = parallel.make_mesh(options.run.devices or None)
     self._built: dict[str, tuple] = {}
 
@@ -71,7 +72,7 @@ class Trainer:
     return self.data
 
   def description(self, data: members.Data) -> dict[str, Any]:
-    """Returns what `pretraining.build` must know."""
+    """Returns what `pretrain_methods.build` must know."""
     method = "sne" if self.kind == "sne_untrained" else self.kind
     return pretraining.describe(
       method,
@@ -168,7 +169,7 @@ class Trainer:
     steps = options.train.num_steps
     self._schedule = optimizers.make_schedule(options.optimizer, steps)
     self._tx = optimizers.make_optimizer(options.optimizer, steps)
-    method = pretraining.build(description)
+    method = pretrain_methods.build(description)
     update = training.make_update_fn(
       lambda params, batch, key: method.loss(params, batch, key, True),
       self._tx,
@@ -179,7 +180,7 @@ class Trainer:
     self._built[key] = built
     return built
 
-  def _evaluation(self, method: pretraining.Method):
+  def _evaluation(self, method: pretrain_methods.Method):
     """Returns `evaluate(weights, params)`: mean losses of fixed views."""
     count = self.options.data.batch_size
     compiled = jax.jit(
@@ -194,14 +195,14 @@ class Trainer:
       found = []
       for place in range(len(weights) // size):
         rows = weights[order[place * size : (place + 1) * size]]
-        batch = pretraining.Batch(rows, placed(size))
+        batch = pretrain_methods.Batch(rows, placed(size))
         loss, parts = compiled(params, batch, jax.random.key(place))
         found.append(jax.device_get(parts | {"loss": loss}))
       return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
 
     return evaluate
 
-  def _batches(self, method: pretraining.Method, weights, seed: int):
+  def _batches(self, method: pretrain_methods.Method, weights, seed: int):
     """Returns the batch of a step, `[D, b, ...]`, on the devices."""
     count, devices = self.options.data.batch_size, self._mesh.size
     own = method.template(count // devices)
@@ -209,10 +210,10 @@ class Trainer:
     template = parallel.shard(jax.tree.map(stack, *[own] * devices), self._mesh)
     rows = np.arange(len(weights))
 
-    def batch(step: int) -> pretraining.Batch:
+    def batch(step: int) -> pretrain_methods.Batch:
       chosen = batching.batch_rows(seed, step, count, rows)
       part = weights[chosen].reshape(devices, count // devices, -1)
-      return pretraining.Batch(parallel.shard(part, self._mesh), template)
+      return pretrain_methods.Batch(parallel.shard(part, self._mesh), template)
 
     return batch
 

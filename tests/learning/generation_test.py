@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from sne_jax.encoders import sane_networks, table
-from sne_jax.learning import contrast, generation, pretraining, views
+from sne_jax.learning import (
+  contrast,
+  generation,
+  pretrain_methods,
+  pretraining,
+  views,
+)
 from sne_jax.networks import chunking, families, standardise, symmetry
 
 SPEC = families.mlp((3, 4, 2))
@@ -125,9 +131,9 @@ def trained(kind, encoder, **changes):
     chunk=chunking.ChunkOptions(chunk_size=4),
     view=views.ViewOptions(),
     losses=contrast.ContrastOptions(),
-    options=pretraining.PretrainOptions(**changes),
+    options=pretrain_methods.PretrainOptions(**changes),
   )
-  method = pretraining.build(description)
+  method = pretrain_methods.build(description)
   if method.reconstruct is None:
     return pretraining.Pretrained(description, None)
   params = method.init(0)

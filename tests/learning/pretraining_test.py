@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sne_jax.encoders import table
-from sne_jax.learning import contrast, pretraining, views
+from sne_jax.learning import contrast, pretrain_methods, pretraining, views
 from sne_jax.networks import chunking, families, symmetry
 
 FAST = {"xla_backend_optimization_level": "0"}
@@ -34,7 +34,7 @@ ENCODERS = {
 @functools.cache
 def started(name):
   """Returns a method, parameters, and the compiled loss of params and key."""
-  method = pretraining.build(described(name))
+  method = pretrain_methods.build(described(name))
   jit = lambda f: jax.jit(f, compiler_options=FAST)
   loss = jit(lambda *args: method.loss(*args, False))
   return method, jit(method.init)(0), loss
@@ -52,18 +52,18 @@ def described(method, encoder=None, view=None, **changes):
     ),
     view=views.ViewOptions(**(view or {"noise": 0.1})),
     losses=contrast.ContrastOptions(),
-    options=pretraining.PretrainOptions(
+    options=pretrain_methods.PretrainOptions(
       projection=4, head_layers=1, head_width=6, **changes
     ),
   )
 
 
-@pytest.mark.parametrize("name", pretraining.METHODS)
+@pytest.mark.parametrize("name", pretrain_methods.METHODS)
 def test_methods_have_one_interface(name):
   method, params, loss_of = started(name)
   description = json.loads(json.dumps(described(name)))  # Plain values.
   x = pretraining.prepared(description, WEIGHTS)
-  batch = pretraining.Batch(x, method.template(len(x)))
+  batch = pretrain_methods.Batch(x, method.template(len(x)))
   loss, parts = loss_of(params, batch, jax.random.key(1))
   assert np.isfinite(loss) and parts
   # Other views, another loss; the same key, the same loss.
@@ -118,9 +118,11 @@ def test_aligned_networks_do_not_depend_on_the_order_of_neurons():
 
 
 def test_the_first_view_can_be_canonical():
-  first, second = pretraining.view_pair(described("sane"))
+  first, second = pretrain_methods.view_pair(described("sane"))
   assert first == second and first.permute
-  first, second = pretraining.view_pair(described("sane", canonical_first=True))
+  first, second = pretrain_methods.view_pair(
+    described("sane", canonical_first=True)
+  )
   assert not first.permute and second.permute
   assert first.noise == second.noise == 0.1
 
@@ -140,10 +142,10 @@ def test_the_first_view_can_be_canonical():
 def test_what_does_not_fit_is_refused(changes, words):
   with pytest.raises(ValueError, match=words):
     changes = {"projection": 4} | changes
-    options = pretraining.PretrainOptions(**changes)
+    options = pretrain_methods.PretrainOptions(**changes)
     description = described("sane")
     description["options"] = dataclasses.asdict(options)
-    pretraining.build(description)
+    pretrain_methods.build(description)
 
 
 def test_a_folder_without_a_pretraining_is_named(tmp_path):
