@@ -3,11 +3,11 @@
   python experiments/encode.py --workdir=runs/inr_frequency --out=codes.npz \
     my_models/
 
-`--workdir` is a finished run of experiments/run.py; files and folders are as in
-experiments/predict.py. `--out` gets, as .npz, `codes` `[N, D]` and `files`
-`[N]`; as .csv, one row for each network. Codes of several seeds stand side by
-side. Networks above --stream_above weights are not loaded: they are encoded
-part by part, within --memory_limit.
+`--workdir` is a finished run of experiments/run.py, one of --pretrain too;
+files and folders are as in experiments/predict.py. `--out` gets, as .npz,
+`codes` `[N, D]` and `files` `[N]`; as .csv, one row for each network. Codes of
+several seeds stand side by side. Networks above --stream_above weights are not
+loaded: they are encoded part by part, within --memory_limit.
 """
 
 import csv
@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import config, console, given_files, memory
+from sne_jax.learning import pretraining
 
 SUFFIXES = (".npz", ".csv")
 
@@ -65,19 +66,19 @@ def main(
   held = config.from_flags(memory.MemoryOptions, flag_values=flag_values)
   paths = given_files.paths_of(argv[1:])
   given_files.check_outputs([options.out], paths)
-  predictor = held.load(options.workdir)
+  encode, streams = opened(options.workdir, held)
   names: list[str] = []
   codes: list[np.ndarray] = []
 
   def handle(networks, weights):
     pairs = [(n.spec, w) for n, w in zip(networks, weights, strict=True)]
-    found = predictor.encode(pairs)
+    found = encode(pairs)
     if not np.isfinite(found).all():
       raise ValueError("the code is not finite")
     codes.extend(found)
     names.extend(network.path for network in networks)
 
-  lazy_above = held.stream_above if predictor.can_stream else math.inf
+  lazy_above = held.stream_above if streams else math.inf
   failures = given_files.each(
     paths, how, handle, "encoding networks", lazy_above=lazy_above
   )
@@ -85,6 +86,29 @@ def main(
     write(pathlib.Path(options.out), names, np.stack(codes))
     print(f"{len(names)} codes of width {codes[0].size} in {options.out}")  # noqa: T201
   return given_files.report_failures(failures)
+
+
+def opened(workdir: str, held: memory.MemoryOptions):
+  """Returns what encodes networks, and whether it reads them part by part.
+
+  Raises:
+    ValueError: there is no trained encoder, or it cannot hold the limit.
+  """
+  pretrained = pretraining.load_all(workdir)
+  if not pretrained:
+    predictor = held.load(workdir)
+    return predictor.encode, predictor.can_stream
+  if held.memory_limit:
+    raise ValueError(
+      f"memory_limit is {held.memory_limit}, but the encoder in {workdir} was"
+      " pretrained and reads networks whole; leave --memory_limit out"
+    )
+
+  def encode(networks) -> np.ndarray:
+    found = [one.encode_networks(networks) for one in pretrained]
+    return np.concatenate(found, axis=-1)
+
+  return encode, False
 
 
 def write(path: pathlib.Path, names: list[str], codes: np.ndarray) -> None:

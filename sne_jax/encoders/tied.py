@@ -41,7 +41,7 @@ class Packer:
   """Packs networks of one spec; the interface is that of `packing.Packer`.
 
   Args:
-    specs: the architectures at hand: the one below, and no other.
+    specs: the architectures at hand: the one below, but for names of tensors.
     spec: the one that the encoder was built for.
     name: of the encoder, for messages.
 
@@ -53,7 +53,7 @@ class Packer:
     self, specs: Sequence[NetworkSpec], spec: NetworkSpec, name: str
   ):
     for other in specs:
-      if other != spec:
+      if other.anatomy != spec.anatomy:
         raise refusal(name, spec, other)
     self.specs = tuple(specs)
     self._spec = spec

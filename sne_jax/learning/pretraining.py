@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,6 +133,37 @@ class Pretrained:
   ) -> Float[np.ndarray, "N D"]:
     """Returns the codes of networks in their own units."""
     return self.method.encode(self.params, self.prepare(weights))
+
+  def encode_networks(
+    self, networks: Sequence[tuple[NetworkSpec, Any]]
+  ) -> Float[np.ndarray, "N D"]:
+    """Returns the codes of networks with their specs, weights `[P]`.
+
+    Raises:
+      ValueError: one of them is of another architecture.
+    """
+    for spec, _ in networks:
+      if spec.anatomy != self.spec.anatomy:
+        raise ValueError(
+          f"this encoder was trained on {self.spec.describe()}, and the network"
+          f" is {spec.describe()}; use one that was trained on such networks"
+        )
+    return self.encode(np.stack([np.asarray(w) for _, w in networks]))
+
+
+def load_all(workdir: str | os.PathLike) -> list[Pretrained]:
+  """Returns what a run of a pretraining has left: a model of each seed.
+
+  Args:
+    workdir: of the run, or of one of its seeds; no other folder gives any.
+
+  Raises:
+    ValueError: a seed has not finished.
+  """
+  folder = pathlib.Path(workdir)
+  found = [folder] if (folder / FILE).exists() else []
+  found = found or sorted(path.parent for path in folder.glob(f"seed*/{FILE}"))
+  return [Pretrained.load(one) for one in found]
 
 
 def prepared(

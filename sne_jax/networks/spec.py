@@ -11,6 +11,7 @@ Dimensions: `P` weights of a network, `N` networks of one spec.
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
 from typing import Any
@@ -183,6 +184,32 @@ class NetworkSpec:
     encoder of weights sees.
     """
     return dataclasses.replace(self, activations=(), options=())
+
+  @functools.cached_property
+  def anatomy(self) -> "NetworkSpec":
+    """The layout without names: equal if only names of tensors differ.
+
+    Networks of one anatomy may come from files of different programs; their
+    weights `[P]` mean the same, place by place.
+    """
+    tensors, groups = {None: None}, {None: None}
+    for tensor in self.tensors:
+      tensors[tensor.name] = str(len(tensors))
+      for factor in itertools.chain(*tensor.axes):
+        groups.setdefault(factor.group, str(len(groups)))
+    nameless = lambda factor: dataclasses.replace(
+      factor, group=groups[factor.group], per=groups[factor.per]
+    )
+    found = [
+      dataclasses.replace(
+        tensor,
+        name=tensors[tensor.name],
+        of=tensors[tensor.of],
+        axes=tuple(tuple(map(nameless, axis)) for axis in tensor.axes),
+      )
+      for tensor in self.tensors
+    ]
+    return NetworkSpec("unknown", tuple(found), skips=self.skips)
 
   def option(self, name: str) -> Any:
     """Returns one of `options`; raises `KeyError` if the spec lacks it."""

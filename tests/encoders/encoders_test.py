@@ -1,5 +1,6 @@
 """What every encoder of the table must hold, in float64 and to 1e-10."""
 
+import dataclasses
 import json
 
 import jax
@@ -275,6 +276,12 @@ def test_a_tied_encoder_refuses_other_architectures(name):
   with pytest.raises(ValueError, match="one architecture") as error:
     encoder.make_packer((spec, other))
   says_all(str(error.value), name, spec, other)
+  foreign = [
+    dataclasses.replace(t, name=f"a.{t.name}", of=t.of and f"a.{t.of}")
+    for t in spec.tensors
+  ]
+  foreign = dataclasses.replace(spec, family="unknown", tensors=tuple(foreign))
+  encoder.make_packer((spec, foreign))  # Only names are others.
   with pytest.raises(ValueError, match="got weights of shape"):
     encoder.make_packer((spec,)).pack([0], [np.zeros(3, np.float32)])
   with pytest.raises(ValueError, match="equally many"):

@@ -7,7 +7,9 @@ import re
 
 import numpy as np
 import pytest
+from absl import flags as absl_flags
 
+from experiments import config, encode, memory
 from experiments.tasks import members, pretrain
 from sne_jax.learning import checkpoint, metrics, pretraining
 from sne_jax.networks import families
@@ -101,6 +103,31 @@ def test_what_was_trained_can_be_loaded(trained, tiny_zoo):
   # Restored, they are the networks again, in the order of the reference.
   again = np.sort(own.restore(x), axis=1)
   np.testing.assert_allclose(again, np.sort(weights, axis=1), atol=1e-5)
+
+
+def test_files_are_encoded_by_what_was_pretrained(trained, tmp_path):
+  own = pretraining.Pretrained.load(trained("sane") / "seed0")
+  rng = np.random.default_rng(0)
+  weights = rng.normal(size=(2, own.spec.num_weights)).astype(np.float32)
+  names = [f"fc{n}.{kind}" for n in (1, 2, 3) for kind in ("weight", "bias")]
+  for number, row in enumerate(weights):
+    arrays = map(np.asarray, own.spec.unflatten(row).values())
+    np.savez(
+      tmp_path / f"{number}.npz", **dict(zip(names, arrays, strict=True))
+    )
+  np.savez(tmp_path / "other.npz", **{"fc1.weight": np.zeros((3, 2))})
+  out = tmp_path / "codes.csv"
+  values = absl_flags.FlagValues()
+  config.define_flags(*encode.CLASSES, flag_values=values)
+  arguments = [f"--out={out}", f"--workdir={trained('sane')}", str(tmp_path)]
+  left = config.parse(["encode.py", *arguments], values, positional=True)
+  assert encode.main(left, values) == 1  # One is of another architecture.
+  rows = np.loadtxt(out, delimiter=",", skiprows=1, usecols=range(1, 9))
+  np.testing.assert_allclose(rows, own.encode(weights), atol=1e-5)
+  with pytest.raises(ValueError, match="reads networks whole"):
+    encode.opened(
+      str(trained("sane")), memory.MemoryOptions(memory_limit="1GiB")
+    )
 
 
 def test_a_run_that_stopped_continues_to_the_same_bits(

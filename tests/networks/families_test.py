@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import math
@@ -381,3 +382,37 @@ def test_fresh_norms_are_the_identity_and_draws_differ(name):
 def test_faults_are_named(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+def renamed(spec, groups=lambda name: name):
+  """The spec under other names of tensors, and groups as told."""
+  name = lambda old: None if old is None else f"module.{old}"
+  group = lambda old: None if old is None else groups(old)
+  axes = lambda tensor: tuple(
+    tuple(spec_lib.Factor(f.size, group(f.group), group(f.per)) for f in axis)
+    for axis in tensor.axes
+  )
+  tensors = [
+    dataclasses.replace(t, name=name(t.name), of=name(t.of), axes=axes(t))
+    for t in spec.tensors
+  ]
+  return spec_lib.NetworkSpec("unknown", tuple(tensors), skips=spec.skips)
+
+
+@every_family
+def test_names_are_no_part_of_the_anatomy(name):
+  spec = SPECS[name]
+  own = renamed(spec, lambda group: f"neurons of {group}")
+  assert own.layout != spec.layout and own.anatomy == spec.anatomy
+  assert spec.anatomy.num_weights == spec.num_weights
+  first = next(iter(spec.groups))
+  frozen = renamed(spec, lambda group: None if group == first else group)
+  nested = any(per == first for _, per in spec.groups.values())
+  assert nested or frozen.anatomy != spec.anatomy  # Which neurons move.
+  for place, tensor in enumerate(spec.tensors):
+    if tensor.of is None and not tensor.kind.endswith("bias"):
+      deeper = dataclasses.replace(tensor, branch=tensor.branch + 1)
+      tensors = (*spec.tensors[:place], deeper, *spec.tensors[place + 1 :])
+      other = spec_lib.NetworkSpec("unknown", tensors, skips=spec.skips)
+      assert other.anatomy != spec.anatomy
+      break
