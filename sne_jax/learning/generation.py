@@ -90,7 +90,11 @@ class GenerationOptions:
   # Deviations of the noise on codes, separated by commas: each method takes
   # the one whose samples are best on validation images.
   bandwidths: str = "0.2"
-  mode: str = "token"  # Whose draws are independent: token, individual, joint.
+  # Whose draws are independent: joint (a draw takes one anchor for the whole
+  # code; that it is the default is our choice), token (each token its own, as
+  # in the authors' examples) or individual (each number its own). Coupled draws
+  # are those of token where this is joint.
+  mode: str = "joint"
   candidates: int = 50  # Drawn by subsample and bootstrap, to keep the best of.
   rounds: int = 5  # Of bootstrap: the best of a round are the next anchors.
   gauss_deviation: float = 10.0  # Of the control's anchors.
@@ -280,6 +284,7 @@ def sample(
   _, algorithm, coupled = parse(method)
   sampling.check_anchors(codes)
   widths = options.bandwidth_values
+  mode = "token" if coupled and options.mode == "joint" else options.mode
   key_gauss, *keys = jax.random.split(key, 1 + len(widths))
   if algorithm == "gauss":
     count, tokens_each, width = codes.shape
@@ -289,7 +294,7 @@ def sample(
   score_codes = lambda codes: score(_decoded(codec, codes))
   found = []
   for key_draw, bandwidth in zip(keys, widths, strict=True):
-    how = {"bandwidth": bandwidth, "mode": options.mode, "coupled": coupled}
+    how = {"bandwidth": bandwidth, "mode": mode, "coupled": coupled}
     if algorithm in ("kde", "gauss"):
       drawn = sampling.kde(key_draw, codes, options.networks, **how)
       weights = _decoded(codec, drawn)

@@ -73,10 +73,25 @@ def test_without_noise_draws_are_anchors():
   np.testing.assert_allclose(
     found.weights, np.repeat(weights, 3, axis=0), atol=1e-6
   )
-  copies = draw("weights_kde_coupled", bandwidths="0")
-  assert generation.nearest(copies.weights, networks(6)).max() < 1e-5
-  mixed = draw("weights_kde", bandwidths="0")
+  for name in ("weights_kde", "weights_kde_coupled"):
+    copies = draw(name, bandwidths="0")
+    assert generation.nearest(copies.weights, networks(6)).max() < 1e-5
+  mixed = draw("weights_kde", bandwidths="0", mode="token")
   assert generation.nearest(mixed.weights, networks(6)).min() > 0.5
+
+
+def test_coupled_draws_have_one_noise_for_all_tokens():
+  def noise(method, **options):
+    found = draw(method, anchors=networks(1), bandwidths="0.1", **options)
+    codes = codec().encode(found.weights)
+    return np.asarray(codes - codec().encode(networks(1)))[:, :, :3]
+
+  coupled = noise("weights_kde_coupled")
+  np.testing.assert_allclose(coupled, coupled[:, :1] + 0 * coupled, atol=1e-5)
+  own = noise("weights_kde")
+  assert abs(own - own[:, :1]).max() > 0.05
+  again = noise("weights_kde_coupled", mode="token")
+  np.testing.assert_array_equal(coupled, again)
 
 
 def test_choices_climb_the_score():
