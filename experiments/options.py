@@ -193,13 +193,13 @@ class RunOptions:
         f"matrix is {self.matrix!r}; choose one of {', '.join(MATRICES)}"
       )
     self._check_pretraining()
-    asked = ("matrix", "variants", "rates", "probes")
+    asked = ("matrix", "variants", "rates", "probes", "pretrain")
     asked = {n: getattr(self, n) for n in asked}
     asked = [f"{name} is {value}" for name, value in asked.items() if value]
     if len(asked) > 1:
       raise ValueError(
-        f"{' and '.join(asked)}; a run is a matrix, or compares variants, or"
-        " encoders at several rates: keep one of them"
+        f"{' and '.join(asked)}; a run is a matrix, a pretraining, or compares"
+        " variants, probes, or encoders at several rates: keep one of them"
       )
     for name in self.encoder_steps if self.matrix or self.rates else ():
       if name not in table.ENCODERS:
@@ -214,7 +214,7 @@ class RunOptions:
         raise ValueError(
           f"{name} must be whole numbers separated by commas, got {text!r}"
         )
-    asked += [f"pretrain is {self.pretrain}"] if self.pretrain else []
+    asked += [f"init_from is {self.init_from}"] if self.init_from else []
     if self.sample_from and asked:
       raise ValueError(
         f"sample_from is {self.sample_from}, and {asked[0]}; keep one of them"
@@ -239,6 +239,11 @@ class RunOptions:
     if self.pretrain not in ("", *PRETRAIN):
       raise ValueError(
         f"pretrain is {self.pretrain!r}; choose one of {', '.join(PRETRAIN)}"
+      )
+    if self.probes and not self.probe_names:
+      raise ValueError(
+        f"probes is {self.probes!r}; choose of {', '.join(PRETRAIN)}, or all,"
+        " or name flagfiles"
       )
     for name in self.probe_names if self.probes else ():
       if name not in PRETRAIN and not name.endswith(".flags"):

@@ -49,7 +49,7 @@ from experiments.tasks import (
 )
 from experiments.tasks.property import Trainer
 from sne_jax.learning import checkpoint, training
-from sne_jax.learning.logging import write_atomically
+from sne_jax.learning.logging import read_json, write_atomically
 from sne_jax.zoo import lock
 
 NOT_IDENTITY = (
@@ -263,7 +263,7 @@ def claim(
   if not path.exists():
     write_atomically(path, json.dumps(now, indent=2) + "\n")
     return
-  before = json.loads(path.read_text())
+  before = read_json(path)
   changed = [name for name in now if now[name] != before.get(name)]
   if changed:
     raise ValueError(

@@ -6,7 +6,6 @@ another encoder is refused, and so is a pretraining that has seen the networks
 that are now to be tested on.
 """
 
-import json
 import pathlib
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from experiments import options as options_lib
 from experiments.tasks import members
-from sne_jax.learning import pretraining
+from sne_jax.learning import logging, pretraining
 
 
 def measured(
@@ -41,7 +40,7 @@ def measured(
         f"init_from: {folder} holds no {pretraining.FILE}; run --pretrain=sne"
         f" with --workdir={options.run.init_from} and as many seeds first"
       )
-    theirs = json.loads((folder / pretraining.FILE).read_text())
+    theirs = logging.read_json(folder / pretraining.FILE)
     _check_options(folder, theirs, description)
     _check_split(folder, theirs, data)
     own = theirs["encoder_measured"]

@@ -233,8 +233,20 @@ def resplit(data: Data, seed: int) -> Data:
   The parts keep about their sizes. Those of further zoos stay as they are.
 
   Raises:
-    ValueError: the run has several zoos of its own.
+    ValueError: the run has several zoos of its own, or a further one has
+      networks that began as those of its own.
   """
+  made = [
+    (zoo.provenance.get("generator"), zoo.provenance.get("seed"))
+    for zoo in data.zoos
+  ]
+  for name, other in zip(data.names[1:], made[1:], strict=True):
+    if None not in other and other == made[0]:
+      raise ValueError(
+        f"{name} was made with the same seed as {data.names[0]} ({other[1]}):"
+        " their networks of equal number begin alike, and a split that is drawn"
+        " anew parts them; make it with another --seed, or drop resplit"
+      )
   own = [np.unique(data.members[part].zoo).tolist() for part in PARTS]
   if own != [[0]] * len(PARTS):
     raise ValueError(
@@ -279,13 +291,20 @@ def fingerprint(data: Data) -> dict[str, str]:
 
 
 def identities(data: Data, parts: Sequence[str]) -> set[str]:
-  """Returns what tells the members of some parts from all others."""
+  """Returns what tells the networks of some parts from all others.
+
+  Snapshots of one network are one.
+  """
   digests = [
     hashlib.sha256(_checksums(zoo).encode()).hexdigest()[:12]
     for zoo in data.zoos
   ]
+  names = [
+    zoo.property(NETWORK) if NETWORK in zoo.properties else zoo.members["id"]
+    for zoo in data.zoos
+  ]
   return {
-    f"{digests[z]}/{data.zoos[z].members['id'][r]}"
+    f"{digests[z]}/{names[z][r]}"
     for part in parts
     for z, r in zip(*data.members[part], strict=True)
   }
@@ -402,7 +421,12 @@ def _split(zoo: store.Zoo, run: options_lib.RunOptions):
       " ask for fewer or make a larger zoo (--zoo_num_networks)"
     )
   ids = zoo.members["id"]
-  parts = splits.random_split(ids[valid], seed=run.split_seed, parts=sizes)
+  groups = None
+  if NETWORK in zoo.properties:  # Its snapshots stay together.
+    groups = zoo.property(NETWORK)[valid]
+  parts = splits.random_split(
+    ids[valid], seed=run.split_seed, parts=sizes, groups=groups
+  )
   if run.split not in zoo.splits:
     writing.add_split(zoo.path, run.split, parts)
     zoo = store.Zoo.open(zoo.path, verify=False)

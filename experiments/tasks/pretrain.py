@@ -89,7 +89,7 @@ class Trainer:
     """Trains with one seed, or returns what an earlier run of it has given."""
     if (folder / RESULT_FILE).exists():
       log.info("seed %d is finished already", seed)
-      return json.loads((folder / RESULT_FILE).read_text())
+      return logging.read_json(folder / RESULT_FILE)
     folder.mkdir(parents=True, exist_ok=True)
     data = self.data_of(seed)
     found: dict[str, Any] = {"seed": seed}
@@ -225,6 +225,13 @@ class Trainer:
         f"micro_batches is {self.options.data.micro_batches}, but pretraining"
         " contrasts the networks of a batch with each other; use"
         " --micro_batches=1"
+      )
+    networks = len(self.data.parts["train"].numbers)
+    if count > networks:
+      raise ValueError(
+        f"batch_size is {count}, but there are {networks} training networks,"
+        " and a network is not contrasted with itself; use --batch_size="
+        f"{networks} or less"
       )
     devices = parallel.make_mesh(self.options.run.devices or None).size
     if count % devices or count // devices < 2:

@@ -34,11 +34,12 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
       changes, name = _changes(word), pathlib.Path(word).stem
     if name in found:
       raise ValueError(f"probes has two runs that are called {name}")
-    found[name] = options.replaced(**changes).replaced(
-      probes="",
-      workdir=str(pathlib.Path(options.run.workdir) / folder_name(name)),
-      title=f"{options.run.title}: {name}",
-    )
+    changes |= {
+      "probes": "",
+      "workdir": str(pathlib.Path(options.run.workdir) / folder_name(name)),
+      "title": f"{options.run.title}: {name}",
+    }
+    found[name] = options.replaced(**changes)
   return found
 
 

@@ -99,7 +99,7 @@ class Trainer:
     """Trains with one seed, or returns what an earlier run of it has given."""
     if (folder / RESULT_FILE).exists():
       log.info("seed %d is finished already", seed)
-      return json.loads((folder / RESULT_FILE).read_text())
+      return logging.read_json(folder / RESULT_FILE)
     options = self.options
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / predictor_lib.MODEL_FILE, self.description)

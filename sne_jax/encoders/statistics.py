@@ -11,6 +11,7 @@ References:
   arXiv:2002.11448 (there the deviation in place of the variance).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from sne_jax.networks.spec import NetworkSpec
 STATISTICS = ("mean", "variance", "min", "q25", "median", "q75", "max")
 """The numbers of a tensor, in order."""
 
+PERCENTS = (0, 25, 50, 75, 100)
+"""Which quantiles the last five are."""
+
 POOLS = ("mean", "min", "max", "first", "last")
 """How the numbers of several tensors become those of one network."""
 
@@ -28,7 +32,12 @@ ROLES = ("weight", "bias")
 
 
 def tensor_statistics(
-  spec: NetworkSpec, weights: Any, *, ddof: int = 1, xp: Any = np
+  spec: NetworkSpec,
+  weights: Any,
+  *,
+  ddof: int = 1,
+  percents: Sequence[int] = PERCENTS,
+  xp: Any = np,
 ) -> Any:
   """Returns 7 statistics of each tensor.
 
@@ -41,12 +50,15 @@ def tensor_statistics(
       statistics of its tensor not finite.
     ddof: the variance is over `size - ddof`: 1 unbiased, 0 population. The
       variance of a single entry is 0 in both.
+    percents: which quantiles. Schuerholt et al. (2021) have 1, 25, 50, 75, 99,
+      and `ddof` 0.
     xp: the array module, `numpy` or `jax.numpy`.
 
   Raises:
-    ValueError: `ddof` is neither 0 nor 1, or the last axis is not `P` long.
+    ValueError: `ddof` is neither 0 nor 1, a percent is not in 0 to 100, or the
+      last axis is not `P` long.
   """
-  per_tensor = _per_tensor(spec, weights, ddof, xp)
+  per_tensor = _per_tensor(spec, weights, ddof, xp, percents)
   return xp.concatenate(per_tensor, axis=-1)
 
 
@@ -108,10 +120,13 @@ def role(kind: str) -> str:
   return "bias" if is_shift else "weight"
 
 
-def _per_tensor(spec, weights, ddof, xp) -> list[Any]:
+def _per_tensor(spec, weights, ddof, xp, percents=PERCENTS) -> list[Any]:
   """Returns `[..., 7]` for each tensor."""
   if ddof not in (0, 1):
     raise ValueError(f"ddof must be 0 or 1, got {ddof}")
+  for percent in percents:
+    if not 0 <= percent <= 100:
+      raise ValueError(f"percents must be from 0 to 100, got {percent}")
   tensors = spec.unflatten(weights)
   lead = weights.shape[:-1]
   per_tensor = []
@@ -120,17 +135,17 @@ def _per_tensor(spec, weights, ddof, xp) -> list[Any]:
     mean = xp.mean(flat, axis=-1, keepdims=True)
     square = xp.sum((flat - mean) ** 2, axis=-1, keepdims=True)
     variance = square / max(tensor.size - ddof, 1)
-    quantiles = _quartiles(xp.sort(flat, axis=-1), tensor.size, xp)
+    quantiles = _quantiles(xp.sort(flat, axis=-1), tensor.size, percents, xp)
     per_tensor.append(xp.concatenate([mean, variance, quantiles], axis=-1))
   return per_tensor
 
 
-def _quartiles(ordered, size: int, xp):
-  """Five quantiles `[..., 5]` of sorted `[..., size]`, by linear steps."""
+def _quantiles(ordered, size: int, percents, xp):
+  """Quantiles `[..., 5]` of sorted `[..., size]`, by linear steps."""
   parts = []
-  for quarter in range(5):
-    below, rest = divmod(quarter * (size - 1), 4)
+  for percent in percents:
+    below, rest = divmod(percent * (size - 1), 100)
     above = min(below + 1, size - 1)
     low, high = ordered[..., below], ordered[..., above]
-    parts.append(low + (high - low) * (rest / 4) if rest else low)
+    parts.append(low + (high - low) * (rest / 100) if rest else low)
   return xp.stack(parts, axis=-1)

@@ -234,7 +234,7 @@ def trained_codec(model: pretraining.Pretrained, spec: NetworkSpec) -> Codec:
       f"{model.description['method']} has no decoder to sample from; pretrain"
       " sane or hyper_representation"
     )
-  if spec.layout != model.spec:
+  if spec.anatomy != model.spec.anatomy:
     raise ValueError(
       f"the autoencoder is of {model.spec.describe()}, and the networks to be"
       f" written are {spec.describe()}; sample around networks of the zoo that"

@@ -165,6 +165,27 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     temporary.unlink(missing_ok=True)
 
 
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a file that a run has written of itself.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise ValueError(
+      f"{path} is damaged ({error}); restore it, or remove its folder and start"
+      " the run again"
+    ) from error
+  if not isinstance(found, dict):
+    raise ValueError(
+      f"{path} is damaged (it holds no object); restore it, or remove its"
+      " folder and start the run again"
+    )
+  return found
+
+
 class _Events:
   """Writes TensorBoard events at once: no thread that could die or lag."""
 

@@ -7,7 +7,6 @@ Dimensions: `N` networks of `P` weights, `D` width of a code.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -17,12 +16,21 @@ import numpy as np
 from jaxtyping import Float
 
 from sne_jax.encoders import interface, table
-from sne_jax.learning import checkpoint, contrast, pretrain_methods, views
+from sne_jax.learning import (
+  checkpoint,
+  contrast,
+  logging,
+  pretrain_methods,
+  views,
+)
 from sne_jax.networks import matching, standardise
 from sne_jax.networks.spec import NetworkSpec
 
 FILE = "pretrained.json"
 """Where the description of a method is kept, beside its checkpoints."""
+
+FINISHED = ("result.json", "results.json")
+"""What a seed, and a run, have written when they are finished."""
 
 
 def describe(
@@ -107,11 +115,23 @@ class Pretrained:
         f"{folder} holds no {FILE}; name the folder of a seed of a run of"
         " experiments/run.py --pretrain"
       )
+    if not (path.parent / FINISHED[0]).exists():
+      raise ValueError(
+        f"{folder} has not finished (it has no {FINISHED[0]}); start its run"
+        " again, and it will go on where it stopped"
+      )
     try:
       params, _ = checkpoint.load_best(path.parent)
     except checkpoint.CheckpointError as error:
-      raise ValueError(f"{folder} has no trained model yet: {error}") from error
-    return cls(json.loads(path.read_text()), params)
+      raise ValueError(f"{folder}: {error}") from error
+    description = logging.read_json(path)
+    try:
+      return cls(description, params)
+    except (KeyError, TypeError) as error:
+      raise ValueError(
+        f"{path} describes nothing that this version of sne_jax can build"
+        f" ({error!r}); train again"
+      ) from error
 
   def prepare(
     self, weights: Float[np.ndarray, "N P"]
@@ -158,11 +178,17 @@ def load_all(workdir: str | os.PathLike) -> list[Pretrained]:
     workdir: of the run, or of one of its seeds; no other folder gives any.
 
   Raises:
-    ValueError: a seed has not finished.
+    ValueError: the seed, or one of the run, has not finished.
   """
   folder = pathlib.Path(workdir)
-  found = [folder] if (folder / FILE).exists() else []
-  found = found or sorted(path.parent for path in folder.glob(f"seed*/{FILE}"))
+  if (folder / FILE).exists():
+    return [Pretrained.load(folder)]
+  found = sorted(path.parent for path in folder.glob(f"seed*/{FILE}"))
+  if found and not (folder / FINISHED[1]).exists():
+    raise ValueError(
+      f"{folder} has not finished (it has no {FINISHED[1]}); start its run"
+      " again, or name the folder of a seed that has"
+    )
   return [Pretrained.load(one) for one in found]
 
 

@@ -190,7 +190,7 @@ class NetworkSpec:
     """The layout without names: equal if only names of tensors differ.
 
     Networks of one anatomy may come from files of different programs; their
-    weights `[P]` mean the same, place by place.
+    weights `[P]` mean the same, place by place. A group of one neuron is none.
     """
     tensors, groups = {None: None}, {None: None}
     for tensor in self.tensors:
@@ -205,7 +205,10 @@ class NetworkSpec:
         tensor,
         name=tensors[tensor.name],
         of=tensors[tensor.of],
-        axes=tuple(tuple(map(nameless, axis)) for axis in tensor.axes),
+        axes=tuple(
+          tuple(nameless(f) for f in axis if f.size > 1) or plain_axis(1)
+          for axis in tensor.axes
+        ),
       )
       for tensor in self.tensors
     ]

@@ -1,6 +1,7 @@
 """Statistics against numpy, their symmetries, and their gradients."""
 
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from sne_jax.encoders import statistics
+from sne_jax.networks import families
 from sne_jax.networks.spec import NetworkSpec, TensorSpec, plain_axis
 
 
@@ -33,6 +35,26 @@ SPEC = _spec((5, 2), (4, 5), (1, 4))  # even and odd sizes, and a size of 1
 def _weights(spec, members=3, seed=0):
   rng = np.random.default_rng(seed)
   return rng.normal(size=(members, spec.num_weights)).astype(np.float32)
+
+
+def test_published_percentiles_give_the_authors_numbers():
+  path = pathlib.Path(__file__).parents[1] / "fixtures"
+  with np.load(path / "hyper_representation.npz") as found:
+    weights, wanted = found["in/w"], found["s_of_w/out_bias1"]
+    without = found["s_of_w/out_bias0"]
+  spec = families.mlp((3, 4, 2))
+  percents = (1, 25, 50, 75, 99)
+  own = statistics.tensor_statistics(spec, weights, ddof=0, percents=percents)
+  np.testing.assert_allclose(own, wanted, atol=1e-5)
+  places = [n for n, t in enumerate(spec.tensors) if t.kind == "linear_weight"]
+  own = own.reshape(len(own), -1, 7)[:, places].reshape(len(own), -1)
+  np.testing.assert_allclose(own, without, atol=1e-5)
+  for changes in ({"ddof": 1}, {"percents": statistics.PERCENTS}):
+    options = {"ddof": 0, "percents": percents} | changes
+    other = statistics.tensor_statistics(spec, weights, **options)
+    assert abs(other - wanted).max() > 0.01
+  with pytest.raises(ValueError, match="percents must be from 0 to 100"):
+    statistics.tensor_statistics(spec, weights, percents=(1, 101))
 
 
 @pytest.mark.parametrize("ddof", [0, 1])

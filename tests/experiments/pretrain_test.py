@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -128,6 +129,27 @@ def test_files_are_encoded_by_what_was_pretrained(trained, tmp_path):
     encode.opened(
       str(trained("sane")), memory.MemoryOptions(memory_limit="1GiB")
     )
+
+
+def test_what_has_not_finished_or_is_damaged_is_named(trained, tmp_path):
+  run = pathlib.Path(shutil.copytree(trained("sane"), tmp_path / "run"))
+  seed = run / "seed0"
+  (run / "results.json").unlink()
+  with pytest.raises(ValueError, match="run has not finished"):
+    pretraining.load_all(run)
+  assert len(pretraining.load_all(seed)) == 1
+  good = (seed / pretraining.FILE).read_text()
+  for text, words in (
+    (good[:100], "is damaged .*; restore it, or remove its folder"),
+    ("[]", "is damaged"),
+    ("{}", "describes nothing that this version of sne_jax can build"),
+  ):
+    (seed / pretraining.FILE).write_text(text)
+    with pytest.raises(ValueError, match=words):
+      pretraining.Pretrained.load(seed)
+  (seed / "result.json").unlink()
+  with pytest.raises(ValueError, match="seed0 has not finished"):
+    pretraining.Pretrained.load(seed)
 
 
 def test_a_run_that_stopped_continues_to_the_same_bits(
@@ -310,6 +332,9 @@ def test_what_cannot_be_begun_with(of, flags, words, launch, trained, own_zoo):
     (("--monitor=kendall_tau",), "monitor is 'kendall_tau', but pretraining"),
     (("--pretrain=autoencoder",), "pretrain is 'autoencoder'; choose one of"),
     (("--batch_size=1",), "batch_size is 1 over 1 devices; contrast needs"),
+    (("--batch_size=99",), "batch_size is 99, but there are"),
+    (("--probes=,", "--pretrain="), "probes is ','; choose of sane"),
+    (("--probes=pca",), "probes is pca and pretrain is sane; a run is"),
     (("--micro_batches=2",), "micro_batches is 2, but pretraining contrasts"),
     (("--loss=classes", "--targets=dataset"), "linear probes predict numbers"),
     (("--init_from=x",), "init_from is 'x', but what is trained is sane"),

@@ -399,6 +399,20 @@ def renamed(spec, groups=lambda name: name):
   return spec_lib.NetworkSpec("unknown", tuple(tensors), skips=spec.skips)
 
 
+def test_a_group_of_one_is_no_part_of_the_anatomy():
+  spec = families.architecture("schuerholt", (1, 20, 20), 10, "tanh")
+  axis = spec.tensor("dense0.weight").axes[1]
+  assert [f.size for f in axis] == [4, 1]  # One place is left of the image.
+  tensors = [
+    dataclasses.replace(t, axes=(t.axes[0], axis[:1]))
+    if t.name == "dense0.weight"
+    else t
+    for t in spec.tensors
+  ]
+  other = spec_lib.NetworkSpec("unknown", tuple(tensors), skips=spec.skips)
+  assert other.layout != spec.layout and other.anatomy == spec.anatomy
+
+
 @every_family
 def test_names_are_no_part_of_the_anatomy(name):
   spec = SPECS[name]
