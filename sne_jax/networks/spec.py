@@ -192,7 +192,8 @@ class NetworkSpec:
     Networks of one anatomy may come from files of different programs; their
     weights `[P]` mean the same, place by place. A group of one neuron is none.
     """
-    tensors, groups = {None: None}, {None: None}
+    tensors: dict[str | None, str | None] = {None: None}
+    groups: dict[str | None, str | None] = {None: None}
     for tensor in self.tensors:
       tensors[tensor.name] = str(len(tensors))
       for factor in itertools.chain(*tensor.axes):
@@ -203,7 +204,7 @@ class NetworkSpec:
     found = [
       dataclasses.replace(
         tensor,
-        name=tensors[tensor.name],
+        name=str(tensors[tensor.name]),
         of=tensors[tensor.of],
         axes=tuple(
           tuple(nameless(f) for f in axis if f.size > 1) or plain_axis(1)
