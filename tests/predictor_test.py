@@ -346,9 +346,8 @@ def test_public_names_exist():
     assert hasattr(sne_jax, name), name
 
 
-@pytest.mark.parametrize(
-  "identifiers", ["content", pytest.param("random", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("identifiers", ["content", "random"])
 def test_large_networks_are_predicted_as_small_ones(
   description, params, networks, identifiers
 ):

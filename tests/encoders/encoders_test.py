@@ -189,8 +189,12 @@ VARIANTS = (
 @pytest.mark.parametrize(
   ("name", "specs", "changes"),
   [
-    pytest.param(*v, id=f"{v[0]}-{'-'.join(map(str, v[2].values()))}")
-    for v in VARIANTS
+    pytest.param(
+      *v,
+      id=f"{v[0]}-{'-'.join(map(str, v[2].values()))}",
+      marks=() if n % 3 == 0 else pytest.mark.slow,
+    )
+    for n, v in enumerate(VARIANTS)
   ],
 )
 def test_every_option_keeps_the_symmetry(name, specs, changes):
@@ -206,7 +210,13 @@ def test_every_option_keeps_the_symmetry(name, specs, changes):
     assert np.abs(shuffled - codes).max() > 1e-6 * size
 
 
-@pytest.mark.parametrize("name", ["nfn_np", "nft", "dws"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "nfn_np",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("nft", "dws")),
+  ],
+)
 def test_normalised_by_element_networks_are_not_invariant(name):
   """As in the authors' code: a mean for every weight sees its place."""
   specs = (INR,)

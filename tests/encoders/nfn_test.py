@@ -141,7 +141,11 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("spec", [NETS["l2/mlp"], FLAT], ids=["l2", "flat"])
+@pytest.mark.parametrize(
+  "spec",
+  [NETS["l2/mlp"], pytest.param(FLAT, marks=pytest.mark.slow)],
+  ids=["l2", "flat"],
+)
 @pytest.mark.parametrize("kind", LAYERS)
 def test_layers_are_equivariant(kind, spec):
   """Editing: permuted networks give permuted outputs, in float64."""
@@ -182,11 +186,11 @@ def interleaved(first, second):
   ("kind", "complete", "widths", "rank"),
   [
     ("np", True, (3, 4, 3), 32),
-    ("np", True, (2, 3, 3, 2), 62),
+    pytest.param("np", True, (2, 3, 3, 2), 62, marks=pytest.mark.slow),
     ("hnp", True, (3, 4, 3), 149),
     ("hnp", False, (3, 4, 3), 146),
-    ("hnp", True, (2, 3, 3, 2), 114),
-    ("hnp", False, (2, 3, 3, 2), 112),
+    pytest.param("hnp", True, (2, 3, 3, 2), 114, marks=pytest.mark.slow),
+    pytest.param("hnp", False, (2, 3, 3, 2), 112, marks=pytest.mark.slow),
   ],
 )
 def test_layers_span_all_equivariant_maps(kind, complete, widths, rank):

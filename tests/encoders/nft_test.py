@@ -164,7 +164,11 @@ def test_pooling_has_the_authors_parameters():
   assert total == 1056768
 
 
-@pytest.mark.parametrize("spec", [SPEC, CNN], ids=["mlp", "flat cnn"])
+@pytest.mark.parametrize(
+  "spec",
+  [pytest.param(SPEC, marks=pytest.mark.slow), CNN],
+  ids=["mlp", "flat cnn"],
+)
 def test_the_equivariant_part_is_equivariant(spec):
   """In float64: permuted networks give permuted outputs."""
   with jax.enable_x64(True):

@@ -55,19 +55,19 @@ EMPTY_IS_NOT_ZERO = (sets.DeepSets, sets.LinearChunk)
 
 SYMMETRIES = [  # module, style, width of the input
   ("sab", "coded", 1),
-  ("sab", "coded_pre", 16),
-  ("sab", "published", 1),
-  ("isab", "coded_bare", 1),
-  ("isab", "published_pre", 5),
+  pytest.param("sab", "coded_pre", 16, marks=pytest.mark.slow),
+  pytest.param("sab", "published", 1, marks=pytest.mark.slow),
+  pytest.param("isab", "coded_bare", 1, marks=pytest.mark.slow),
+  pytest.param("isab", "published_pre", 5, marks=pytest.mark.slow),
   ("block", "published", 1),
-  ("block_max", "coded_bare", 3),
+  pytest.param("block_max", "coded_bare", 3, marks=pytest.mark.slow),
   ("none", "coded", 1),
-  ("pma", "coded", 16),
+  pytest.param("pma", "coded", 16, marks=pytest.mark.slow),
   ("pma", "published", 1),
-  ("pma_3", "coded_pre", 16),
+  pytest.param("pma_3", "coded_pre", 16, marks=pytest.mark.slow),
   ("deepsets_mean", "published", 1),
-  ("deepsets_sum", "coded", 3),
-  ("deepsets_max", "coded", 3),
+  pytest.param("deepsets_sum", "coded", 3, marks=pytest.mark.slow),
+  pytest.param("deepsets_max", "coded", 3, marks=pytest.mark.slow),
   ("mean", "coded", 3),
   ("sum", "coded", 3),
   ("max", "coded", 3),
@@ -335,9 +335,9 @@ def test_leading_axes_equal_vmap(name):
   "name, style",
   [
     ("sab", "coded"),
-    ("isab", "published"),
+    pytest.param("isab", "published", marks=pytest.mark.slow),
     ("pma", "coded"),
-    ("block", "coded"),
+    pytest.param("block", "coded", marks=pytest.mark.slow),
   ],
 )
 def test_bfloat16_is_close(name, style):
@@ -390,6 +390,7 @@ class Tiled(nn.Module):
     return sets.map_sets(pma, x, mask, deterministic, tile=self.tile)
 
 
+@pytest.mark.slow
 def test_tiles_change_nothing():
   x = draw(5, 2, 6, 1)  # ten sets in tiles of four: two are padding
   mask = np.arange(6) < np.arange(10).reshape(5, 2, 1)
@@ -422,6 +423,7 @@ def test_tiles_drop_out_different_entries():
   assert np.abs(out[:2] - out[2:]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_one_trace_per_shape():
   blocks, pool = sets.set_blocks("sab", SMALL()), sets.set_pool("pma", SMALL())
   params = init(blocks, draw(4, 1)), init(pool, draw(4, 16))

@@ -99,9 +99,8 @@ def shuffle_chunks(spec, options, seed=0):
 @pytest.mark.parametrize(
   "index_features",
   [
-    "none",
-    "neuron",
-    *(pytest.param(n, marks=pytest.mark.slow) for n in ("io", "chunk")),
+    pytest.param(n, marks=() if n == "none" else pytest.mark.slow)
+    for n in ("none", "neuron", "io", "chunk")
   ],
 )
 def test_without_index_features_chunks_and_layers_are_sets(
@@ -143,7 +142,13 @@ def test_swapped_halves_are_the_same_set_but_not_the_same_sequence(
 # Stages are written for one set, and mapped.
 
 
-@pytest.mark.parametrize("function", ["product", "sab", "deepsets", "linear"])
+@pytest.mark.parametrize(
+  "function",
+  [
+    *("product", "deepsets"),
+    *(pytest.param(f, marks=pytest.mark.slow) for f in ("sab", "linear")),
+  ],
+)
 def test_chunks_are_encoded_one_by_one(function):
   """By `nn.vmap`, by leading axes where there are some, and in a loop."""
   options = sne_options.SNEOptions(**TINY, chunk_function=function)
@@ -211,7 +216,7 @@ BATCHED = {
 @pytest.mark.parametrize(
   "case",
   [
-    pytest.param(c, marks=pytest.mark.slow if c in ("isab", "deepsets") else ())
+    pytest.param(c, marks=() if c == "linear" else pytest.mark.slow)
     for c in BATCHED
   ],
 )
@@ -233,7 +238,9 @@ def test_a_code_depends_neither_on_batch_mates_nor_on_padding(
   assert encoder.num_traces == 1
 
 
-@pytest.mark.parametrize("pad_mask", [True, False])
+@pytest.mark.parametrize(
+  "pad_mask", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_a_code_does_not_depend_on_the_room_given(make_encoder, pad_mask):
   options = TINY | BATCHED["deepsets"] | {"pad_mask": pad_mask}
   spec, net = SPECS["mlp"], network("mlp")
@@ -285,7 +292,11 @@ def test_layers_are_a_set_of_tensors_with_levels(make_encoder):
 
 @pytest.mark.parametrize(
   ("layer_function", "skip_tokens"),
-  [("sab", True), ("none", True), ("sab", False)],
+  [
+    pytest.param("sab", True, marks=pytest.mark.slow),
+    ("none", True),
+    ("sab", False),
+  ],
 )
 def test_residual_connections_are_visible(
   make_encoder, layer_function, skip_tokens
@@ -328,13 +339,16 @@ def orbits(encoder):
 @pytest.mark.parametrize(
   "options",
   [
-    {"index_features": "none"},
+    pytest.param({"index_features": "none"}, marks=pytest.mark.slow),
     {"index_features": "io", "weight_scale": "tensor"},
-    {
-      "index_features": "io",
-      "chunk_function": "sab",
-      "value_features": "symlog",
-    },
+    pytest.param(
+      {
+        "index_features": "io",
+        "chunk_function": "sab",
+        "value_features": "symlog",
+      },
+      marks=pytest.mark.slow,
+    ),
   ],
   ids=lambda o: "-".join(o.values()),
 )
@@ -353,7 +367,7 @@ def test_content_identifiers_are_exactly_invariant_and_see_the_pairing(
 @pytest.mark.parametrize(
   ("chunk_options", "options"),
   [
-    (NEURON, {"index_features": "neuron"}),
+    pytest.param(NEURON, {"index_features": "neuron"}, marks=pytest.mark.slow),
     # Neurons that are cut in two, at a place that the permutation moves.
     (dataclasses.replace(NEURON, chunk_size=6), {"index_features": "io"}),
   ],
@@ -377,7 +391,10 @@ def test_without_identifiers_the_pairing_is_not_seen(make_encoder):
     np.testing.assert_allclose(codes, plain, atol=1e-5)
 
 
-@pytest.mark.parametrize(("chunk_size", "invariant"), [(8, True), (4, False)])
+@pytest.mark.parametrize(
+  ("chunk_size", "invariant"),
+  [(8, True), pytest.param(4, False, marks=pytest.mark.slow)],
+)
 def test_flat_chunks_are_invariant_only_if_no_row_is_cut(
   make_encoder, chunk_size, invariant
 ):

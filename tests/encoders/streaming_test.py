@@ -145,13 +145,11 @@ def streamed(encoder, net, chunk_options, tensors=None, **kwargs):
   return encode(encoder.params["params"], spec, tensors, **kwargs)
 
 
-QUICK = ("isab, scales by tensor", "no layers, places", "the paper's")
-
-
 @pytest.mark.parametrize(
   "case",
   [
-    pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES
+    pytest.param(c, marks=() if c == "no layers, places" else pytest.mark.slow)
+    for c in CASES
   ],
 )
 def test_streamed_is_packed(make_encoder, monkeypatch, case):
@@ -322,7 +320,13 @@ def test_limits_that_are_too_low_are_refused(make_encoder):
   assert f"set it to at least {2 * needed}" in str(error.value)
 
 
-@pytest.mark.parametrize("function", ["product", "sab", "isab", "deepsets"])
+@pytest.mark.parametrize(
+  "function",
+  [
+    pytest.param(f, marks=() if f == "product" else pytest.mark.slow)
+    for f in ("product", "sab", "isab", "deepsets")
+  ],
+)
 def test_a_micro_batch_fits_its_share(function):
   # Compiled with optimisation, as it is when it counts.
   options = sne_options.SNEOptions(chunk_function=function, chunk_blocks=2)
@@ -371,8 +375,10 @@ def test_a_micro_batch_fits_its_share(function):
 
 @pytest.mark.parametrize(
   "function",
-  ["isab", "none"]
-  + [pytest.param(f, marks=pytest.mark.slow) for f in ("sab", "deepsets")],
+  [
+    pytest.param(f, marks=() if f == "none" else pytest.mark.slow)
+    for f in ("none", "isab", "sab", "deepsets")
+  ],
 )
 def test_sets_in_blocks(function):
   form = "coded" if function == "sab" else "published"

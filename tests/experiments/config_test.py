@@ -229,6 +229,7 @@ def program(tmp_path_factory):
   return run
 
 
+@pytest.mark.slow
 def test_program_runs(program):
   done = program("--width=3")
   assert (done.returncode, done.stdout) == (0, "done 3\n")
@@ -238,9 +239,11 @@ def test_program_runs(program):
   ("argument", "words"),
   [
     ("--widht=3", ["widht", "Did you mean: width"]),
-    ("--width=three", ["--width=three"]),
+    pytest.param("--width=three", ["--width=three"], marks=pytest.mark.slow),
     ("--width=0", ["width must be at least 1, got 0"]),
-    ("width=3", ["unexpected argument 'width=3'"]),
+    pytest.param(
+      "width=3", ["unexpected argument 'width=3'"], marks=pytest.mark.slow
+    ),
     ("--fault=disk", ["No space left on device", "a.bin"]),
   ],
 )
@@ -260,12 +263,14 @@ def test_faults_of_the_code_keep_their_traceback(program):
   assert "Traceback" in done.stderr
 
 
+@pytest.mark.slow
 def test_traceback_on_request(program):
   done = program("--width=0", "--traceback")
   assert done.returncode == 2
   assert "Traceback" in done.stderr
 
 
+@pytest.mark.slow
 def test_help_shows_the_options(program):
   done = program("--help")
   assert "--width: how wide the code is." in done.stdout

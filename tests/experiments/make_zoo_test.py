@@ -73,6 +73,7 @@ def test_an_image_size_that_is_too_small_is_refused(tmp_path):
     make_zoo.main([], values)
 
 
+@pytest.mark.slow
 def test_a_zoo_is_made_and_opened_again(tmp_path, capsys):
   values = parsed(
     f"--zoo={tmp_path / 'zoo'}",  # And the default architecture and images.

@@ -103,6 +103,7 @@ def test_what_does_not_go_together(flag, words, load):
     task.Trainer(options, data)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_chosen_by_the_validation_part(load, tmp_path):
   options, data = load(
     *("--num_steps=24", "--learning_rate=1e-2", "--head_dropout=0"),
@@ -126,6 +127,7 @@ def test_the_checkpoint_is_chosen_by_the_validation_part(load, tmp_path):
   assert errors["val"] != pytest.approx(errors["test"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_loss_falls(load, tmp_path):
   """The smallest run, of a property that is easy to see."""
   options, data = load(

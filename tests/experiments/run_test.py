@@ -131,6 +131,7 @@ def test_finished_seeds_are_not_trained_again(copy, launch, tiny_zoo, trained):
   assert contents(copy / "seed0") == before
 
 
+@pytest.mark.slow
 def test_more_seeds_continue(copy, launch, tiny_zoo, trained):
   ended = launch(copy, tiny_zoo, "--seeds=3")
   assert ended.code == 0
@@ -139,7 +140,8 @@ def test_more_seeds_continue(copy, launch, tiny_zoo, trained):
   assert [entry["seed"] for entry in results["seeds"]] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("at", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [1, 4])
 def test_a_full_disk_loses_nothing(
   at, done, launch, tiny_zoo, tmp_path, monkeypatch
 ):
@@ -402,7 +404,7 @@ def test_ctrl_c_takes_one_line(launch, tiny_zoo, tmp_path, monkeypatch):
 # Networks unlike those of the training.
 
 
-@pytest.mark.parametrize("hidden", [1, 9])
+@pytest.mark.parametrize("hidden", [1, pytest.param(9, marks=pytest.mark.slow)])
 def test_a_network_deeper_or_shallower_than_any_seen(done, hidden):
   """Levels have sinusoids, which go on: a prediction for every depth."""
   spec = families.inr((1, *[4] * hidden, 1))
@@ -436,6 +438,7 @@ def test_the_program_names_a_misspelt_flag(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_program_names_a_damaged_zoo(own_zoo, tmp_path):
   words = flipped(own_zoo)
   ended = program(f"--workdir={tmp_path / 'run'}", f"--zoo={own_zoo}")

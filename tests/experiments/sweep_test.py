@@ -283,9 +283,8 @@ config.run_main(lambda argv: sweep.main(argv, programs=programs))
 """
 
 
-@pytest.mark.parametrize(
-  "address", ["none", pytest.param("local", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["none", "local"])
 def test_a_sweep_of_eight_that_is_killed_and_restarted(
   address, programs, tmp_path
 ):

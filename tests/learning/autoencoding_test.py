@@ -147,7 +147,9 @@ def fall(loss, values, steps):
   return history[0], history[-1]
 
 
-@pytest.mark.parametrize("name", ["sane", "hyper"])
+@pytest.mark.parametrize(
+  "name", ["sane", pytest.param("hyper", marks=pytest.mark.slow)]
+)
 def test_training_reconstructs_and_contrasts(name):
   options = contrast.ContrastOptions(gamma=0.3)
   if name == "sane":

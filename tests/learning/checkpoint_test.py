@@ -305,6 +305,7 @@ def assert_equal_runs(result, expected, workdir):
   assert found == {"step": expected.best_step, **expected.best_metrics}
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_like_an_unbroken_one(tmp_path, unbroken):
   root = str(pathlib.Path(__file__).parents[2])  # Also without an install.
   child = subprocess.Popen(

@@ -67,9 +67,8 @@ def batch(encoder, first, second):
   )
 
 
-@pytest.mark.parametrize(
-  "target", ["logit", pytest.param("code", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["logit", "code"])
 def test_the_regulariser_is_zero_only_where_outputs_agree(target):
   _, encoder, net, params = build(index_features="neuron")
   options = invariance.InvarianceOptions(
@@ -188,6 +187,7 @@ def test_augmentation_alone_moves_the_batch_and_compares_nothing():
   assert set(metrics) == {"task"}
 
 
+@pytest.mark.slow
 def test_padded_batches_are_not_moved_on_the_device():
   _, encoder, net, params = build()
   other = families.inr(widths=(1, 3, 1))

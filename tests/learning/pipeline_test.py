@@ -256,6 +256,7 @@ def test_devices_share_out_the_same_networks(pairs):
     assert abs(counts[0] - counts[1]) <= 1
 
 
+@pytest.mark.slow
 def test_codes_do_not_depend_on_the_number_of_devices():
   networks = networks_of()
   options = sne_options.SNEOptions(
