@@ -270,7 +270,6 @@ def test_traceback_on_request(program):
   assert "Traceback" in done.stderr
 
 
-@pytest.mark.slow
 def test_help_shows_the_options(program):
   done = program("--help")
   assert "--width: how wide the code is." in done.stdout
