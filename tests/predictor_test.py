@@ -84,6 +84,7 @@ def test_a_saved_model_predicts_as_before(
     predictor.Predictor.load(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_order_and_company_do_not_matter(description, params, networks):
   model = predictor.Predictor(description, params, batch_size=2)
   found = model.predict(networks)

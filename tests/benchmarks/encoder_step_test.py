@@ -96,6 +96,7 @@ def test_the_curve_reaches_its_sizes(size):
     assert 1 <= case.batch_size <= 32
 
 
+@pytest.mark.slow
 def test_a_step_moves_the_state_and_counts_what_is_in_the_batch(step):
   assert step.num_weights == 2 * 17
   before = jax.device_get(step.state.params)

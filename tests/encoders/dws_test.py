@@ -192,6 +192,7 @@ def test_layers_are_equivariant(set_layer, diagonal, how, norm):
     assert np.abs(apply(rows[:, index]) - out[:, index]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("widths", "complete", "rank"),
   [

@@ -366,6 +366,7 @@ def test_training_networks_must_be_there_and_finite(name):
     table.measure(name, options, networks)
 
 
+@pytest.mark.slow
 def test_tiles_of_networks_change_nothing():
   networks = networks_of(MIXED) * 2
   whole = Built("set_transformer", MIXED)
@@ -377,7 +378,11 @@ def test_tiles_of_networks_change_nothing():
 
 @pytest.mark.parametrize(
   ("name", "rule"),
-  [*((name, "neuron") for name in OURS), ("sne", "neuron"), ("sne", "flat")],
+  [
+    *((name, "neuron") for name in OURS),
+    pytest.param("sne", "neuron", marks=pytest.mark.slow),
+    ("sne", "flat"),
+  ],
 )
 def test_a_network_that_is_not_finite_spoils_no_other(name, rule):
   networks = networks_of(MIXED)

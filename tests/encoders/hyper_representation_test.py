@@ -192,6 +192,7 @@ def test_widths_of_the_plain_autoencoder():
   assert widths == [(100, 77), (77, 55), (55, 33)]
 
 
+@pytest.mark.slow
 def test_dropout_is_off_unless_training():
   module, values = hyper.Encoder(OPTIONS, SPEC), params("encoder_token")
   x = FIXTURE["in/w"]

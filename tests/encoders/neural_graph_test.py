@@ -407,7 +407,9 @@ def test_readers_of_cnns_have_the_authors_parameters(
   assert total == number
 
 
-@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize(
+  "wanted", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_activations_are_seen_where_wanted(wanted):
   one, other = (families.mlp((2, 3, 2), a) for a in ("relu", "tanh"))
   new = families.mlp((2, 3, 2), "gelu")
@@ -424,6 +426,7 @@ def test_activations_are_seen_where_wanted(wanted):
     assert len(np.unique(codes.round(5), axis=0)) == (3 if wanted else 1)
 
 
+@pytest.mark.slow
 def test_single_values_of_dense_layers_can_be_apart():
   spec = families.cnn((1, 5, 5), (3,), 2, num_classes=2)
   start = spec.offsets[spec.index("dense0.weight")]

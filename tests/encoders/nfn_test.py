@@ -106,6 +106,7 @@ TF = families.cnn(
 )
 
 
+@pytest.mark.slow
 def test_features_and_flat_vectors_are_inverse():
   for spec in (*NETS.values(), FLAT, TF):
     plan = layout(spec)

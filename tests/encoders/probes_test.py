@@ -146,6 +146,7 @@ def test_codes_with_probes_keep_the_symmetry(name, float64):
     np.testing.assert_allclose(encode([network])[0], code, atol=1e-10 * size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_reach_the_probes(name, float64):
   encode = Built(name, (INR,))

@@ -166,6 +166,7 @@ def small():
   return module, values, layout, weights
 
 
+@pytest.mark.slow
 def test_whole_networks_by_windows(small):
   module, values, layout, weights = small
   whole = windows.tile(len(layout), len(layout))

@@ -191,6 +191,7 @@ def test_parameter_counts(norm, extra):
   assert count(sets.PMA(o), h) == 4 * h * h + 5 * h + extra
 
 
+@pytest.mark.slow
 def test_the_published_form_by_hand():
   o = SMALL(form="published", norm="post", feed_forward=3)
   x, y = draw(4, 16), draw(5, 16, seed=3)

@@ -79,6 +79,7 @@ def test_every_choice_runs_and_has_finite_gradients(make_encoder, number):
     assert np.isfinite(leaf).all(), path
 
 
+@pytest.mark.slow
 def test_initial_codes_differ_and_are_of_moderate_size(make_encoder):
   encoder = make_encoder(SPECS, CHUNKS, **TINY)
   packed = encoder.pack(*networks())

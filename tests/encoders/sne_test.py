@@ -123,6 +123,7 @@ def test_without_index_features_chunks_and_layers_are_sets(
     assert far(codes[0], codes[2]) > 1e-4
 
 
+@pytest.mark.slow
 def test_swapped_halves_are_the_same_set_but_not_the_same_sequence(
   make_encoder,
 ):
@@ -238,6 +239,7 @@ def test_a_code_depends_neither_on_batch_mates_nor_on_padding(
   assert encoder.num_traces == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "pad_mask", [True, pytest.param(False, marks=pytest.mark.slow)]
 )
@@ -290,6 +292,7 @@ def test_layers_are_a_set_of_tensors_with_levels(make_encoder):
   assert far(codes[0], codes[2]) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("layer_function", "skip_tokens"),
   [
@@ -383,6 +386,7 @@ def test_other_settings_are_not_exactly_invariant(
     assert far(permuted[b], plain[b]) > 1e-4, name
 
 
+@pytest.mark.slow
 def test_without_identifiers_the_pairing_is_not_seen(make_encoder):
   specs = [SPECS["mlp"], SPECS["inr"]]
   encoder = make_encoder(specs, ROWS, **PLAIN | {"index_features": "io"})
@@ -391,6 +395,7 @@ def test_without_identifiers_the_pairing_is_not_seen(make_encoder):
     np.testing.assert_allclose(codes, plain, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("chunk_size", "invariant"),
   [(8, True), pytest.param(4, False, marks=pytest.mark.slow)],

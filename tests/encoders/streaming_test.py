@@ -274,6 +274,7 @@ def test_writable_maps_keep_what_was_written(tmp_path):
   assert (mapped == 3).all()
 
 
+@pytest.mark.slow
 def test_random_identifiers_are_given(make_encoder):
   spec, weights = network("mlp")
   encoder = make_encoder(
@@ -320,6 +321,7 @@ def test_limits_that_are_too_low_are_refused(make_encoder):
   assert f"set it to at least {2 * needed}" in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "function",
   [
@@ -373,6 +375,7 @@ def test_a_micro_batch_fits_its_share(function):
 # Sets in blocks.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "function",
   [

@@ -142,6 +142,7 @@ def test_a_cell_that_is_missing_leaves_no_average():
   assert math.isnan(found["cross"]["mean"])
 
 
+@pytest.mark.slow
 def test_the_smallest_matrix(launch, folders, tmp_path):
   flags = (
     *("--matrix=each", "--encoders=stat_pool", "--targets=frequency"),

@@ -152,6 +152,7 @@ def test_what_has_not_finished_or_is_damaged_is_named(trained, tmp_path):
     pretraining.Pretrained.load(seed)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_continues_to_the_same_bits(
   launch, trained, tiny_zoo, tmp_path, monkeypatch
 ):

@@ -54,6 +54,7 @@ def test_flagfiles_are_those_that_are_promised():
   assert "data_efficiency" in names
 
 
+@pytest.mark.slow
 def test_every_list_has_a_flagfile(resolve, monkeypatch):
   monkeypatch.chdir(ROOT)
   paths = (ROOT / "experiments" / "flags").rglob("selfsup/*.flags")
@@ -62,6 +63,7 @@ def test_every_list_has_a_flagfile(resolve, monkeypatch):
   assert named - {""} == set(variants.LISTS)
 
 
+@pytest.mark.slow
 def test_variants_of_one_task_share_its_zoo(resolve, monkeypatch):
   monkeypatch.chdir(ROOT)
   folder = ROOT / "experiments" / "flags"

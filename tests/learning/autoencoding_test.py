@@ -147,6 +147,7 @@ def fall(loss, values, steps):
   return history[0], history[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name", ["sane", pytest.param("hyper", marks=pytest.mark.slow)]
 )

@@ -157,6 +157,7 @@ def trained(kind, encoder, **changes):
   return pretraining.Pretrained(description, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "kind",
   ["sane", pytest.param("hyper_representation", marks=pytest.mark.slow)],

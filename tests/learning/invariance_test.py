@@ -171,6 +171,7 @@ def test_with_augmentation_the_device_moves_both_halves():
   assert abs(tasks[0] - tasks[1]) > 1e-7
 
 
+@pytest.mark.slow
 def test_augmentation_alone_moves_the_batch_and_compares_nothing():
   _, encoder, net, params = build(index_features="neuron")
   sampler = symmetry.make_permutation_sampler(SPEC)

@@ -292,6 +292,7 @@ def test_a_split_never_parts_a_network(zoo):
   assert sum(map(len, split.values())) == 21
 
 
+@pytest.mark.slow
 def test_a_network_is_a_function_of_seed_and_number(zoo, tmp_path):
   shares = {"validation_share": 0.0, "test_share": 0.5}
   few = make(
@@ -342,6 +343,7 @@ generate.generate_image_zoo(
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(zoo, tmp_path):
   values = json.dumps(dataclasses.asdict(TINY))
   child = subprocess.Popen(

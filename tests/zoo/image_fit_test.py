@@ -292,6 +292,7 @@ def test_slots_divide_evenly():
   assert image_fit.even_slots(7, 100, 1) == 7
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(monkeypatch):
   spec = families.architecture("arch1", (1, 16, 16), 10, "relu", ())
   rng = np.random.default_rng(0)
