@@ -15,7 +15,8 @@ MODULES = sorted(
 )
 
 FLOORS = {"networks": 0, "encoders": 1, "zoo": 1, "learning": 2, "predictor": 3}
-TOP = 4  # sne_jax/__init__.py: public names only.
+FLOORS |= {"fitting": 4, "unlabelled": 4}
+TOP = 5  # sne_jax/__init__.py: public names only.
 
 OUTSIDE = ("experiments", "benchmarks", "tests")
 NOWHERE = {"chex": "for tests", "beartype": "for tests"}
@@ -23,7 +24,7 @@ NOWHERE = {"chex": "for tests", "beartype": "for tests"}
 # Library -> the only modules and folders that may import it.
 OWNERS = {
   "flax.linen": ("encoders/", "learning/model.py"),
-  "flax": ("encoders/", "zoo/", "learning/", "predictor.py"),
+  "flax": ("encoders/", "zoo/", "learning/"),
   "orbax": ("learning/checkpoint.py", "zoo/checkpoints/orbax_folder.py"),
   # Optional; their readers import them when a file needs them.
   "h5py": ("zoo/checkpoints/keras_file.py",),
@@ -34,7 +35,7 @@ OWNERS = {
   ),
   "huggingface_hub": ("zoo/checkpoints/hub.py",),
   "tensorboardX": ("learning/logging.py",),
-  "absl": ("encoders/", "zoo/", "learning/", "predictor.py"),
+  "absl": ("encoders/", "zoo/", "learning/", "fitting.py"),
 }
 
 

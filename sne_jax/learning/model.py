@@ -3,9 +3,31 @@
 Dimensions: `B` networks, `D` width of a code, `T` targets or classes of one.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadOptions:
+  """Options of the head on a code.
+
+  Attributes:
+    hidden_width: width of its hidden layer; 0: a linear head.
+    dropout: share of the code that is dropped in training.
+  """
+
+  hidden_width: int = 64
+  dropout: float = 0.0
+
+  def __post_init__(self):
+    if self.hidden_width < 0:
+      raise ValueError(
+        f"hidden_width is {self.hidden_width}; must be at least 0 (0: linear)"
+      )
+    if not 0 <= self.dropout < 1:
+      raise ValueError(f"dropout is {self.dropout}; must be in [0, 1)")
 
 
 class PropertyModel(nn.Module):

@@ -38,6 +38,7 @@ class TrainingDiverged(RuntimeError):
   Attributes:
     step: completed updates when it was noticed.
     loss: the loss then.
+    results: of `sne_jax.fit`: what is known of each seed, where all failed.
   """
 
   def __init__(self, step: int, loss: float, detail: str):
@@ -49,6 +50,7 @@ class TrainingDiverged(RuntimeError):
     )
     self.step = step
     self.loss = loss
+    self.results: list[dict[str, Any]] = []
 
 
 class TrainState(NamedTuple):

@@ -1,0 +1,452 @@
+"""Trains encoders to predict properties of networks, over several seeds.
+
+`fit` is the door; `Trainer` is what all seeds of a training share. A work
+directory is what the programs of `experiments/` read:
+
+  fit.json               the options, and checksums of the networks
+  calibration.json       errors on the validation part, for intervals
+  seed*/                 model.json, checkpoints/, metrics.jsonl, codes.npz, and
+                         result.json where the seed has finished
+
+Dimensions: `N` networks, `T` targets.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging as log
+
+from sne_jax import predictor as predictor_lib
+from sne_jax.learning import (
+  calibration,
+  checkpoint,
+  classes,
+  invariance,
+  logging,
+  metrics,
+  optimizers,
+  parallel,
+  pipeline,
+  pretraining,
+  training,
+)
+from sne_jax.learning import recipe as recipe_lib
+from sne_jax.learning.dataset import Networks
+from sne_jax.learning.recipe import Recipe
+
+RESULT_FILE = "result.json"
+FIT_FILE = "fit.json"
+SEARCH = "search"
+"""Folder of the trainings that choose a rate."""
+
+FREE = ("training.log_every", "training.save_every", "training.keep", "devices")
+"""Options that may change when a training is resumed."""
+
+
+class Trained(NamedTuple):
+  """What one seed has given.
+
+  Attributes:
+    params: of the best step, on the host.
+    result: what `result.json` holds: metrics, predictions, seconds.
+    codes: of every part that was predicted, `[N, D]`.
+  """
+
+  params: Any
+  result: dict[str, Any]
+  codes: Mapping[str, np.ndarray]
+
+
+def fit(
+  train: Networks,
+  val: Networks,
+  *,
+  tests: Mapping[str, Networks] | None = None,
+  seeds: int | Sequence[int] = 1,
+  rates: Sequence[float] = (),
+  search_share: float = 1.0,
+  workdir: Any = None,
+  programs: dict[str, Any] | None = None,
+  **recipe: Any,
+) -> predictor_lib.Predictor:
+  """Trains a model that predicts the targets of networks.
+
+  Args:
+    train: the networks to train on, with targets.
+    val: others, which choose the checkpoint, and calibrate intervals.
+    tests: further parts by name, which are predicted and measured when a seed
+      has finished, and nothing else.
+    seeds: number of independent trainings, or their seeds. Predictions of
+      several are their mean. One that diverges is left out, and logged.
+    rates: learning rates to try with the first seed; the one with the best
+      validation result gets all seeds. Empty: that of `optimizer`.
+    search_share: share of its steps that a training of that search takes.
+    workdir: folder for checkpoints and results; a training that was killed is
+      resumed there, to the same numbers. None leaves nothing behind.
+    programs: compiled programs to share with other calls; a dict that the
+      caller holds and `fit` fills.
+    **recipe: the fields of `Recipe`: `encoder`, `options`, `chunks`, `head`,
+      `loss`, `data`, `optimizer`, `training`, `invariance`, `init_from`,
+      `devices`.
+
+  Returns:
+    The predictor; its `results` hold what is known of each seed.
+
+  Raises:
+    ValueError: networks, targets or options that do not go together, or
+      `workdir` holds a model of others.
+    TrainingDiverged: no seed has finished; its `results` say why.
+  """
+  programs = {} if programs is None else programs
+  how = Recipe(**recipe)
+  folder = None if workdir is None else pathlib.Path(workdir)
+  numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+  if not numbers:
+    raise ValueError(f"seeds is {seeds!r}; give at least one")
+  if rates:
+    how = _best_rate(
+      *(train, val, how, tests, numbers[0], list(rates), search_share),
+      *(folder, programs),
+    )
+  trainer = Trainer(
+    train, val, how, tests=tests, seeds=numbers, programs=programs
+  )
+  done, results = _trained(trainer, numbers, folder)
+  return trainer.predictor(done, results, folder)
+
+
+class Trainer:
+  """What all seeds of a training share: networks, model, compiled update.
+
+  Args:
+    train: the networks to train on.
+    val: those that choose the checkpoint.
+    recipe: how.
+    tests: further parts to be predicted; on the first, the cost of a
+      prediction is measured, and how it changes under symmetries.
+    seeds: that are going to be trained.
+    programs: see `fit`.
+
+  Raises:
+    ValueError: networks, targets or options that do not go together.
+  """
+
+  def __init__(
+    self,
+    train: Networks,
+    val: Networks,
+    recipe: Recipe,
+    *,
+    tests: Mapping[str, Networks] | None = None,
+    seeds: Sequence[int] = (0,),
+    programs: dict[str, Any] | None = None,
+  ):
+    train, val, tests = recipe_lib.checked(train, val, tests or {}, recipe)
+    self.recipe, self.train = recipe, train
+    self.parts = {"val": val, **tests}
+    self.description = recipe_lib.describe(train, recipe, seeds)
+    self._moving = recipe_lib.scaled_targets(
+      train, self.description, recipe.data.augment_mixup != "none"
+    )
+    programs = {} if programs is None else programs
+    key = recipe_lib.key(self.description, recipe, train)
+    if key not in programs:
+      programs[key] = recipe_lib.compiled(self.description, recipe, train)
+    self.model, self._init, self.update, self._mesh = programs[key]
+    steps = recipe.training.num_steps
+    self._schedule = optimizers.make_schedule(recipe.optimizer, steps)
+    self._tx = optimizers.make_optimizer(recipe.optimizer, steps)
+    self._validation = self.model.batches(val)
+
+  def run(self, seed: int, folder: pathlib.Path | None = None) -> Trained:
+    """Trains with one seed, or returns what an earlier call has given.
+
+    Args:
+      seed: of parameters, batches, augmentations and dropout.
+      folder: of this seed; None keeps nothing on disk.
+
+    Raises:
+      TrainingDiverged: the loss has left the finite numbers.
+      ValueError: the folder above holds a training of other options.
+    """
+    if folder is not None:
+      self._check_folder(folder)
+      if (folder / RESULT_FILE).exists():
+        log.info("seed %d is finished already", seed)
+        return _read(folder)
+    state, batch_fn = self.start(seed)
+    if folder is not None:
+      self._claim(folder.parent)
+      folder.mkdir(parents=True, exist_ok=True)
+      write_json(folder / predictor_lib.MODEL_FILE, self.description)
+    found = training.fit(
+      state,
+      self.update,
+      batch_fn,
+      self.evaluate,
+      self.recipe.training,
+      folder,
+      schedule=self._schedule,
+      title=f"seed {seed}",
+    )
+    params = jax.device_get(found.best_params)
+    report, codes = self._report(params, seed)
+    steps = int(found.state.step)
+    report |= {
+      "seed": seed,
+      "num_params": sum(x.size for x in jax.tree.leaves(params)),
+      "best_step": found.best_step,
+      "best_metrics": found.best_metrics,
+      "steps": steps,
+      "stopped_early": found.stopped_early,
+      "train_seconds": found.seconds,
+      "networks_per_second": (
+        steps * self.recipe.data.batch_size / max(found.seconds, 1e-9)
+      ),
+    }
+    if folder is not None:
+      calibration.write_codes(folder, codes)
+      write_json(folder / RESULT_FILE, report)
+    return Trained(params, report, codes)
+
+  def start(self, seed: int):
+    """Returns the state before the first update, and the batches."""
+    params = self._init(seed)
+    if self.recipe.init_from:
+      params = pretraining.with_encoder(self.recipe.init_from, seed, params)
+    state = training.init_state(
+      params,
+      self._tx,
+      jax.random.key(seed),
+      ema_decay=self.recipe.optimizer.ema_decay,
+      mesh=self._mesh,
+    )
+    batch_fn = pipeline.Pipeline(
+      self._moving,
+      self.model.encoder.make_packer(self.train.specs),
+      self.recipe.data,
+      seed=seed,
+      pairs=self.recipe.invariance.invariance_weight > 0,
+      devices=self._mesh.size,
+      place=lambda batch: parallel.shard(batch, self._mesh),
+    )
+    return state, batch_fn
+
+  def evaluate(self, params) -> dict[str, float]:
+    """Measures parameters on the validation part, the mean over targets."""
+    networks = self.parts["val"]
+    logits, _ = self.model.run(
+      jax.device_get(params), self._validation, len(networks)
+    )
+    if networks.classes:
+      return classes.monitored(networks.targets[:, 0], logits)
+    pairs = list(
+      zip(networks.targets.T, self.model.scaled(logits).T, strict=True)
+    )
+    return {
+      "loss": float(np.mean([metrics.mse(*pair) for pair in pairs])),
+      "kendall_tau": float(np.mean([metrics.kendall_tau(*p) for p in pairs])),
+    }
+
+  def predict(self, params, networks: Networks):
+    """Returns predictions `[N, T]` or `[N, K]`, and codes `[N, D]`."""
+    logits, codes = self.model.run(
+      params, self.model.batches(networks), len(networks)
+    )
+    return self.model.scaled(logits), codes
+
+  def predictor(
+    self,
+    done: Sequence[Trained],
+    results: Sequence[dict[str, Any]],
+    folder: pathlib.Path | None,
+  ) -> predictor_lib.Predictor:
+    """Returns the predictor of seeds that have finished, calibrated."""
+    known = calibration.measure(
+      self.train,
+      self.parts,
+      [one.result["seed"] for one in done],
+      [one.result["predictions"] for one in done],
+    )
+    if folder is not None:
+      calibration.write(folder, known)
+    codes = [calibration.two_parts(one.codes) for one in done]
+    return predictor_lib.Predictor(
+      self.description,
+      [one.params for one in done],
+      known=calibration.of_measured(known, calibration.joined(codes)),
+      results=results,
+    )
+
+  def _report(self, params, seed: int):
+    """Predicts the held-out parts, and measures the predictions.
+
+    Returns:
+      What the result file holds of it, and the codes `[N, D]` of every part.
+    """
+    report: dict[str, Any] = {"metrics": {}, "predictions": {}}
+    codes = {}
+    for part, networks in self.parts.items():
+      found, codes[part] = self.predict(params, networks)
+      report["predictions"][part] = found.tolist()
+      report["metrics"][part] = calibration.evaluate(networks, found)
+    if len(self.parts) == 1:  # For novelty there must be two parts.
+      return report, {"train": self.predict(params, self.train)[1], **codes}
+    _, probed, *_ = self.parts.values()
+    begun = time.perf_counter()
+    self.predict(params, probed)
+    seconds = time.perf_counter() - begun
+    report["seconds_per_network"] = seconds / len(probed)
+    report["invariance"] = invariance.measure(
+      lambda pairs: self.model.run_networks([params], pairs)[0][0],
+      probed.pairs(),
+      self.recipe.chunks.chunk_size,
+      seed=seed,
+    )
+    return report, codes
+
+  @functools.cached_property
+  def _config(self) -> dict[str, Any]:
+    """What decides the results, as plain values."""
+    parts = {"train": self.train, **self.parts}
+    own = {
+      f.name: getattr(self.recipe, f.name)
+      for f in dataclasses.fields(self.recipe)
+    }
+    plain = lambda v: (
+      dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v
+    )
+    return json.loads(
+      json.dumps(
+        {name: plain(value) for name, value in own.items()}
+        | {"networks": {part: _digest(n) for part, n in parts.items()}}
+      )
+    )
+
+  def _claim(self, workdir: pathlib.Path) -> None:
+    """Makes a work directory the home of these options and networks."""
+    checkpoint.claim_workdir(workdir, self._config, ignore=FREE, file=FIT_FILE)
+
+  def _check_folder(self, folder: pathlib.Path) -> None:
+    """Refuses a work directory that holds a model of other options."""
+    if (folder.parent / FIT_FILE).exists():
+      self._claim(folder.parent)
+      return
+    path = folder / predictor_lib.MODEL_FILE
+    if not path.exists():
+      return
+    before = logging.read_json(path)
+    now = json.loads(json.dumps(self.description))
+    names = sorted(n for n in now | before if before.get(n) != now.get(n))
+    if names or not (folder / RESULT_FILE).exists():
+      raise ValueError(
+        f"{folder.parent} holds a model that this training has not made"
+        + (f" (its {names[0]} differs)" if names else "")
+        + "; choose another workdir"
+      )
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes plain values whole or not at all."""
+  logging.write_atomically(path, json.dumps(value, indent=2, sort_keys=True))
+
+
+def _trained(trainer: Trainer, seeds: Sequence[int], folder):
+  """Trains all seeds; returns those that have finished, and all results.
+
+  Raises:
+    TrainingDiverged: none has finished.
+  """
+  done, results = [], []
+  last = None
+  for seed in seeds:
+    try:
+      done.append(
+        trainer.run(seed, None if folder is None else folder / f"seed{seed}")
+      )
+      results.append(done[-1].result)
+    except training.TrainingDiverged as error:
+      log.error("seed %d failed: %s", seed, error)
+      results.append({"seed": seed, "failed": str(error)})
+      last = error
+  if not done and last is not None:
+    last.results = results
+    raise last
+  return done, results
+
+
+def _best_rate(
+  train, val, recipe, tests, seed, rates, share, folder, programs
+) -> Recipe:
+  """Returns the recipe at the rate that validation prefers.
+
+  Of equals the first rate wins; one that diverges never does.
+  """
+  if not 0 < share <= 1 or any(not rate > 0 for rate in rates):
+    raise ValueError(
+      f"rates are {rates} and search_share is {share}; rates must be above 0,"
+      " and the share in (0, 1]"
+    )
+  steps = max(1, round(share * recipe.training.num_steps))
+  sign = -1 if metrics.HIGHER_IS_BETTER.get(recipe.training.monitor) else 1
+  best, best_value, failed = None, np.inf, None
+  for rate in rates:
+    changed = dataclasses.replace(
+      recipe,
+      optimizer=dataclasses.replace(recipe.optimizer, learning_rate=rate),
+      training=dataclasses.replace(recipe.training, num_steps=steps),
+    )
+    trainer = Trainer(
+      train, val, changed, tests=tests, seeds=(seed,), programs=programs
+    )
+    place = None if folder is None else folder / SEARCH / f"rate{rate:g}"
+    try:
+      [found], _ = _trained(trainer, [seed], place)
+    except training.TrainingDiverged as error:
+      failed = error
+      continue
+    value = sign * found.result["best_metrics"].get(
+      recipe.training.monitor, np.inf
+    )
+    log.info("rate %g: %s %g", rate, recipe.training.monitor, sign * value)
+    if best is None or value < best_value:
+      best, best_value = changed, value
+  if best is None:
+    assert failed is not None
+    raise failed
+  rate = best.optimizer.learning_rate
+  if folder is not None and share == 1 and not (folder / FIT_FILE).exists():
+    # The training of the search is that of the first seed.
+    shutil.copytree(
+      folder / SEARCH / f"rate{rate:g}", folder, dirs_exist_ok=True
+    )
+  return dataclasses.replace(best, training=recipe.training)
+
+
+def _digest(networks: Networks) -> str:
+  """Returns a checksum of networks and targets."""
+  digest = hashlib.sha256()
+  specs = [spec.digest for spec in networks.specs]
+  digest.update("".join(specs[n] for n in networks.numbers).encode())
+  for vector in networks.vectors:
+    digest.update(np.ascontiguousarray(vector))
+  digest.update(repr((networks.labels, networks.targets.tolist())).encode())
+  return digest.hexdigest()
+
+
+def _read(folder: pathlib.Path) -> Trained:
+  """Returns what a seed that has finished has left."""
+  params, _ = checkpoint.load_best(folder)
+  codes = {}
+  if (folder / calibration.CODES_FILE).exists():
+    codes = dict(np.load(folder / calibration.CODES_FILE))
+  return Trained(params, logging.read_json(folder / RESULT_FILE), codes)
