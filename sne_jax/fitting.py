@@ -13,8 +13,6 @@ Dimensions: `N` networks, `T` targets.
 
 import dataclasses
 import functools
-import hashlib
-import json
 import pathlib
 import shutil
 import time
@@ -38,18 +36,15 @@ from sne_jax.learning import (
   pipeline,
   pretraining,
   training,
+  workdirs,
 )
 from sne_jax.learning import recipe as recipe_lib
 from sne_jax.learning.dataset import Networks
 from sne_jax.learning.recipe import Recipe
+from sne_jax.learning.workdirs import FIT_FILE, RESULT_FILE
 
-RESULT_FILE = "result.json"
-FIT_FILE = "fit.json"
 SEARCH = "search"
 """Folder of the trainings that choose a rate."""
-
-FREE = ("training.log_every", "training.save_every", "training.keep", "devices")
-"""Options that may change when a training is resumed."""
 
 
 class Trained(NamedTuple):
@@ -167,6 +162,11 @@ class Trainer:
     self._tx = optimizers.make_optimizer(recipe.optimizer, steps)
     self._validation = self.model.batches(val)
 
+  @functools.cached_property
+  def _config(self) -> dict[str, Any]:
+    """What decides the results, as plain values."""
+    return workdirs.config_of(self.recipe, {"train": self.train, **self.parts})
+
   def run(self, seed: int, folder: pathlib.Path | None = None) -> Trained:
     """Trains with one seed, or returns what an earlier call has given.
 
@@ -179,15 +179,15 @@ class Trainer:
       ValueError: the folder above holds a training of other options.
     """
     if folder is not None:
-      self._check_folder(folder)
+      workdirs.check(folder.parent, self._config, seed, self.description)
       if (folder / RESULT_FILE).exists():
         log.info("seed %d is finished already", seed)
         return _read(folder)
     state, batch_fn = self.start(seed)
     if folder is not None:
-      self._claim(folder.parent)
+      workdirs.claim(folder.parent, self._config)
       folder.mkdir(parents=True, exist_ok=True)
-      write_json(folder / predictor_lib.MODEL_FILE, self.description)
+      workdirs.write_json(folder / workdirs.MODEL_FILE, self.description)
     found = training.fit(
       state,
       self.update,
@@ -215,7 +215,7 @@ class Trainer:
     }
     if folder is not None:
       calibration.write_codes(folder, codes)
-      write_json(folder / RESULT_FILE, report)
+      workdirs.write_json(folder / RESULT_FILE, report)
     return Trained(params, report, codes)
 
   def start(self, seed: int):
@@ -314,51 +314,6 @@ class Trainer:
     )
     return report, codes
 
-  @functools.cached_property
-  def _config(self) -> dict[str, Any]:
-    """What decides the results, as plain values."""
-    parts = {"train": self.train, **self.parts}
-    own = {
-      f.name: getattr(self.recipe, f.name)
-      for f in dataclasses.fields(self.recipe)
-    }
-    plain = lambda v: (
-      dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v
-    )
-    return json.loads(
-      json.dumps(
-        {name: plain(value) for name, value in own.items()}
-        | {"networks": {part: _digest(n) for part, n in parts.items()}}
-      )
-    )
-
-  def _claim(self, workdir: pathlib.Path) -> None:
-    """Makes a work directory the home of these options and networks."""
-    checkpoint.claim_workdir(workdir, self._config, ignore=FREE, file=FIT_FILE)
-
-  def _check_folder(self, folder: pathlib.Path) -> None:
-    """Refuses a work directory that holds a model of other options."""
-    if (folder.parent / FIT_FILE).exists():
-      self._claim(folder.parent)
-      return
-    path = folder / predictor_lib.MODEL_FILE
-    if not path.exists():
-      return
-    before = logging.read_json(path)
-    now = json.loads(json.dumps(self.description))
-    names = sorted(n for n in now | before if before.get(n) != now.get(n))
-    if names or not (folder / RESULT_FILE).exists():
-      raise ValueError(
-        f"{folder.parent} holds a model that this training has not made"
-        + (f" (its {names[0]} differs)" if names else "")
-        + "; choose another workdir"
-      )
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes plain values whole or not at all."""
-  logging.write_atomically(path, json.dumps(value, indent=2, sort_keys=True))
-
 
 def _trained(trainer: Trainer, seeds: Sequence[int], folder):
   """Trains all seeds; returns those that have finished, and all results.
@@ -430,17 +385,6 @@ def _best_rate(
       folder / SEARCH / f"rate{rate:g}", folder, dirs_exist_ok=True
     )
   return dataclasses.replace(best, training=recipe.training)
-
-
-def _digest(networks: Networks) -> str:
-  """Returns a checksum of networks and targets."""
-  digest = hashlib.sha256()
-  specs = [spec.digest for spec in networks.specs]
-  digest.update("".join(specs[n] for n in networks.numbers).encode())
-  for vector in networks.vectors:
-    digest.update(np.ascontiguousarray(vector))
-  digest.update(repr((networks.labels, networks.targets.tolist())).encode())
-  return digest.hexdigest()
 
 
 def _read(folder: pathlib.Path) -> Trained:

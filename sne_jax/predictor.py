@@ -22,9 +22,8 @@ from sne_jax.learning import (
 )
 from sne_jax.learning.dataset import Networks
 from sne_jax.learning.logging import write_atomically
+from sne_jax.learning.workdirs import MODEL_FILE
 from sne_jax.networks.spec import NetworkSpec
-
-MODEL_FILE = "model.json"
 
 
 class PredictorError(ValueError):

@@ -73,7 +73,7 @@ def check(options: options_lib.Options) -> None:
   """
   data = members.gathered(options)
   for own in chosen(options).values():
-    pretrain.Trainer(own, data)
+    pretrain.check(own, data)
 
 
 def write(

@@ -90,9 +90,15 @@ class Pretrained:
     method: of `build`.
     params: its parameters.
     spec: the layout of the networks that it reads.
+    results: what is reported of the training, such as `best_step`.
   """
 
-  def __init__(self, description: Mapping[str, Any], params: Any):
+  def __init__(
+    self,
+    description: Mapping[str, Any],
+    params: Any,
+    results: Mapping[str, Any] | None = None,
+  ):
     """Builds the method.
 
     Raises:
@@ -101,6 +107,7 @@ class Pretrained:
     self.description = description
     self.method = pretrain_methods.build(description)
     self.params = params
+    self.results = dict(results or {})
     self.spec = NetworkSpec.from_json(description["spec"])
 
   @classmethod
@@ -127,7 +134,8 @@ class Pretrained:
       raise ValueError(f"{folder}: {error}") from error
     description = logging.read_json(path)
     try:
-      return cls(description, params)
+      results = logging.read_json(path.parent / FINISHED[0])
+      return cls(description, params, results)
     except (KeyError, TypeError) as error:
       raise ValueError(
         f"{path} describes nothing that this version of sne_jax can build"

@@ -18,13 +18,16 @@ from sne_jax.learning import (
   invariance,
   optimizers,
   parallel,
-  pipeline,
   pretraining,
   program,
   training,
 )
 from sne_jax.learning.dataset import Networks
+from sne_jax.learning.invariance import InvarianceOptions
 from sne_jax.learning.model import HeadOptions
+from sne_jax.learning.optimizers import OptimizerOptions
+from sne_jax.learning.pipeline import DataOptions
+from sne_jax.learning.training import TrainOptions
 from sne_jax.networks import symmetry
 from sne_jax.networks.chunking import ChunkOptions
 
@@ -60,10 +63,10 @@ class Recipe:
   chunks: ChunkOptions = ChunkOptions()
   head: HeadOptions = HeadOptions()
   loss: str = "mse"
-  data: pipeline.DataOptions = pipeline.DataOptions()
-  optimizer: optimizers.OptimizerOptions = optimizers.OptimizerOptions()
-  training: training.TrainOptions = training.TrainOptions()
-  invariance: invariance.InvarianceOptions = invariance.InvarianceOptions()
+  data: DataOptions = DataOptions()
+  optimizer: OptimizerOptions = OptimizerOptions()
+  training: TrainOptions = TrainOptions()
+  invariance: InvarianceOptions = InvarianceOptions()
   init_from: str = ""
   devices: int = 0
 
@@ -139,7 +142,7 @@ def describe(
 
 
 def checked(train, val, tests, recipe):
-  """Returns the parts, classes as numbers; refuses what cannot be trained on."""
+  """Returns the parts, classes as numbers; refuses what nobody can learn."""
   for part, networks in {"train": train, "val": val, **tests}.items():
     if not len(networks):
       raise ValueError(f"there are no {part} networks; give at least one")
