@@ -22,8 +22,8 @@ import jax
 import numpy as np
 
 from benchmarks import machine
-from sne_jax import predictor
 from sne_jax.encoders import interface, sne_options, table
+from sne_jax.learning import program
 from sne_jax.networks import chunking, families, inference
 from sne_jax.networks.spec import NetworkSpec
 
@@ -224,7 +224,7 @@ def encode(args: argparse.Namespace) -> dict:
 def init(encoder: interface.Encoder):
   """Draws parameters with a tiny network."""
   return jax.jit(
-    lambda: predictor.init_params(
+    lambda: program.init_params(
       encoder.module, encoder, families.mlp((2, 3, 2)), 0
     )
   )()

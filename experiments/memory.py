@@ -3,7 +3,8 @@
 import dataclasses
 import re
 
-from sne_jax import predictor as predictor_lib
+import sne_jax
+from sne_jax.learning import program
 
 UNITS = {
   "": 1,
@@ -27,7 +28,7 @@ class MemoryOptions:
       networks whole refuses it.
   """
 
-  stream_above: int = predictor_lib.STREAM_ABOVE
+  stream_above: int = program.STREAM_ABOVE
   memory_limit: str = ""
 
   def __post_init__(self):
@@ -39,9 +40,7 @@ class MemoryOptions:
     if self.memory_limit:
       num_bytes("memory_limit", self.memory_limit)
 
-  def load(
-    self, workdir: str
-  ) -> predictor_lib.Predictor | predictor_lib.Ensemble:
+  def load(self, workdir: str) -> sne_jax.Predictor:
     """Loads the model of a run, with the limit.
 
     Raises:
@@ -50,7 +49,7 @@ class MemoryOptions:
     limit = None
     if self.memory_limit:
       limit = num_bytes("memory_limit", self.memory_limit)
-    return predictor_lib.Predictor.load(
+    return sne_jax.Predictor.load(
       workdir, stream_above=self.stream_above, memory_limit=limit
     )
 

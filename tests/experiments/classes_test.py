@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from experiments import class_references, maps
-from experiments.tasks import classes, members, outcome
+from experiments import maps
+from experiments.tasks import members, outcome
 from sne_jax import predictor
-from sne_jax.learning import logging
+from sne_jax.learning import classes, logging, references
 from sne_jax.networks import families
 from sne_jax.zoo import store, writing
 
@@ -43,12 +43,12 @@ def leveled(write_zoo, tmp_path_factory):
 def done(launch, leveled, tmp_path_factory):
   """A finished run of two seeds, with quick references."""
   workdir = tmp_path_factory.mktemp("done") / "run"
-  quick = lambda parts: {
-    "constant": class_references.constant(parts),
-    "logistic": class_references.logistic(parts, strengths=[1e-2]),
+  quick = lambda parts, **_: {
+    "constant": references.constant(parts, classes=True),
+    "logistic": references.logistic(parts, strengths=[1e-2]),
   }
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(class_references, "all_references", quick)
+    patch.setattr(references, "all_references", quick)
     ended = launch(
       *(workdir, leveled.path, *SIZES, *OF_CLASSES, "--seeds=2"),
       *("--references", "--monitor=accuracy"),

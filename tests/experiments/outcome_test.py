@@ -6,8 +6,8 @@ import types
 import numpy as np
 import pytest
 
-from experiments import references
 from experiments.tasks import members, outcome
+from sne_jax.learning import references
 
 
 def entry(seed, value):
@@ -108,7 +108,7 @@ def test_references_see_the_same_split(run, monkeypatch):
   options, data = run
   seen = {}
 
-  def fake(parts):
+  def fake(parts, **_):
     seen.update(parts)
     predictions = {part: y for part, (_, y) in parts.items()}
     return {"oracle": types.SimpleNamespace(predictions=predictions)}

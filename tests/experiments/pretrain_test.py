@@ -191,7 +191,7 @@ def test_labels_of_the_test_part_touch_nothing(resolve, tiny_zoo):
   def shuffled(part):
     networks = data.parts[part]
     targets = rng.permutation(networks.targets)
-    return data.parts | {part: networks._replace(targets=targets)}
+    return data.parts | {part: dataclasses.replace(networks, targets=targets)}
 
   find = lambda part: pretrain.probed(
     options, dataclasses.replace(data, parts=shuffled(part)), codes
