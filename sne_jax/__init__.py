@@ -8,6 +8,7 @@ from sne_jax.learning.invariance import InvarianceOptions
 from sne_jax.learning.model import HeadOptions
 from sne_jax.learning.optimizers import OptimizerOptions
 from sne_jax.learning.pipeline import DataOptions
+from sne_jax.learning.program import encoder_for
 from sne_jax.learning.training import TrainOptions
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.networks.spec import Factor, NetworkSpec, TensorSpec
@@ -30,6 +31,7 @@ __all__ = [
   "TensorSpec",
   "TrainOptions",
   "Zoo",
+  "encoder_for",
   "fit",
   "pretrain",
 ]

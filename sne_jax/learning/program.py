@@ -7,6 +7,7 @@ Dimensions: `B` networks, `P` weights of one, `S` seeds, `D` width of a code,
 `T` targets, or instead `K` classes of the only target.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from scipy import special
 from sne_jax.encoders import interface, streaming, table
 from sne_jax.learning import model, pipeline
 from sne_jax.learning.dataset import Networks
+from sne_jax.networks import chunking
 from sne_jax.networks.spec import NetworkSpec
 
 STREAM_ABOVE = 1_000_000
@@ -243,6 +245,38 @@ class Program:
     mean = xp.asarray(self.description["target_mean"])[None, :]
     spread = xp.asarray(self.description["target_spread"])[None, :]
     return logits * spread + mean
+
+
+def encoder_for(
+  train: Networks,
+  encoder: str = "sne",
+  *,
+  options: Any = None,
+  chunks: chunking.ChunkOptions | None = None,
+) -> interface.Encoder:
+  """Builds an encoder for a training loop of one's own.
+
+  Args:
+    train: the training networks, on which it measures what it must know.
+    encoder: its name, of `encoders/table.py`.
+    options: its options; None: the defaults.
+    chunks: how layers are cut into chunks, where the encoder does so.
+
+  Returns:
+    `make_packer(specs)`, from networks to arrays, and the linen `module`, from
+    arrays to codes `[B, D]`.
+
+  Raises:
+    ValueError: no such encoder, or it does not read the networks.
+  """
+  options = table.row(encoder).options() if options is None else options
+  measured = table.measure(encoder, options, train.pairs())
+  return table.build(
+    encoder,
+    dataclasses.asdict(options),
+    dataclasses.asdict(chunks or chunking.ChunkOptions()),
+    measured,
+  )
 
 
 def build_encoder(description: dict[str, Any]) -> interface.Encoder:
