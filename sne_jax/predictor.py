@@ -306,7 +306,7 @@ class Predictor:
 
   def _given(self, networks: Any) -> list:
     """Returns `(spec, weights)` of whatever was given."""
-    lazy = self._program.stream_above if self.can_stream else float("inf")
+    lazy = float(self._program.stream_above if self.can_stream else "inf")
     return inputs.networks_of(networks, lazy_above=lazy)
 
   def _run(self, networks: Any) -> tuple[np.ndarray, np.ndarray]:

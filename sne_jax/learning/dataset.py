@@ -246,7 +246,7 @@ class Networks:
       ValueError: a network is of another class, or targets are no classes.
     """
     names = tuple(names)
-    if self.classes == names:
+    if names and self.classes == names:
       return self
     if self.classes:
       values = np.array(self.classes)[self.targets[:, 0].astype(int)]
