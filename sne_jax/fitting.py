@@ -1,7 +1,7 @@
 """Trains encoders to predict properties of networks, over several seeds.
 
-`fit` is the door; `Trainer` is what all seeds of a training share. A work
-directory is what the programs of `experiments/` read:
+`fit` is the door. Its work directory is what the programs of `experiments/`
+read:
 
   fit.json               the options, and checksums of the networks
   calibration.json       errors on the validation part, for intervals
@@ -12,86 +12,86 @@ Dimensions: `N` networks, `T` targets.
 """
 
 import dataclasses
-import functools
+import os
 import pathlib
 import shutil
-import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from absl import logging as log
 
 from sne_jax import predictor as predictor_lib
 from sne_jax.learning import (
   calibration,
-  checkpoint,
-  classes,
-  invariance,
-  logging,
   metrics,
   optimizers,
-  parallel,
   pipeline,
-  pretraining,
-  training,
-  workdirs,
 )
-from sne_jax.learning import recipe as recipe_lib
+from sne_jax.learning import invariance as invariance_lib
+from sne_jax.learning import training as training_lib
 from sne_jax.learning.dataset import Networks
+from sne_jax.learning.model import HeadOptions
 from sne_jax.learning.recipe import Recipe
-from sne_jax.learning.workdirs import FIT_FILE, RESULT_FILE
+from sne_jax.learning.trainer import Trained, Trainer
+from sne_jax.learning.workdirs import FIT_FILE
+from sne_jax.networks.chunking import ChunkOptions
 
 SEARCH = "search"
 """Folder of the trainings that choose a rate."""
-
-
-class Trained(NamedTuple):
-  """What one seed has given.
-
-  Attributes:
-    params: of the best step, on the host.
-    result: what `result.json` holds: metrics, predictions, seconds.
-    codes: of every part that was predicted, `[N, D]`.
-  """
-
-  params: Any
-  result: dict[str, Any]
-  codes: Mapping[str, np.ndarray]
 
 
 def fit(
   train: Networks,
   val: Networks,
   *,
-  tests: Mapping[str, Networks] | None = None,
+  encoder: str = "sne",
+  options: Any = None,
+  chunks: ChunkOptions | None = None,
+  head: HeadOptions | None = None,
+  loss: str = "mse",
+  data: pipeline.DataOptions | None = None,
+  optimizer: optimizers.OptimizerOptions | None = None,
+  training: training_lib.TrainOptions | None = None,
+  invariance: invariance_lib.InvarianceOptions | None = None,
+  init_from: str = "",
+  devices: int = 0,
   seeds: int | Sequence[int] = 1,
   rates: Sequence[float] = (),
   search_share: float = 1.0,
-  workdir: Any = None,
+  tests: Mapping[str, Networks] | None = None,
+  workdir: str | os.PathLike | None = None,
   programs: dict[str, Any] | None = None,
-  **recipe: Any,
 ) -> predictor_lib.Predictor:
   """Trains a model that predicts the targets of networks.
 
   Args:
     train: the networks to train on, with targets.
     val: others, which choose the checkpoint, and calibrate intervals.
-    tests: further parts by name, which are predicted and measured when a seed
-      has finished, and nothing else.
+    encoder: name of the encoder, of `encoders/table.py`.
+    options: its options, such as `SNEOptions`; None: the defaults, here and
+      below.
+    chunks: how layers are cut into chunks, where the encoder does so.
+    head: the head on the code.
+    loss: mse for numbers; bce for numbers in [0, 1]; classes for one target
+      that is text.
+    data: batches and augmentations.
+    optimizer: how parameters follow gradients.
+    training: how long to train; its `monitor` chooses the checkpoint.
+    invariance: the regulariser that teaches a symmetry.
+    init_from: folder of a pretraining of SNE; see `Recipe`.
+    devices: local devices that share every batch; 0: all.
     seeds: number of independent trainings, or their seeds. Predictions of
       several are their mean. One that diverges is left out, and logged.
     rates: learning rates to try with the first seed; the one with the best
       validation result gets all seeds. Empty: that of `optimizer`.
     search_share: share of its steps that a training of that search takes.
+    tests: further parts by name, which are predicted and measured when a seed
+      has finished, and nothing else.
     workdir: folder for checkpoints and results; a training that was killed is
       resumed there, to the same numbers. None leaves nothing behind.
     programs: compiled programs to share with other calls; a dict that the
       caller holds and `fit` fills.
-    **recipe: the fields of `Recipe`: `encoder`, `options`, `chunks`, `head`,
-      `loss`, `data`, `optimizer`, `training`, `invariance`, `init_from`,
-      `devices`.
 
   Returns:
     The predictor; its `results` hold what is known of each seed.
@@ -101,8 +101,14 @@ def fit(
       `workdir` holds a model of others.
     TrainingDiverged: no seed has finished; its `results` say why.
   """
+  given = {
+    **{"encoder": encoder, "options": options, "chunks": chunks, "head": head},
+    **{"loss": loss, "data": data, "optimizer": optimizer},
+    **{"training": training, "invariance": invariance},
+    **{"init_from": init_from, "devices": devices},
+  }
+  how = Recipe(**{k: v for k, v in given.items() if v is not None})
   programs = {} if programs is None else programs
-  how = Recipe(**recipe)
   folder = None if workdir is None else pathlib.Path(workdir)
   numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
   if not numbers:
@@ -116,203 +122,31 @@ def fit(
     train, val, how, tests=tests, seeds=numbers, programs=programs
   )
   done, results = _trained(trainer, numbers, folder)
-  return trainer.predictor(done, results, folder)
+  return _predictor(trainer, done, results, folder)
 
 
-class Trainer:
-  """What all seeds of a training share: networks, model, compiled update.
-
-  Args:
-    train: the networks to train on.
-    val: those that choose the checkpoint.
-    recipe: how.
-    tests: further parts to be predicted; on the first, the cost of a
-      prediction is measured, and how it changes under symmetries.
-    seeds: that are going to be trained.
-    programs: see `fit`.
-
-  Raises:
-    ValueError: networks, targets or options that do not go together.
-  """
-
-  def __init__(
-    self,
-    train: Networks,
-    val: Networks,
-    recipe: Recipe,
-    *,
-    tests: Mapping[str, Networks] | None = None,
-    seeds: Sequence[int] = (0,),
-    programs: dict[str, Any] | None = None,
-  ):
-    train, val, tests = recipe_lib.checked(train, val, tests or {}, recipe)
-    self.recipe, self.train = recipe, train
-    self.parts = {"val": val, **tests}
-    self.description = recipe_lib.describe(train, recipe, seeds)
-    self._moving = recipe_lib.scaled_targets(
-      train, self.description, recipe.data.augment_mixup != "none"
-    )
-    programs = {} if programs is None else programs
-    key = recipe_lib.key(self.description, recipe, train)
-    if key not in programs:
-      programs[key] = recipe_lib.compiled(self.description, recipe, train)
-    self.model, self._init, self.update, self._mesh = programs[key]
-    steps = recipe.training.num_steps
-    self._schedule = optimizers.make_schedule(recipe.optimizer, steps)
-    self._tx = optimizers.make_optimizer(recipe.optimizer, steps)
-    self._validation = self.model.batches(val)
-
-  @functools.cached_property
-  def _config(self) -> dict[str, Any]:
-    """What decides the results, as plain values."""
-    return workdirs.config_of(self.recipe, {"train": self.train, **self.parts})
-
-  def run(self, seed: int, folder: pathlib.Path | None = None) -> Trained:
-    """Trains with one seed, or returns what an earlier call has given.
-
-    Args:
-      seed: of parameters, batches, augmentations and dropout.
-      folder: of this seed; None keeps nothing on disk.
-
-    Raises:
-      TrainingDiverged: the loss has left the finite numbers.
-      ValueError: the folder above holds a training of other options.
-    """
-    if folder is not None:
-      workdirs.check(folder.parent, self._config, seed, self.description)
-      if (folder / RESULT_FILE).exists():
-        log.info("seed %d is finished already", seed)
-        return _read(folder)
-    state, batch_fn = self.start(seed)
-    if folder is not None:
-      workdirs.claim(folder.parent, self._config)
-      folder.mkdir(parents=True, exist_ok=True)
-      workdirs.write_json(folder / workdirs.MODEL_FILE, self.description)
-    found = training.fit(
-      state,
-      self.update,
-      batch_fn,
-      self.evaluate,
-      self.recipe.training,
-      folder,
-      schedule=self._schedule,
-      title=f"seed {seed}",
-    )
-    params = jax.device_get(found.best_params)
-    report, codes = self._report(params, seed)
-    steps = int(found.state.step)
-    report |= {
-      "seed": seed,
-      "num_params": sum(x.size for x in jax.tree.leaves(params)),
-      "best_step": found.best_step,
-      "best_metrics": found.best_metrics,
-      "steps": steps,
-      "stopped_early": found.stopped_early,
-      "train_seconds": found.seconds,
-      "networks_per_second": (
-        steps * self.recipe.data.batch_size / max(found.seconds, 1e-9)
-      ),
-    }
-    if folder is not None:
-      calibration.write_codes(folder, codes)
-      workdirs.write_json(folder / RESULT_FILE, report)
-    return Trained(params, report, codes)
-
-  def start(self, seed: int):
-    """Returns the state before the first update, and the batches."""
-    params = self._init(seed)
-    if self.recipe.init_from:
-      params = pretraining.with_encoder(self.recipe.init_from, seed, params)
-    state = training.init_state(
-      params,
-      self._tx,
-      jax.random.key(seed),
-      ema_decay=self.recipe.optimizer.ema_decay,
-      mesh=self._mesh,
-    )
-    batch_fn = pipeline.Pipeline(
-      self._moving,
-      self.model.encoder.make_packer(self.train.specs),
-      self.recipe.data,
-      seed=seed,
-      pairs=self.recipe.invariance.invariance_weight > 0,
-      devices=self._mesh.size,
-      place=lambda batch: parallel.shard(batch, self._mesh),
-    )
-    return state, batch_fn
-
-  def evaluate(self, params) -> dict[str, float]:
-    """Measures parameters on the validation part, the mean over targets."""
-    networks = self.parts["val"]
-    logits, _ = self.model.run(
-      jax.device_get(params), self._validation, len(networks)
-    )
-    if networks.classes:
-      return classes.monitored(networks.targets[:, 0], logits)
-    pairs = list(
-      zip(networks.targets.T, self.model.scaled(logits).T, strict=True)
-    )
-    return {
-      "loss": float(np.mean([metrics.mse(*pair) for pair in pairs])),
-      "kendall_tau": float(np.mean([metrics.kendall_tau(*p) for p in pairs])),
-    }
-
-  def predict(self, params, networks: Networks):
-    """Returns predictions `[N, T]` or `[N, K]`, and codes `[N, D]`."""
-    logits, codes = self.model.run(
-      params, self.model.batches(networks), len(networks)
-    )
-    return self.model.scaled(logits), codes
-
-  def predictor(
-    self,
-    done: Sequence[Trained],
-    results: Sequence[dict[str, Any]],
-    folder: pathlib.Path | None,
-  ) -> predictor_lib.Predictor:
-    """Returns the predictor of seeds that have finished, calibrated."""
-    known = calibration.measure(
-      self.train,
-      self.parts,
-      [one.result["seed"] for one in done],
-      [one.result["predictions"] for one in done],
-    )
-    if folder is not None:
-      calibration.write(folder, known)
-    codes = [calibration.two_parts(one.codes) for one in done]
-    return predictor_lib.Predictor(
-      self.description,
-      [one.params for one in done],
-      known=calibration.of_measured(known, calibration.joined(codes)),
-      results=results,
-    )
-
-  def _report(self, params, seed: int):
-    """Predicts the held-out parts, and measures the predictions.
-
-    Returns:
-      What the result file holds of it, and the codes `[N, D]` of every part.
-    """
-    report: dict[str, Any] = {"metrics": {}, "predictions": {}}
-    codes = {}
-    for part, networks in self.parts.items():
-      found, codes[part] = self.predict(params, networks)
-      report["predictions"][part] = found.tolist()
-      report["metrics"][part] = calibration.evaluate(networks, found)
-    if len(self.parts) == 1:  # For novelty there must be two parts.
-      return report, {"train": self.predict(params, self.train)[1], **codes}
-    _, probed, *_ = self.parts.values()
-    begun = time.perf_counter()
-    self.predict(params, probed)
-    seconds = time.perf_counter() - begun
-    report["seconds_per_network"] = seconds / len(probed)
-    report["invariance"] = invariance.measure(
-      lambda pairs: self.model.run_networks([params], pairs)[0][0],
-      probed.pairs(),
-      self.recipe.chunks.chunk_size,
-      seed=seed,
-    )
-    return report, codes
+def _predictor(
+  trainer: Trainer,
+  done: Sequence[Trained],
+  results: Sequence[dict[str, Any]],
+  folder: pathlib.Path | None,
+) -> predictor_lib.Predictor:
+  """Returns the predictor of seeds that have finished, calibrated."""
+  known = calibration.measure(
+    trainer.train,
+    trainer.parts,
+    [one.result["seed"] for one in done],
+    [one.result["predictions"] for one in done],
+  )
+  if folder is not None:
+    calibration.write(folder, known)
+  codes = [calibration.two_parts(one.codes) for one in done]
+  return predictor_lib.Predictor(
+    trainer.description,
+    [one.params for one in done],
+    known=calibration.of_measured(known, calibration.joined(codes)),
+    results=results,
+  )
 
 
 def _trained(trainer: Trainer, seeds: Sequence[int], folder):
@@ -329,7 +163,7 @@ def _trained(trainer: Trainer, seeds: Sequence[int], folder):
         trainer.run(seed, None if folder is None else folder / f"seed{seed}")
       )
       results.append(done[-1].result)
-    except training.TrainingDiverged as error:
+    except training_lib.TrainingDiverged as error:
       log.error("seed %d failed: %s", seed, error)
       results.append({"seed": seed, "failed": str(error)})
       last = error
@@ -366,7 +200,7 @@ def _best_rate(
     place = None if folder is None else folder / SEARCH / f"rate{rate:g}"
     try:
       [found], _ = _trained(trainer, [seed], place)
-    except training.TrainingDiverged as error:
+    except training_lib.TrainingDiverged as error:
       failed = error
       continue
     value = sign * found.result["best_metrics"].get(
@@ -385,12 +219,3 @@ def _best_rate(
       folder / SEARCH / f"rate{rate:g}", folder, dirs_exist_ok=True
     )
   return dataclasses.replace(best, training=recipe.training)
-
-
-def _read(folder: pathlib.Path) -> Trained:
-  """Returns what a seed that has finished has left."""
-  params, _ = checkpoint.load_best(folder)
-  codes = {}
-  if (folder / calibration.CODES_FILE).exists():
-    codes = dict(np.load(folder / calibration.CODES_FILE))
-  return Trained(params, logging.read_json(folder / RESULT_FILE), codes)

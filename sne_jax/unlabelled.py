@@ -243,11 +243,9 @@ def _compiled(
   changing = dict(description)
   if recipe.method != "sne":
     del changing["measured"], changing["reference"]  # Of the data alone.
-  optimizer = dataclasses.asdict(recipe.optimizer)
-  del optimizer["learning_rate"]
-  cycle = recipe.training.num_steps if optimizer["beta1_low"] else 0
-  count = recipe.data.batch_size
-  parts = [changing, optimizer, cycle, count, recipe.devices]
+  steps, count = recipe.training.num_steps, recipe.data.batch_size
+  optimizer = optimizers.constants(recipe.optimizer, steps)
+  parts = [changing, optimizer, count, recipe.devices]
   key = json.dumps(parts, sort_keys=True)
   if key in programs:
     return programs[key]
@@ -255,7 +253,7 @@ def _compiled(
   mesh = parallel.make_mesh(recipe.devices or None)
   update = training.make_update_fn(
     lambda params, batch, key: method.loss(params, batch, key, True),
-    optimizers.make_optimizer(recipe.optimizer, recipe.training.num_steps),
+    optimizers.make_optimizer(recipe.optimizer, steps),
     ema_decay=recipe.optimizer.ema_decay,
     mesh=mesh,
   )

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 import sne_jax
 from sne_jax.encoders import stat_nn
-from sne_jax.learning import checkpoint, invariance, logging
+from sne_jax.learning import checkpoint, invariance, logging, trainer
 from sne_jax.learning.optimizers import OptimizerOptions
 from sne_jax.learning.training import TrainingDiverged
 from sne_jax.networks import families
@@ -429,14 +429,14 @@ def test_a_whole_search_is_not_trained_twice(parts, tmp_path):
 
 def test_seeds_that_diverge_are_left_out(parts, monkeypatch):
   train, val, _ = parts
-  run = sne_jax.fitting.Trainer.run
+  run = trainer.Trainer.run
 
   def diverging(self, seed, folder=None):
     if seed != 1:
       raise TrainingDiverged(3, float("nan"), "so it is")
     return run(self, seed, folder)
 
-  monkeypatch.setattr(sne_jax.fitting.Trainer, "run", diverging)
+  monkeypatch.setattr(trainer.Trainer, "run", diverging)
   found = sne_jax.fit(train, val, seeds=2, **STATS)
   assert len(found.params) == 1
   assert "diverged" in found.results[0]["failed"]

@@ -7,9 +7,9 @@ from typing import Any
 import sne_jax
 from experiments import options as options_lib
 from experiments.tasks import beginning, members
-from sne_jax import fitting
 from sne_jax.encoders import table
 from sne_jax.learning import model, recipe, training
+from sne_jax.learning import trainer as trainer_lib
 
 
 def train(
@@ -44,7 +44,7 @@ def train(
 
 
 def parts_of(data: members.Data) -> dict[str, Any]:
-  """Returns the networks of a run as `fit` and `fitting.Trainer` take them."""
+  """Returns the networks of a run as `fit` takes them."""
   parts = {
     part: dataclasses.replace(networks, clusters=data.clusters(part))
     for part, networks in data.parts.items()
@@ -81,7 +81,7 @@ def fields_of(options: options_lib.Options) -> dict[str, Any]:
 
 def trainer(
   options: options_lib.Options, data: members.Data
-) -> fitting.Trainer:
+) -> trainer_lib.Trainer:
   """Returns what trains the seeds of a run.
 
   Raises:
@@ -89,7 +89,7 @@ def trainer(
   """
   parts = parts_of(data)
   how = recipe.Recipe(**fields_of(options))
-  return fitting.Trainer(
+  return trainer_lib.Trainer(
     parts["train"],
     parts["val"],
     how,

@@ -189,8 +189,8 @@ def read(folder: pathlib.Path) -> Calibration:
 
 def write_codes(folder: pathlib.Path, codes: Mapping[str, np.ndarray]) -> None:
   """Writes the codes of one seed, by part; nothing half-written is left."""
-  held = io.BytesIO()
-  np.savez(held, **codes)
+  held, arrays = io.BytesIO(), dict[str, Any](codes)
+  np.savez(held, **arrays)
   partial = folder / f"{CODES_FILE}.partial"
   partial.write_bytes(held.getvalue())
   partial.replace(folder / CODES_FILE)

@@ -136,6 +136,15 @@ def make_optimizer(
   return tx
 
 
+def constants(options: OptimizerOptions, num_steps: int) -> dict[str, Any]:
+  """Returns what an update depends on: options of equal ones can share it."""
+  found = dataclasses.asdict(options) | {"num_steps": num_steps}
+  del found["learning_rate"]
+  if not options.beta1_low:
+    del found["num_steps"]
+  return found
+
+
 def update_ema(ema, params, *, decay: float, step):
   """Moves averaged parameters towards `params`.
 

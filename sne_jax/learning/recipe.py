@@ -204,25 +204,19 @@ def scaled_targets(networks: Networks, description, mixes: bool) -> Networks:
 
 
 def key(description, recipe: Recipe, train: Networks) -> str:
-  """Returns what tells programs apart: all that they depend on.
-
-  Rate and length of the training are values of the optimizer's state, but for
-  a cycle of beta1, which knows the length.
-  """
-  optimizer = dataclasses.asdict(recipe.optimizer)
-  del optimizer["learning_rate"]
-  cycle = recipe.training.num_steps if optimizer["beta1_low"] else 0
-  data = recipe.data
+  """Returns what tells programs apart: all that they depend on."""
+  steps, data = recipe.training.num_steps, recipe.data
+  optimizer = optimizers.constants(recipe.optimizer, steps)
   drawn = (data.symmetry_on, data.augment_permutation, data.augment_mixup)
   how = dataclasses.asdict(recipe.invariance)
   first = train.specs[0].digest
-  key = [description, optimizer, cycle, drawn, how, recipe.devices, first]
+  key = [description, optimizer, drawn, how, recipe.devices, first]
   return json.dumps(key, sort_keys=True)
 
 
 def compiled(description, recipe: Recipe, train: Networks) -> Compiled:
   """Builds model, loss and update."""
-  model = program.Program(description)
+  model, first = program.Program(description), train.specs[0]
   task = recipe.loss
   if train.classes and recipe.data.augment_mixup != "none":
     task = "soft_classes"  # A mixed network is between classes.
@@ -234,7 +228,7 @@ def compiled(description, recipe: Recipe, train: Networks) -> Compiled:
         f"symmetry_on is device, but the networks are of {len(train.specs)}"
         " architectures; use symmetry_on=host"
       )
-    sampler = symmetry.make_permutation_sampler(train.specs[0])
+    sampler = symmetry.make_permutation_sampler(first)
   loss = invariance.make_loss(
     model.net,
     task,
@@ -248,7 +242,5 @@ def compiled(description, recipe: Recipe, train: Networks) -> Compiled:
     ema_decay=recipe.optimizer.ema_decay,
     mesh=mesh,
   )
-  init = functools.partial(
-    program.init_params, model.net, model.encoder, train.specs[0]
-  )
+  init = functools.partial(program.init_params, model.net, model.encoder, first)
   return Compiled(model, jax.jit(init), update, mesh)

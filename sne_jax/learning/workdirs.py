@@ -46,7 +46,7 @@ def digest(networks: Networks) -> str:
   specs = [spec.digest for spec in networks.specs]
   sums.update("".join(specs[n] for n in networks.numbers).encode())
   for vector in networks.vectors:
-    sums.update(np.ascontiguousarray(vector))
+    sums.update(np.ascontiguousarray(vector).data)
   sums.update(repr((networks.labels, networks.targets.tolist())).encode())
   return sums.hexdigest()
 

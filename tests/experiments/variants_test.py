@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import config, references
+from experiments import config
 from experiments.tasks import variants
-from sne_jax.learning import program, training
+from sne_jax.learning import program, references, training
 from sne_jax.networks import families, scales
 
 ROOT = pathlib.Path(__file__).parents[2]
