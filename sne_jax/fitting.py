@@ -79,7 +79,9 @@ def fit(
     optimizer: how parameters follow gradients.
     training: how long to train; its `monitor` chooses the checkpoint.
     invariance: the regulariser that teaches a symmetry.
-    init_from: folder of a pretraining of SNE; see `Recipe`.
+    init_from: folder of a pretraining of SNE (`sne_jax.pretrain`), or of a run
+      with one for each seed: the encoder begins with its parameters and keeps
+      what it has measured; the head is new. Empty: it begins at random.
     devices: local devices that share every batch; 0: all.
     seeds: number of independent trainings, or their seeds. Predictions of
       several are their mean. One that diverges is left out, and logged.

@@ -41,21 +41,7 @@ LOSSES = ("mse", "bce", classes.LOSS)
 class Recipe:
   """All that decides what a training gives, beside networks and seed.
 
-  Attributes:
-    encoder: name of the encoder, of `encoders/table.py`.
-    options: its options; None: the defaults.
-    chunks: how layers are cut into chunks, where the encoder does so.
-    head: the head on the code.
-    loss: mse for numbers; bce for numbers in [0, 1]; classes for one target
-      that is text.
-    data: batches and augmentations.
-    optimizer: how parameters follow gradients.
-    training: how long to train; its `monitor` chooses the checkpoint.
-    invariance: the regulariser that teaches a symmetry.
-    init_from: folder of a pretraining of SNE (`sne_jax.pretrain`), or of a run
-      with one for each seed: the encoder begins with its parameters and keeps
-      what it has measured; the head is new. Empty: it begins at random.
-    devices: local devices that share every batch; 0: all.
+  Its fields are arguments of `sne_jax.fit`.
   """
 
   encoder: str = "sne"

@@ -8,7 +8,8 @@ import pytest
 from experiments import maps
 from experiments.tasks import members, outcome
 from sne_jax import predictor
-from sne_jax.learning import classes, logging, references
+from sne_jax.learning import calibration, classes, logging, references
+from sne_jax.learning.dataset import Networks
 from sne_jax.networks import families
 from sne_jax.zoo import store, writing
 
@@ -65,27 +66,14 @@ def read(path):
 
 
 def test_classes_are_the_sorted_values_of_training():
-  names, numbers = classes.numbered(
-    {
-      "train": np.array(["sgd", "adam", "rmsprop", "adam"]),
-      "val": np.array(["rmsprop"]),
-      "test": np.array(["adam", "sgd"]),
-    }
-  )
+  names = classes.names_of(np.array(["sgd", "adam", "rmsprop", "adam"]))
   assert names == ("adam", "rmsprop", "sgd")
-  assert {part: n.tolist() for part, n in numbers.items()} == {
-    "train": [2.0, 0.0, 1.0, 0.0],
-    "val": [1.0],
-    "test": [0.0, 2.0],
-  }
-
-
-def test_a_class_that_training_lacks():
-  parts = {"train": np.array(["a", "c"]), "val": np.array(["a", "b", "b"])}
+  numbers = classes.numbers(names, np.array(["sgd", "adam", "rmsprop"]))
+  assert numbers.tolist() == [2.0, 0.0, 1.0]
   with pytest.raises(ValueError, match=r"2 members of the part 'val' .*'b'"):
-    classes.numbered(parts)
+    classes.numbers(("a", "c"), np.array(["a", "b", "b"]), "val")
   with pytest.raises(ValueError, match="all training members are of one class"):
-    classes.numbered({"train": np.array(["a", "a"]), "val": np.array(["a"])})
+    classes.names_of(np.array(["a", "a"]))
 
 
 def test_what_is_monitored_by_hand():
@@ -131,7 +119,10 @@ def test_predictions_that_are_not_finite_are_in_no_class():
   np.testing.assert_array_equal(
     classes.most_probable(scores), [1.0, np.nan, np.nan]
   )
-  measured = classes.measured(np.zeros(3), scores, np.arange(3))
+  networks = Networks(
+    (), np.zeros(3, int), [], np.zeros((3, 1)), classes=("a",)
+  )
+  measured = calibration.evaluate(networks, scores)["target"]
   assert np.isnan(measured["accuracy"]["value"])
 
 

@@ -1,7 +1,6 @@
 """What the seeds gave, put together: means, failures, figures."""
 
 import math
-import types
 
 import numpy as np
 import pytest
@@ -111,7 +110,7 @@ def test_references_see_the_same_split(run, monkeypatch):
   def fake(parts, **_):
     seen.update(parts)
     predictions = {part: y for part, (_, y) in parts.items()}
-    return {"oracle": types.SimpleNamespace(predictions=predictions)}
+    return {"oracle": references.Reference(predictions, {})}
 
   monkeypatch.setattr(references, "all_references", fake)
   results = outcome.collect(

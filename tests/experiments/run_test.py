@@ -79,7 +79,7 @@ def test_a_run_leaves_what_it_promises(done):
   names = {path.name for path in workdir.iterdir()}
   assert names == {
     *("report.md", "figures", "results.json", "flags.txt", "config.json"),
-    *("environment.json", "data.json", "calibration.json"),
+    *("environment.json", "data.json", "calibration.json", "fit.json"),
     *("seed0", "seed1"),
   }
   assert {path.name for path in (workdir / "figures").iterdir()} == {
@@ -238,7 +238,7 @@ def test_a_workdir_of_another_configuration(
   before = contents(copy)
   error = launch(copy, tiny_zoo, flag).error
   assert words in error
-  assert "Choose another workdir" in error
+  assert "choose another workdir" in error
   assert contents(copy) == before
 
 
