@@ -305,9 +305,9 @@ def leaves(tree):
 @pytest.mark.parametrize(
   ("of", "flags", "words"),
   [
-    ("sne", ("--width=16",), "width is 8 in .*, and 16 here; set --width=8"),
+    ("sne", ("--width=16",), "width is 8 in .*, and 16 here; set width to 8"),
     ("sane", (), "holds a pretraining of sane, and the encoder is sne"),
-    ("nothing", (), "holds no pretrained.json; run --pretrain=sne with"),
+    ("nothing", (), "holds no pretrained.json; pretrain sne"),
     (
       *("sne", ("--split=another", "--split_seed=3")),
       "was pretrained on .* of the networks that are now tested on",
