@@ -193,7 +193,9 @@ def run_sections(results: Mapping[str, Any]) -> list[str]:
     "The options are in [flags.txt](<flags.txt>), which `--flagfile` takes to"
     " repeat it, and in [results.json](<results.json>) with all numbers.",
   ]
-  facts = [["parameters", results["num_params"]]] * ("num_params" in results)
+  facts = []
+  if results.get("num_params") is not None:
+    facts.append(["parameters", results["num_params"]])
   for what, seconds in (results.get("seconds") or {}).items():
     facts.append([f"{what} [s]", seconds])
   environment = list(_flat(results.get("environment") or {}))
