@@ -3,7 +3,7 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import matplotlib as mpl
@@ -127,13 +127,6 @@ def note(axes: Axes, text: str, x: float, y: float, *, left=False) -> None:
   )
 
 
-def name_bars(axes: Axes, names: Sequence[str]) -> None:
-  """Names horizontal bars, the first on top."""
-  axes.set_yticks(range(len(names)), names)
-  axes.set_ylim(max(len(names), 2) - 0.4, -0.6)
-  axes.tick_params(axis="y", length=0)
-
-
 def legend(axes: Axes) -> None:
   """Puts the legend beside the axes, where it covers nothing."""
   if axes.get_legend_handles_labels()[0]:
@@ -175,25 +168,22 @@ def log_scale(axes: Axes) -> None:
   axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f"{y:g}"))
 
 
-def scatter_mixed(axes: Axes, y, predictions) -> None:
-  """Scatters the series in mixed order, so that none covers the others."""
-  size = float(np.clip(3000 / max(y.size, 1), 2, 18))
-  count = len(predictions)
-  for place, label in enumerate(predictions):
-    axes.plot([], [], "o", color=color(place), ms=4.5, label=label or None)
-  order = np.random.default_rng(0).permutation(count * y.size)
-  colors = np.repeat([color(place) for place in range(count)], y.size)
-  values = [np.asarray(p, float) for p in predictions.values()]
-  axes.scatter(
-    np.tile(y, count)[order],
-    np.concatenate(values)[order],
-    s=size,
-    c=colors[order].tolist(),
-    alpha=0.45 if y.size > 200 else 0.7,
-    linewidths=0,
-    rasterized=True,
-    zorder=2,
-  )
+def scatter_mixed(axes: Any, points, names, places, **style: Any) -> None:
+  """Scatters several series in mixed order, so that none covers the others.
+
+  Args:
+    axes: to draw on, of `D` dimensions.
+    points: `[N, D]`.
+    names: of the series.
+    places: `[N]`, the series of each point.
+    **style: of the points.
+  """
+  for place, name in enumerate(names):
+    nowhere = [[]] * points.shape[1]
+    axes.plot(*nowhere, "o", color=color(place), ms=4.5, label=name)
+  order = np.random.default_rng(0).permutation(len(points))
+  colors = [color(place) for place in places[order]]
+  axes.scatter(*points[order].T, c=colors, linewidths=0, **style)
 
 
 def error_inset(axes: Axes, y, predictions) -> None:

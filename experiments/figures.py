@@ -41,7 +41,15 @@ def predicted_against_true(
     y = np.asarray(y, float)
     low, high = drawing.limits([y, *predictions.values()])
     axes.plot([low, high], [low, high], color=drawing.PALE, lw=1, zorder=1)
-    drawing.scatter_mixed(axes, y, predictions)
+    every = np.concatenate([np.asarray(p, float) for p in predictions.values()])
+    drawing.scatter_mixed(
+      axes,
+      np.stack([np.tile(y, len(predictions)), every], axis=1),
+      list(predictions),
+      np.repeat(np.arange(len(predictions)), y.size),
+      s=float(np.clip(3000 / max(y.size, 1), 2, 18)),
+      alpha=0.45 if y.size > 200 else 0.7,
+    )
     axes.set(
       xlim=(low, high),
       ylim=(low, high),
@@ -116,7 +124,6 @@ def error_against_property(
       color=drawing.PALE,
       alpha=0.5,
       linewidths=0,
-      rasterized=True,
       label="member",
     )
     if y.size:
@@ -135,63 +142,13 @@ def error_against_property(
   return drawing.png_path(path)
 
 
-def invariance(
-  path: PathLike,
-  true_symmetries: Mapping[str, float],
-  false_symmetries: Mapping[str, float],
-) -> pathlib.Path:
-  """Bars of the change under transformations, relative to the variance.
-
-  Args:
-    path: of the picture.
-    true_symmetries: by name, the error ratio under transformations that leave
-      the function as it is: should be small.
-    false_symmetries: by name, the same under transformations that change the
-      function: should be large, or the code cannot see them.
-  """
-  names = [*true_symmetries, *false_symmetries]
-  values = np.array([*true_symmetries.values(), *false_symmetries.values()])
-  shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
-  bottom = np.nanmin(shown) if np.isfinite(shown).any() else 1e-3
-  bottom = 10.0 ** np.floor(np.log10(min(bottom, 0.1)) - 0.3)
-  with drawing.drawing(path, (5.8, 0.9 + 0.42 * max(len(names), 2))) as axes:
-    places = np.arange(len(names))
-    is_true = places < len(true_symmetries)
-    for chosen, color, label in (
-      (is_true, drawing.color(0), "true symmetry: should be small"),
-      (~is_true, drawing.color(1), "false symmetry: should be large"),
-    ):
-      axes.barh(
-        places[chosen],
-        np.nan_to_num(shown[chosen], nan=bottom) - bottom,
-        left=bottom,
-        height=0.62,
-        color=color,
-        label=label,
-      )
-    for place, value in zip(places, values, strict=True):
-      text = f"{value:.2g}" if np.isfinite(value) else "missing"
-      drawing.note(axes, text, np.fmax(value, bottom), place)
-    axes.axvline(1.0, color=drawing.PALE, lw=1, ls=(0, (4, 3)))
-    top = np.nanmax(np.append(shown, 1.0))
-    axes.set_xscale("log")
-    axes.set_xlim(bottom, top * (top / bottom) ** 0.12)
-    drawing.name_bars(axes, names)
-    axes.set_xlabel("squared change of the output / its variance over members")
-    picture = axes.get_figure()
-    assert picture is not None
-    picture.legend(
-      loc="outside lower right", ncols=2, columnspacing=1.2, handlelength=1.0
-    )
-  return drawing.png_path(path)
-
-
 def bars_with_intervals(
   path: PathLike,
-  rows: Mapping[str, Interval],
+  rows: Mapping[str, Interval | float],
   *,
   xlabel: str,
   highlight: Sequence[str] = (),
+  x_log: bool = False,
 ) -> pathlib.Path:
   """Horizontal bars with intervals, for ablations and comparisons.
 
@@ -200,29 +157,39 @@ def bars_with_intervals(
     rows: by name, a value and its interval; from top to bottom.
     xlabel: the metric, with its unit.
     highlight: names of the bars in the strong colour; all by default.
+    x_log: whether the axis is logarithmic; it begins below the least value
+      above 0, and holds 1.
   """
+  values = {name: drawing.interval(row) for name, row in rows.items()}
+  least = min([0.1, *(v for v, _, _ in values.values() if v > 0)])
+  base = 10.0 ** np.floor(np.log10(least) - 0.3) if x_log else 0.0
+  ends = [base]
   with drawing.drawing(path, (5.8, 0.9 + 0.36 * max(len(rows), 2))) as axes:
-    ends = [0.0]
-    for place, (name, row) in enumerate(rows.items()):
-      value, low, high = drawing.interval(row)
+    for place, (name, (value, low, high)) in enumerate(values.items()):
       if not np.isfinite(value):
-        drawing.note(axes, "missing", 0, place)
+        drawing.note(axes, "missing", base, place)
         continue
+      end = max(value, base) if x_log else value
       strong = not highlight or name in highlight
       color = drawing.color(0) if strong else PALE_BAR
-      axes.barh(place, value, height=0.62, color=color)
-      end = value
+      axes.barh(place, end - base, left=base, height=0.62, color=color)
       if np.isfinite(low) and np.isfinite(high):
         for color, width in (("white", 3.0), (drawing.INK, 1.2)):
           axes.plot([low, high], [place, place], color=color, lw=width)
         end = max(high, value) if value >= 0 else min(low, value)
       ends.append(end)
       drawing.note(axes, f"{value:.3g}", end, place, left=value < 0)
-    ends = ends if any(ends) else [0.0, 1.0]
-    span = max(ends) - min(ends)
-    left = min(ends) - (0.14 * span if min(ends) < 0 else 0)
-    axes.set_xlim(left, max(ends) + (0.14 * span if max(ends) > 0 else 0))
-    drawing.name_bars(axes, list(rows))
+    left, right = min(ends), max(ends)
+    if x_log:
+      axes.axvline(1.0, color=drawing.PALE, lw=1, ls=(0, (4, 3)))
+      axes.set_xscale("log")
+      axes.set_xlim(base, max(right, 1.0) * (max(right, 1.0) / base) ** 0.12)
+    else:
+      room = 0.14 * ((right - left) or 1.0)
+      axes.set_xlim(left - room * (left < 0), right + room * (right >= 0))
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(max(len(rows), 2) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="x")
     axes.set_xlabel(xlabel)
   return drawing.png_path(path)

@@ -148,22 +148,14 @@ def _deep(path, layouts, name, values) -> pathlib.Path:
 
 
 def _points(axes, points, values):
-  """Scatters points; returns what a colour bar is for, if values are numbers.
-
-  Labels are drawn in mixed order, so that none covers the others.
-  """
-  style = {"s": 9, "alpha": 0.7, "linewidths": 0}
+  """Scatters points; returns what a colour bar is for, of numbers."""
+  style = {"s": 9, "alpha": 0.7}
   if values.dtype.kind in "fib":
-    return axes.scatter(*points.T, c=values, cmap="cividis", **style)
-  names, place = np.unique(values, return_inverse=True)
-  order = np.random.default_rng(0).permutation(len(points))
-  colors = [drawing.color(p) for p in place[order]]
-  axes.scatter(*points[order].T, c=colors, **style)
-  nowhere = [[]] * points.shape[1]
-  for number, name in enumerate(names):
-    mark = {"color": drawing.color(number), "ms": 4, "label": name}
-    axes.plot(*nowhere, "o", **mark)
-  return None
+    return axes.scatter(
+      *points.T, c=values, cmap="cividis", linewidths=0, **style
+    )
+  names, places = np.unique(values, return_inverse=True)
+  return drawing.scatter_mixed(axes, points, names, places, **style)
 
 
 def _standardised(codes: np.ndarray) -> np.ndarray:

@@ -152,16 +152,12 @@ def number(value: Any) -> str:
   return f"{float(value):.4g}"
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: Any, where: str = "results") -> Any:
   """Returns plain values; what is not finite becomes None.
 
   Raises:
     ValueError: a value of a type that has no plain form, with its place.
   """
-  return _plain(value, "results")
-
-
-def _plain(value: Any, where: str) -> Any:
   if value is None or isinstance(value, bool | int | str):
     return value
   if isinstance(value, float):
@@ -169,17 +165,17 @@ def _plain(value: Any, where: str) -> Any:
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
     value = dataclasses.asdict(value)
   if isinstance(value, Mapping):
-    return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items()}
+    return {str(k): to_json(v, f"{where}.{k}") for k, v in value.items()}
   if isinstance(value, list | tuple):
-    return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    return [to_json(v, f"{where}[{i}]") for i, v in enumerate(value)]
   if isinstance(value, os.PathLike):
     return os.fspath(value)
   if hasattr(value, "__array__"):
     array = np.asarray(value)
-    if array.dtype.kind in "biufUS":
-      return _plain(array.tolist(), where)
     if array.dtype.kind == "V":  # bfloat16 and its kin
-      return _plain(array.astype(np.float64).tolist(), where)
+      array = array.astype(np.float64)
+    if array.dtype.kind in "biufUS":
+      return to_json(array.tolist(), where)
   raise ValueError(
     f"{where} is of type {type(value).__name__}, which JSON cannot hold; give"
     " numbers, text, lists or dictionaries"

@@ -26,10 +26,11 @@ def collect(task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     seeds: of each its number, where the methods began, and the accuracies.
   """
   anchors = task.anchors
+  low, middle, high = map(float, np.quantile(anchors.scores, (0.0, 0.5, 1.0)))
   curves = {
     name: {
       method: {
-        part: summarised([s["curves"][name][method][part] for s in seeds])
+        part: _summarised([s["curves"][name][method][part] for s in seeds])
         for part in ("validation", "test")
       }
       for method in task.methods
@@ -43,7 +44,7 @@ def collect(task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
       "count": len(anchors.weights),
       "networks": len(anchors.first),
       "training_networks": len(anchors.training),
-      "validation_accuracy": quantiles(anchors.scores),
+      "validation_accuracy": {"least": low, "median": middle, "most": high},
     },
     "images": {n: list(t.data.sizes) for n, t in task.tuners.items()},
     "settings": dataclasses.asdict(task.own.settings),
@@ -51,7 +52,7 @@ def collect(task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     "chosen": _beginnings(task, seeds),
     "curves": curves,
     "ahead": {
-      name: {m: ahead(by_method, m) for m in by_method if m != "scratch"}
+      name: {m: _ahead(by_method, m) for m in by_method if m != "scratch"}
       for name, by_method in curves.items()
     },
     "own": next(iter(task.tuners)),
@@ -62,7 +63,7 @@ def collect(task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
 def _beginnings(task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
   """Returns by method what was chosen, and how good and near networks began."""
   anchors = task.anchors
-  scale = spread_of(anchors.weights[anchors.first][:50])
+  scale = _spread_of(anchors.weights[anchors.first][:50])
   by_method = {}
   for method in task.methods:
     drawn = [s["sampled"][method] for s in seeds]
@@ -77,7 +78,7 @@ def _beginnings(task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
   return by_method
 
 
-def spread_of(weights: np.ndarray) -> float:
+def _spread_of(weights: np.ndarray) -> float:
   """Returns the median distance of a network to the nearest other; or 1."""
   if len(weights) < 2:
     return 1.0
@@ -87,7 +88,7 @@ def spread_of(weights: np.ndarray) -> float:
   return float(np.median(nearest)) or 1.0
 
 
-def summarised(accuracies: list[np.ndarray]) -> dict[str, Any]:
+def _summarised(accuracies: list[np.ndarray]) -> dict[str, Any]:
   """Returns mean and spread over networks and seeds, by epoch.
 
   Args:
@@ -103,13 +104,7 @@ def summarised(accuracies: list[np.ndarray]) -> dict[str, Any]:
   }
 
 
-def quantiles(values: np.ndarray) -> dict[str, float]:
-  """Returns the least, the median and the largest."""
-  low, middle, high = np.quantile(values, (0.0, 0.5, 1.0))
-  return {"least": float(low), "median": float(middle), "most": float(high)}
-
-
-def ahead(curves: Mapping[str, Any], method: str) -> int:
+def _ahead(curves: Mapping[str, Any], method: str) -> int:
   """Returns for how many epochs a method is ahead of scratch, from the start.
 
   0: it does not begin ahead; 1: only before the first epoch.

@@ -182,12 +182,16 @@ def write(
     for move in _moves(good)
   }
   if ratios:
-    drawn["Change of the prediction under true and false symmetries"] = (
-      figures.invariance(
-        folder / "invariance.png",
-        {m: r for m, r in ratios.items() if m in TRUE_MOVES},
-        {m: r for m, r in ratios.items() if m not in TRUE_MOVES},
-      )
+    caption = (
+      "Change of the prediction under true symmetries (strong: should be small)"
+      " and false ones (pale: should be large)"
+    )
+    drawn[caption] = figures.bars_with_intervals(
+      folder / "invariance.png",
+      ratios,
+      xlabel="squared change of the output / its variance over members",
+      highlight=TRUE_MOVES,
+      x_log=True,
     )
   if options.run.maps and good:
     target = members.target_labels(options.run)[0]

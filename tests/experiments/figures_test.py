@@ -37,8 +37,8 @@ DRAW = {
   "errors": lambda path: figures.error_against_property(
     path, Y, PREDICTION, name="frequency"
   ),
-  "invariance": lambda path: figures.invariance(
-    path, {"permutation": 1e-4}, {"shuffle": 0.3}
+  "log_bars": lambda path: figures.bars_with_intervals(
+    path, {"permutation": 1e-4, "shuffle": ROW}, xlabel="ratio", x_log=True
   ),
   "bars": lambda path: figures.bars_with_intervals(
     path, {"full": ROW, "failed": FAILED}, xlabel="MSE"
@@ -79,8 +79,8 @@ ODD = {
   "error_of_none": lambda path: figures.error_against_property(
     path, Y[:0], Y[:0], name="frequency"
   ),
-  "exactly_invariant": lambda path: figures.invariance(
-    path, {"permutation": 0.0}, {"shuffle": float("nan")}
+  "exactly_invariant": lambda path: figures.bars_with_intervals(
+    path, {"permutation": 0.0, "shuffle": np.nan}, xlabel="ratio", x_log=True
   ),
   "no_bar": lambda path: figures.bars_with_intervals(path, {}, xlabel="MSE"),
   "negative_bar": lambda path: figures.bars_with_intervals(
