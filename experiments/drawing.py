@@ -51,7 +51,7 @@ STYLE: Any = {
   "lines.linewidth": 1.6,
 }
 
-Interval = Mapping[str, float]
+Interval = Mapping[str, float | None]
 """`value` (or `mean`) with `low` and `high`, as `learning.metrics` gives."""
 
 PathLike = str | os.PathLike
@@ -184,30 +184,3 @@ def scatter_mixed(axes: Any, points, names, places, **style: Any) -> None:
   order = np.random.default_rng(0).permutation(len(points))
   colors = [color(place) for place in places[order]]
   axes.scatter(*points[order].T, c=colors, linewidths=0, **style)
-
-
-def error_inset(axes: Axes, y, predictions) -> None:
-  """A histogram of the errors in the empty corner below the diagonal."""
-  inset = axes.inset_axes((0.66, 0.1, 0.31, 0.2))
-  errors = [np.asarray(p, float) - y for p in predictions.values()]
-  everything = np.concatenate([e[np.isfinite(e)] for e in errors] or [y])
-  if everything.size == 0:
-    inset.remove()
-    return
-  reach = float(np.percentile(np.abs(everything), 99)) or 1.0
-  bins = np.linspace(-reach, reach, 32).tolist()
-  for place, error in enumerate(errors):
-    inset.hist(
-      np.clip(error[np.isfinite(error)], -reach, reach),
-      bins=bins,
-      color=color(place),
-      histtype="stepfilled",
-      alpha=0.85 if len(errors) == 1 else 0.4,
-    )
-  inset.axvline(0, color=INK, lw=0.6)
-  inset.set_yticks([])
-  inset.spines["left"].set_visible(False)
-  inset.patch.set_alpha(0.85)
-  inset.tick_params(labelsize=7, length=2)
-  inset.xaxis.set_major_locator(ticker.MaxNLocator(3, symmetric=True))
-  inset.set_title("error", fontsize=7, pad=2, loc="center")

@@ -29,7 +29,7 @@ def predicted_against_true(
   *,
   name: str,
 ) -> pathlib.Path:
-  """Scatters predictions over the truth, with the errors in an inset.
+  """Scatters predictions over the truth.
 
   Args:
     path: of the picture.
@@ -59,7 +59,6 @@ def predicted_against_true(
     )
     axes.grid(True)
     drawing.legend(axes)
-    drawing.error_inset(axes, y, predictions)
   return drawing.png_path(path)
 
 

@@ -30,7 +30,7 @@ METRICS = ("kendall_tau", "r_squared", "mae")
 
 ALL = "all zoos"
 
-Cell = Mapping[int, float | None]
+Cell = Mapping[int, Any]
 """The value of a metric by seed; references, which have none, are seed -1."""
 
 Table = Mapping[tuple[str, str], Cell]
@@ -321,5 +321,5 @@ def _over_seeds(cell: Cell) -> dict[str, Any]:
   return dict(metrics.mean_interval([_number(v) for v in cell.values()]))
 
 
-def _number(value: float | None) -> float:
+def _number(value: Any) -> float:
   return float("nan") if value is None else float(value)

@@ -9,8 +9,7 @@ from absl import logging as log
 
 from experiments import (
   class_references,
-  config,
-  environment,
+  comparison,
   figures,
   image_reference,
   maps,
@@ -72,13 +71,8 @@ def collect(
     for what, column in (("not valid", "valid"), ("not converged", "converged"))
   }
   results = {
-    "title": options.run.title,
+    **comparison.heading(options),
     "target": ", ".join(targets),
-    "config": config.resolved(*options.groups()),
-    "flagfile": config.to_flagfile(
-      *options.groups(), prefixes=options_lib.PREFIXES
-    ),
-    "environment": environment.environment(),
     "seconds": seconds
     | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
     "sizes": data.sizes(),

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from absl import logging as log
 
-from experiments import config, environment, figures, report, run_report
+from experiments import comparison, figures, report, run_report
 from experiments import options as options_lib
 from experiments.tasks import members, outcome
 from sne_jax.encoders import statistics, table
@@ -359,13 +359,8 @@ def collect(
     for entry in good
   ]
   results = {
-    "title": options.run.title,
+    **comparison.heading(options),
     "target": "properties by linear probes",
-    "config": config.resolved(*options.groups()),
-    "flagfile": config.to_flagfile(
-      *options.groups(), prefixes=options_lib.PREFIXES
-    ),
-    "environment": environment.environment(),
     "seconds": seconds
     | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
     "sizes": data.sizes(),

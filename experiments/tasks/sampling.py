@@ -316,14 +316,14 @@ def tuned(
 
 def begun(task, tuner, place: int, method: str, weights, seed: int):
   """Returns networks as they begin on a data set: perhaps a new last layer."""
-  spec, other = task.anchors.spec, tuner.spec
+  own, other = task.anchors.spec, tuner.spec
   if method == SCRATCH:
     return scratch(task, tuner, seed)
-  reset = other != spec or (place and task.options.sampling.reset_classifier)
+  reset = other != own or (place and task.options.sampling.reset_classifier)
   if not reset:
     return weights
-  new = transfer.classifier(other) if other != spec else ()
-  carried = np.asarray(transfer.carry_over(spec, weights, other, new=new))
+  new = transfer.classifier(other) if other != own else ()
+  carried = np.asarray(transfer.carry_over(own, weights, other, new=new))
   keys = jax.random.split(jax.random.key(seed), len(carried))
   return np.stack(
     [
