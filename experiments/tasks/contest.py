@@ -126,7 +126,7 @@ def validation(
 
 
 def page(options: options_lib.Options, outcomes: Outcomes) -> comparison.Page:
-  """Returns the encoders, the best first, and the search that chose their rates."""
+  """Returns the encoders, the best first, and the search for their rates."""
   metric, rates = _metric(options), winners(options, outcomes)
   sign = -1.0 if _is_higher_better(options) else 1.0
   won = {e: outcomes[label(e, rate)] for e, rate in rates.items()}

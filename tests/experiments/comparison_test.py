@@ -49,10 +49,3 @@ def test_failed_seeds_are_counted_and_in_no_mean():
     *(["a, 1", "1 of 2", "2"], ["b", "1", "4"]),
     ["c", "0 of 1", "n/a"],
   ]
-
-
-def test_a_comparison_need_not_check_nor_go_further(resolve):
-  asked = comparison.Comparison(lambda options: {}, lambda *_: page)
-  page = comparison.Page([], "runs")
-  options = resolve()
-  assert asked.check(options) is None and asked.finals(options, {}) == {}
