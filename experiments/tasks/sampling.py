@@ -305,7 +305,8 @@ def tuned(
 
   def make():
     weights = begun(task, tuner, place, method, start["weights"], seed)
-    return tuner.tune(weights, keys_of(task, seed), epochs, told).accuracy
+    found = tuner.tune(weights, keys_of(task, seed), epochs, told)
+    return found.accuracy
 
   shape = (task.options.generation.networks, epochs + 1)
   methods = task.methods
