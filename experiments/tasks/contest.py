@@ -106,17 +106,18 @@ def winners(
   rates = options.run.rate_values
   best = {}
   for encoder in options.run.encoder_steps:
-    values = [_searched(options, outcomes, encoder, rate) for rate in rates]
+    values = [validation(options, outcomes, encoder, rate) for rate in rates]
     known = [np.inf if value is None else value for value in values]
     best[encoder] = rates[int(np.argmin(known))]
   return best
 
 
 def validation(
-  options: options_lib.Options, results: dict[str, Any]
+  options: options_lib.Options, outcomes: Outcomes, encoder: str, rate: float
 ) -> float | None:
   """Returns what the search minimises, of the first seed; None: it failed."""
-  entry = results["seeds"][0]
+  name = label(encoder, rate, options.run.search_share)
+  entry = outcomes[name]["seeds"][0]
   if "failed" in entry:
     return None
   value = entry["metrics"]["val"][_metric(options)]["value"]
@@ -143,7 +144,7 @@ def page(options: options_lib.Options, outcomes: Outcomes) -> comparison.Page:
     if row.get("value", row.get("mean")) is not None
   }
   search = {
-    e: {r: _searched(options, outcomes, e, r) for r in options.run.rate_values}
+    e: {r: validation(options, outcomes, e, r) for r in options.run.rate_values}
     for e in order
   }
   known = {
@@ -182,11 +183,6 @@ def page(options: options_lib.Options, outcomes: Outcomes) -> comparison.Page:
 
 
 COMPARISON = comparison.Comparison(chosen, page, check, finals)
-
-
-def _searched(options, outcomes, encoder: str, rate: float) -> float | None:
-  name = label(encoder, rate, options.run.search_share)
-  return validation(options, outcomes[name])
 
 
 def _metric(options: options_lib.Options) -> str:
