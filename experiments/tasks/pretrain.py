@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging as log
 
 import sne_jax
-from experiments import config, environment, figures, report
+from experiments import comparison, figures, report, run_report
 from experiments import options as options_lib
 from experiments.tasks import members, outcome
 from sne_jax import unlabelled
@@ -252,13 +252,8 @@ def collect(
     for entry in good
   ]
   results = {
-    "title": options.run.title,
+    **comparison.heading(options),
     "target": "properties by linear probes",
-    "config": config.resolved(*options.groups()),
-    "flagfile": config.to_flagfile(
-      *options.groups(), prefixes=options_lib.PREFIXES
-    ),
-    "environment": environment.environment(),
     "seconds": seconds
     | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
     "sizes": data.sizes(),
@@ -310,18 +305,18 @@ def write(
   folder = workdir / "figures"
   folder.mkdir(parents=True, exist_ok=True)
   drawn = {}
-  names = [("train/loss", "train"), ("val/loss", "val")]
+  names = [("train/loss", "training loss"), ("val/loss", "validation loss")]
   if options.run.pretrain != "sne":
-    names += [("val/reconstruction", "val reconstruction")]
-    names += [("val/contrast", "val contrast")]
+    names += [("val/reconstruction", "validation reconstruction")]
+    names += [("val/contrast", "validation contrast")]
   curves = outcome.curves(workdir, seeds, names)
   if curves:
     drawn["Learning curves"] = figures.learning_curves(
-      folder / "learning_curves.png", curves, ylabel="loss"
+      folder / "learning_curves.png", curves
     )
   results["tables"] = _reconstruction_table(results)
   report.write_results(workdir, results)
-  report.write_report(workdir, results, drawn)
+  run_report.write(workdir, results, drawn)
 
 
 def _reconstruction_table(results) -> list[dict[str, Any]]:
