@@ -53,6 +53,7 @@ def is_known(spec: spec_lib.NetworkSpec) -> bool:
   return not {None, UNKNOWN} & set(found)
 
 
+@functools.lru_cache(maxsize=1024)
 def assumed(
   spec: spec_lib.NetworkSpec, activation: str
 ) -> spec_lib.NetworkSpec:

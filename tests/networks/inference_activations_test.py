@@ -16,7 +16,7 @@ X = np.random.default_rng(0).standard_normal((4, 7, 3), np.float32)
 
 def layer(variables, number, x):
   own = variables[str(number)]
-  return x @ own["kernel"] + own["bias"]
+  return x @ own["kernel"] + own["bias"][None, None, :]
 
 
 def plain(act, between=lambda x: x):
@@ -40,7 +40,7 @@ MOVES = {
   "leaky_relu": (plain(LEAKY), ("leaky_relu",) * 2, 0, 2),
   "tanh": (plain(jnp.tanh), ("tanh", "tanh", "none"), 2, 0),
   "sine": (plain(lambda x: jnp.sin(30 * x)), ("sine", "sine", "none"), 2, 0),
-  "gelu": (plain(jax.nn.gelu), ("gelu", "gelu", "none"), 0, 0),
+  "silu": (plain(jax.nn.silu), ("silu", "silu", "none"), 0, 0),
   "relu, shared by all": (
     plain(RELU, lambda x: x[:, ::1] * 2),
     ("relu",),

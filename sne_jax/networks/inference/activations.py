@@ -28,12 +28,11 @@ JAX = {"tanh": "tanh", "sin": "sine", "logistic": "sigmoid"}
 
 JAX_CALLS = {
   "leaky_relu": {"ge", "gt", "mul", "select_n"},
-  "gelu": None,
   "silu": None,
   "selu": None,
 }
-"""Activations among named calls. Where a wrong name would do harm, all
-primitives that they may consist of."""
+"""Activations among named calls; gelu is none. Where a wrong name would do
+harm, all primitives that they may consist of."""
 
 _PRODUCTS = frozenset(
   """
