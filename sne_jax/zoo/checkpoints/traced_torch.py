@@ -212,8 +212,10 @@ class _Player:
     values = torch_operations.values_in([*args, *kwargs.values()])
     if not shapes:
       return None
-    numbers = any(isinstance(a, int | float) for a in node.args[:2])
     plain = name.rstrip("_") or name
+    numbers = plain in ("add", "sub") and any(
+      isinstance(a, int | float) for a in node.args[:2]
+    )
     act = activations.TORCH.get(plain)
     if act is None:
       act = activations.of_operation(plain, values, numbers)
