@@ -131,8 +131,9 @@ class Recorder:
       levels = {value.level}
       if value.origin in self.uses:  # A weight may be used again, deeper.
         levels.add(self.uses[value.origin].level)
-      for level in levels - {None, -1}:
-        self.noted.setdefault(level, set()).add(name)
+      for level in levels:
+        if level is not None and level >= 0:
+          self.noted.setdefault(level, set()).add(name)
 
   def _act(self, part: Part, x: Value, made: Value, op: str) -> int:
     """Notes a vector or table that acts on an activation; returns the level.
