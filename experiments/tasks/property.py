@@ -233,7 +233,8 @@ def describe(
   name = options.run.encoder
   own = options.of_class(table.row(name).options)
   measured = table.measure(name, own, as_list(train))
-  chunk = chunking.resolved(options.chunk, train.specs)
+  trained = [train.specs[n] for n in sorted(set(train.numbers))]
+  chunk = chunking.resolved(options.chunk, trained)
   spread = train.targets.std(axis=0)
   scaling = {
     "target_mean": train.targets.mean(axis=0).tolist(),
@@ -251,7 +252,7 @@ def describe(
     "targets": list(members.target_labels(options.run)),
     "loss": options.run.loss,
     **({"classes": list(data.classes)} if data.classes else scaling),
-    "max_level": max(train.specs[n].num_levels for n in set(train.numbers)) - 1,
+    "max_level": max(spec.num_levels for spec in trained) - 1,
   }
 
 

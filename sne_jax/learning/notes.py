@@ -44,7 +44,7 @@ def of_encoder(
     lines.append("identifiers=random differ from draw to draw")
   if options.chunk_function == "linear":
     lines.append("chunk_function=linear reads weights in their order")
-  layouts = dict.fromkeys(spec.layout for spec in specs)
+  layouts = dict.fromkeys(spec.layout for spec in dict.fromkeys(specs))
   cut = [s for s in layouts if not chunking.keeps_symmetry(s, chunk_options)]
   if cut:
     size, rules = chunk_options.chunk_size, "neurons apart"
@@ -107,7 +107,7 @@ def of_training(
   lines = of_data(data, parts[0])
   if options is None:
     return lines
-  specs = [spec for part in parts for spec in part.specs]
+  specs = [p.specs[number] for p in parts for number in p.numbers]
   inexact = of_encoder(options, chunk_options, specs)
   asked = {
     "augment_permutation": data.augment_permutation,
