@@ -168,20 +168,16 @@ class SNEOptions:
     (`InvarianceOptions.invariance_weight`), whose weight the paper leaves open;
     experiments/flags/shared/published.flags has 1.
 
-    Where the paper is silent these are our choices: layer norms behind the
-    sub-layers and relu, as in the Set Transformer; two blocks a stage; one
-    global scale of weights, without that of fan-in; padded places left out;
-    width, heads and feed-forward as in the defaults.
+    Where the paper is silent (norms, activation, scales of weights, blocks,
+    width) the values are those of our default: with the literal ones (norm
+    post, relu, one global scale) the validation error on the sines was 2.2
+    after 300 steps, with these 0.6 (one seed, with `io` features).
     """
     return cls(
-      norm="post",
-      activation="relu",
       chunk_function="sab",
       skip_tokens=False,
       index_features="none",
       identifiers="none",
-      weight_scale="global",
-      fan_in_scale=False,
     )
 
   @property
