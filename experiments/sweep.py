@@ -227,7 +227,7 @@ class Search:
       if why:
         self._failures[trial.number] = why
       outcome = trials.read(self._plan, trial.number, why)
-      trials.tell(self._study, outcome)
+      trials.end(self._plan, self._study, trial, outcome)
     except BaseException:
       self._closing.set()  # Before this thread takes the next.
       raise
@@ -245,7 +245,7 @@ class Search:
       if self._closing.is_set():
         raise futures.CancelledError
       if self._plan.sweep.pruner != "none":
-        trials.prune(self._plan, self._study, trial, options.train.num_steps)
+        trials.watch(self._plan, self._study, trial, options.train.num_steps)
 
     why = ""
     for left in reversed(range(self._plan.sweep.retries + 1)):

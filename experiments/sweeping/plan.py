@@ -254,7 +254,7 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
   else:
     planned = [{}] * sweep.num_trials
   # Options that are swept need not fit the others before they are.
-  for name, value in (planned[0] or draw(0)).items():
+  for name, value in planned[0].items():
     if name in flag_values:
       flag_values[name].value = value
   base = run.options_of(flag_values)

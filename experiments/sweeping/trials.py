@@ -9,7 +9,7 @@ continues with another metric, with more seeds, or after a folder was removed.
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import optuna
@@ -150,25 +150,39 @@ def ask(plan: Plan, study: optuna.Study) -> optuna.Trial:
   return trial
 
 
-def tell(study: optuna.Study, outcome: Outcome) -> None:
-  """Tells the study how a trial has ended."""
-  state = _state(outcome)
-  value = outcome.value if state == TrialState.COMPLETE else None
-  study.tell(outcome.number, value, state)
-
-
-def prune(
+def watch(
   plan: Plan, study: optuna.Study, trial: optuna.Trial, num_steps: int
 ) -> None:
-  """Stops a running trial that the pruner gives up, before its last step."""
-  known = study.get_trials(deepcopy=False)[trial.number].intermediate_values
-  for step, value in curve(plan, trial.number).items():
-    if step in known or step >= num_steps:
-      continue
-    trial.report(value, step)
-    if trial.should_prune():
+  """Reports the curve of a running trial, and stops it if it falls behind.
+
+  Not after its last step: then it has results to give.
+  """
+  for step in _report(plan, study, trial):
+    if step < num_steps and trial.should_prune():
       (plan.folder(trial.number) / STOP).touch()
       return
+
+
+def end(
+  plan: Plan, study: optuna.Study, trial: optuna.Trial, outcome: Outcome
+) -> None:
+  """Tells the study how a trial has ended."""
+  list(_report(plan, study, trial))  # Others are judged by all of its curve.
+  state = _state(outcome)
+  study.tell(
+    trial, outcome.value if state == TrialState.COMPLETE else None, state
+  )
+
+
+def _report(
+  plan: Plan, study: optuna.Study, trial: optuna.Trial
+) -> Iterator[int]:
+  """Reports what is new of the curve of a trial, step by step."""
+  known = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+  for step, value in curve(plan, trial.number).items():
+    if step not in known:
+      trial.report(value, step)
+      yield step
 
 
 def _state(outcome: Outcome) -> TrialState:

@@ -18,6 +18,7 @@ import time
 import types
 from typing import NamedTuple
 
+import optuna
 import pytest
 from absl import flags
 
@@ -172,6 +173,25 @@ def test_a_sweep_selects_on_validation_alone(start, tmp_path):
   assert not (tmp_path / "run.lock").exists()
 
 
+@pytest.mark.parametrize(
+  "change",
+  [
+    "for each in seeds: each['metrics']['test'] = {}",
+    "for each in seeds: each['metrics']['test']['kendall_tau']['value'] *= -9",
+  ],
+)
+def test_the_choice_knows_no_test_numbers(change, start, tmp_path):
+  start(GRID)
+  before = results(tmp_path)
+  other = tmp_path / "other" / "run"
+  other.parent.mkdir()
+  assert start(GRID, f"--workdir={other}", behaviour=change).code == 0
+  after = results(tmp_path / "other")
+  assert after["trials"] == before["trials"]
+  assert after["selected"]["trial"] == before["selected"]["trial"]
+  assert after["selected"]["test"] != before["selected"]["test"]  # The control.
+
+
 def test_a_metric_of_which_less_is_better(start, tmp_path):
   """Its values are those of the other metric with the sign turned."""
   assert start(GRID, "--metric=mse").code == 0
@@ -254,6 +274,110 @@ def test_more_trials_and_more_seeds_later(start, tmp_path):
   assert starts(tmp_path) == dict.fromkeys(range(4), 2)
   found = results(tmp_path)["trials"][0]["val"]["kendall_tau"]
   assert found["count"] == 2
+
+
+TPE = ("--random=learning_rate=log:1e-4:1e-2;head_width=4,8", "--sampler=tpe")
+
+
+def test_tpe_learns_and_resumes_as_if_unbroken(start, tmp_path):
+  assert start(*TPE, "--num_trials=12").code == 0
+  chosen = lambda folder: {
+    row["trial"]: row["changes"] for row in results(folder)["trials"]
+  }
+  assert len({str(each) for each in chosen(tmp_path).values()}) == 12
+  runs = {}
+  for name, counts, behaviour in (
+    ("broken", (3, 11, 12), ""),
+    ("turned", (12,), "for s in seeds: s['metrics']['val']['kendall_tau'] = "
+     "number(s['metrics']['val']['kendall_tau']['value'] * -1)"),
+  ):  # fmt: skip
+    (tmp_path / name).mkdir()
+    where = f"--workdir={tmp_path / name / 'run'}"
+    for count in counts:
+      start(*TPE, f"--num_trials={count}", where, behaviour=behaviour)
+    runs[name] = chosen(tmp_path / name)
+  assert runs["broken"] == chosen(tmp_path)
+  # Ten trials are drawn by themselves; what follows depends on what they gave.
+  early = lambda run: [run[number] for number in range(10)]
+  assert early(runs["turned"]) == early(chosen(tmp_path))
+  assert runs["turned"][11] != chosen(tmp_path)[11]
+  # What a trial has is kept, though nothing but its folder knows it.
+  (tmp_path / "run/trials/0011/results.json").unlink()
+  before = chosen(tmp_path)
+  assert start(*TPE, "--num_trials=12").code == 0
+  assert chosen(tmp_path) == before
+  assert starts(tmp_path) == dict.fromkeys(range(12), 1) | {11: 2}
+
+
+def test_options_that_do_not_go_together_fail_a_trial_of_tpe(start, tmp_path):
+  fails = ("--random=width=64,65", "--sampler=tpe", "--num_trials=6")
+  assert start(*fails, "--learning_rate=0.002", "--head_width=4").code == 1
+  rows = results(tmp_path)["trials"]
+  failed = [row for row in rows if "failed" in row]
+  assert {row["changes"]["width"] for row in failed} == {65}
+  assert len(failed) < 6
+  assert "width 65 is not a multiple of heads" in failed[0]["failed"]
+
+
+CURVE = """
+(workdir / "seed0").mkdir(exist_ok=True)
+steps = {"val/kendall_tau": value, "val/loss": -value}
+with open(workdir / "seed0" / "metrics.jsonl", "w") as file:
+  for step in (1000, 2000):
+    file.write(json.dumps(steps | {"step": step}) + chr(10))
+if int(workdir.name) == 7:
+  time.sleep(STALL)
+"""
+
+
+@pytest.mark.parametrize("metric", ["kendall_tau", "mse"])
+def test_a_trial_that_falls_behind_is_stopped(metric, start, tmp_path):
+  """The last is the worst at its first evaluation, and then would go on."""
+  stalls = CURVE.replace("STALL", "60")
+  began = time.monotonic()
+  ended = start(GRID, "--pruner=median", f"--metric={metric}", behaviour=stalls)
+  assert time.monotonic() - began < 50
+  assert ended.code == 0
+  assert "7 of 8 trials finished, 1 stopped early" in ended.out
+  found = results(tmp_path)
+  assert found["selected"]["trial"] == 5
+  assert found["trials"][-1]["trial"] == 7
+  assert found["trials"][-1]["stopped_at"] == 2000
+  assert "| stopped |" in report(tmp_path)
+  # It stays so, and the rest is not run again.
+  assert start(GRID, f"--metric={metric}").code == 0
+  assert starts(tmp_path) == dict.fromkeys(range(8), 1)
+  assert results(tmp_path)["trials"] == found["trials"]
+
+
+def test_no_trial_is_stopped_unasked_or_after_its_last_step(start, tmp_path):
+  waits = CURVE.replace("STALL", "3")
+  assert start(GRID, behaviour=waits).code == 0
+  short = tmp_path / "short" / "run"
+  short.parent.mkdir()
+  more = (f"--workdir={short}", "--num_steps=1000", "--pruner=median")
+  assert start(GRID, *more, behaviour=waits).code == 0
+  for folder in (tmp_path, tmp_path / "short"):
+    assert not any("stopped_at" in row for row in results(folder)["trials"])
+
+
+def test_hyperband_is_told_the_steps_of_training():
+  values = copy.deepcopy(DEFINED)
+  asked = ["--pruner=hyperband", "--num_steps=900", "--eval_every=100", GRID]
+  config.parse(["sweep.py", *asked], values)
+  pruner = plan_lib.make(values).pruner()
+  study = optuna.create_study(direction="maximize", pruner=pruner)
+  stopped = []
+  for number in range(20):
+    trial = study.ask()
+    for step in range(100, 1000, 100):
+      trial.report(number % 2, step)
+      if trial.should_prune():
+        stopped.append((number % 2, step))
+        break
+    study.tell(trial, number % 2)
+  assert {good for good, _ in stopped} == {0}
+  assert min(step for _, step in stopped) < 900
 
 
 def pids(tmp_path):
@@ -470,6 +594,17 @@ def test_a_workdir_of_another_sweep(start, tmp_path):
   error = start("--random=learning_rate=1e-3,2e-3;head_width=4,8").error
   assert "SweepOptions.sampler" in error
   assert contents(tmp_path / "run") == before
+
+
+def test_a_sweep_of_before_is_left_alone(start, tmp_path):
+  (tmp_path / "run" / "trials" / "0000").mkdir(parents=True)
+  before = {"SweepOptions": {"space": {"head_width": [4, 8]}}}
+  (tmp_path / "run" / "config.json").write_text(json.dumps(before))
+  files = contents(tmp_path / "run")
+  error = start("--grid=head_width=4,8").error
+  assert "holds a sweep of an earlier version, which cannot be resumed" in error
+  assert "choose another workdir" in error
+  assert contents(tmp_path / "run") == files
 
 
 def test_the_workdir_of_a_run(start, tmp_path):
