@@ -31,47 +31,27 @@ if any has failed. --num_trials=32 after --num_trials=16 runs sixteen more.
 """
 
 import contextlib
-import os
-import pathlib
-import threading
 import time
 from collections.abc import Iterator
-from concurrent import futures
 
-import optuna
 from absl import flags, logging
-from optuna.trial import TrialState
 
 from experiments import config, console, run
-from experiments.sweeping import executors, launch, summary, trials
+from experiments.sweeping import executors, search, summary, trials
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.plan import Plan
-from sne_jax.learning import checkpoint, progress
+from sne_jax.learning import checkpoint
 from sne_jax.learning.logging import read_json, write_atomically
 from sne_jax.zoo import errors, lock
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-PREPARE = ROOT / "experiments" / "sweeping" / "prepare.py"
-RUN = ROOT / "experiments" / "run.py"
-
-FLAGS_FILE = "trial.flags"
-LOG_FILE = "log.txt"
 PATIENCE = 60.0
 """Seconds that trials of a sweep that was killed are given to end."""
-
-
-class Programs:
-  """What a sweep starts; tests put others in their place."""
-
-  def __init__(self, trial: os.PathLike = RUN, prepare: os.PathLike = PREPARE):
-    """Notes Python files that are given `--flagfile=...`."""
-    self.trial, self.prepare = os.fspath(trial), os.fspath(prepare)
 
 
 def main(
   argv: list[str],
   flag_values: flags.FlagValues = flags.FLAGS,
-  programs: Programs | None = None,
+  programs: search.Programs | None = None,
 ) -> int:
   """Reads the flags and runs the trials that they ask for.
 
@@ -89,18 +69,17 @@ def main(
   with claimed(plan):
     study = trials.study_of(plan)
     failures: dict[int, str] = {}
-    if any(trial.state == TrialState.WAITING for trial in study.trials):
+    if not all(trial.state.is_finished() for trial in study.trials):
       wait_for_orphans(plan)
       with context as executor:
-        search = Search(plan, study, executor, programs or Programs())
-        search.prepare()
-        failures = search.run()
+        programs = programs or search.Programs()
+        search.prepare(plan, executor, programs)
+        failures = search.Search(plan, study, executor, programs).run()
     outcomes = [
       trials.read(plan, number, failures.get(number, ""))
       for number in range(len(plan.planned))
     ]
-    summary.write(plan, study, outcomes)
-  print(summary.headline(plan, outcomes))
+    print(summary.write(plan, study, outcomes))
   print(f"The report is {plan.workdir / 'report.md'}")
   return 1 if any(outcome.failed for outcome in outcomes) else 0
 
@@ -153,129 +132,6 @@ def wait_for_orphans(plan: Plan) -> None:
           raise
         logging.info("waiting for %s to end", folder)
         time.sleep(1.0)
-
-
-class Search:
-  """Runs the trials of a study that wait, each from a thread of its own."""
-
-  def __init__(
-    self,
-    plan: Plan,
-    study: optuna.Study,
-    executor: executors.Executor,
-    programs: Programs,
-  ):
-    """Notes what to run, and where; nothing is started yet."""
-    self._plan, self._study = plan, study
-    self._executor, self._programs = executor, programs
-    self._asking, self._closing = threading.Lock(), threading.Event()
-    self._failures: dict[int, str] = {}
-
-  def prepare(self) -> None:
-    """Has the zoo made, or checked, before trials need it.
-
-    Raises:
-      ValueError: what is wrong with it.
-    """
-    log = self._plan.workdir / "zoo.log"
-    flagfile = self._plan.workdir / "zoo.flags"
-    write_atomically(flagfile, plan_lib.flags_of(*self._plan.base.groups()))
-    logging.info("preparing the zoo; %s says how far it is", log)
-    job = _job(self._programs.prepare, flagfile, log)
-    ended = self._executor.run(job, lambda: None)
-    if ended.code != 0:
-      raise ValueError(launch.last_words(ended, log))
-    flagfile.unlink()
-
-  def run(self) -> dict[int, str]:
-    """Runs trials until none waits.
-
-    Returns:
-      By number of the trials that have failed for good, why.
-
-    Raises:
-      ValueError: trials do not report the metric that is asked for.
-    """
-    every = self._study.get_trials(deepcopy=False)
-    left = sum(trial.state == TrialState.WAITING for trial in every)
-    with (
-      progress.Progress("trials") as shown,
-      futures.ThreadPoolExecutor(self._executor.room) as pool,
-    ):
-      shown.update(len(every) - left, len(every))
-      try:
-        pending = [pool.submit(self._run_next) for _ in range(left)]
-        for future in futures.as_completed(pending):
-          future.result()
-          left -= 1
-          shown.update(len(every) - left, len(every), self._message())
-      finally:
-        self._closing.set()
-    return self._failures
-
-  def _run_next(self) -> None:
-    """Runs the next trial to its end, again where it fails."""
-    if self._closing.is_set():
-      return
-    try:
-      with self._asking:
-        trial = trials.ask(self._plan, self._study)
-      try:
-        why = self._attempt(trial)
-      except plan_lib.OptionsError as error:
-        why = str(error)
-      if why:
-        self._failures[trial.number] = why
-      outcome = trials.read(self._plan, trial.number, why)
-      trials.end(self._plan, self._study, trial, outcome)
-    except BaseException:
-      self._closing.set()  # Before this thread takes the next.
-      raise
-
-  def _attempt(self, trial: optuna.Trial) -> str:
-    """Runs a trial up to `retries` times more; returns why it has failed."""
-    folder = self._plan.folder(trial.number)
-    flagfile, log = folder / FLAGS_FILE, folder / LOG_FILE
-    options = self._plan.options(trial.number, trial.params)
-    write_atomically(flagfile, plan_lib.flags_of(*options.groups()))
-    job = _job(self._programs.trial, flagfile, log)
-    job = job._replace(stop=str((folder / trials.STOP).absolute()))
-
-    def watch():
-      if self._closing.is_set():
-        raise futures.CancelledError
-      if self._plan.sweep.pruner != "none":
-        trials.watch(self._plan, self._study, trial, options.train.num_steps)
-
-    why = ""
-    for left in reversed(range(self._plan.sweep.retries + 1)):
-      ended = self._executor.run(job, watch)
-      words = launch.last_words(ended, log) if ended.code != 0 else ""
-      why = trials.read(self._plan, trial.number, words).failed
-      if not why:
-        break
-      again = ", and is started again" if left else ""
-      logging.warning("trial %d failed%s: %s", trial.number, again, why)
-    return why
-
-  def _message(self) -> str:
-    """Returns the best so far, and how many have failed."""
-    failed = f"{len(self._failures)} failed" if self._failures else ""
-    with contextlib.suppress(ValueError):  # None is finished.
-      best, metric = self._study.best_trial, self._plan.sweep.metric
-      shown = f"best {metric} {best.value:.4g} (trial {best.number})"
-      return f"{shown}, {failed}" if failed else shown
-    return failed
-
-
-def _job(program: str, flagfile: pathlib.Path, log: pathlib.Path) -> launch.Job:
-  paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-  return launch.Job(
-    command=(launch.__file__, program, f"--flagfile={flagfile.absolute()}"),
-    log=str(log.absolute()),
-    cwd=os.getcwd(),
-    environment={"PYTHONPATH": os.pathsep.join(paths)},
-  )
 
 
 if __name__ == "__main__":

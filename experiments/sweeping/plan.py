@@ -14,17 +14,13 @@ from experiments.sweeping import space as space_lib
 from sne_jax.learning import metrics
 from sne_jax.zoo import inr
 
-NOT_SWEPT = frozenset({
-  *("workdir", "title", "variants", "only", "references"),
-  *("compilation_cache", "seeds", "first_seed"),
-  *("matrix", "encoders", "rates", "search_share"),
-  *("image_counts", "maps", "data_dir"),
-  *("zoo", "test_zoos", "snapshots", "targets", "split", "split_seed"),
-  *("train_members", "validation_members", "test_members", "target_scale"),
-})  # fmt: skip
-"""Options that say where a run is, or what it is judged on (as do those of
-the zoo); a sweep compares trainings on one task."""
-
+SWEPT_OF_RUN = (
+  *("encoder", "head_width", "head_dropout", "loss", "train_share"),
+  *("init_from", "pretrain", "devices"),
+)
+"""Options of `RunOptions` that can be swept. The others say where a run is, or
+what it is judged on, as those of the zoo do; a sweep compares trainings on one
+task."""
 
 SAMPLERS = ("grid", "random", "tpe")
 PRUNERS = ("none", "median", "hyperband")
@@ -121,10 +117,6 @@ class SweepOptions:
     return self.sampler or ("grid" if self.grid else "random")
 
 
-class OptionsError(ValueError):
-  """The options of a trial do not go together."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
   """A sweep that can be run.
@@ -157,14 +149,14 @@ class Plan:
     """Returns the options of a trial, by the names of flags.
 
     Raises:
-      OptionsError: options that do not go together; names the trial.
+      ValueError: options that do not go together; names the trial.
     """
     mine = {"title": f"{self.base.run.title}: trial {number}"}
     mine |= {"workdir": str(self.folder(number)), "references": False}
     try:
       return self.base.replaced(**changes, **mine)
     except ValueError as error:
-      raise OptionsError(
+      raise ValueError(
         f"trial {number} ({space_lib.show_all(changes)}): {error}"
       ) from error
 
@@ -233,11 +225,11 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
       trial, which the message names.
   """
   sweep = config.from_flags(SweepOptions, flag_values=flag_values)
-  for name in ("variants", "only", "matrix", "rates"):
+  for name in ("variants", "matrix", "rates", "probes", "sample_from"):
     if flag_values[name].value:
       raise ValueError(
         f"{name} is {flag_values[name].value!r}; a trial is one run, and no"
-        " comparison (--variants, --matrix, --rates): leave it empty"
+        " comparison of several: leave it empty"
       )
   asked = "grid" if sweep.grid else "random"
   kinds = {
@@ -273,7 +265,7 @@ def swept_fields() -> dict[str, tuple[type, str]]:
   return {
     options_lib.PREFIXES.get(cls, "") + field.name: (cls, field.name)
     for cls in options_lib.CLASSES
-    if cls is not inr.InrZooOptions
     for field in dataclasses.fields(cls)
-    if options_lib.PREFIXES.get(cls, "") + field.name not in NOT_SWEPT
+    if cls is not inr.InrZooOptions
+    and (cls is not options_lib.RunOptions or field.name in SWEPT_OF_RUN)
   }

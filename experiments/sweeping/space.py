@@ -51,8 +51,15 @@ def parse(
         f"{asked} has {entry!r}; write it as option=value,value and separate"
         " options by semicolons"
       )
+    if name not in kinds and name in known:
+      raise ValueError(
+        f"{asked}: {name} cannot be swept: it does not belong to one training,"
+        " or trials would be judged on different networks"
+      )
     if name not in kinds:
-      raise ValueError(f"{asked}: {_unknown(name, kinds, known)}")
+      near = difflib.get_close_matches(name, kinds, n=1)
+      hint = f"did you mean {near[0]}?" if near else "see --help for all"
+      raise ValueError(f"{asked}: no option is called {name!r}; {hint}")
     if name in space:
       raise ValueError(f"{asked} has {name} twice; give all its values at once")
     is_range = what.partition(":")[0] in ranges.SHAPES
@@ -73,17 +80,14 @@ def grid(space: Space) -> list[dict[str, Any]]:
   Raises:
     ValueError: an option has a range.
   """
-  choices = []
-  for name, distribution in space.items():
-    if not isinstance(distribution, distributions.CategoricalDistribution):
+  lists = {name: getattr(d, "choices", None) for name, d in space.items()}
+  for name, values in lists.items():
+    if values is None:
       raise ValueError(
         f"grid: {name} is a range; list its values, or use --random"
       )
-    choices.append(distribution.choices)
-  return [
-    dict(zip(space, values, strict=True))
-    for values in itertools.product(*choices)
-  ]
+  combinations = itertools.product(*filter(None, lists.values()))
+  return [dict(zip(space, values, strict=True)) for values in combinations]
 
 
 def draw(space: Space, seed: int, number: int) -> dict[str, Any]:
@@ -102,12 +106,8 @@ def seed_of(seed: int, number: int) -> int:
 
 def describe(space: Space) -> dict[str, Any]:
   """Returns what makes two sweeps the same: lists of values, and ranges."""
-  return {
-    name: list(d.choices)
-    if isinstance(d, distributions.CategoricalDistribution)
-    else repr(d)
-    for name, d in space.items()
-  }
+  lists = {name: getattr(d, "choices", None) for name, d in space.items()}
+  return {name: lists[name] or repr(space[name]) for name in space}
 
 
 def show(value: Any) -> str:
@@ -120,19 +120,6 @@ def show(value: Any) -> str:
 def show_all(changes: Mapping[str, Any]) -> str:
   """Writes the values of a trial: `learning_rate=0.001, head_width=32`."""
   return ", ".join(f"{name}={show(value)}" for name, value in changes.items())
-
-
-def _unknown(
-  name: str, kinds: Mapping[str, type], known: Container[str]
-) -> str:
-  if name in known:
-    return (
-      f"{name} cannot be swept: it does not belong to one training, or trials"
-      " would be judged on different networks"
-    )
-  near = difflib.get_close_matches(name, kinds, n=1)
-  hint = f"did you mean {near[0]}?" if near else "see --help for all of them"
-  return f"no option is called {name!r}; {hint}"
 
 
 def _list(asked: str, name: str, what: str, kind: type):

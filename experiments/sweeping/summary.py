@@ -12,11 +12,11 @@ from typing import Any
 
 import matplotlib as mpl
 import optuna
+from matplotlib import pyplot
 from optuna.visualization import matplotlib as visualization
 
 from experiments import report
-from experiments.sweeping import space as space_lib
-from experiments.sweeping import trials
+from experiments.sweeping import space, trials
 from experiments.sweeping.plan import Plan
 from experiments.sweeping.trials import Outcome
 
@@ -36,24 +36,35 @@ def ranked(plan: Plan, outcomes: Sequence[Outcome]) -> list[Outcome]:
   return sorted(outcomes, key=place)
 
 
-def selected(order: Sequence[Outcome]) -> Outcome | None:
-  """Returns the best of `ranked`; None where no value is defined."""
-  return order[0] if math.isfinite(order[0].value) else None
+def write(plan: Plan, study: optuna.Study, outcomes: Sequence[Outcome]) -> str:
+  """Writes report.md, results.json and figures/sweep.png of a sweep.
 
-
-def write(plan: Plan, study: optuna.Study, outcomes: Sequence[Outcome]) -> None:
-  """Writes report.md, results.json and figures/sweep.png of a sweep."""
+  Returns:
+    The lines that the terminal shows at the end.
+  """
   order = ranked(plan, outcomes)
   contents = results(plan, order)
+  chosen = contents["selected"]
   report.write_results(plan.workdir, contents)
-  if selected(order) is not None:
+  if chosen is not None:
     draw(plan.workdir / "figures" / "sweep.png", plan, study)
-  report.write_text(plan.workdir / "report.md", _report(plan, order, contents))
+  text = _report(plan, order, contents)
+  report.write_text(plan.workdir / "report.md", text)
+  counts = f"{contents['title']}: {_counts(order)}"
+  if chosen is None:
+    return f"{counts}; none can be selected"
+  metric = plan.sweep.metric
+  val, test = (report.with_interval(chosen[p].get(metric)) for p in _PARTS)
+  return (
+    f"{counts}\n  selected: trial {chosen['trial']}"
+    f" ({space.show_all(chosen['changes'])})\n  validation {metric} {val}, test"
+    f" {test}"
+  )
 
 
 def results(plan: Plan, order: Sequence[Outcome]) -> dict[str, Any]:
   """Returns what `results.json` holds."""
-  rows, best = [], selected(order)
+  rows, chosen = [], None
   for outcome in order:
     row: dict[str, Any] = {"trial": outcome.number, "changes": outcome.changes}
     if outcome.failed:
@@ -62,61 +73,37 @@ def results(plan: Plan, order: Sequence[Outcome]) -> dict[str, Any]:
       row["stopped_at"] = max(trials.curve(plan, outcome.number), default=0)
     elif outcome.results is not None:
       row["val"] = trials.part(plan, outcome.results, "val")
-      for name in ("num_params", "seconds"):
-        row[name] = outcome.results.get(name)
+      row |= {k: outcome.results.get(k) for k in ("num_params", "seconds")}
     rows.append(row)
-  contents: dict[str, Any] = {
+  if math.isfinite(order[0].value) and order[0].results is not None:
+    best = order[0].results
+    chosen = {key: rows[0][key] for key in ("trial", "changes", "val")}
+    chosen |= {"test": trials.part(plan, best, "test")}
+    chosen |= {key: best.get(key) for key in ("sizes", "environment")}
+  return {
     "title": plan.base.run.title,
     "metric": plan.sweep.metric,
     "higher_is_better": plan.sweep.higher_is_better,
     "config": plan.identity(),
     "flagfile": plan.flagfile(),
     "trials": rows,
-    "selected": None,
+    "selected": chosen,
   }
-  if best is not None and best.results is not None:
-    contents["selected"] = {
-      "trial": best.number,
-      "changes": best.changes,
-      "val": trials.part(plan, best.results, "val"),
-      "test": trials.part(plan, best.results, "test"),
-      "sizes": best.results.get("sizes"),
-      "environment": best.results.get("environment"),
-    }
-  return contents
-
-
-def headline(plan: Plan, outcomes: Sequence[Outcome]) -> str:
-  """Returns the lines that the terminal shows at the end."""
-  best = selected(ranked(plan, outcomes))
-  text = f"{plan.base.run.title}: {_counts(outcomes)}"
-  if best is None or best.results is None:
-    return text + "; none can be selected"
-  metric = plan.sweep.metric
-  test = trials.part(plan, best.results, "test").get(metric)
-  return (
-    f"{text}\n  selected: trial {best.number}"
-    f" ({space_lib.show_all(best.changes)})\n  validation {metric}"
-    f" {report.with_interval(best.score)}, test {report.with_interval(test)}"
-  )
 
 
 def draw(path: pathlib.Path, plan: Plan, study: optuna.Study) -> None:
   """Draws the validation metric over every swept option, a panel each."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  with mpl.rc_context(), warnings.catch_warnings():
+  label = f"validation {plan.sweep.metric}"
+  with mpl.rc_context({"backend": "agg"}), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Experimental; one value has no range.
-    mpl.use("agg")
-    axes = visualization.plot_slice(
-      study,
-      params=list(plan.space),
-      target_name=f"validation {plan.sweep.metric}",
-    )
-    first = axes if len(plan.space) == 1 else axes[0]  # pyright: ignore
-    picture = first.get_figure()  # pyright: ignore
-    picture.suptitle("")
-    picture.savefig(path, dpi=150, bbox_inches="tight")
-    mpl.pyplot.close(picture)  # pyright: ignore
+    visualization.plot_slice(study, list(plan.space), target_name=label)
+    pyplot.suptitle("")
+    pyplot.savefig(path, dpi=150, bbox_inches="tight")
+    pyplot.close()
+
+
+_PARTS = ("val", "test")
 
 
 def _counts(outcomes: Sequence[Outcome]) -> str:
@@ -132,18 +119,21 @@ def _report(
   plan: Plan, order: Sequence[Outcome], contents: Mapping[str, Any]
 ) -> str:
   """Returns the report as markdown."""
-  sweep = plan.sweep
-  way = sweep.chosen_sampler
+  sweep, way = plan.sweep, plan.sweep.chosen_sampler
   way += "" if way == "grid" else f", seed {sweep.sweep_seed}"
   better = "higher" if sweep.higher_is_better else "lower"
-  rows = [
-    [_rank(rank, outcome), _link(outcome.number)]
-    + [
-      space_lib.show(outcome.changes.get(n, report.MISSING)) for n in plan.space
-    ]
-    + [report.with_interval(outcome.score), *_cost(outcome)]
-    for rank, outcome in enumerate(order, start=1)
-  ]
+  rows = []
+  for rank, outcome in enumerate(order, start=1):
+    place = "stopped" if outcome.stopped else rank
+    values = [outcome.changes.get(n, report.MISSING) for n in plan.space]
+    seeds = (outcome.results or {}).get("seeds", ())
+    known = [s["train_seconds"] for s in seeds if s.get("train_seconds")]
+    rows.append([
+      *("failed" if outcome.failed else place, _link(outcome.number)),
+      *(*map(space.show, values), report.with_interval(outcome.score)),
+      report.number((outcome.results or {}).get("num_params")),
+      report.number(float(sum(known)) if known else None),
+    ])  # fmt: skip
   header = ["rank", "trial", *plan.space, f"validation {sweep.metric}"]
   sections = [
     f"# {contents['title']}",
@@ -151,12 +141,11 @@ def _report(
     f" {sweep.metric} on the validation networks ({better} is better), the mean"
     " over seeds with a 95 % t interval.",
     report.markdown_table([*header, "parameters", "training [s]"], rows),
+    *_selection(plan, contents["selected"], order),
   ]
-  sections += _selection(plan, contents["selected"], order)
-  failed = [outcome for outcome in order if outcome.failed]
+  failed = [f"- {_link(o.number)}: {o.failed}" for o in order if o.failed]
   if failed:
-    lines = [f"- {_link(o.number)}: {o.failed}" for o in failed]
-    sections += ["## Failed trials", "\n".join(lines)]
+    sections += ["## Failed trials", "\n".join(failed)]
   sections += [
     "## What was run",
     "Repeat it with `--flagfile` and this file:",
@@ -171,16 +160,15 @@ def _selection(
   """Says which trial was chosen, and what it does on the test networks."""
   if chosen is None:
     return ["**No trial can be selected**: none has a validation value."]
-  names = dict.fromkeys([*chosen["val"], *chosen["test"]])
   rows = [
     [name, *(report.with_interval(chosen[p].get(name)) for p in _PARTS)]
-    for name in names
+    for name in dict.fromkeys([*chosen["val"], *chosen["test"]])
   ]
   count = sum(not outcome.failed for outcome in order)
   return [
     "![Validation over the options](<figures/sweep.png>)",
     f"## Selected: trial {chosen['trial']}",
-    f"With {space_lib.show_all(chosen['changes'])}. It was chosen as the best"
+    f"With {space.show_all(chosen['changes'])}. It was chosen as the best"
     f" of {count} by its validation value, which is therefore too good; the"
     " test networks had no part in the choice.",
     report.markdown_table(["metric", "validation", "test"], rows),
@@ -188,26 +176,6 @@ def _selection(
     "```\npython experiments/run.py"
     f" --flagfile={plan.folder(chosen['trial'])}/trial.flags"
     " --references --workdir=runs/selected\n```",
-  ]
-
-
-_PARTS = ("val", "test")
-
-
-def _rank(rank: int, outcome: Outcome) -> int | str:
-  if outcome.failed:
-    return "failed"
-  return "stopped" if outcome.stopped else rank
-
-
-def _cost(outcome: Outcome) -> list[str]:
-  """Returns the size of the model, and the seconds of all its seeds."""
-  contents = outcome.results or {}
-  seconds = [entry.get("train_seconds") for entry in contents.get("seeds", ())]
-  known = [each for each in seconds if each is not None]
-  return [
-    report.number(contents.get("num_params")),
-    report.number(float(sum(known)) if known else None),
   ]
 
 

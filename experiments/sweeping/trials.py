@@ -168,6 +168,8 @@ def end(
 ) -> None:
   """Tells the study how a trial has ended."""
   list(_report(plan, study, trial))  # Others are judged by all of its curve.
+  if not outcome.stopped:  # It may have ended before it could be stopped.
+    (plan.folder(trial.number) / STOP).unlink(missing_ok=True)
   state = _state(outcome)
   study.tell(
     trial, outcome.value if state == TrialState.COMPLETE else None, state

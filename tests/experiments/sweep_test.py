@@ -6,6 +6,7 @@ Most tests put a program that takes no time in the place of run.py.
 import contextlib
 import copy
 import functools
+import importlib
 import io
 import json
 import os
@@ -22,9 +23,9 @@ import optuna
 import pytest
 from absl import flags
 
-from experiments import config, run, sweep
+from experiments import config, run, sweep, sweeping
 from experiments import options as options_lib
-from experiments.sweeping import executors, launch, prepare
+from experiments.sweeping import executors, launch, prepare, search
 from experiments.sweeping import plan as plan_lib
 from sne_jax.zoo import lock, store
 
@@ -85,7 +86,7 @@ def programs(tmp_path):
       ("prepare.py", ""),
     ):
       (tmp_path / name).write_text(text)
-    return sweep.Programs(tmp_path / "trial.py", tmp_path / "prepare.py")
+    return search.Programs(tmp_path / "trial.py", tmp_path / "prepare.py")
 
   return write
 
@@ -399,8 +400,8 @@ def alive(pid):
 DRIVER = """
 import sys
 from experiments import config, console, sweep
-from experiments.sweeping import plan
-programs = sweep.Programs(sys.argv.pop(1), sys.argv.pop(1))
+from experiments.sweeping import plan, search
+programs = search.Programs(sys.argv.pop(1), sys.argv.pop(1))
 plan.define_flags()
 console.setup()
 config.run_main(lambda argv: sweep.main(argv, programs=programs))
@@ -562,7 +563,8 @@ def test_results_that_cannot_be_read(start, tmp_path):
 
 
 def test_a_comparison_is_no_trial(start, tmp_path):
-  for flag in ("matrix=each", "variants=components", "rates=1e-3,3e-3"):
+  flags = ("matrix=each", "variants=components", "rates=1e-3", "probes=all")
+  for flag in flags:
     said = start(GRID, f"--{flag}").error
     assert flag.partition("=")[0] in said and "a trial is one run" in said
   assert not (tmp_path / "run").exists()
@@ -582,6 +584,12 @@ def test_ray_is_missing(start, tmp_path, monkeypatch):
   assert "--address=none" in error
   assert not (tmp_path / "run").exists()
   assert start(GRID).code == 0  # The control.
+
+
+def test_optuna_is_missing(monkeypatch):
+  monkeypatch.setitem(sys.modules, "optuna", None)
+  with pytest.raises(SystemExit, match="Optuna, which is not installed: pip"):
+    importlib.reload(sweeping)
 
 
 def test_a_workdir_of_another_sweep(start, tmp_path):
