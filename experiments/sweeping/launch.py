@@ -88,7 +88,7 @@ def share_of(cpus: int, gpus: float) -> dict[str, str]:
   takes its part of the memory; alone, JAX would take most of it.
   """
   names = ("PJRT_NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-  share = dict.fromkeys(names, str(cpus))
+  share = {name: str(cpus) for name in names}
   if 0 < gpus < 1 and "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:
     share["XLA_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
   return share

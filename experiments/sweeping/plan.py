@@ -188,9 +188,9 @@ class Plan:
     that those options have outside the sweep decide nothing.
     """
     resolved = config.resolved(*self.base.groups())
-    for name, (cls, field) in swept_fields().items():
+    for name, (cls, field, _) in swept_fields().items():
       if name in self.space:
-        del resolved[cls.__name__][field]
+        resolved[cls.__name__].pop(field, None)
     sweep: dict[str, Any] = {"space": space_lib.describe(self.space)}
     sweep["sampler"] = self.sweep.chosen_sampler
     if sweep["sampler"] != "grid":
@@ -232,10 +232,7 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
         " comparison of several: leave it empty"
       )
   asked = "grid" if sweep.grid else "random"
-  kinds = {
-    name: typing.get_type_hints(cls)[field]
-    for name, (cls, field) in swept_fields().items()
-  }
+  kinds = {name: kind for name, (_, _, kind) in swept_fields().items()}
   text = sweep.grid or sweep.random
   space = space_lib.parse(asked, text, kinds, flag_values)
   draw = lambda number: space_lib.draw(space, sweep.sweep_seed, number)
@@ -256,16 +253,16 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
   return plan
 
 
-def swept_fields() -> dict[str, tuple[type, str]]:
-  """Returns class and field of every option that can be swept, by its name.
+def swept_fields() -> dict[str, tuple[type, str, type]]:
+  """Returns class, name there and type of what can be swept, by name.
 
   The name is that of its flag, or, of an option of an encoder, that of
   `--encoder_option`.
   """
   return {
-    options_lib.PREFIXES.get(cls, "") + field.name: (cls, field.name)
+    options_lib.PREFIXES.get(cls, "") + name: (cls, name, kind)
     for cls in options_lib.CLASSES
-    for field in dataclasses.fields(cls)
+    for name, kind in typing.get_type_hints(cls).items()
     if cls is not inr.InrZooOptions
-    and (cls is not options_lib.RunOptions or field.name in SWEPT_OF_RUN)
+    and (cls is not options_lib.RunOptions or name in SWEPT_OF_RUN)
   }
