@@ -130,7 +130,7 @@ def _report(
     known = [s["train_seconds"] for s in seeds if s.get("train_seconds")]
     rows.append([
       *("failed" if outcome.failed else place, _link(outcome.number)),
-      *(*map(space.show, values), report.with_interval(outcome.score)),
+      *(*map(space.show, values), outcome.score),
       report.number((outcome.results or {}).get("num_params")),
       report.number(float(sum(known)) if known else None),
     ])  # fmt: skip
@@ -161,7 +161,7 @@ def _selection(
   if chosen is None:
     return ["**No trial can be selected**: none has a validation value."]
   rows = [
-    [name, *(report.with_interval(chosen[p].get(name)) for p in _PARTS)]
+    [name, *(chosen[part].get(name) for part in _PARTS)]
     for name in dict.fromkeys([*chosen["val"], *chosen["test"]])
   ]
   count = sum(not outcome.failed for outcome in order)
