@@ -22,7 +22,9 @@ SNE = sne_jax.SNEOptions(
   network_blocks=0,
 )
 SHARED = {
-  "chunks": sne_jax.ChunkOptions(chunk_size=6, linear_rule="neuron"),
+  "chunks": sne_jax.ChunkOptions(
+    chunk_size=6, linear_rule="neuron", conv_rule="neuron"
+  ),
   "data": sne_jax.DataOptions(batch_size=4),
   "training": sne_jax.TrainOptions(num_steps=3, eval_every=3),
   "devices": 1,
@@ -60,7 +62,7 @@ def test_a_pretraining_is_kept_in_memory_or_in_a_folder(pretrained, parts):
 def test_fit_begins_where_a_pretraining_has_ended(pretrained, parts):
   model, folder = pretrained
   given = {"options": SNE, **SHARED, "init_from": str(folder.parent)}
-  still = sne_jax.OptimizerOptions(learning_rate=1e-12, weight_decay=0)
+  still = sne_jax.OptimizerOptions(learning_rate=1e-12, weight_decay=0.0)
   found = sne_jax.fit(*parts, optimizer=still, **given)
   np.testing.assert_allclose(
     found.encode(parts[1]), model.encode(np.stack(parts[1].vectors)), rtol=1e-4

@@ -274,7 +274,9 @@ def encoder_for(
   return table.build(
     encoder,
     dataclasses.asdict(options),
-    dataclasses.asdict(chunks or chunking.ChunkOptions()),
+    dataclasses.asdict(
+      chunking.resolved(chunks or chunking.ChunkOptions(), train.specs)
+    ),
     measured,
   )
 

@@ -28,7 +28,7 @@ from sne_jax.learning.model import HeadOptions
 from sne_jax.learning.optimizers import OptimizerOptions
 from sne_jax.learning.pipeline import DataOptions
 from sne_jax.learning.training import TrainOptions
-from sne_jax.networks import symmetry
+from sne_jax.networks import chunking, symmetry
 from sne_jax.networks.chunking import ChunkOptions
 
 MONITORS = ("loss", "kendall_tau")
@@ -110,11 +110,11 @@ def describe(
     "target_mean": train.targets.mean(axis=0).tolist(),
     "target_spread": np.where(spread > 0, spread, 1.0).tolist(),
   }
-  used = {train.specs[number] for number in set(train.numbers)}
+  used = [train.specs[number] for number in sorted(set(train.numbers))]
   description = {
     "encoder": recipe.encoder,
     "encoder_options": dataclasses.asdict(recipe.options),
-    "chunk_options": dataclasses.asdict(recipe.chunks),
+    "chunk_options": dataclasses.asdict(chunking.resolved(recipe.chunks, used)),
     **measured,
     "head": dataclasses.asdict(recipe.head),
     "targets": list(train.labels),

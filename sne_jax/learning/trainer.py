@@ -20,6 +20,7 @@ from sne_jax.learning import (
   invariance,
   logging,
   metrics,
+  notes,
   optimizers,
   parallel,
   pipeline,
@@ -30,6 +31,7 @@ from sne_jax.learning import (
 from sne_jax.learning import recipe as recipe_lib
 from sne_jax.learning.dataset import Networks
 from sne_jax.learning.workdirs import RESULT_FILE
+from sne_jax.networks import chunking
 
 
 class Trained(NamedTuple):
@@ -88,6 +90,24 @@ class Trainer:
     self._schedule = optimizers.make_schedule(recipe.optimizer, steps)
     self._tx = optimizers.make_optimizer(recipe.optimizer, steps)
     self._validation = self.model.batches(val)
+    self._notes = self._said()
+
+  def _said(self) -> list[str]:
+    """Logs, and returns for reports, what is to be said of symmetries."""
+    recipe, sne = self.recipe, self.recipe.encoder == "sne"
+    chunk = chunking.ChunkOptions(**self.description["chunk_options"])
+    if sne and not recipe.chunks.chunk_size:
+      log.info("chunk_size %d, derived from the networks", chunk.chunk_size)
+    found = notes.of_training(
+      recipe.options if sne else None,
+      chunk,
+      recipe.data,
+      [self.train, *self.parts.values()],
+      recipe.invariance.invariance_weight,
+    )
+    for line in found:
+      log.warning("%s", line)
+    return found
 
   @functools.cached_property
   def _config(self) -> dict[str, Any]:
@@ -198,6 +218,7 @@ class Trainer:
       What the result file holds of it, and the codes `[N, D]` of every part.
     """
     report: dict[str, Any] = {"metrics": {}, "predictions": {}}
+    report["notes"] = self._notes
     codes = {}
     for part, networks in self.parts.items():
       found, codes[part] = self.predict(params, networks)
@@ -213,7 +234,7 @@ class Trainer:
     report["invariance"] = invariance.measure(
       lambda pairs: self.model.run_networks([params], pairs)[0][0],
       probed.pairs(),
-      self.recipe.chunks.chunk_size,
+      self.description["chunk_options"]["chunk_size"],
       seed=seed,
     )
     return report, codes
