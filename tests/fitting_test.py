@@ -6,6 +6,8 @@ import os
 
 import jax
 import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 import safetensors.numpy
 
@@ -86,6 +88,8 @@ def folder(drawn, tmp_path_factory):
     safetensors.numpy.save_file(arrays, path / "nets" / name)
     lines.append(f"{name},{float(value)!r},{'big' if value > 0.4 else 'small'}")
   (path / "table.csv").write_text("\n".join(lines) + "\n")
+  table = pyarrow.csv.read_csv(path / "table.csv")
+  pyarrow.parquet.write_table(table, path / "table.parquet")
   return path
 
 
@@ -126,6 +130,9 @@ def test_networks_are_the_same_from_everywhere(drawn, folder, tmp_path):
       folder / "nets",
       {"path": [f"net{n}" for n in range(24)], "size": values.tolist()},
       files="path",
+    ),
+    "parquet": sne_jax.Networks.from_files(
+      folder / "nets", folder / "table.parquet", ["size"]
     ),
     "zoo": sne_jax.Networks.from_zoo(zoo, "size"),
   }
