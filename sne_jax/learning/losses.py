@@ -10,7 +10,6 @@ Dimensions: `B` members of a batch, `T` target properties, `K` classes of one,
 
 import jax.numpy as jnp
 import optax
-from jax.scipy import special
 from jaxtyping import Array, Bool, Float
 
 MemberWeight = (
@@ -56,7 +55,7 @@ def bce_with_logits(
   """Binary cross-entropy of `sigmoid(logits)` against soft targets, in nats.
 
   The gradient with respect to a logit is `sigmoid(logit) - target`: finite for
-  any logit. The least value is not 0 but `target_entropy`.
+  any logit. The least value is not 0 but the entropy of the targets.
 
   Args:
     logits: the head's output before the sigmoid.
@@ -133,29 +132,6 @@ def soft_cross_entropy_with_logits(
   logits, target, weight = _present(logits, target, member_weight)
   error = optax.softmax_cross_entropy(logits, target)
   return weighted_mean(error[:, None], weight[:, :1])
-
-
-def target_entropy(
-  target: Float[Array, "B T"],
-  *,
-  member_weight: MemberWeight | None = None,
-  target_weight: Float[Array, "T"] | None = None,
-) -> Float[Array, ""]:
-  """The least value that `bce_with_logits` can take on these targets, in nats.
-
-  Subtract it before plotting: what is left is a divergence with floor 0.
-
-  Args:
-    target: properties in [0, 1].
-    member_weight: as in `mse`.
-    target_weight: as in `mse`.
-  """
-  _check_pair(target, target)
-  target, _, weight = _present(target, target, member_weight)
-  entropy = -special.xlogy(target, target) - special.xlog1py(
-    1.0 - target, -target
-  )
-  return weighted_mean(entropy, weight, target_weight)
 
 
 def invariance_error(

@@ -96,13 +96,6 @@ def normal_anchors(
   return mean + deviation * jax.random.normal(key, shape)
 
 
-def uniform_codes(
-  key: PRNGKeyArray, num: int, width: int
-) -> Float[Array, "R 1 D"]:
-  """Draws codes uniformly from the cube that bounded codes lie in."""
-  return jax.random.uniform(key, (num, 1, width), minval=-1.0, maxval=1.0)
-
-
 def best(
   codes: Float[Array | np.ndarray, "R N D"],
   scores: Sequence[float] | np.ndarray,

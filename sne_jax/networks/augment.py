@@ -24,14 +24,14 @@ References:
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from sne_jax.networks import spec as spec_lib
 
@@ -94,25 +94,6 @@ def draw_signs(
     for group in sign_groups(spec)
   }
   return signs_from(spec, signs, np)
-
-
-def make_sign_sampler(
-  spec: spec_lib.NetworkSpec, probability: float = 0.5
-) -> Callable[[PRNGKeyArray], Float[Array, "P"]]:
-  """Returns `sample(key) -> factor`, `draw_signs` on the device. Pure."""
-  groups = sign_groups(spec)
-  ends = np.cumsum([0] + [_size(spec, group) for group in groups]).tolist()
-
-  def sample(key: PRNGKeyArray) -> Float[Array, "P"]:
-    flips = jax.random.bernoulli(key, probability, (ends[-1],))
-    signs = jnp.where(flips, -1.0, 1.0)
-    by_group = {
-      group: signs[start:stop]
-      for group, start, stop in zip(groups, ends[:-1], ends[1:], strict=True)
-    }
-    return signs_from(spec, by_group, jnp)
-
-  return sample
 
 
 def signs_from(
