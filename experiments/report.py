@@ -30,12 +30,12 @@ import json
 import math
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from sne_jax.atomic import write_atomically as write_text
 from sne_jax.learning import metrics
 
 MISSING = "n/a"
@@ -450,20 +450,3 @@ def _cell(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def write_text(path: pathlib.Path, text: str) -> pathlib.Path:
-  """Writes a text file by replacing it whole."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-  try:
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
-  except BaseException:
-    pathlib.Path(temporary).unlink(missing_ok=True)
-    raise
-  return path

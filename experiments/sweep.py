@@ -42,8 +42,8 @@ from experiments.sweeping import collect, executors, launch, summary
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.collect import Outcome
 from experiments.sweeping.plan import Plan, Trial
+from sne_jax.atomic import write_atomically
 from sne_jax.learning import checkpoint, progress
-from sne_jax.learning.logging import write_atomically
 from sne_jax.zoo import errors, lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

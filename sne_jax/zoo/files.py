@@ -1,4 +1,4 @@
-"""Files of a zoo: rows of weights that are mapped, and atomic replacement.
+"""Files of weights, whose rows are mapped.
 
 A weights file is a safetensors file of one float32 tensor, `weights [N, P]`.
 It is written row block by row block and read through a memory map, so that
@@ -7,16 +7,17 @@ neither needs the whole file in memory.
 Dimensions: `N` rows of a weights file, `P` weights of one network.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+
+from sne_jax import atomic
 
 TENSOR = "weights"
 BLOCK_BYTES = 1 << 23
@@ -24,45 +25,6 @@ BLOCK_BYTES = 1 << 23
 
 MAX_HEADER_BYTES = 1 << 20
 """A longer header is no header of ours."""
-
-
-def sync_folder(path: str) -> None:
-  """Makes the entries of a folder survive a crash of the machine."""
-  number = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(number)
-  finally:
-    os.close(number)
-
-
-def replace_file(path: str, write: Callable[[str], Any]) -> None:
-  """Writes a file so that, at any moment, either the old or the new is there.
-
-  Args:
-    path: file to make or replace.
-    write: is given the name of a file to write; it lies beside `path`.
-  """
-  temporary = f"{path}.tmp-{os.getpid()}"
-  try:
-    write(temporary)
-    with open(temporary, "rb") as file:
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  finally:
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(temporary)
-  sync_folder(os.path.dirname(path) or ".")
-
-
-def write_json(path: str, value: Any) -> None:
-  """Writes plain values as JSON, atomically; equal values, equal bytes."""
-  text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-  def write(temporary):
-    with open(temporary, "w", encoding="utf-8") as file:
-      file.write(text)
-
-  replace_file(path, write)
 
 
 def file_digest(path: str) -> str:
@@ -96,7 +58,7 @@ def write_rows(path: str, rows: Float[Any, "N P"]) -> str:
         digest.update(part.data)
         file.write(part.data)
 
-  replace_file(path, write)
+  atomic.replace_file(path, write)
   return digest.hexdigest()
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sne_jax.zoo import errors, files
+from sne_jax import atomic
+from sne_jax.zoo import errors
 
 
 def read_table(
@@ -50,7 +51,7 @@ def write_table(path: str, columns: Mapping[str, np.ndarray]) -> None:
     for name, values in columns.items()
   }
   table = pa.table(arrays)
-  files.replace_file(path, lambda temporary: pq.write_table(table, temporary))
+  atomic.replace_file(path, lambda temporary: pq.write_table(table, temporary))
 
 
 def plain_column(path: str, file: str, name: str, values) -> np.ndarray:

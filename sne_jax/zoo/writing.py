@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sne_jax import atomic
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo import errors, files, lock, reading, store, tables
 
@@ -136,7 +137,7 @@ def write_zoo(
       for name, parts in (splits or {}).items()
     }
     _write_splits(staged, numbered, columns["id"])
-    files.write_json(os.path.join(staged, reading.INDEX_FILE), index)
+    atomic.write_json(os.path.join(staged, reading.INDEX_FILE), index)
     store.read_zoo(staged, name=path, verify=True)
     try:
       os.rename(staged, path)
@@ -146,7 +147,7 @@ def write_zoo(
       ) from error
   finally:
     shutil.rmtree(staged, ignore_errors=True)
-  files.sync_folder(os.path.dirname(path))
+  atomic.sync_folder(os.path.dirname(path))
   return store.Zoo.open(path, verify=False)
 
 
