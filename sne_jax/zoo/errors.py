@@ -13,7 +13,7 @@ class ZooError(ValueError):
   """A zoo that cannot be read or written. One line: where, what, remedy."""
 
 
-def fault(path, file: str, problem: str, remedy: str) -> ZooError:
+def fault(path, file: str, problem: str, remedy: str = BROKEN) -> ZooError:
   """Returns a `ZooError` of one line, to be raised by the caller.
 
   Args:

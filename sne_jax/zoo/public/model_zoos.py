@@ -24,7 +24,6 @@ import numpy as np
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import partial, store
 from sne_jax.zoo.public import conversion, listing, residual_states, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
@@ -78,13 +77,10 @@ _RESULTS = (
 )  # fmt: skip
 
 
-def convert(
-  source: str | os.PathLike,
-  path: str | os.PathLike,
-  options: options_lib.ConvertOptions,
-  progress: partial.Progress | None = None,
-) -> store.Zoo:
-  """Converts the folder of one zoo; see `conversion.convert`.
+def describe(
+  folder: str, options: options_lib.ConvertOptions
+) -> source_lib.Source:
+  """Says which snapshots there are.
 
   Ids are `<folder of the run>/<epoch>`. A snapshot without a result, or a run
   without its files, is left out, and counted in the provenance.
@@ -94,18 +90,6 @@ def convert(
     ValueError: an option that this zoo has no use for.
   """
   options.only("model_zoos", ("epochs", "seed"))
-  return conversion.convert(
-    path,
-    describe(listing.folder(source), options),
-    skip_damaged=options.skip_damaged,
-    progress=progress,
-  )
-
-
-def describe(
-  folder: str, options: options_lib.ConvertOptions
-) -> source_lib.Source:
-  """Says which snapshots there are."""
   ids, places, runs = [], [], []
   left_out: list[tuple[str, str]] = []
   for run in listing.names(folder, folders=True):
@@ -285,3 +269,6 @@ def _number(value: Any) -> float:
   if not is_number or value == UNUSED or abs(value) > 1e300:
     return math.nan
   return float(value)
+
+
+convert = conversion.reader(describe)

@@ -13,7 +13,6 @@ References:
 
 import ast
 import functools
-import os
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import pyarrow.csv as pa_csv
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import files, partial, splits, store
+from sne_jax.zoo import splits
 from sne_jax.zoo.public import conversion, listing, nfn_order
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
@@ -84,13 +83,10 @@ _COLUMNS = (
 )
 
 
-def convert(
-  source: str | os.PathLike,
-  path: str | os.PathLike,
-  options: options_lib.ConvertOptions,
-  progress: partial.Progress | None = None,
-) -> store.Zoo:
-  """Converts the folder of one image set; see `conversion.convert`.
+def describe(
+  folder: str, options: options_lib.ConvertOptions
+) -> source_lib.Source:
+  """Reads all but the weights of one image set; checks that they are there.
 
   Ids are `<image set>-<row of the published file>`. The number of the run of a
   member is the property `run`.
@@ -100,18 +96,6 @@ def convert(
     ValueError: an option that this zoo has no use for.
   """
   options.only("small_cnn", USES)
-  return conversion.convert(
-    path,
-    describe(listing.folder(source), options),
-    skip_damaged=options.skip_damaged,
-    progress=progress,
-  )
-
-
-def describe(
-  folder: str, options: options_lib.ConvertOptions
-) -> source_lib.Source:
-  """Reads all but the weights; checks that they are there."""
   layout = listing.required(folder, "layout.csv")
   check_layout(layout)
   weights = map_weights(listing.required(folder, "weights.npy"))
@@ -169,10 +153,10 @@ def describe(
       "epochs": options.epochs,
       "seed": options.seed,
       "train_networks": train,
-      "layout": files.file_digest(layout)[:16],
-      "metrics": files.file_digest(metrics)[:16],
+      "layout": listing.file_digest(layout),
+      "metrics": listing.file_digest(metrics),
       "weights": [*weights.shape, str(weights.dtype)],
-      "split_file": files.file_digest(order_file)[:16] if order_file else "",
+      "split_file": listing.file_digest(order_file),
     },
     ids=ids,
     read=read,
@@ -336,3 +320,6 @@ def order_of(spec: spec_lib.NetworkSpec) -> np.ndarray:
     axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[array.ndim]
     tensors[name] = array.transpose(axes)
   return spec.flatten(tensors, np)
+
+
+convert = conversion.reader(describe)
