@@ -85,12 +85,13 @@ def read_specs(name: str, index) -> tuple[spec_lib.NetworkSpec, ...]:
 def map_weights(path: str, name: str, spec, entry) -> np.ndarray:
   """Maps a weights file and checks its size and shape."""
   bad = functools.partial(errors.fault, name, entry["file"])
+  file = os.path.join(path, entry["file"])
+  if not os.path.exists(file):
+    raise bad("file is missing")
   try:
-    rows = files.map_rows(os.path.join(path, entry["file"]))
-  except FileNotFoundError as error:
-    raise bad("file is missing") from error
-  except ValueError as error:
-    raise bad(str(error)) from error
+    rows = files.map_rows(file)
+  except errors.CheckpointError as error:
+    raise bad(error.problem) from error
   due = (entry["rows"], spec.num_weights)
   if rows.shape != due:
     raise bad(f"shape is {rows.shape} where {due} is due")

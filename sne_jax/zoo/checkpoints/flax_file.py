@@ -61,9 +61,7 @@ def read(path: str, limits: Limits) -> Tensors:
   for names, leaf in taken:
     name = "/".join(names) or "tensor"
     if name in entries:
-      raise errors.unreadable(
-        path, f"two arrays are called {name!r}", errors.DAMAGED
-      )
+      raise errors.unreadable(path, f"two arrays are called {name!r}")
     load = functools.partial(_load, path, leaf)
     entries[name] = Entry(name, leaf.shape, leaf.dtype, load)
     budget.take(name, entries[name].num_bytes, stored=size)

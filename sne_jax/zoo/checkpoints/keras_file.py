@@ -24,7 +24,6 @@ from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 OPTIMIZER = ("optimizer", "optimizer_weights")
 MAX_DEPTH = 64
-INSTALL = "pip install 'sne_jax[checkpoints]'"
 
 
 def read(path: str, limits: Limits) -> Tensors:
@@ -88,12 +87,9 @@ def _is_zip(path: str) -> bool:
 @contextlib.contextmanager
 def _opened(path: str, limits: Limits) -> Iterator[Any]:
   """Gives the HDF5 file, which may be a member of an archive."""
-  try:
-    h5py = importlib.import_module("h5py")
-  except ImportError:
-    raise errors.unreadable(
-      path, "a Keras or HDF5 file, and h5py is not installed", INSTALL
-    ) from None
+  h5py = foreign.library(
+    "h5py", path, "a Keras or HDF5 file, and h5py is not installed"
+  )
   with contextlib.ExitStack() as stack:
     source: Any = path
     if _is_zip(path):

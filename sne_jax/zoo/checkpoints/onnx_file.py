@@ -30,7 +30,6 @@ TYPES = {
 """Their numbers of dtypes -> ours."""
 
 MAX_BYTES = (1 << 31) - 1
-INSTALL = "pip install 'sne_jax[checkpoints]'"
 
 
 def read(path: str, limits: Limits) -> Tensors:
@@ -45,12 +44,9 @@ def read(path: str, limits: Limits) -> Tensors:
     CheckpointError: the file is damaged or hostile, or onnx is missing.
   """
   size = foreign.file_size(path)
-  try:
-    onnx = importlib.import_module("onnx")
-  except ImportError:
-    raise errors.unreadable(
-      path, "an ONNX file, and onnx is not installed", INSTALL
-    ) from None
+  onnx = foreign.library(
+    "onnx", path, "an ONNX file, and onnx is not installed"
+  )
   if size > MAX_BYTES:
     raise errors.unreadable(
       path, f"an ONNX file of {size} bytes", "save it with external data"

@@ -71,9 +71,7 @@ def read(folder: str, limits: Limits) -> Tensors:
     dtype, shape = str(np.dtype(leaf.dtype)), tuple(leaf.shape)
     if name in entries or dtype not in DTYPES or not foreign.is_shape(shape):
       raise errors.unreadable(
-        path,
-        f"array {name!r} of {dtype}{list(shape)} is none, or there twice",
-        errors.DAMAGED,
+        path, f"array {name!r} of {dtype}{list(shape)} is none, or there twice"
       )
     load = functools.partial(_load, path, tree, names)
     entries[name] = Entry(name, shape, dtype, load)
@@ -106,7 +104,7 @@ def _described(path: str, budget: Budget) -> Any:
     table = foreign.parse_json(handle.read(), file, "it")
   leaves = table.get("tree_metadata") if isinstance(table, dict) else None
   if not isinstance(leaves, dict):
-    raise errors.unreadable(file, "it describes no tree", errors.DAMAGED)
+    raise errors.unreadable(file, "it describes no tree")
   if len(leaves) > budget.limits.max_entries:
     raise budget.fault(f"{len(leaves)} leaves", "max_entries")
   for leaf in leaves.values():
@@ -114,9 +112,7 @@ def _described(path: str, budget: Budget) -> Any:
     for key in keys if isinstance(keys, list) else [None]:
       name = key.get("key") if isinstance(key, dict) else None
       if not isinstance(name, str | int) or _leads_out(str(name)):
-        raise errors.unreadable(
-          file, f"a leaf is called {name!r}", errors.DAMAGED
-        )
+        raise errors.unreadable(file, f"a leaf is called {name!r}")
   with foreign.guard(path, "a damaged Orbax checkpoint"):
     found = _checkpointer().metadata(path).item_metadata
     if found is None:

@@ -86,7 +86,6 @@ class Entry:
         self.name,
         f"read as {array.dtype}{list(array.shape)} where"
         f" {self.dtype}{list(self.shape)} was announced",
-        errors.DAMAGED,
       )
     return array
 

@@ -100,7 +100,7 @@ def collect(tree: Any, budget: Budget, size: int, part: str = "") -> Tensors:
   for names, view in taken:
     name = ".".join(names) or "tensor"
     if name in entries:
-      raise _bad(budget.path, f"two tensors are called {name!r}")
+      raise errors.unreadable(budget.path, f"two tensors are called {name!r}")
     same = (view.storage, view.dtype, view.offset, view.shape, view.stride)
     empty = 0 in view.shape
     tied_to = None if empty else first.setdefault(same, name)
@@ -305,7 +305,7 @@ def _is_big_endian(found: archive.Archive, member: str) -> bool:
     return False
   order = found.read(member) if found.members[member] < 16 else b""
   if order not in (b"little", b"big"):
-    raise _bad(found.path, f"its byte order is {order!r}")
+    raise errors.unreadable(found.path, f"its byte order is {order!r}")
   return order == b"big"
 
 
@@ -324,7 +324,3 @@ def _modules(tree: Any, part: str) -> str:
   }
   plain = (int, type(None))
   return json.dumps({n: v for n, v in versions.items() if isinstance(v, plain)})
-
-
-def _bad(path: str, problem: str) -> errors.CheckpointError:
-  return errors.unreadable(path, problem, errors.DAMAGED)
