@@ -77,7 +77,7 @@ def _header(path: str, size: int, budget: Budget) -> tuple[int, dict]:
   (length,) = struct.unpack("<Q", head)
   if length > size - 8:
     raise unreadable(
-      path, f"cut short: {size} bytes, its header alone has {length}"
+      path, f"cut short: {size} bytes, where its header has {length}"
     )
   budget.check_header("a header", length)
   text = foreign.read_head(path, 8 + length)[8:]
