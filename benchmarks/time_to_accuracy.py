@@ -13,9 +13,7 @@ flags behind it override it. PyTorch and `nfn` are needed (`nfn_peer.py`).
 """
 
 import dataclasses
-import importlib
 import math
-import os
 import statistics
 import sys
 import time
@@ -27,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import machine, nfn_peer, results, shapes
-from experiments import config, environment
+from experiments import config
 from experiments import options as options_lib
 from experiments.tasks import members
 from experiments.tasks import property as property_lib
@@ -289,33 +287,42 @@ def summarize(
 def text(pairs: Sequence[tuple[Race, Sequence[Race]]], summary) -> str:
   """Returns two tables: every training, then seconds to the threshold."""
   threshold = summary["threshold"]
-  lines = [
-    f"{'training':<24} {'seed':>4} {'to ' + format(threshold, 'g'):>9}"
-    f" {'whole s':>8} {'val MSE':>8} {'test MSE':>8} {'params':>8}"
-    f" {'nets/s':>8}"
+  races = [
+    dataclasses.asdict(race)
+    | {"reached": race.seconds_to(threshold), "whole": race.curve[-1][0]}
+    for ours, peers in pairs
+    for race in (ours, *peers)
   ]
-  for race in [race for ours, peers in pairs for race in (ours, *peers)]:
-    lines.append(
-      f"{race.name:<24} {race.seed:>4} {race.seconds_to(threshold):>9.2f}"
-      f" {race.curve[-1][0]:>8.1f} {race.validation_mse:>8.3f}"
-      f" {race.test_mse:>8.3f} {race.num_params:>8}"
-      f" {race.networks_per_second:>8.1f}"
-    )
-  lines += [
+  medians = {
+    "seed": "median",
+    "sne_seconds": summary["median_sne_seconds"],
+    "nfn_seconds": summary["median_nfn_seconds"],
+    "ratio": summary["median_ratio"],
+    "nfn_schedule": "",
+  }
+  lines = [
+    results.table(
+      races,
+      {
+        **{"training": ("name", ""), "seed": ("seed", "")},
+        f"to {threshold:g}": ("reached", ".2f"),
+        **{"whole s": ("whole", ".1f"), "val MSE": ("validation_mse", ".3f")},
+        **{"test MSE": ("test_mse", ".3f"), "params": ("num_params", "")},
+        "nets/s": ("networks_per_second", ".1f"),
+      },
+    ),
     "",
     f"seconds of training to validation MSE {threshold:g}"
     " (inf: not within its schedule)",
-    f"{'seed':>6} {'SNE':>9} {'NFN-HNP':>9} {'SNE/NFN':>8}  peer's schedule",
+    results.table(
+      [*summary["seeds"], medians],
+      {
+        **{"seed": ("seed", ""), "SNE": ("sne_seconds", ".2f")},
+        **{"NFN-HNP": ("nfn_seconds", ".2f"), "SNE/NFN": ("ratio", ".3f")},
+        "peer's schedule": ("nfn_schedule", ""),
+      },
+    ),
   ]
-  for row in summary["seeds"]:
-    lines.append(
-      f"{row['seed']:>6} {row['sne_seconds']:>9.2f} {row['nfn_seconds']:>9.2f}"
-      f" {row['ratio']:>8.3f}  {row['nfn_schedule']}"
-    )
-  lines.append(
-    f"{'median':>6} {summary['median_sne_seconds']:>9.2f}"
-    f" {summary['median_nfn_seconds']:>9.2f} {summary['median_ratio']:>8.3f}"
-  )
   for key, name in (("sne_seconds", "SNE"), ("nfn_seconds", "NFN-HNP")):
     failed = [r["seed"] for r in summary["seeds"] if math.isinf(r[key])]
     if failed:
@@ -352,17 +359,11 @@ def set_torch_threads() -> int:
     ValueError: PyTorch or `nfn` is missing.
   """
   try:
-    importlib.import_module("nfn")
-    torch: Any = importlib.import_module("torch")
+    torch = nfn_peer.import_torch()
   except ImportError as error:
-    raise ValueError(
-      f"the peer needs {error.name}; install it with `pip install -e"
-      " '.[torch]'`"
-    ) from error
-  has_affinity = hasattr(os, "sched_getaffinity")
-  cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-  torch.set_num_threads(cores)
-  return cores
+    raise ValueError(str(error)) from error
+  torch.set_num_threads(machine.num_cores())
+  return machine.num_cores()
 
 
 def compare(
@@ -401,16 +402,14 @@ def compare(
     f"{machine.device_name()}; matrix product of {race.peak_size}:"
     f" {peak[0]:.1f} GFLOP/s before, {peak[1]:.1f} after"
   )
-  return {
+  return results.head() | {
     "summary": summary,
     "races": [
       dataclasses.asdict(r) for ours, peers in pairs for r in (ours, *peers)
     ],
     "compile_seconds": compiling,
     "torch_threads": threads,
-    "device": machine.device_name(),
     "peak_gflops": peak,
-    "environment": environment.environment(),
     "options": config.resolved(*options.groups(), race),
   }
 
