@@ -202,15 +202,11 @@ def _member_weight(values, member_weight) -> Float[Array, "B T"]:
   weight = jnp.asarray(member_weight, values.dtype)
   if weight.ndim == 1:
     weight = weight[:, None]
-  if weight.ndim != 2 or weight.shape[0] != values.shape[0]:
+  members, targets = values.shape
+  if weight.shape not in ((members, 1), (members, targets)):
     raise ValueError(
-      f"member_weight must be of shape [{values.shape[0]}] or"
-      f" {list(values.shape)}, got {list(jnp.shape(member_weight))}"
-    )
-  if weight.shape[1] not in (1, values.shape[1]):
-    raise ValueError(
-      f"member_weight must be of shape [{values.shape[0]}] or"
-      f" {list(values.shape)}, got {list(weight.shape)}"
+      f"member_weight must be of shape [{members}] or {[members, targets]}, got"
+      f" {list(jnp.shape(member_weight))}"
     )
   return jnp.broadcast_to(weight, values.shape)
 
