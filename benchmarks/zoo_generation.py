@@ -35,7 +35,7 @@ def ours(
   """
   side = x.shape[1]
   spec = families.architecture("arch1", (1, side, side))
-  devices = jax.local_devices()
+  devices = tuple(jax.local_devices())
   epoch = image_fit.make_epoch_fn(
     spec,
     "adam",
@@ -45,20 +45,10 @@ def ours(
     dropout=False,
     devices=devices,
   )
-  one = np.ones(networks, np.float32)
-  hyper = image_fit.Hyper(
-    key=image_fit.member_keys(0, np.arange(networks)),
-    learning_rate=RATE * one,
-    weight_decay=0 * one,
-    dropout=0 * one,
-    label_noise=0 * one,
-    num_images=np.full(networks, len(x), np.int32),
-    init_std=one,
-    init_scale=one,
-  )
-  start = image_fit.make_start_fn(spec, "he_normal")
+  keys = image_fit.member_keys(0, np.arange(networks))
+  hyper = image_fit.same_hyper(keys, len(x), learning_rate=RATE, init_std=1.0)
   view = image_fit.make_view_fn(len(x), 10)(hyper, y)
-  state = image_fit.begin("adam", jax.tree.map(np.asarray, start(hyper)))
+  state = image_fit.begin("adam", image_fit.draw(spec, "he_normal", hyper))
   state, hyper, view = partial.place((state, hyper, view), devices)
   data = image_fit.Data(jax.numpy.asarray(x.reshape(len(x), -1)), y)
   held = [epoch(state, hyper, view, data, np.int32(0))]  # compiles
