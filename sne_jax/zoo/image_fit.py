@@ -291,13 +291,10 @@ def same_hyper(
   key: UInt32[np.ndarray, "S 2"], num_images: int, **values: float
 ) -> Hyper:
   """Returns members that differ in their keys alone; 0 what is not given."""
-  zero = dict.fromkeys(Hyper._fields[1:], 0.0) | {"init_scale": 1.0}
-  full = {
-    name: np.full(len(key), value, np.float32)
-    for name, value in (zero | values).items()
-  }
-  full["num_images"] = np.full(len(key), num_images, np.int32)
-  return Hyper(key=key, **full)
+  values = dict.fromkeys(Hyper._fields[1:], 0.0) | {"init_scale": 1.0} | values
+  full = {k: np.full(len(key), v, np.float32) for k, v in values.items()}
+  numbers: Any = full | {"num_images": np.full(len(key), num_images, np.int32)}
+  return Hyper(key=key, **numbers)
 
 
 def begin(
