@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from experiments import drawing, report
 from experiments.sweeping import collect
@@ -106,10 +105,7 @@ def draw(
   columns = min(len(names), COLUMNS)
   rows = -(-len(names) // columns)
   size = (2.9 * columns + 0.8, 2.7 * rows + 0.3)
-  with drawing.drawing(path, size, False) as axes:
-    picture = axes.get_figure()
-    assert isinstance(picture, Figure)
-    axes.remove()
+  with drawing.drawn(path, size) as picture:
     panels = picture.subplots(rows, columns, sharey=True, squeeze=False)
     for place, panel in enumerate(panels.flat):
       if place >= len(names):
