@@ -19,7 +19,7 @@ import numpy as np
 from sne_jax.zoo import errors
 from sne_jax.zoo.checkpoints import archive, foreign, trees
 from sne_jax.zoo.checkpoints.limits import Budget, Limits
-from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors
+from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors, add
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 OPTIMIZER = ("optimizer", "optimizer_weights")
@@ -59,15 +59,9 @@ def read(path: str, limits: Limits) -> Tensors:
     entries, first = {}, {}
     for _, address, name, shape, dtype in sorted(datasets):
       tied_to = first.setdefault(address, name)
-      entries[name] = Entry(
-        name,
-        shape,
-        dtype,
-        functools.partial(_load, path, limits, name, dtype),
-        tied_to if tied_to != name else None,
-      )
-      width = 0 if tied_to != name else entries[name].num_bytes
-      budget.take(name, width, stored=size)
+      tied_to = tied_to if tied_to != name else None
+      load = functools.partial(_load, path, limits, name, dtype)
+      add(entries, Entry(name, shape, dtype, load, tied_to), budget, size)
   if not entries:
     raise errors.unreadable(
       path, "it holds no arrays", "save the network's weights in it"

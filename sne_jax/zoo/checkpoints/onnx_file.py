@@ -18,7 +18,7 @@ import numpy as np
 from sne_jax.zoo import errors
 from sne_jax.zoo.checkpoints import archive, foreign
 from sne_jax.zoo.checkpoints.limits import Budget, Limits
-from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors
+from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors, add
 
 TYPES = {
   **{1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16"},
@@ -59,15 +59,12 @@ def read(path: str, limits: Limits) -> Tensors:
     metadata = _describe(model, budget)
     entries, out, stored = {}, [], size
     for name, tensor in _tensors(graph, "", 0, out):
-      if name in entries:
-        raise ValueError(f"two tensors are called {name!r}")
       entry, outside = _entry(path, name, tensor)
       if entry is None:
         out.append(name)
         continue
       stored += outside
-      budget.take(name, entry.num_bytes, stored=stored)
-      entries[name] = entry
+      add(entries, entry, budget, stored)
   if not entries:
     raise errors.unreadable(
       path, "it holds no tensors", "export the network with its weights"

@@ -14,7 +14,7 @@ import numpy as np
 from sne_jax.zoo import errors
 from sne_jax.zoo.checkpoints import foreign, trees
 from sne_jax.zoo.checkpoints.limits import Budget, Limits
-from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors
+from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors, add
 
 TREE = "_METADATA"
 """File of a folder that holds a tree."""
@@ -69,13 +69,12 @@ def read(folder: str, limits: Limits) -> Tensors:
   for names, leaf in taken:
     name = "/".join(names) or "tensor"
     dtype, shape = str(np.dtype(leaf.dtype)), tuple(leaf.shape)
-    if name in entries or dtype not in DTYPES or not foreign.is_shape(shape):
+    if dtype not in DTYPES or not foreign.is_shape(shape):
       raise errors.unreadable(
-        path, f"array {name!r} of {dtype}{list(shape)} is none, or there twice"
+        path, f"array {name!r} of {dtype}{list(shape)} is none"
       )
     load = functools.partial(_load, path, tree, names)
-    entries[name] = Entry(name, shape, dtype, load)
-    budget.take(name, entries[name].num_bytes, stored=stored)
+    add(entries, Entry(name, shape, dtype, load), budget, stored)
   return Tensors(entries, "orbax", folder, metadata)
 
 
