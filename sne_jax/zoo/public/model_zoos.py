@@ -90,30 +90,9 @@ def describe(
     ValueError: an option that this zoo has no use for.
   """
   options.only("model_zoos", ("epochs", "seed"))
-  ids, places, runs = [], [], []
-  left_out: list[tuple[str, str]] = []
-  for run in listing.names(folder, folders=True):
-    inside = os.path.join(folder, run)
-    snapshots = _snapshots(inside)
-    if not snapshots and not run.startswith("NN_tune_trainable"):
-      continue
-    missing = [
-      reason
-      for file, reason in ((PARAMS, NO_PARAMS), (RESULT, NO_RESULT_FILE))
-      if not os.path.isfile(os.path.join(inside, file))
-    ]
-    if missing:
-      left_out.append((run, missing[0]))
-      continue
-    for epoch, name in sorted(snapshots.items()):
-      if not options.takes(epoch):
-        continue
-      if not os.path.isfile(os.path.join(inside, name, STATE)):
-        left_out.append((f"{run}/{name}", NO_STATE))
-        continue
-      ids.append(f"{run}/{epoch:03d}")
-      places.append((run, name, epoch))
-      runs.append(run)
+  places, left_out = _places(folder, options)
+  ids = [f"{run}/{epoch:03d}" for run, _, epoch in places]
+  runs = [run for run, _, _ in places]
   if not ids:
     why = (
       f"; left out: {left_out[0][0]}, as {left_out[0][1]}" if left_out else ""
@@ -171,6 +150,33 @@ def describe(
     left_out=left_out,
     facts={"runs": len(set(runs))},
   )
+
+
+def _places(folder: str, options: options_lib.ConvertOptions):
+  """Returns run, folder and epoch of every snapshot; and what is left out."""
+  places: list[tuple[str, str, int]] = []
+  left_out: list[tuple[str, str]] = []
+  for run in listing.names(folder, folders=True):
+    inside = os.path.join(folder, run)
+    snapshots = _snapshots(inside)
+    if not snapshots and not run.startswith("NN_tune_trainable"):
+      continue
+    missing = [
+      reason
+      for file, reason in ((PARAMS, NO_PARAMS), (RESULT, NO_RESULT_FILE))
+      if not os.path.isfile(os.path.join(inside, file))
+    ]
+    if missing:
+      left_out.append((run, missing[0]))
+      continue
+    for epoch, name in sorted(snapshots.items()):
+      if not options.takes(epoch):
+        continue
+      if not os.path.isfile(os.path.join(inside, name, STATE)):
+        left_out.append((f"{run}/{name}", NO_STATE))
+        continue
+      places.append((run, name, epoch))
+  return places, left_out
 
 
 def _snapshots(folder: str) -> dict[int, str]:

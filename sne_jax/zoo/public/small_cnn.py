@@ -127,24 +127,20 @@ def describe(
 
   def make_splits(kept: np.ndarray) -> source_lib.Splits:
     named = np.array(ids, str)
-    found: dict[str, Any] = {}
+    splits_ = {}
     finals = named[kept & final].tolist()
     if len(finals) > train:
-      part = splits.random_split(
-        finals, seed=options.seed, parts={"train": train}
-      )["train"]
-      rest = sorted(set(finals) - set(part.tolist()))
-      found["unterthiner"] = {"train": part, "test": rest}
+      splits_["unterthiner"] = _fixed_size(finals, train, options.seed)
     if order is not None:
       by_row = dict(zip(rows.tolist(), ids, strict=True))
-      found["nfn"] = {
+      splits_["nfn"] = {
         part: [by_row[row] for row in some if row in by_row]
         for part, some in nfn_order.split(order, last).items()
       }
-    found["default"] = conversion.grouped_split(
+    splits_["default"] = conversion.grouped_split(
       named[kept], columns["run"][kept], options.seed
     )
-    return found
+    return splits_
 
   return source_lib.Source(
     generator=__name__,
@@ -175,6 +171,12 @@ def describe(
       },
     },
   )
+
+
+def _fixed_size(ids: list[str], train: int, seed: int) -> dict[str, Any]:
+  """Draws a part `train` of a fixed size; the rest is for test."""
+  part = splits.random_split(ids, seed=seed, parts={"train": train})["train"]
+  return {"train": part, "test": sorted(set(ids) - set(part.tolist()))}
 
 
 def check_layout(file: str) -> None:
