@@ -25,7 +25,6 @@ def mse(
   target: Float[Array, "B T"],
   *,
   member_weight: MemberWeight | None = None,
-  target_weight: Float[Array, "T"] | None = None,
 ) -> Float[Array, ""]:
   """Mean squared error, in the squared unit of the targets.
 
@@ -34,7 +33,6 @@ def mse(
     target: true properties.
     member_weight: at least 0, or a mask; `[B, T]` where some properties of a
       member are unknown. All 1 by default.
-    target_weight: at least 0, one per target. All 1 by default.
 
   Raises:
     ValueError: shapes do not agree (see `weighted_mean`).
@@ -42,7 +40,7 @@ def mse(
   _check_pair(prediction, target)
   prediction, target, weight = _present(prediction, target, member_weight)
   error = jnp.square(prediction - target)
-  return weighted_mean(error, weight, target_weight)
+  return weighted_mean(error, weight)
 
 
 def bce_with_logits(
@@ -50,7 +48,6 @@ def bce_with_logits(
   target: Float[Array, "B T"],
   *,
   member_weight: MemberWeight | None = None,
-  target_weight: Float[Array, "T"] | None = None,
 ) -> Float[Array, ""]:
   """Binary cross-entropy of `sigmoid(logits)` against soft targets, in nats.
 
@@ -61,7 +58,6 @@ def bce_with_logits(
     logits: the head's output before the sigmoid.
     target: properties in [0, 1], such as accuracies; not made binary.
     member_weight: as in `mse`.
-    target_weight: as in `mse`.
 
   Raises:
     ValueError: shapes do not agree (see `weighted_mean`).
@@ -69,7 +65,7 @@ def bce_with_logits(
   _check_pair(logits, target)
   logits, target, weight = _present(logits, target, member_weight)
   error = optax.sigmoid_binary_cross_entropy(logits, target)
-  return weighted_mean(error, weight, target_weight)
+  return weighted_mean(error, weight)
 
 
 def cross_entropy_with_logits(
@@ -163,7 +159,6 @@ def invariance_error(
 def weighted_mean(
   values: Float[Array, "B T"],
   member_weight: MemberWeight | None = None,
-  target_weight: Float[Array, "T"] | None = None,
 ) -> Float[Array, ""]:
   """Weighted mean over the members of each target, then over targets.
 
@@ -173,7 +168,6 @@ def weighted_mean(
   Args:
     values: one per member and target.
     member_weight: at least 0, or a mask, `[B]` or `[B, T]`.
-    target_weight: at least 0. Only the proportions matter.
 
   Raises:
     ValueError: `values` is not `[B, T]`, or weights have another shape.
@@ -183,16 +177,7 @@ def weighted_mean(
   total = jnp.sum(weight, axis=0)  # [T]
   sums = jnp.sum(values * weight, axis=0)
   means = jnp.where(total > 0, sums / jnp.where(total > 0, total, 1.0), 0.0)
-  if target_weight is None:
-    return jnp.mean(means)
-  target_weight = jnp.asarray(target_weight, means.dtype)
-  if target_weight.shape != means.shape:
-    raise ValueError(
-      f"target_weight must be of shape {means.shape}, one per target; got"
-      f" {target_weight.shape}"
-    )
-  scale = jnp.sum(target_weight)
-  return jnp.sum(means * target_weight) / jnp.where(scale > 0, scale, 1.0)
+  return jnp.mean(means)
 
 
 def _member_weight(values, member_weight) -> Float[Array, "B T"]:
