@@ -107,7 +107,8 @@ def cases(*, quick: bool = False) -> list[Case]:
       "resnet", image_shape=(3, 32, 32), widths=channels[:2], num_classes=10
     ),
   )
-  flat = chunking.ChunkOptions(chunk_size=32, linear_rule="flat")
+  neuron = chunking.ChunkOptions(chunk_size=34)
+  flat = chunking.ChunkOptions.published(32)
   flat_cnn = dataclasses.replace(flat, conv_rule="flat")
   kernel = dataclasses.replace(flat, chunk_size=9, conv_rule="kernel")
   literal = [  # Attention over the scalars of the INR's chunks.
@@ -122,14 +123,14 @@ def cases(*, quick: bool = False) -> list[Case]:
     ("h 128, 2 blocks", {"width": 128}),
   ]
   rows = [
-    *(("product, INR", (inr,), n, usual.sne, usual.chunk) for n in (32, 64)),
+    *(("product, INR", (inr,), n, usual.sne, neuron) for n in (32, 64)),
     *(
       (f"attention, INR, {name}", (inr,), 64, attention(**changes), flat)
       for name, changes in literal
     ),
     ("attention, CNN by kernel, c 9", (cnn,), 32, attention(), kernel),
     ("attention, CNN flat, c 32", (cnn,), 32, attention(), flat_cnn),
-    ("product, four families mixed", mixed, 32, usual.sne, usual.chunk),
+    ("product, four families mixed", mixed, 32, usual.sne, neuron),
   ]
   found = [
     Case(name=name, specs=s, batch_size=size, sne=o, chunk=c)
@@ -148,13 +149,11 @@ def curve_cases(num_weights: int) -> dict[str, Case]:
   usual = flagfile_options()
   spec = growing_mlp(num_weights)
   size = max(1, min(32, CURVE_BATCH // num_weights))
-  flat = chunking.ChunkOptions(chunk_size=32, linear_rule="flat")
+  product = dataclasses.replace(usual.sne, layer_function="isab")
+  literal = attention(layer_function="isab", chunk_tile=32)
   encoders = {
-    "product": (
-      dataclasses.replace(usual.sne, layer_function="isab"),
-      usual.chunk,
-    ),
-    "attention": (attention(layer_function="isab", chunk_tile=32), flat),
+    "product": (product, chunking.ChunkOptions(chunk_size=34)),
+    "attention": (literal, chunking.ChunkOptions.published(32)),
   }
   return {
     name: Case(
@@ -216,7 +215,7 @@ class Step:
     self.batch_fn = pipeline.Pipeline(
       networks,
       encoder.make_packer(case.specs),
-      pipeline.DataOptions(batch_size=case.batch_size),
+      pipeline.DataOptions(batch_size=case.batch_size, augment_signs=False),
       seed=0,
       devices=mesh.size,
       place=lambda batch: parallel.shard(batch, mesh),

@@ -77,7 +77,8 @@ class Packer:
 
   Args:
     specs: the architectures; a network is named by its number among them.
-    options: how tensors are cut into chunks.
+    options: how tensors are cut into chunks; a chunk size of 0 is derived from
+      all of the specs.
     skips: give every residual connection a token of its own.
     exact: leave the counts of a batch of one spec as they are (one shape, no
       padding). Mixed batches are always rounded up.
@@ -92,8 +93,8 @@ class Packer:
     exact: bool = True,
   ):
     self.specs = tuple(specs)
-    self.options = options
-    self._parts = tuple(_part(s, options, skips) for s in self.specs)
+    self.options = chunking.resolved(options, self.specs)
+    self._parts = tuple(_part(s, self.options, skips) for s in self.specs)
     self._exact = exact
     largest = max(
       max(p.layout.places.max(), p.layout.io.max()) for p in self._parts
