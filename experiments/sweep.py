@@ -39,16 +39,10 @@ from absl import flags, logging
 from experiments import config, console, run
 from experiments.sweeping import executors, search, summary, trials
 from experiments.sweeping import plan as plan_lib
-<<<<<<< HEAD
-from experiments.sweeping.collect import Outcome
-from experiments.sweeping.plan import Plan, Trial
-from sne_jax.atomic import write_atomically
-from sne_jax.learning import checkpoint, progress
-=======
 from experiments.sweeping.plan import Plan
+from sne_jax.atomic import write_atomically
 from sne_jax.learning import checkpoint
-from sne_jax.learning.logging import read_json, write_atomically
->>>>>>> main
+from sne_jax.learning.logging import read_json
 from sne_jax.zoo import errors, lock
 
 PATIENCE = 60.0
