@@ -30,7 +30,7 @@ from absl import flags
 
 from experiments import config, console, given_files, memory, report
 from sne_jax import Predictor
-from sne_jax.learning.logging import write_atomically
+from sne_jax.atomic import write_atomically
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sne_jax.atomic import write_atomically
 from sne_jax.learning import (
   calibration,
   checkpoint,
@@ -21,7 +22,6 @@ from sne_jax.learning import (
   program,
 )
 from sne_jax.learning.dataset import Networks
-from sne_jax.learning.logging import write_atomically
 from sne_jax.learning.workdirs import MODEL_FILE
 from sne_jax.networks.spec import NetworkSpec
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sne_jax import atomic
 from sne_jax.encoders import interface, table
 from sne_jax.learning import (
   checkpoint,
-  logging,
   optimizers,
   parallel,
   pretrain_methods,
@@ -154,7 +154,7 @@ def pretrain(
     if (folder / workdirs.RESULT_FILE).exists():
       return pretraining.Pretrained.load(folder)
     text = json.dumps(description | {"seen": list(seen)}, sort_keys=True)
-    logging.write_atomically(folder / pretraining.FILE, text)
+    atomic.write_atomically(folder / pretraining.FILE, text)
   built = _compiled(description, how, {} if programs is None else programs)
   steps = how.training.num_steps
   state = training.init_state(

@@ -14,8 +14,16 @@ MODULES = sorted(
   path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py")
 )
 
-FLOORS = {"networks": 0, "encoders": 1, "zoo": 1, "learning": 2, "predictor": 3}
-FLOORS |= {"fitting": 4, "unlabelled": 4}
+FLOORS = {
+  "atomic": -1,
+  "networks": 0,
+  "encoders": 1,
+  "zoo": 1,
+  "learning": 2,
+  "predictor": 3,
+  "fitting": 4,
+  "unlabelled": 4,
+}
 TOP = 5  # sne_jax/__init__.py: public names only.
 
 OUTSIDE = ("experiments", "benchmarks", "tests")

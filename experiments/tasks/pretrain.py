@@ -18,7 +18,7 @@ import sne_jax
 from experiments import comparison, figures, report, run_report
 from experiments import options as options_lib
 from experiments.tasks import members, outcome
-from sne_jax import unlabelled
+from sne_jax import atomic, unlabelled
 from sne_jax.encoders import statistics, table
 from sne_jax.learning import (
   calibration,
@@ -135,7 +135,7 @@ def _one(options, data, folder, seed: int, programs) -> dict[str, Any]:
   calibration.write_codes(folder, codes)
   found |= probed(options, data, codes)
   text = json.dumps(report.to_json(found), indent=2, sort_keys=True)
-  logging.write_atomically(path, text)
+  atomic.write_atomically(path, text)
   return found
 
 

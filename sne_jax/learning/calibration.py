@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sne_jax.atomic import write_atomically
 from sne_jax.learning import classes, conformal, metrics, novelty
 from sne_jax.learning.dataset import Networks
-from sne_jax.learning.logging import write_atomically
 
 FILE = "calibration.json"
 CODES_FILE = "codes.npz"
@@ -191,9 +191,7 @@ def write_codes(folder: pathlib.Path, codes: Mapping[str, np.ndarray]) -> None:
   """Writes the codes of one seed, by part; nothing half-written is left."""
   held, arrays = io.BytesIO(), dict[str, Any](codes)
   np.savez(held, **arrays)
-  partial = folder / f"{CODES_FILE}.partial"
-  partial.write_bytes(held.getvalue())
-  partial.replace(folder / CODES_FILE)
+  write_atomically(folder / CODES_FILE, held.getvalue())
 
 
 def two_parts(codes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sne_jax import atomic
 from sne_jax.learning import checkpoint, logging
 from sne_jax.learning.dataset import Networks
 
@@ -99,4 +100,4 @@ def check(
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes plain values whole or not at all."""
-  logging.write_atomically(path, json.dumps(value, indent=2, sort_keys=True))
+  atomic.write_atomically(path, json.dumps(value, indent=2, sort_keys=True))
