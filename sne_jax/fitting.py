@@ -148,6 +148,7 @@ def _predictor(
     [one.params for one in done],
     known=calibration.of_measured(known, calibration.joined(codes)),
     results=results,
+    compiled=trainer.model,
   )
 
 

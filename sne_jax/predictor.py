@@ -79,6 +79,7 @@ class Predictor:
       of each seed.
     known: errors and codes of the training, for intervals and novelty.
     results: what is reported of each seed, of `fit`.
+    compiled: the program of this description, if there is one already.
     **kwargs: `batch_size`, `draws`, `stream_above` and `memory_limit` of
       `learning.program.Program`.
 
@@ -93,6 +94,7 @@ class Predictor:
     *,
     known: calibration.Calibration | None = None,
     results: Sequence[dict[str, Any]] = (),
+    compiled: program.Program | None = None,
     **kwargs: Any,
   ):
     several = isinstance(params, (list, tuple))
@@ -103,7 +105,7 @@ class Predictor:
       raise ValueError("a predictor has at least one seed; got no parameters")
     self.known = known or calibration.Calibration()
     self.results = list(results)
-    self._program = program.Program(description, **kwargs)
+    self._program = compiled or program.Program(description, **kwargs)
     self.classes = self._program.classes
 
   @classmethod
