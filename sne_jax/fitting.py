@@ -24,7 +24,6 @@ from absl import logging as log
 from sne_jax import predictor as predictor_lib
 from sne_jax.learning import (
   calibration,
-  metrics,
   optimizers,
   pipeline,
 )
@@ -189,7 +188,6 @@ def _best_rate(
       " and the share in (0, 1]"
     )
   steps = max(1, round(share * recipe.training.num_steps))
-  sign = -1 if metrics.HIGHER_IS_BETTER.get(recipe.training.monitor) else 1
   best, best_value, failed = None, np.inf, None
   for rate in rates:
     changed = dataclasses.replace(
@@ -206,10 +204,11 @@ def _best_rate(
     except training_lib.TrainingDiverged as error:
       failed = error
       continue
-    value = sign * found.result["best_metrics"].get(
-      recipe.training.monitor, np.inf
-    )
-    log.info("rate %g: %s %g", rate, recipe.training.monitor, sign * value)
+    monitor, values = recipe.training.monitor, found.result["best_metrics"]
+    log.info("rate %g: %s %g", rate, monitor, values.get(monitor, np.nan))
+    value = np.inf
+    if monitor in values:  # It was a number once.
+      value = recipe.training.sign * values[monitor]
     if best is None or value < best_value:
       best, best_value = changed, value
   if best is None:

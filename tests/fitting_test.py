@@ -383,6 +383,11 @@ def test_a_saved_model_is_not_trained_over(trained, parts, tmp_path):
   trained.save(tmp_path / "model")
   with pytest.raises(ValueError, match="has not made"):
     sne_jax.fit(train, val, workdir=tmp_path / "model", **STATS)
+  head = {"head": sne_jax.HeadOptions(hidden_width=3)}
+  with pytest.raises(ValueError, match="its head differs"):
+    sne_jax.fit(
+      train, val, seeds=[7], workdir=tmp_path / "model", **STATS | head
+    )
 
 
 def test_three_rates_are_one_program(parts, monkeypatch, tmp_path):

@@ -107,7 +107,6 @@ def ridge(
   parts: Parts,
   *,
   strengths: Iterable[float] = RIDGE_STRENGTHS,
-  select: str = "mse",
 ) -> Reference:
   """Ridge regression on standardised features; the strength by validation.
 
@@ -118,10 +117,9 @@ def ridge(
   Args:
     parts: features and target of each part.
     strengths: grid, above 0.
-    select: the metric, in `metrics.METRICS`, that validation goes by.
 
   Raises:
-    ValueError: parts are missing or not finite, or an unknown metric.
+    ValueError: parts are missing or not finite.
   """
   _check(parts)
   scaled = _standardised(parts)
@@ -139,7 +137,7 @@ def ridge(
         {part: x @ weight + offset for part, x in scaled.items()},
       )
 
-  return _best(candidates(), _score(parts, select))
+  return _best(candidates(), _score(parts))
 
 
 def logistic(
@@ -190,7 +188,6 @@ def boosting(
   max_leaf_nodes: Sequence[int] = (15, 31),
   max_iter: int = 400,
   seed: int = 0,
-  select: str = "mse",
 ) -> Reference:
   """Gradient-boosted trees on the features: the stronger reference.
 
@@ -203,7 +200,6 @@ def boosting(
     max_leaf_nodes: grid of tree sizes.
     max_iter: rounds at most, at least 1: a tree, or one for each class.
     seed: of the binning of features.
-    select: see `ridge`; not for classes.
 
   Raises:
     ValueError: see `ridge`.
@@ -230,21 +226,21 @@ def boosting(
         found = {part: next(stages) for part, stages in staged.items()}
         yield options | {"trees": tree}, found
 
-  score = _class_score(parts) if classes else _score(parts, select)
+  score = _class_score(parts) if classes else _score(parts)
   # On tables this small, threads cost more than they bring.
   with threadpoolctl.threadpool_limits(1):
     return _best(candidates(), score, classes=classes)
 
 
 def all_references(
-  parts: Parts, *, classes: bool = False, seed: int = 0, select: str = "mse"
+  parts: Parts, *, classes: bool = False, seed: int = 0
 ) -> dict[str, Reference]:
   """Returns "constant", "ridge" (for classes "logistic") and "boosting"."""
-  linear = {"logistic": logistic(parts)} if classes else {}
+  name, linear = ("logistic", logistic) if classes else ("ridge", ridge)
   return {
     "constant": constant(parts, classes=classes),
-    **(linear or {"ridge": ridge(parts, select=select)}),
-    "boosting": boosting(parts, classes=classes, seed=seed, select=select),
+    name: linear(parts),
+    "boosting": boosting(parts, classes=classes, seed=seed),
   }
 
 
@@ -252,17 +248,12 @@ Score = Callable[[np.ndarray], tuple[tuple[float, ...], dict[str, float]]]
 """What is to be highest, and what is reported, of validation predictions."""
 
 
-def _score(parts: Parts, select: str) -> Score:
-  """Scores predictions `[N]` by a metric; nan never wins."""
-  if select not in metrics.METRICS:
-    known = ", ".join(metrics.METRICS)
-    raise ValueError(f"unknown metric select={select!r}; known: {known}")
-  sign = 1.0 if metrics.HIGHER_IS_BETTER[select] else -1.0
+def _score(parts: Parts) -> Score:
+  """Scores predictions `[N]` by the squared error; nan never wins."""
 
   def score(predicted):
-    value = metrics.METRICS[select](parts["val"][1], predicted)
-    key = sign * value if np.isfinite(value) else -np.inf
-    return (key,), {f"val_{select}": value if key > -np.inf else float("nan")}
+    error = metrics.mse(parts["val"][1], predicted)
+    return (-error if np.isfinite(error) else -np.inf,), {"val_mse": error}
 
   return score
 

@@ -85,16 +85,13 @@ class TrainOptions:
   keep: int = 1  # Latest checkpoints that are kept.
   patience: int = 0  # Evaluations without a new best before stopping. 0 is off.
   monitor: str = "loss"  # The validation metric that chooses the best.
-  # Which value of it is better: min, max, or auto: as is known of the metric
-  # (learning/metrics.py), and min of what is not known.
+  # Its better value: min, max, or auto: as learning/metrics.py says, else min.
   monitor_mode: str = "auto"
 
   def __post_init__(self):
     for name in ("num_steps", "log_every", "eval_every", "save_every", "keep"):
-      if getattr(self, name) < 1:
-        raise ValueError(
-          f"{name} must be at least 1, got {getattr(self, name)}"
-        )
+      if (value := getattr(self, name)) < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
     if self.patience < 0:
       raise ValueError(
         f"patience must be at least 0 (0 is off), got {self.patience}"
@@ -109,14 +106,20 @@ class TrainOptions:
         " monitor a validation metric"
       )
 
+  @property
+  def sign(self) -> int:
+    """What the monitored value is times, to be the better the lower: 1, -1."""
+    highest = measures.HIGHER_IS_BETTER.get(self.monitor, False)
+    mode = self.monitor_mode
+    return -1 if mode == "max" or (mode == "auto" and highest) else 1
+
 
 class FitResult(NamedTuple):
   """What a training has given.
 
   Attributes:
     state: the state after the last update.
-    best_params: of the best evaluation; the last (averaged) ones if there was
-      none.
+    best_params: of the best evaluation; the last ones if there was none.
     best_step: completed updates of `best_params`.
     best_metrics: the evaluation of `best_params`; empty if there was none.
     history: all records of metrics, those before a restart included.
@@ -353,9 +356,7 @@ def _judge(record, step, metrics, options):
       f" gives {', '.join(sorted(metrics))}"
     )
   value = metrics[options.monitor]
-  highest = measures.HIGHER_IS_BETTER.get(options.monitor, False)
-  mode = options.monitor_mode
-  sign = -1 if mode == "max" or (mode == "auto" and highest) else 1
+  sign = options.sign
   before = record.best_value
   better = math.isfinite(value) and (
     before is None or sign * value < sign * before

@@ -82,20 +82,19 @@ def check(
   if (workdir / FIT_FILE).exists():
     claim(workdir, config)
     return
-  folder = workdir / f"seed{seed}"
-  if (workdir / MODEL_FILE).exists() or not (folder / MODEL_FILE).exists():
-    folder = workdir
-  if not (folder / MODEL_FILE).exists():
-    return
-  before = logging.read_json(folder / MODEL_FILE)
   now = json.loads(json.dumps(description))
-  names = sorted(n for n in now | before if before.get(n) != now.get(n))
-  if names or not (folder / RESULT_FILE).exists():
-    raise checkpoint.WorkdirError(
-      f"{workdir} holds a model that this training has not made"
-      + (f" (its {names[0]} differs)" if names else "")
-      + "; choose another workdir"
-    )
+  for folder in (workdir, *sorted(workdir.glob("seed*"))):
+    if not (folder / MODEL_FILE).exists():
+      continue
+    before = logging.read_json(folder / MODEL_FILE)
+    names = sorted(n for n in now | before if before.get(n) != now.get(n))
+    mine = folder.name == f"seed{seed}"
+    if names or (mine and not (folder / RESULT_FILE).exists()):
+      raise checkpoint.WorkdirError(
+        f"{workdir} holds a model that this training has not made"
+        + (f" (its {names[0]} differs)" if names else "")
+        + "; choose another workdir"
+      )
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

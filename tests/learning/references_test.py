@@ -124,13 +124,6 @@ def test_number_of_trees_is_that_of_the_least_validation_error():
   assert error == full.chosen["val_mse"]
 
 
-def test_selection_by_rank_correlation():
-  chosen = references.ridge(_parts(), select="kendall_tau").chosen
-  assert chosen["val_kendall_tau"] > 0.9
-  with pytest.raises(ValueError, match="select='tau'"):
-    references.ridge(_parts(), select="tau")
-
-
 def test_constant_features_do_no_harm():
   parts = {
     part: (np.concatenate([x, np.full((len(y), 1), 1 / 3)], axis=1), y)
