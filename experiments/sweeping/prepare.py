@@ -9,9 +9,8 @@ program of its own so that the sweep itself holds no device.
 
 from absl import flags
 
-from experiments import config, console
+from experiments import config, console, run
 from experiments import options as options_lib
-from experiments.sweeping import plan
 from experiments.tasks import members
 
 
@@ -22,8 +21,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     ValueError: as a run would.
   """
   del argv
-  options = plan.options_of(flag_values)
-  members.gathered(options)
+  members.gathered(run.options_of(flag_values))
 
 
 if __name__ == "__main__":
