@@ -5,7 +5,7 @@ Dimensions: `B` networks, `P` weights of one, `D` width of a code.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import numpy as np
@@ -27,6 +27,7 @@ ANY_ARCHITECTURE = (
 """Encoders that read every architecture: what errors point to."""
 
 
+@runtime_checkable
 class Packer(Protocol):
   """Makes batches of networks, of the specs that it was made for.
 
