@@ -40,8 +40,9 @@ from experiments import config, console, run
 from experiments.sweeping import executors, search, summary, trials
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.plan import Plan
+from sne_jax.atomic import write_atomically
 from sne_jax.learning import checkpoint
-from sne_jax.learning.logging import read_json, write_atomically
+from sne_jax.learning.logging import read_json
 from sne_jax.zoo import errors, lock
 
 PATIENCE = 60.0

@@ -109,16 +109,10 @@ def sane_loss(
   one, other = jnp.split(projected, 2)
   contrasted = contrast.contrast(options, one, other)
   error = contrast.reconstruction(options, y, both, mask)
-  loss = contrast.total(options.gamma, contrasted, error)
-  loss = loss + contrast.penalty(options, projected)
   mean = jnp.mean(both, axis=0, where=mask, keepdims=True)
   mean = jnp.where(mask.any(axis=0, keepdims=True), mean, 0.0)
-  parts = {
-    "contrast": contrasted,
-    "reconstruction": error,
-    "explained": contrast.explained(y, both, mask, mean),
-  }
-  return loss, parts
+  explained = contrast.explained(y, both, mask, mean)
+  return _total(options, contrasted, error, projected, explained)
 
 
 def hyper_loss(
@@ -170,12 +164,16 @@ def hyper_loss(
     error = contrast.layerwise_mse(
       y, both, layer, deviation, weighting=weighting
     )
-  loss = contrast.total(options.gamma, contrasted, error)
-  loss = loss + contrast.penalty(options, z)
   mean = jnp.mean(both, axis=0, keepdims=True)
-  parts = {
-    "contrast": contrasted,
-    "reconstruction": error,
-    "explained": contrast.explained(y, both, everything, mean),
-  }
-  return loss, parts
+  explained = contrast.explained(y, both, everything, mean)
+  return _total(options, contrasted, error, z, explained)
+
+
+def _total(
+  options: contrast.ContrastOptions, contrasted, error, codes, explained
+) -> tuple[Float[Array, ""], Parts]:
+  """Returns the mixed loss, penalties on codes included, and its parts."""
+  loss = contrast.total(options.gamma, contrasted, error)
+  loss = loss + contrast.penalty(options, codes)
+  names = ("contrast", "reconstruction", "explained")
+  return loss, dict(zip(names, (contrasted, error, explained), strict=True))

@@ -4,7 +4,7 @@ A view is a function of a key and a vector, in this order: permutation of
 hidden neurons, noise, erasing. All is pure and may be compiled and mapped over
 networks and keys; nothing is written in place, so two views never meet.
 
-Dimensions: `P` weights of a network, `T` tokens of `C` entries.
+Dimensions: `P` weights of a network.
 
 References:
   Schuerholt et al., NeurIPS 2021, arXiv:2110.15288, and ICML 2024,
@@ -25,8 +25,6 @@ from sne_jax.networks.spec import NetworkSpec
 
 ERASINGS = ("block", "scatter")
 VALUES = ("zero", "normal")
-
-_TRIES = 10  # Rectangles drawn before nothing is erased.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,44 +135,3 @@ def erase(
     value = jax.random.normal(key_value, weights.shape, weights.dtype)
   happens = jax.random.bernoulli(key_whether, options.erase)
   return jnp.where(gone & happens, value, weights)
-
-
-def erase_rectangle(
-  key: PRNGKeyArray,
-  tokens: Float[Array, "T C"],
-  *,
-  probability: float = 0.5,
-  area: tuple[float, float] = (0.02, 0.33),
-  ratio: tuple[float, float] = (0.3, 3.3),
-) -> Float[Array, "T C"]:
-  """Erases, with a probability, a rectangle of a window of tokens.
-
-  Args:
-    key: consumed.
-    tokens: a window.
-    probability: with which anything is erased.
-    area: least and largest share of the entries.
-    ratio: least and largest height by width; log-uniform.
-  """
-  key_whether, key_area, key_ratio, key_place = jax.random.split(key, 4)
-  height, width = tokens.shape
-  share = jax.random.uniform(
-    key_area, (_TRIES,), minval=area[0], maxval=area[1]
-  )
-  low, high = math.log(ratio[0]), math.log(ratio[1])
-  aspect = jnp.exp(
-    jax.random.uniform(key_ratio, (_TRIES,), minval=low, maxval=high)
-  )
-  rows = jnp.round(jnp.sqrt(height * width * share * aspect))
-  columns = jnp.round(jnp.sqrt(height * width * share / aspect))
-  fits = (rows < height) & (columns < width)
-  chosen = jnp.argmax(fits)
-  shape = jnp.stack([rows[chosen], columns[chosen]]).astype(jnp.int32)
-  top, left = jax.random.randint(
-    key_place, (2,), 0, jnp.maximum(jnp.array([height, width]) - shape + 1, 1)
-  )
-  row, column = jnp.arange(height)[:, None], jnp.arange(width)[None]
-  gone = (row >= top) & (row < top + shape[0])
-  gone = gone & (column >= left) & (column < left + shape[1])
-  happens = jax.random.bernoulli(key_whether, probability) & fits.any()
-  return jnp.where(gone & happens, 0.0, tokens)

@@ -130,23 +130,6 @@ def test_erased_weights_may_be_noise_and_views_are_independent():
   assert (np.asarray(ONES) == 1).all()
 
 
-def test_rectangles_are_rectangles():
-  keys = jax.random.split(jax.random.key(0), 500)
-  erase = jax.jit(
-    jax.vmap(views.erase_rectangle, in_axes=(0, None)), compiler_options=FAST
-  )
-  gone = np.asarray(erase(keys, jnp.ones((12, 20)))) == 0
-  often = gone.any((1, 2))
-  assert abs(often.mean() - 0.5) < 0.08
-  for found in gone[often]:
-    rows, columns = found.any(1), found.any(0)
-    assert (found == rows[:, None] & columns[None]).all()
-    assert np.diff(np.flatnonzero(rows)).max(initial=1) == 1
-  shares = gone[often].mean((1, 2))
-  assert shares.min() > 0.005 and shares.max() < 0.37
-  assert len(np.unique(gone[often].any(2).sum(1))) > 4
-
-
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
