@@ -5,7 +5,7 @@ Dimensions: `B` networks, `P` weights of one, `D` width of a code.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import numpy as np
@@ -27,75 +27,55 @@ ANY_ARCHITECTURE = (
 """Encoders that read every architecture: what errors point to."""
 
 
+@runtime_checkable
+class Packer(Protocol):
+  """Makes batches of networks, of the specs that it was made for.
+
+  A network is named by its spec's number among these. Batches are named tuples
+  with a field `weights` and a property `room`, the length of that field; those
+  without weights are templates, which depend on the specs alone.
+  """
+
+  def pack(self, numbers: Any, weights: Any, sizes: Any = None) -> Any:
+    """Returns networks `weights[b]` of spec `numbers[b]` as one batch."""
+    ...
+
+  def flat(self, numbers: Any, weights: Any, total: int) -> np.ndarray:
+    """Returns what a template's `weights` are, of so much room."""
+    ...
+
+  def template(self, numbers: Any, sizes: Any = None) -> Any:
+    """Returns the batch of these specs without weights."""
+    ...
+
+  def templates(self, batches: Any, sizes: Any = None) -> list[Any]:
+    """Returns batches without weights, all of one shape."""
+    ...
+
+  def reserve(
+    self, numbers: np.ndarray, batch_size: int, *, copies: int = 1
+  ) -> Any:
+    """Returns `sizes` for nearly all random batches of a zoo, or None."""
+    ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Encoder:
   """An encoder that was built: how to pack networks, how to encode them.
 
   Attributes:
-    make_packer: from the specs at hand to an object with
-      `pack(numbers, weights) -> batch`, `template(numbers, sizes)`,
-      `templates(batches, sizes)`, `flat(numbers, weights, room)` and
-      `reserve(numbers, batch_size)`; batches are named tuples with a field
-      `weights` and a property `room`, the length of that field.
+    make_packer: from the specs at hand to their packer.
     module: maps a batch to codes `[B, D]`; called with `deterministic=`.
     stochastic: codes differ from call to call, even without dropout.
-    by_layout: specs that differ in activations or options only are one to it.
     make_large_fn: from a memory limit in bytes to a function `(params, spec,
       tensors, *, identifiers, progress) -> code [D]` of one network in bounded
       memory; see `streaming.make_encode_fn`. None: the encoder has none.
   """
 
-  make_packer: Callable[[Sequence[NetworkSpec]], Any]
+  make_packer: Callable[[Sequence[NetworkSpec]], Packer]
   module: nn.Module
   stochastic: bool = False
-  by_layout: bool = True
   make_large_fn: Callable[..., Any] | None = None
-
-
-class ByLayout:
-  """A packer of layouts, for specs that may share one.
-
-  Specs that differ in activations or options only (`NetworkSpec.layout`) are
-  one architecture to an encoder.
-
-  Args:
-    make_packer: what makes the packer of the layouts.
-    specs: those at hand.
-  """
-
-  def __init__(
-    self,
-    make_packer: Callable[[Sequence[NetworkSpec]], Any],
-    specs: Sequence[NetworkSpec],
-  ):
-    layouts = tuple(dict.fromkeys(spec.layout for spec in specs))
-    self.specs = tuple(specs)
-    self._place = np.array([layouts.index(spec.layout) for spec in specs])
-    self._packer = make_packer(layouts)
-
-  def pack(self, numbers, weights, sizes: Any = None) -> Any:
-    """Returns networks `weights[b]` of spec `numbers[b]` as one batch."""
-    return self._packer.pack(self._own(numbers), weights, sizes)
-
-  def flat(self, numbers, weights, total: int) -> np.ndarray:
-    """Lays the vectors of networks end to end."""
-    return self._packer.flat(self._own(numbers), weights, total)
-
-  def template(self, numbers, sizes: Any = None) -> Any:
-    """Returns the batch of these specs without weights."""
-    return self._packer.template(self._own(numbers), sizes)
-
-  def templates(self, batches, sizes: Any = None) -> list[Any]:
-    """Returns batches without weights, all of one shape."""
-    return self._packer.templates([self._own(n) for n in batches], sizes)
-
-  def reserve(self, numbers, batch_size: int, *, copies: int = 1) -> Any:
-    """Returns room for nearly all random batches of a zoo."""
-    own = np.asarray(self._own(numbers))
-    return self._packer.reserve(own, batch_size, copies=copies)
-
-  def _own(self, numbers) -> tuple[int, ...]:
-    return tuple(self._place[np.asarray(numbers, int)].tolist())
 
 
 def refusal(name: str, own: NetworkSpec, other: NetworkSpec) -> ValueError:

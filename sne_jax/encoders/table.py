@@ -6,7 +6,6 @@ has, what it measures on the training networks, and how both become the two.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,14 +20,14 @@ from sne_jax.encoders import (
   neural_graph,
   nfn,
   nft,
-  packing,
   sane_coder,
+  slots,
   sne,
   sne_options,
   stat_nn,
   streaming,
 )
-from sne_jax.encoders.interface import ByLayout, Encoder, Network
+from sne_jax.encoders.interface import Encoder, Network
 from sne_jax.networks import chunking, scales
 
 
@@ -45,7 +44,8 @@ class Row:
     prefix: put before the names of these flags.
     measure: `(options, networks) -> dict` of plain values, measured on the
       training networks and kept with the model.
-    build: `(options, chunk options, measured) -> Encoder`.
+    build: `(options, measured) -> Encoder`; `measured` also holds the
+      `chunk_options`, for whoever cuts networks into chunks.
   """
 
   paper: str
@@ -55,7 +55,7 @@ class Row:
   options: type
   prefix: str
   measure: Callable[[Any, Sequence[Network]], dict[str, Any]]
-  build: Callable[[Any, chunking.ChunkOptions, Mapping[str, Any]], Encoder]
+  build: Callable[[Any, Mapping[str, Any]], Encoder]
 
 
 def measure_sne(
@@ -66,15 +66,12 @@ def measure_sne(
 
 
 def build_sne(
-  options: sne_options.SNEOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: sne_options.SNEOptions, measured: Mapping[str, Any]
 ) -> Encoder:
   """Builds SNE."""
+  chunk_options = chunking.ChunkOptions(**measured["chunk_options"])
   return Encoder(
-    make_packer=lambda specs: packing.Packer(
-      specs, chunk_options, skips=options.skip_tokens
-    ),
+    make_packer=lambda specs: slots.packer(specs, options, chunk_options),
     module=sne.SNE(
       options,
       measured["global_scale"],
@@ -301,11 +298,6 @@ def build(
     ValueError: there is no encoder of that name, or an option is wrong.
   """
   found = row(name)
-  built = found.build(
-    found.options(**options), chunking.ChunkOptions(**chunk_options), measured
-  )
-  if not built.by_layout:
-    return built
-  return dataclasses.replace(
-    built, make_packer=functools.partial(ByLayout, built.make_packer)
+  return found.build(
+    found.options(**options), {**measured, "chunk_options": chunk_options}
   )

@@ -186,7 +186,7 @@ class Pipeline:
   def __init__(
     self,
     networks: Networks,
-    packer: Any,
+    packer: interface.Packer,
     options: DataOptions,
     *,
     seed: int,
@@ -285,7 +285,9 @@ class Pipeline:
     return self._place(stacked)
 
 
-def fixed_batches(networks: Networks, packer: Any, batch_size: int):
+def fixed_batches(
+  networks: Networks, packer: interface.Packer, batch_size: int
+):
   """Yields `(members [b], packed)` over all networks, each once.
 
   Specs with at least `batch_size` networks have batches of their own, which
@@ -312,7 +314,9 @@ def fixed_batches(networks: Networks, packer: Any, batch_size: int):
     yield _filled(networks, packer, mixed[start : start + size], size)
 
 
-def _filled(networks: Networks, packer: Any, members: np.ndarray, size: int):
+def _filled(
+  networks: Networks, packer: interface.Packer, members: np.ndarray, size: int
+):
   """Packs some networks, the last of them repeated up to `size`."""
   filled = np.concatenate(
     [members, np.repeat(members[-1:], size - len(members))]
