@@ -272,7 +272,11 @@ def test_several_seeds_are_a_mean_and_one_program(
   assert np.abs(parts[0] - parts[1]).max() > 1e-4
   np.testing.assert_allclose(found, np.mean(parts, axis=0), atol=1e-5)
   assert both.encode(networks).shape == (3, 24)
-  np.testing.assert_allclose(both.function(spec)(weights), found[0], atol=1e-4)
+  function = both.function(spec)
+  np.testing.assert_allclose(function(weights), found[0], atol=1e-4)
+  _, slope = jax.jvp(function, (weights,), (weights,))  # Forward mode too.
+  backward = jax.grad(lambda w: function(w)[0])(weights) @ weights
+  assert slope[0] == pytest.approx(float(backward), rel=1e-3, abs=1e-4)
   with pytest.raises(ValueError, match="at least one seed"):
     predictor.Predictor(description, [])
 
