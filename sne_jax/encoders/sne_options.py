@@ -3,27 +3,11 @@
 import dataclasses
 
 from sne_jax.encoders import sets
-
-CHOICES = {
-  "chunk_function": ("product", "sab", "isab", "deepsets", "linear"),
-  "layer_function": ("sab", "isab", "deepsets", "none"),
-  "network_function": ("sab", "isab", "deepsets"),
-  "form": ("published", "coded"),
-  "norm": ("pre", "post", "none"),
-  "activation": ("gelu", "relu"),
-  "type_encoding": ("learned", "none"),
-  "level_encoding": ("sinusoidal", "relative", "learned", "none"),
-  "encoding_combine": ("add", "concat"),
-  "index_features": ("none", "io", "chunk", "neuron"),
-  "identifiers": ("none", "random", "content"),
-  "value_features": ("raw", "symlog", "fourier"),
-  "weight_scale": ("place", "none", "global", "tensor"),
-  "compute_dtype": ("float32", "bfloat16"),
-}
+from sne_jax.networks.checked import Checked, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SNEOptions:
+class SNEOptions(Checked):
   """Options of the Set-based Neural network Encoder.
 
   The paper (arXiv:2305.16625) fixes the order chunk, layer, network and the
@@ -87,61 +71,51 @@ class SNEOptions:
     compute_dtype: type of activations; parameters stay float32.
   """
 
-  width: int = 64
-  heads: int = 4
-  form: str = "published"
-  norm: str = "pre"
-  feed_forward: int = 2
-  activation: str = "gelu"
-  dropout: float = 0.0
-  chunk_function: str = "product"
-  chunk_blocks: int = 2
-  chunk_tile: int = 0
-  layer_function: str = "sab"
-  layer_blocks: int = 2
-  layer_seeds: int = 1
-  network_function: str = "sab"
-  network_blocks: int = 2
-  inducing_points: int = 16
-  type_encoding: str = "learned"
-  level_encoding: str = "sinusoidal"
-  encoding_combine: str = "add"
+  width: int = option(64, least=1)
+  heads: int = option(4, least=1)
+  form: str = option("published", choices=("published", "coded"))
+  norm: str = option("pre", choices=("pre", "post", "none"))
+  feed_forward: int = option(2, least=1)
+  activation: str = option("gelu", choices=("gelu", "relu"))
+  dropout: float = option(0.0, least=0, below=1)
+  chunk_function: str = option(
+    "product", choices=("product", "sab", "isab", "deepsets", "linear")
+  )
+  chunk_blocks: int = option(2, least=0)
+  chunk_tile: int = option(0, least=0)
+  layer_function: str = option(
+    "sab", choices=("sab", "isab", "deepsets", "none")
+  )
+  layer_blocks: int = option(2, least=0)
+  layer_seeds: int = option(1, least=1)
+  network_function: str = option("sab", choices=("sab", "isab", "deepsets"))
+  network_blocks: int = option(2, least=0)
+  inducing_points: int = option(16, least=1)
+  type_encoding: str = option("learned", choices=("learned", "none"))
+  level_encoding: str = option(
+    "sinusoidal", choices=("sinusoidal", "relative", "learned", "none")
+  )
+  encoding_combine: str = option("add", choices=("add", "concat"))
   level_again: bool = True
   skip_tokens: bool = True
-  index_features: str = "io"
-  identifiers: str = "content"
-  identifier_dim: int = 32
-  value_features: str = "raw"
-  weight_scale: str = "place"
+  index_features: str = option("io", choices=("none", "io", "chunk", "neuron"))
+  identifiers: str = option("content", choices=("none", "random", "content"))
+  identifier_dim: int = option(32, least=1)
+  value_features: str = option("raw", choices=("raw", "symlog", "fourier"))
+  weight_scale: str = option(
+    "place", choices=("place", "none", "global", "tensor")
+  )
   fan_in_scale: bool = True
   pad_mask: bool = True
-  compute_dtype: str = "float32"
+  compute_dtype: str = option("float32", choices=("float32", "bfloat16"))
 
   def __post_init__(self):
-    for name, allowed in CHOICES.items():
-      value = getattr(self, name)
-      if value not in allowed:
-        raise ValueError(
-          f"{name} is {value!r}; choose one of {', '.join(allowed)}"
-        )
-    at_least = dict.fromkeys(
-      ("width", "heads", "feed_forward", "layer_seeds", "inducing_points")
-      + ("identifier_dim",),
-      1,
-    ) | dict.fromkeys(("chunk_blocks", "layer_blocks", "network_blocks"), 0)
-    for name, least in at_least.items():
-      value = getattr(self, name)
-      if value < least:
-        raise ValueError(f"{name} is {value}; must be at least {least}")
+    super().__post_init__()
     if self.width % self.heads:
       raise ValueError(
         f"width {self.width} is not a multiple of heads {self.heads}; choose"
         f" for example width {self.heads * (self.width // self.heads + 1)}"
       )
-    if self.chunk_tile < 0:
-      raise ValueError(f"chunk_tile is {self.chunk_tile}; must be at least 0")
-    if not 0 <= self.dropout < 1:
-      raise ValueError(f"dropout is {self.dropout}; must be in [0, 1)")
     if self.chunk_function == "product" and self.identifiers == "none":
       raise ValueError(
         "chunk_function product sums the identifiers of other neurons, but"
