@@ -24,7 +24,6 @@ from sne_jax.learning import (
   pipeline,
   training,
 )
-from sne_jax.networks import symmetry
 
 MONITORS = ("loss", "kendall_tau")
 """What is measured on the validation part while training."""
@@ -59,22 +58,7 @@ class Trainer:
       probable = classes.certain(numbers, len(data.classes))
       self._train = self._train._replace(targets=probable)
     self._mesh = parallel.make_mesh(options.run.devices or None)
-    sampler = None
-    if options.data.symmetry_on == "device":
-      specs = self._train.specs
-      if len(specs) > 1:
-        raise ValueError(
-          f"symmetry_on is device, but the zoo has {len(specs)} architectures;"
-          " use --symmetry_on=host"
-        )
-      sampler = symmetry.make_permutation_sampler(specs[0])
-    loss = invariance.make_loss(
-      self._net,
-      task,
-      options.invariance,
-      sampler=sampler,
-      permute=options.data.augment_permutation,
-    )
+    loss = invariance.make_loss(self._net, task, options.invariance)
     steps = options.train.num_steps
     self._schedule = optimizers.make_schedule(options.optimizer, steps)
     self._tx = optimizers.make_optimizer(options.optimizer, steps)

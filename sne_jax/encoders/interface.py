@@ -113,28 +113,3 @@ def unsupported(name: str, spec: NetworkSpec, reason: str) -> ValueError:
     f"{name} cannot read {spec.describe()}: {reason}; encoders that read it:"
     f" {', '.join(ANY_ARCHITECTURE)}"
   )
-
-
-def check_least(**bounds: tuple[int, int]) -> None:
-  """Raises `ValueError` naming the first option below its least value.
-
-  Args:
-    **bounds: by name, the value seen and the least that is allowed.
-  """
-  for name, (value, least) in bounds.items():
-    if value < least:
-      raise ValueError(f"{name} is {value}; must be at least {least}")
-
-
-def check_choices(**choices: tuple[str, Sequence[str]]) -> None:
-  """Raises `ValueError` naming the first option that is no known choice."""
-  for name, (value, known) in choices.items():
-    if value not in known:
-      raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
-
-
-def check_share(**shares: float) -> None:
-  """Raises `ValueError` naming the first option that is not in [0, 1)."""
-  for name, value in shares.items():
-    if not 0 <= value < 1:
-      raise ValueError(f"{name} is {value}; must be in [0, 1)")

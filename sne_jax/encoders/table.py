@@ -29,7 +29,7 @@ from sne_jax.encoders import (
   streaming,
 )
 from sne_jax.encoders.interface import ByLayout, Encoder, Network
-from sne_jax.networks import chunking, scales
+from sne_jax.networks import checked, chunking, scales
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -302,7 +302,9 @@ def build(
   """
   found = row(name)
   built = found.build(
-    found.options(**options), chunking.ChunkOptions(**chunk_options), measured
+    checked.rebuilt(found.options, options),
+    checked.rebuilt(chunking.ChunkOptions, chunk_options),
+    measured,
   )
   if not built.by_layout:
     return built

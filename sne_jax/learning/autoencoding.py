@@ -6,7 +6,7 @@ and its parts, so that any training loop can take its gradient.
 Dimensions: `B` networks of `P` weights; windows of `T` tokens of `C` entries.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sne_jax.encoders import hyper_representation, sane
 from sne_jax.learning import contrast, views
-from sne_jax.networks import standardise, tokens, windows
+from sne_jax.networks import tokens, windows
 
 Parts = dict[str, Float[Array, ""]]
 """Losses by name: `contrast`, `reconstruction`, `explained`."""
@@ -110,7 +110,6 @@ def sane_loss(
   contrasted = contrast.contrast(options, one, other)
   error = contrast.reconstruction(options, y, both, mask)
   loss = contrast.total(options.gamma, contrasted, error)
-  loss = loss + contrast.penalty(options, projected)
   mean = jnp.mean(both, axis=0, where=mask, keepdims=True)
   mean = jnp.where(mask.any(axis=0, keepdims=True), mean, 0.0)
   parts = {
@@ -128,9 +127,6 @@ def hyper_loss(
   first: Float[Array, "B P"],
   second: Float[Array, "B P"],
   key: PRNGKeyArray | None = None,
-  *,
-  measured: Mapping[str, Any] | None = None,
-  weighting: str = "global_mean",
 ) -> tuple[Float[Array, ""], Parts]:
   """Returns the loss of hyper-representations, and its parts.
 
@@ -144,9 +140,6 @@ def hyper_loss(
     first: first views.
     second: second views of the same networks.
     key: of dropout; None: none is dropped.
-    measured: `standardise.measure` of training networks: squared errors are
-      divided by the variance of their layer. None: plain mean squared error.
-    weighting: see `contrast.layerwise_mse`.
   """
   both = jnp.concatenate([first, second])
   rngs = None if key is None else {"dropout": key}
@@ -159,19 +152,8 @@ def hyper_loss(
   one, other = (apply("project", part) for part in jnp.split(z, 2))
   contrasted = contrast.contrast(options, one, other)
   everything = np.ones((1, 1), bool)
-  if measured is None:
-    error = contrast.reconstruction(options, y, both, everything)
-  else:
-    batch_norms = measured["batch_norms"]
-    layer = tokens.layer_of(module.spec, batch_norms)
-    _, scale = standardise.per_weight(module.spec, measured)
-    deviation = np.ones(len(measured["layers"]))
-    deviation[layer[layer >= 0]] = scale[layer >= 0]
-    error = contrast.layerwise_mse(
-      y, both, layer, deviation, weighting=weighting
-    )
+  error = contrast.reconstruction(options, y, both, everything)
   loss = contrast.total(options.gamma, contrasted, error)
-  loss = loss + contrast.penalty(options, z)
   mean = jnp.mean(both, axis=0, keepdims=True)
   parts = {
     "contrast": contrasted,

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sne_jax.encoders import buckets, interface
+from sne_jax.encoders import buckets
 from sne_jax.learning import mixing
 from sne_jax.networks import augment, noise, symmetry
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo import batching
 
@@ -44,7 +45,7 @@ class Networks(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataOptions:
+class DataOptions(Checked):
   """Options of batches and of how networks are moved while training.
 
   Attributes:
@@ -77,53 +78,21 @@ class DataOptions:
       are shuffled first) or aligned (its neurons are matched to the other's, by
       linear assignment on the host: some milliseconds per network). Mixed
       first, before all else. Classes are mixed as probabilities.
-    symmetry_on: where permutations are drawn: host or device (device: zoos of
-      one architecture only).
   """
 
-  batch_size: int = 32
-  micro_batches: int = 1
+  batch_size: int = option(32, least=1)
+  micro_batches: int = option(1, least=1)
   augment_permutation: bool = False
   augment_signs: bool = False
-  augment_pi_shifts: int = 0
-  augment_scales: float = 0.0
-  augment_noise: float = 0.0
-  augment_mask: float = 0.0
-  augment_quantile: float = 0.0
-  augment_translate: float = 0.0
-  augment_rotate: float = 0.0
-  augment_zoom: float = 0.0
-  augment_mixup: str = "none"
-  symmetry_on: str = "host"
-
-  def __post_init__(self):
-    interface.check_least(
-      batch_size=(self.batch_size, 1), micro_batches=(self.micro_batches, 1)
-    )
-    for name in (
-      "augment_pi_shifts",
-      "augment_scales",
-      "augment_noise",
-      "augment_translate",
-    ):
-      if not 0 <= getattr(self, name) < math.inf:
-        raise ValueError(
-          f"{name} is {getattr(self, name)}; must be at least 0 (0: off)"
-        )
-    if not 0 <= self.augment_rotate <= 180:
-      raise ValueError(
-        f"augment_rotate is {self.augment_rotate}; must be in [0, 180] degrees"
-      )
-    interface.check_share(
-      augment_mask=self.augment_mask,
-      augment_quantile=self.augment_quantile,
-      augment_zoom=self.augment_zoom,
-    )
-    interface.check_choices(augment_mixup=(self.augment_mixup, mixing.KINDS))
-    if self.symmetry_on not in ("host", "device"):
-      raise ValueError(
-        f"symmetry_on is {self.symmetry_on!r}; choose host or device"
-      )
+  augment_pi_shifts: int = option(0, least=0)
+  augment_scales: float = option(0.0, least=0)
+  augment_noise: float = option(0.0, least=0)
+  augment_mask: float = option(0.0, least=0, below=1)
+  augment_quantile: float = option(0.0, least=0, below=1)
+  augment_translate: float = option(0.0, least=0)
+  augment_rotate: float = option(0.0, least=0, most=180)
+  augment_zoom: float = option(0.0, least=0, below=1)
+  augment_mixup: str = option("none", choices=mixing.KINDS)
 
 
 def augmented(
@@ -134,7 +103,7 @@ def augmented(
 ) -> np.ndarray:
   """Returns a randomly moved copy of one network's weights `[P]`."""
   o = options
-  if o.augment_permutation and o.symmetry_on == "host":
+  if o.augment_permutation:
     vector = vector[symmetry.draw_permutation(spec, rng)]
   if o.augment_signs:
     vector = vector * augment.draw_signs(spec, rng)
@@ -259,8 +228,6 @@ class Pipeline:
     ]
     if not self._pairs:
       return [vectors]
-    if o.symmetry_on == "device":
-      return [vectors, vectors]
     moved = [
       v[symmetry.draw_permutation(s, rng)]
       for s, v in zip(specs, vectors, strict=True)

@@ -20,7 +20,26 @@ _BOUNDS = {
   "below": ("below", lambda value, bound: value < bound),
 }
 
-GONE: dict[str, dict[str, Any]] = {}
+GONE: dict[str, dict[str, Any]] = {
+  "ContrastOptions": {
+    **{"reconstruction": "mse", "code_variance": 0.0, "code_norm": 0.0}
+  },
+  "DataOptions": {"symmetry_on": "host"},
+  "InvarianceOptions": {
+    "invariance_target": "logit",
+    "invariance_stop_gradient": False,
+    "task_on_both": True,
+  },
+  "OptimizerOptions": {"accumulate": 1, "decay_vectors": False},
+  "PretrainOptions": {"layerwise": "none"},
+  "SamplingOptions": {
+    **{"reset_classifier": False, "conditioning": 0, "learning_rate": 0.0}
+  },
+  "TrainOptions": {"monitor_mode": "auto"},
+  "ViewOptions": {
+    **{"pool_size": 0, "noise": 0.0, "erasing": "block", "erase_value": "zero"}
+  },
+}
 """By class, options of earlier versions and the one value that remains."""
 
 

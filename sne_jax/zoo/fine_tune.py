@@ -17,9 +17,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8, UInt32
+from jaxtyping import Array, Float, Int, UInt8, UInt32
 
-from sne_jax.networks.families import norm_statistics
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo import image_fit, images, partial
 
@@ -282,42 +281,6 @@ class Tuner:
       found[part] = (whole(own), whole(self._labels[own]), whole(real))
       first += size
     return found
-
-
-def condition(
-  spec: NetworkSpec,
-  weights: Float[Array | np.ndarray, "S P"],
-  pixels: UInt8[np.ndarray, "A C H W"],
-  key: PRNGKeyArray,
-  *,
-  iterations: int,
-  batch_size: int = 32,
-) -> Float[Array | np.ndarray, "S P"]:
-  """Runs batches of images through networks for their batch norm statistics.
-
-  Args:
-    spec: of the networks; without running statistics they stay as they are.
-    weights: the networks.
-    pixels: validation or training images.
-    key: consumed: which images are in a batch.
-    iterations: batches; 0: none.
-    batch_size: images of a batch.
-
-  Raises:
-    ValueError: of `norm_statistics.update`.
-  """
-  if not iterations or not any(t.kind == "norm_mean" for t in spec.tensors):
-    return weights
-  places = jax.random.randint(key, (iterations, batch_size), 0, len(pixels))
-
-  def run(weights):
-    def step(weights, rows):
-      x = jnp.asarray(pixels)[rows].astype(jnp.float32) / 127.5 - 1.0
-      return norm_statistics.update(spec, weights, x), None
-
-    return jax.lax.scan(step, weights, places)[0]
-
-  return jax.jit(jax.vmap(run))(jnp.asarray(weights))
 
 
 @functools.lru_cache(maxsize=8)  # Each holds programs; data sets share them.
