@@ -55,6 +55,3 @@ def test_a_template_that_does_not_fit_is_named():
     transfer.carry_over(SPEC, weights, RESNET)
   with pytest.raises(ValueError, match="got an array of shape"):
     transfer.carry_over(SPEC, weights[1:], SPEC)
-
-
-IMAGES = np.random.default_rng(0).standard_normal((6, 2, 6, 5), np.float32)

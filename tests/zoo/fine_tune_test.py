@@ -1,6 +1,5 @@
 """Fine-tuning populations: the steps of a zoo, from a given start."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -138,6 +137,3 @@ def test_what_does_not_fit_is_refused(tuner):
   for changes in ({"optimizer": "x"}, {"dropout": 1.0}, {"batch_size": 0}):
     with pytest.raises(ValueError, match=next(iter(changes))):
       fine_tune.TuneSettings(**changes)
-
-
-@pytest.mark.slow
