@@ -2,12 +2,13 @@
 
 An encoder is two things: a packer (host: networks -> arrays) and a linen module
 (device: arrays -> codes `[B, D]`). A row of the table says which options it
-has, what it measures on the training networks, and how both become the two.
+has, what it measures on the training networks, and how both become the two. A
+further encoder, in this package or outside, is a row that is registered.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,34 +29,15 @@ from sne_jax.encoders import (
   stat_nn,
   streaming,
 )
-from sne_jax.encoders.interface import ByLayout, Encoder, Network
+from sne_jax.encoders.interface import (
+  ENCODERS,
+  ByLayout,
+  Encoder,
+  Network,
+  Row,
+  register,
+)
 from sne_jax.networks import checked, chunking, scales
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-  """A row of the table of encoders.
-
-  Attributes:
-    paper: where it is from.
-    accepts: which networks it reads.
-    symmetry: what leaves its codes unchanged.
-    cost: how its time grows.
-    options: its dataclass of options; every field is a flag.
-    prefix: put before the names of these flags.
-    measure: `(options, networks) -> dict` of plain values, measured on the
-      training networks and kept with the model.
-    build: `(options, chunk options, measured) -> Encoder`.
-  """
-
-  paper: str
-  accepts: str
-  symmetry: str
-  cost: str
-  options: type
-  prefix: str
-  measure: Callable[[Any, Sequence[Network]], dict[str, Any]]
-  build: Callable[[Any, chunking.ChunkOptions, Mapping[str, Any]], Encoder]
 
 
 def measure_sne(
@@ -92,10 +74,10 @@ def build_sne(
   )
 
 
-ENCODERS = {
+_ROWS = {
   "sne": Row(
     paper="Andreis et al., NeurIPS 2024, arXiv:2305.16625",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="learned (Logit Invariance), or exact with content identifiers",
     cost="linear in weights per chunk stage; quadratic in chunks per layer",
     options=sne_options.SNEOptions,
@@ -105,7 +87,7 @@ ENCODERS = {
   ),
   "mlp": Row(
     paper="a baseline of Navon et al., ICML 2023, arXiv:2301.12780",
-    accepts="one architecture",
+    accepts="one",
     symmetry="none",
     cost="linear in weights, with a matrix of weights times width",
     options=mlp.MLPOptions,
@@ -115,7 +97,7 @@ ENCODERS = {
   ),
   "stat_nn": Row(
     paper="Unterthiner et al., 2020, arXiv:2002.11448",
-    accepts="one architecture",
+    accepts="one",
     symmetry="exact, and blind to shuffles within a tensor",
     cost="sorting the weights of each tensor",
     options=stat_nn.StatOptions,
@@ -125,7 +107,7 @@ ENCODERS = {
   ),
   "stat_pool": Row(
     paper="ours: statistics of arXiv:2002.11448 pooled over tensors",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="exact, and blind to shuffles within a tensor",
     cost="sorting the weights",
     options=stat_nn.StatOptions,
@@ -135,7 +117,7 @@ ENCODERS = {
   ),
   "deep_sets": Row(
     paper="Zaheer et al., NeurIPS 2017, arXiv:1703.06114",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="exact, and blind to every shuffle of the weights",
     cost="linear in weights",
     options=flat_sets.FlatSetOptions,
@@ -145,7 +127,7 @@ ENCODERS = {
   ),
   "set_transformer": Row(
     paper="Lee et al., ICML 2019, arXiv:1810.00825",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="exact, and blind to every shuffle of the weights",
     cost="weights times inducing points",
     options=flat_sets.FlatSetOptions,
@@ -155,7 +137,8 @@ ENCODERS = {
   ),
   "nfn_np": Row(
     paper="Zhou et al., NeurIPS 2023, arXiv:2302.14040",
-    accepts="one architecture: a chain of dense and conv layers with biases",
+    accepts="one",
+    needs="a chain of dense and conv layers with biases",
     symmetry="exact; of inputs and outputs too without io_embed and hnp pool",
     cost="weights times channels squared",
     options=nfn.NFNOptions,
@@ -165,7 +148,8 @@ ENCODERS = {
   ),
   "nfn_hnp": Row(
     paper="Zhou et al., NeurIPS 2023, arXiv:2302.14040",
-    accepts="one architecture: such a chain with a hidden layer",
+    accepts="one",
+    needs="a chain of dense and conv layers with biases and a hidden layer",
     symmetry="exact, hidden neurons",
     cost="weights times channels squared, times inputs and outputs squared",
     options=nfn.NFNOptions,
@@ -175,7 +159,8 @@ ENCODERS = {
   ),
   "nft": Row(
     paper="Zhou et al., NeurIPS 2023, arXiv:2305.13546",
-    accepts="one architecture: a chain of dense and conv layers with biases",
+    accepts="one",
+    needs="a chain of dense and conv layers with biases",
     symmetry="exact, hidden neurons",
     cost="quadratic in the rows and columns at a layer, times its width",
     options=nft.NFTOptions,
@@ -185,7 +170,8 @@ ENCODERS = {
   ),
   "dws": Row(
     paper="Navon et al., ICML 2023, arXiv:2301.12780",
-    accepts="one architecture: dense layers with biases, three or more",
+    accepts="one",
+    needs="dense layers with biases, three or more",
     symmetry="exact, hidden neurons",
     cost="blocks of tensors squared; weights times channels squared",
     options=dws.DWSOptions,
@@ -195,7 +181,7 @@ ENCODERS = {
   ),
   "neural_graph": Row(
     paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-GNN)",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="exact, hidden neurons",
     cost="linear in weights",
     options=neural_graph.NeuralGraphOptions,
@@ -205,7 +191,7 @@ ENCODERS = {
   ),
   "neural_graph_transformer": Row(
     paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-T)",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="exact, hidden neurons",
     cost="quadratic in neurons",
     options=graph_transformer.GraphTransformerOptions,
@@ -215,7 +201,7 @@ ENCODERS = {
   ),
   "hyper_representation": Row(
     paper="Schuerholt et al., NeurIPS 2021, arXiv:2110.15288",
-    accepts="one architecture",
+    accepts="one",
     symmetry="none",
     cost="quadratic in neurons, with a matrix of a width for each layer",
     options=hyper_representation.HyperRepresentationOptions,
@@ -225,7 +211,7 @@ ENCODERS = {
   ),
   "sane": Row(
     paper="Schuerholt et al., ICML 2024, arXiv:2406.09997",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="none",
     cost="linear in weights; quadratic in the tokens of a window",
     options=sane_coder.SANECoderOptions,
@@ -234,7 +220,8 @@ ENCODERS = {
     build=sane_coder.build,
   ),
 }
-"""Every encoder that `--encoder` knows."""
+for _name, _row in _ROWS.items():
+  register(_name, _row)
 
 
 def row(name: str) -> Row:
