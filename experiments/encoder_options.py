@@ -124,7 +124,10 @@ class EncoderOptions:
       row.prefix + f.name: f.name for f in dataclasses.fields(row.options)
     }
     given = {mine[n]: v for n, v in self.values.items() if n in mine}
-    return row.options(**given)
+    try:
+      return row.options(**given)
+    except ValueError as error:  # It begins with the name of the field.
+      raise ValueError(f"{row.prefix}{error}") from error
 
   def complete(self, names: Iterable[str]) -> "EncoderOptions":
     """Returns these options with every one of some encoders, set or not.

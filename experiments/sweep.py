@@ -29,6 +29,7 @@ any has failed.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import time
@@ -239,8 +240,7 @@ def _job(program: str, flagfile: pathlib.Path, log: pathlib.Path) -> launch.Job:
 
 
 def _flags(trial: Trial) -> str:
-  groups = trial.options.groups()
-  return config.to_flagfile(*groups, prefixes=options_lib.PREFIXES)
+  return options_lib.to_flagfile(trial.options)
 
 
 def _message(plan: Plan, best: Outcome | None, failed: int) -> str:
@@ -257,4 +257,6 @@ def _message(plan: Plan, best: Outcome | None, failed: int) -> str:
 if __name__ == "__main__":
   plan_lib.define_flags()
   console.setup()
-  config.run_main(main)
+  names = [field.name for field in dataclasses.fields(plan_lib.SweepOptions)]
+  page = options_lib.page(__doc__, {"What to vary, and where": names})
+  config.run_main(main, page=page)

@@ -2,8 +2,6 @@
 
 import dataclasses
 import pathlib
-import typing
-from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -122,9 +120,9 @@ class Plan:
     that those options have outside the sweep decide nothing.
     """
     resolved = config.resolved(*self.trials[0].options.groups())
-    for name, (cls, field) in swept_fields().items():
+    for name, (cls, field, _) in swept_fields().items():
       if name in self.space:
-        del resolved[cls.__name__][field]
+        resolved[cls.__name__].pop(field, None)
     sweep: dict[str, Any] = {"space": space_lib.describe(self.space)}
     if self.sweep.random:
       sweep |= {"random": True, "sweep_seed": self.sweep.sweep_seed}
@@ -142,12 +140,8 @@ class Plan:
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the flags of a sweep, and all those of a run."""
-  config.define_flags(
-    SweepOptions,
-    *options_lib.CLASSES,
-    prefixes=options_lib.PREFIXES,
-    flag_values=flag_values,
-  )
+  config.define_flags(SweepOptions, flag_values=flag_values)
+  options_lib.define_flags(flag_values)
 
 
 def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
@@ -167,10 +161,7 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
         " comparison (--variants, --matrix, --rates): leave it empty"
       )
   asked = "grid" if sweep.grid else "random"
-  kinds = {
-    name: typing.get_type_hints(cls)[field]
-    for name, (cls, field) in swept_fields().items()
-  }
+  kinds = {name: kind for name, (_, _, kind) in swept_fields().items()}
   space = space_lib.parse(asked, sweep.grid or sweep.random, flag_values, kinds)
   if sweep.grid:
     found = space_lib.grid(space)
@@ -185,7 +176,7 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
     own = {"workdir": str(folder), "title": f"{title}: trial {number}"}
     own |= {"references": False}
     try:
-      options = options_of(flag_values, changes | own)
+      options = options_lib.from_flags(flag_values, changes | own)
     except ValueError as error:
       raise ValueError(
         f"trial {number} ({space_lib.show_all(changes)}): {error}"
@@ -194,36 +185,10 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
   return Plan(sweep, space, tuple(trials), workdir, title)
 
 
-def options_of(
-  flag_values: flags.FlagValues, changes: Mapping[str, Any] | None = None
-) -> options_lib.Options:
-  """Returns the options of a run from the flags, with some of them changed.
-
-  Raises:
-    ValueError: options that cannot be.
-  """
-  changes = changes or {}
-  parts: list[Any] = []
-  for cls in options_lib.CLASSES:
-    values: dict[str, Any] = {
-      field: changes.get(name, flag_values[name].value)
-      for field, name in _flag_names(cls).items()
-    }
-    parts.append(cls(**values))
-  return options_lib.of(*parts)
-
-
-def _flag_names(cls: type) -> dict[str, str]:
-  """Returns the flag of each field of a class."""
-  prefix = options_lib.PREFIXES.get(cls, "")
-  return {field.name: prefix + field.name for field in dataclasses.fields(cls)}
-
-
-def swept_fields() -> dict[str, tuple[type, str]]:
-  """Returns class and field of every option that can be swept, by flag."""
+def swept_fields() -> dict[str, tuple[type, str, type]]:
+  """Returns class, name there and type of what can be swept, by name."""
   return {
-    name: (cls, field)
-    for cls in options_lib.CLASSES
-    for field, name in _flag_names(cls).items()
-    if name not in NOT_SWEPT and cls is not inr.InrZooOptions
+    name: found
+    for name, found in options_lib.fields().items()
+    if name not in NOT_SWEPT and found[0] is not inr.InrZooOptions
   }

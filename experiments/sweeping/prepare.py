@@ -11,7 +11,6 @@ from absl import flags
 
 from experiments import config, console
 from experiments import options as options_lib
-from experiments.sweeping import plan
 from experiments.tasks import members
 
 
@@ -22,11 +21,11 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     ValueError: as a run would.
   """
   del argv
-  options = plan.options_of(flag_values)
+  options = options_lib.from_flags(flag_values)
   members.gathered(options)
 
 
 if __name__ == "__main__":
-  config.define_flags(*options_lib.CLASSES, prefixes=options_lib.PREFIXES)
+  options_lib.define_flags()
   console.setup()
   config.run_main(main)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
+from experiments import encoder_options
 from sne_jax.zoo import ranges
 
 SIGNIFICANT = 4
@@ -126,7 +127,10 @@ def _list(asked: str, name: str, what: str, kind: type, flag_values):
     try:
       if not word.strip():
         raise ValueError("it is empty")
-      value = flag_values[name].parser.parse(word.strip())
+      if name in flag_values:
+        value = flag_values[name].parser.parse(word.strip())
+      else:
+        value = encoder_options.parse(name, word)
     except (ValueError, TypeError, flags.Error) as error:
       raise ValueError(
         f"{asked}: {name} cannot be {word.strip()!r} ({error})"

@@ -19,7 +19,7 @@ from absl import logging as log
 from experiments import config, environment, figures, report
 from experiments import options as options_lib
 from experiments.tasks import members, outcome
-from sne_jax.encoders import statistics, table
+from sne_jax.encoders import statistics
 from sne_jax.learning import (
   logging,
   metrics,
@@ -78,7 +78,7 @@ class Trainer:
       method,
       self.spec,
       stacked(data, "train"),
-      encoder=self.options.of_class(table.row(method).options),
+      encoder=self.options.encoder_options(method),
       chunk=self.options.chunk,
       view=self.options.view,
       losses=self.options.contrast,

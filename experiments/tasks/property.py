@@ -212,7 +212,7 @@ def describe(
   """Returns what `model.json` holds: all that a `Predictor` must know."""
   train = data.parts["train"]
   name = options.run.encoder
-  own = options.of_class(table.row(name).options)
+  own = options.encoder_options(name)
   measured = table.measure(name, own, as_list(train))
   spread = train.targets.std(axis=0)
   scaling = {

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo import image_fit, images, partial
 
@@ -50,32 +51,25 @@ class Curves(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TuneSettings:
+class TuneSettings(Checked):
   """How networks are trained: alike for all that are compared.
+
+  Attributes:
+    optimizer: one of `image_fit.OPTIMIZERS`.
+    learning_rate: constant.
+    weight_decay: times the weights, in the gradient.
+    dropout: share of hidden activations set to 0.
+    batch_size: images of a step.
 
   Raises:
     ValueError: a value is out of its range; the message names it.
   """
 
-  optimizer: str = "adam"  # One of `image_fit.OPTIMIZERS`.
-  learning_rate: float = 1e-3  # Constant.
-  weight_decay: float = 0.0  # Times the weights, in the gradient.
-  dropout: float = 0.0  # Share of hidden activations set to 0.
-  batch_size: int = 32  # Images of a step.
-
-  def __post_init__(self):
-    if self.optimizer not in image_fit.OPTIMIZERS:
-      raise ValueError(
-        f"unknown optimizer {self.optimizer!r}; known are"
-        f" {', '.join(image_fit.OPTIMIZERS)}"
-      )
-    for name in ("learning_rate", "weight_decay"):
-      if not 0 <= getattr(self, name) < math.inf:
-        raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-    if not 0 <= self.dropout < 1:
-      raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-    if self.batch_size < 1:
-      raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+  optimizer: str = option("adam", choices=tuple(image_fit.OPTIMIZERS))
+  learning_rate: float = option(1e-3, least=0)
+  weight_decay: float = option(0.0, least=0)
+  dropout: float = option(0.0, least=0, below=1)
+  batch_size: int = option(32, least=1)
 
 
 def image_parts(
