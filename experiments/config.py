@@ -110,7 +110,8 @@ def from_flags(
   values = {flag: flag_values[flag].value for flag in names} | {
     flag: value for flag, value in (changes or {}).items() if flag in names
   }
-  return cls(**{names[flag]: value for flag, value in values.items()})
+  plain = lambda value: tuple(value) if isinstance(value, list) else value
+  return cls(**{names[flag]: plain(value) for flag, value in values.items()})
 
 
 def resolved(*options: Any) -> dict[str, dict[str, Any]]:

@@ -33,6 +33,9 @@ def translated(
   for argument in arguments:
     name, equals, text = argument.lstrip("-").partition("=")
     text = text if equals else "true"
+    is_known = lambda n: n in gone or any(takes(n) for takes in takers.values())
+    if not equals and name.startswith("no") and is_known(name[2:]):
+      name, text = name[2:], "false"
     taker = next((flag for flag, takes in takers.items() if takes(name)), "")
     if not argument.startswith("-") or name in flag_values:
       result.append(argument)

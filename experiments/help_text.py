@@ -10,12 +10,14 @@ import inspect
 import itertools
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 WIDTH = 80
+TWO_LINES = 140
+"""Characters that two lines surely hold."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,12 +40,13 @@ class Page:
     parts = [inspect.cleandoc(self.doc)]
     if self.topics and not full:
       for topic, names in self.topics.items():
-        parts.append(section(topic, map(_described, (ours[n] for n in names))))
+        some = [ours[name] for name in names]
+        parts.append(section(topic, _described(some, full=False)))
     else:
       by_class = itertools.groupby(ours.values(), key=_owner)
       for cls, some in by_class:
         heading = (cls.__doc__ or cls.__name__).splitlines()[0]
-        parts.append(section(heading, map(_described, some), full=full))
+        parts.append(section(heading, _described(some, full=full)))
     if self.more:
       parts.append(self.more(flag_values))
     if full:
@@ -53,24 +56,27 @@ class Page:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def section(
-  heading: str, entries: Iterable[tuple[str, Any, str]], *, full: bool = False
-) -> str:
+def section(heading: str, entries: Iterable[tuple[str, Any, str]]) -> str:
   """Returns a heading and its entries `(name, default, explanation)`."""
   lines = [heading]
   for name, default, explanation in entries:
     lines.append(f"  {name}={show(default)}")
-    said = " ".join(explanation.split())
-    if not full:
-      said = re.split(r"(?<=\.)\s", said, maxsplit=1)[0]
     lines += textwrap.wrap(
-      said,
+      explanation,
       WIDTH,
       initial_indent=" " * 6,
       subsequent_indent=" " * 6,
       break_on_hyphens=False,
     )
   return "\n".join(lines)
+
+
+def shortened(explanation: str) -> str:
+  """Returns the first sentence, or as many of its clauses as two lines hold."""
+  said = re.split(r"(?<=\.)\s", explanation, maxsplit=1)[0]
+  while len(said) > TWO_LINES and re.search("[,;:(] ?", said):
+    said = re.match(r"(.*)[,;:(]", said).group(1).rstrip() + "."  # pyright: ignore
+  return said
 
 
 def show(value: Any) -> str:
@@ -99,14 +105,27 @@ def attributes(cls: type) -> dict[str, str]:
   return texts
 
 
-def _described(flag: flags.Flag) -> tuple[str, Any, str]:
-  default = "" if flag.default is None else flag.default
-  return f"--{flag.name}", default, _explained(flag)
+def _described(
+  some: Iterable[flags.Flag], *, full: bool
+) -> Iterator[tuple[str, Any, str]]:
+  for flag in some:
+    default = "" if flag.default is None else flag.default
+    yield f"--{flag.name}", default, _explained(flag, full=full)
 
 
-def _explained(flag: flags.Flag) -> str:
-  """Returns the help of a flag without the list that absl puts before it."""
-  return re.sub(r"^<[^>]*>: ", "", flag.help or "")
+def _explained(flag: flags.Flag, *, full: bool) -> str:
+  """Returns the help of a flag without the list that absl puts before it.
+
+  Where a short form does not name all choices, they are added.
+  """
+  text = " ".join(re.sub(r"^<[^>]*>: ", "", flag.help or "").split())
+  if full:
+    return text
+  text = shortened(text)
+  choices = list(filter(None, getattr(flag.parser, "enum_values", ())))
+  if any(word not in text for word in choices):
+    text = f"{text.rstrip('.')} ({', '.join(choices)})."
+  return text
 
 
 def _owner(flag: flags.Flag) -> Any:
@@ -117,6 +136,5 @@ def _others(flag_values: flags.FlagValues) -> str:
   """Returns the flags that belong to no options: those of absl."""
   names = [name for name in flag_values if not _owner(flag_values[name])]
   single = {flag_values[name].name: flag_values[name] for name in names}
-  return section(
-    "", map(_described, (single[n] for n in sorted(single))), full=True
-  ).lstrip("\n")
+  some = [single[name] for name in sorted(single)]
+  return section("", _described(some, full=True)).lstrip("\n")

@@ -6,7 +6,7 @@ missing is said to be missing rather than left out in silence:
 * `title`, `description`: text.
 * `target`: name of the property; `unit`: its unit.
 * `config`: `{class: {option: value}}`, `flagfile`: text (`config`).
-* `environment`: of `config.environment`.
+* `environment`: of `environment.environment`.
 * `seconds`: `{what: wall-clock seconds}`.
 * `sizes`: `{part: number of networks}`.
 * `num_params`: of the encoder and its head.

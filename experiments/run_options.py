@@ -19,10 +19,11 @@ class RunOptions(Checked):
   Attributes:
     workdir: folder for everything that the run writes; a run that was stopped
       continues there.
-    zoo: folder of the zoo, or a flagfile of experiments/make_zoo.py. A flagfile
-      (experiments/flags/zoos/) is run if its folder is not there. sine:FOLDER
-      is a zoo of sine INRs, made there by the zoo_ options if it is not there.
-      Several, separated by commas, are trained and tested on as one.
+    zoo: folder of the zoo, or sine:FOLDER, or a flagfile of
+      experiments/make_zoo.py. A flagfile (experiments/flags/zoos/) is run if
+      its folder is not there. sine:FOLDER is a zoo of sine INRs, made there by
+      the zoo_ options if it is not there. Several, separated by commas, are
+      trained and tested on as one.
     test_zoos: further zoos, likewise; none of their networks are trained on,
       and each is reported by itself.
     data_dir: folder of image files (mnist.npz), for zoos that are made; empty:

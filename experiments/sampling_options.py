@@ -11,12 +11,12 @@ class SamplingOptions(Checked):
   """Which samplers, and how their networks are tried.
 
   Attributes:
-    methods: samplers, separated by commas: kde (draws of the density of the
-      anchors' codes), subsample (the best of candidates), bootstrap (the same,
-      round by round), gauss (a control: anchors that no network has); with
-      _coupled appended, as in the authors' code, with one noise for all tokens
-      of a copy of one anchor; with weights_ in front, the same of the weights
-      instead of codes.
+    methods: samplers, separated by commas, of kde, subsample, bootstrap and
+      gauss. kde: draws of the density of the anchors' codes. subsample: the
+      best of candidates. bootstrap: the same, round by round. gauss: a
+      control: anchors that no network has. With _coupled appended, as in the
+      authors' code, with one noise for all tokens of a copy of one anchor;
+      with weights_ in front, the same of the weights instead of codes.
     epochs: of fine-tuning; an epoch is as many steps as all training images
       take.
     images: further data sets to fine-tune on, beside that of the zoo, separated

@@ -195,8 +195,8 @@ def opened(source: Source, inr_options: inr.InrZooOptions) -> store.Zoo:
     made_by = store.Zoo.open(path).provenance.get("generator")
     if made_by != inr.GENERATOR:
       raise ValueError(
-        f"{source.word}: the zoo in {path} is not one of sine INRs that was made"
-        f" here; name it as {path}"
+        f"{source.word}: {path} holds a zoo that {inr.GENERATOR} has not made;"
+        f" name it as {path}"
       )
   with progress.Progress("making the zoo") as shown:
     return inr.generate_inr_zoo(path, inr_options, progress=shown.update)

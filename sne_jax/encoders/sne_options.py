@@ -21,10 +21,11 @@ class SNEOptions(Checked):
     heads: attention heads; must divide width.
     form: attention block as published (output matrix, layer norm) or as coded
       by the Set Transformer's authors (residual on the projected query).
-    norm: layer norm before each sub-layer, behind it, or none.
+    norm: layer norm before each sub-layer (pre), after it (post), or none.
     feed_forward: hidden width of the published feed-forward, as a multiple.
     activation: between the two maps of a feed-forward (published form) or of
-      the product chunk function. relu, the Set Transformer's, is the cheaper.
+      the product chunk function: gelu, or relu, the Set Transformer's and the
+      cheaper.
     dropout: share of units dropped in attention blocks while training.
     chunk_function: set function of a chunk. product: weighted sum of the
       neurons at the other end of each weight (needs identifiers), the cheapest;
@@ -34,19 +35,21 @@ class SNEOptions(Checked):
     chunk_tile: chunks encoded at a time, each tile once more for the gradients;
       0: all at once. On a CPU, 32 to 64 with attention keeps intermediate
       arrays in the cache; on a GPU or TPU take 0.
-    layer_function: set function of a layer's chunks; none: chunk codes go
-      straight to the network encoder (the paper's Table 6 ablation).
+    layer_function: set function of a layer's chunks: sab, isab or deepsets.
+      none: chunk codes go straight to the network encoder (the paper's Table 6
+      ablation).
     layer_blocks: blocks per layer, before pooling.
     layer_seeds: vectors that a layer is pooled into.
-    network_function: set function of a network's layers.
+    network_function: set function of a network's layers: sab, isab or deepsets.
     network_blocks: blocks per network, before pooling.
     inducing_points: inducing points of isab.
-    type_encoding: learned table over tensor kinds, or none.
+    type_encoding: learned: a table over tensor kinds; or none.
     level_encoding: encoding of depth. sinusoidal: defined at depths unseen in
       training; relative: adds level / deepest level to it; learned: a table of
       64 levels, whose deeper rows are never trained (levels beyond share the
       last row); none.
-    encoding_combine: encodings are added, or concatenated and projected.
+    encoding_combine: encodings are added (add), or concatenated and projected
+      (concat).
     level_again: give the level to layer codes once more, before the network
       encoder, which otherwise sees an unordered set.
     skip_tokens: one token per residual connection, from its two levels.
@@ -60,15 +63,17 @@ class SNEOptions(Checked):
       weights of a neuron (neuron rule, chunk_size large enough).
     identifier_dim: width of an identifier.
     value_features: features of a weight: raw, symlog or fourier.
-    weight_scale: none; global: divided by one number, the root mean square of
-      the training weights; place: by one number for each kind of tensor at the
-      first level, at the last, and between; tensor: divided by the root mean
-      square of each tensor, whose logarithm is given back as a feature.
+    weight_scale: what weights are divided by. none: nothing. global: one
+      number, the root mean square of the training weights. place: one number
+      for each kind of tensor at the first level, at the last, and between.
+      tensor: the root mean square of each tensor, whose logarithm is given
+      back as a feature.
     fan_in_scale: multiply weights by the square root of their fan-in first, so
       that all tensors of a freshly initialised network are of one size.
     pad_mask: leave padded places out of the sets; off is the literal reading
       of the paper, where they are zeros among the weights.
-    compute_dtype: type of activations; parameters stay float32.
+    compute_dtype: type of activations, float32 or bfloat16; parameters stay
+      float32.
   """
 
   width: int = option(64, least=1)

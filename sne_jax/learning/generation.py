@@ -87,10 +87,10 @@ class GenerationOptions(Checked):
       validation.
     bandwidths: deviations of the noise on codes, separated by commas; each
       method takes the one whose samples are best on validation images.
-    mode: whose draws are independent: joint (a draw takes one anchor for the
-      whole code; that it is the default is our choice), token (each token its
-      own, as in the authors' examples) or individual (each number its own).
-      Coupled draws are those of token where this is joint.
+    mode: what is drawn independently: joint, token or individual. joint: a draw
+      takes one anchor for the whole code; that it is the default is our choice.
+      token: each token its own, as in the authors' examples. individual: each
+      number its own. Coupled draws are those of token where this is joint.
     candidates: drawn by subsample and bootstrap, to keep the best of.
     rounds: of bootstrap: the best of a round are the next anchors.
     gauss_deviation: of the control's anchors.

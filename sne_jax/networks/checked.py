@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Number = int | float
 
 _BOUNDS = {
   "least": ("at least", lambda value, bound: value >= bound),
@@ -46,10 +47,10 @@ GONE: dict[str, dict[str, Any]] = {
 def option(
   default: Any,
   *,
-  least: float | None = None,
-  above: float | None = None,
-  most: float | None = None,
-  below: float | None = None,
+  least: Number | None = None,
+  above: Number | None = None,
+  most: Number | None = None,
+  below: Number | None = None,
   choices: Sequence[str] = (),
   flag: bool = True,
 ) -> Any:
@@ -99,7 +100,7 @@ class Checked:
         )
 
 
-def _is_within(value: float, bounds: Mapping[str, float]) -> bool:
+def _is_within(value: Number, bounds: Mapping[str, Number]) -> bool:
   return math.isfinite(value) and all(
     _BOUNDS[name][1](value, bound) for name, bound in bounds.items()
   )

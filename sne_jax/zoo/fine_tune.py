@@ -55,7 +55,7 @@ class TuneSettings(Checked):
   """How networks are trained: alike for all that are compared.
 
   Attributes:
-    optimizer: one of `image_fit.OPTIMIZERS`.
+    optimizer: sgd, momentum, adam or rmsprop.
     learning_rate: constant.
     weight_decay: times the weights, in the gradient.
     dropout: share of hidden activations set to 0.

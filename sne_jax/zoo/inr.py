@@ -41,7 +41,7 @@ class InrZooOptions(Checked):
   """Which sine INRs to train, and how. The defaults make the usual task.
 
   Attributes:
-    num_networks: members of the zoo.
+    num_networks: members of a zoo of sine INRs (sine:FOLDER).
     seed: a member is a function of the seed and its number alone.
     variant: frequency: y = sin(f x), f ~ U(0.5, 10). dws: y = a sin(f x), with
       a and f ~ U(0, 10), as in the code of the DWSNet authors.
