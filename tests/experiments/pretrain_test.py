@@ -30,7 +30,11 @@ SMALL = {
     *("--hyper_feed_forward=8", "--pretrain_head_layers=1"),
     "--view_erase=0.5",
   ),
-  "sne": ("--pretrain=sne", "--pretrain_head_width=8", "--view_noise=0.3"),
+  "sne": (
+    "--pretrain=sne",
+    "--pretrain_head_width=8",
+    "--view_relative_noise=0.3",
+  ),
 }
 SIZES = ("--train_members=14", "--validation_members=5", "--test_members=5")
 EXTRA = ("--learning_rate=2e-2", "--pretrain_projection=6")
