@@ -32,6 +32,17 @@ if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()  # Nobody parses flags under pytest.
 
 
+def pytest_addoption(parser):
+  """Adds the flag that rewrites `tests/fixtures/golden_codes.json`."""
+  parser.addoption(
+    "--update-golden",
+    action="store_true",
+    help="rewrite the golden codes of encoders by today's code. Codes of"
+    " models that were saved before move with them: CHANGELOG.md needs a line"
+    " that says which, and why.",
+  )
+
+
 @pytest.fixture
 def strict_dtypes():
   """No implicit promotion between dtypes inside this test.
