@@ -46,7 +46,7 @@ def measure(
     "case": case.label,
     "networks": case.batch_size,
     "weights": step.num_weights,
-    "chunks": int(np.asarray(step.batch.packed.mask).any(-1).sum()),
+    "chunks": int(np.sum(step.batch.packed.tables["chunks"]["real"])),
     "num_params": step.num_params,
     "compile_seconds": timing.compile_seconds,
     "seconds": timing.seconds,

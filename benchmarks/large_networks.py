@@ -195,9 +195,8 @@ def encode(args: argparse.Namespace) -> dict:
     chunk_size=args.chunk_size, linear_rule=rules[0], conv_rule=rules[1]
   )
   before = resident("VmRSS")
-  encoder = table.build_sne(
-    options, chunk_options, {"global_scale": 1.0, "place_scales": ()}
-  )
+  measured = {"global_scale": 1.0, "place_scales": ()}
+  encoder = table.build("sne", vars(options), vars(chunk_options), measured)
   params = init(encoder)
   start = time.perf_counter()
   spec, tensors = network(args.child, path)

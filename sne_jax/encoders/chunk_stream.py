@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sne_jax.encoders import buckets, packing, tensor_source
+from sne_jax.encoders import buckets, encodings, tensor_source
 from sne_jax.encoders import slots as slots_lib
 from sne_jax.networks import scales
 from sne_jax.networks.chunking import ranges
@@ -28,7 +28,7 @@ class ChunkStream:
     tensors: its tensors, as of `tensor_source.TensorSource`.
     scaling: how its weights are scaled.
     size: chunks of a micro-batch, at most. All have one shape; those at no end
-      of the network leave `io` out, which saves most of the gathers.
+      of the network leave `positions` out, which saves most of the gathers.
     progress: is told of every micro-batch.
 
   Raises:
@@ -43,7 +43,7 @@ class ChunkStream:
     size: int,
     progress: Progress | None = None,
   ):
-    o = scaling.options
+    o = self._options = scaling.options
     self._plan = plan
     self._source = tensor_source.TensorSource(plan.spec, tensors)
     self._size = min(size, buckets.round_up(plan.num_chunks))
@@ -103,13 +103,16 @@ class ChunkStream:
     log_scale = None
     if self._log_scales is not None:
       log_scale = np.where(found.mask, self._log_scales[found.tensor], 0)
+    kind = self._options.index_features
+    positions = encodings.positions_of(found, kind)
+    if kind == "io" and not found.io.any():
+      positions = None
     slots = slots_lib.Slots(
       weights=weights,
       log_scale=log_scale,
       mask=found.mask,
       role=found.role,
-      places=found.places,
-      io=None if found.io is None or not found.io.any() else found.io,
+      positions=positions,
       other=found.other,
       own=found.own,
       chunk=found.chunk,
@@ -125,7 +128,7 @@ class ChunkStream:
 
 def levels(plan: ranges.Plan) -> np.ndarray:
   """Returns the levels of pseudo-layers, as encoders see them: `[L, 2]`."""
-  return packing.with_relative(plan.level, plan.spec)
+  return slots_lib.with_relative(plan.level, plan.spec)
 
 
 def positions(options, plan: ranges.Plan) -> np.ndarray:

@@ -25,10 +25,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sne_jax.encoders import deepsets, features, interface, sets, tied
+from sne_jax.encoders import deepsets, features, interface, joining, sets, tied
 from sne_jax.encoders.features import Features
 from sne_jax.encoders.set_layers import affine
-from sne_jax.networks import chunking
 from sne_jax.networks.checked import Checked, option
 
 NAME = "dws"
@@ -320,7 +319,7 @@ class DWS(nn.Module):
   normaliser: tied.Normaliser
 
   @nn.compact
-  def __call__(self, batch: tied.Rows, deterministic: bool = True):
+  def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
     o = self.options
     x = self.layout.features(self.normaliser(batch))
@@ -347,15 +346,12 @@ def measure(
 
 
 def build(
-  options: DWSOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: DWSOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
-  """Builds the encoder; it has no chunks."""
-  del chunk_options
+  """Builds the encoder."""
   spec, normaliser = tied.opened(measured)
   return interface.Encoder(
-    make_packer=lambda specs: tied.Packer(specs, spec, NAME),
+    make_packer=lambda specs: tied.packer(specs, spec, NAME),
     module=DWS(options, layout_of(spec), normaliser, name="encoder"),
   )
 

@@ -4,12 +4,34 @@ Dimensions: `h` width of an encoding, `F` features of a scalar.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 VALUE_FEATURES = {"raw": 1, "symlog": 2, "fourier": 9}
 """Features of one weight, by name, and how many they are."""
+
+POSITIONS = {
+  "none": (),
+  "chunk": (),
+  "neuron": ("out", "in", "y", "x"),
+  "io": ("inputs", "outputs"),
+}
+"""What index features look up for every weight, by their kind."""
+
+
+def positions_of(layout, kind: str) -> tuple[np.ndarray, ...]:
+  """Returns the columns `[M, C]` of `POSITIONS[kind]` of some chunks.
+
+  Args:
+    layout: anything with `places [M, C, 4]` and `io [M, C, 2]`.
+    kind: of the index features.
+  """
+  found = {"neuron": "places", "io": "io"}.get(kind)
+  if found is None:
+    return ()
+  # Each is an array of its own, as a table of a batch keeps it.
+  array = np.moveaxis(getattr(layout, found), -1, 0)
+  return tuple(np.ascontiguousarray(array))
 
 
 def sinusoidal(positions, width: int):
@@ -81,11 +103,7 @@ class IndexFeatures(nn.Module):
 
   def setup(self):
     """Names the maps."""
-    names = {
-      "chunk": ("chunk",),
-      "neuron": ("out", "in", "y", "x"),
-      "io": ("inputs", "outputs"),
-    }.get(self.kind, ())
+    names = ("chunk",) if self.kind == "chunk" else POSITIONS[self.kind]
     self.names = names
     for name in names:
       biased = self.kind != "neuron"
@@ -105,58 +123,20 @@ class IndexFeatures(nn.Module):
     """Returns the features of chunks; None if there are none, or all are 0.
 
     Args:
-      slots: the chunks. Where `io` is None, none is at an end of the network.
+      slots: the chunks. Where `positions` is None, none is at an end of the
+        network.
       tables: what `tables` gives, for all positions that occur.
     """
-    if self.kind == "none" or (self.kind == "io" and slots.io is None):
+    if self.kind == "none" or slots.positions is None:
       return None
     if self.kind == "chunk":
       number = sinusoidal(slots.chunk.astype(jnp.float32), self.width)
       (name,) = self.names
       code = getattr(self, name)(number)[:, None, :]
       return jnp.broadcast_to(code, (*slots.mask.shape, self.width))
-    total = 0.0
-    for column, table in enumerate(tables):
-      if self.kind == "neuron":
-        total = total + table[slots.places[..., column]]
-      else:
-        rows, readers = slots.io[..., column], slots.io_readers[column]
-        total = total + take_rows(table, rows, readers)
-    return total
-
-
-def take_rows(table, index, readers):
-  """Returns `table[index]`; its gradient is gathered where readers are given.
-
-  Args:
-    table: `[rows, width]`; row 0 gets no gradient if there are readers.
-    index: int `[...]`.
-    readers: `rectangles.Readers` of the index, maybe empty.
-  """
-  return _take_rows(table, index, readers) if readers.groups else table[index]
-
-
-@jax.custom_vjp
-def _take_rows(table, index, readers):
-  del readers
-  return table[index]
-
-
-def _take_rows_forward(table, index, readers):
-  return table[index], readers
-
-
-def _take_rows_backward(readers, gradient):
-  flat = gradient.reshape(-1, gradient.shape[-1])
-  sums = [
-    jnp.sum(jnp.where(g.mask[..., None], flat[g.members], 0), axis=1)
-    for g in readers.groups
-  ]
-  sums.append(jnp.zeros_like(flat[:1]))
-  return jnp.concatenate(sums)[readers.order], None, None
-
-
-_take_rows.defvjp(_take_rows_forward, _take_rows_backward)
+    return sum(
+      table[rows] for table, rows in zip(tables, slots.positions, strict=True)
+    )
 
 
 class Combine(nn.Module):

@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from sne_jax.encoders import interface, joining, sets
-from sne_jax.networks import chunking, scales
+from sne_jax.networks import scales
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
@@ -106,9 +106,9 @@ class FlatSet(nn.Module):
         deterministic,
         tile=o.tile if self.kind == "set_transformer" else 0,
       )
-      for group in batch.sets["weights"]
+      for group in batch.sets["networks"]
     ]
-    return jnp.concatenate(codes)[batch.order["weights"]]
+    return jnp.concatenate(codes)[batch.order["networks"]]
 
   def _scaled(self, batch: joining.Joined):
     """Returns the weights `[T]`, divided by what was measured."""
@@ -138,17 +138,14 @@ class SetTransformer(nn.Module):
     return psi(phi(x, mask, deterministic), mask, deterministic)
 
 
-def describe(spec: NetworkSpec) -> joining.Part:
+def describe(spec: NetworkSpec) -> joining.Tables:
   """Returns what a network of a spec brings into a batch."""
-  return joining.Part(
-    {
-      "weights": {
-        "scale": scales.fan_in_root(spec),
-        "place": scales.place_of(spec),
-      },
-      "networks": joining.network_row(),
+  return {
+    "weights": {
+      "scale": scales.fan_in_root(spec),
+      "place": scales.place_of(spec),
     }
-  )
+  }
 
 
 def measure(
@@ -160,22 +157,16 @@ def measure(
 
 
 def build_deep_sets(
-  options: FlatSetOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: FlatSetOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
-  """Builds `deep_sets`; it has no chunks."""
-  del chunk_options
+  """Builds `deep_sets`."""
   return _build("deep_sets", options, measured)
 
 
 def build_set_transformer(
-  options: FlatSetOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: FlatSetOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
-  """Builds `set_transformer`; it has no chunks."""
-  del chunk_options
+  """Builds `set_transformer`."""
   return _build("set_transformer", options, measured)
 
 
@@ -191,7 +182,7 @@ def _build(
   )
   return interface.Encoder(
     make_packer=lambda specs: joining.Packer(
-      specs, describe, refs={}, sets=("weights",)
+      specs, describe, sets={"networks": [("weights", "network")]}
     ),
     module=module,
   )

@@ -72,61 +72,58 @@ def packer(
     widest = max(len(graphs.graph_of(s, places).value) for s in specs)
   return joining.Packer(
     specs,
-    functools.partial(describe, places, widest, plan, tuple(activations)),
+    functools.partial(describe, places, plan, tuple(activations)),
     refs=REFS,
+    shared={"dense": {"node": np.arange(widest)}} if dense else {},
+    by_layout=plan is None and not activations,
   )
 
 
 def describe(
   places: int,
-  widest: int,
   plan: probes_lib.Plan | None,
   activations: tuple[str, ...],
   spec: NetworkSpec,
-) -> joining.Part:
+) -> joining.Tables:
   """Returns what a network of a spec brings into a batch."""
   g = graphs.graph_of(spec, places)
   count, links = len(g.value), len(g.source)
   outputs = np.flatnonzero(g.role == graphs.OUTPUT).astype(np.int32)
-  return joining.Part(
-    {
-      "weights": {
-        "scale": scales.fan_in_root(spec),
-        "place": scales.place_of(spec),
-        "level": np.repeat(
-          np.array([t.level for t in spec.tensors], np.int32),
-          [t.size for t in spec.tensors],
-        ),
-      },
-      "nodes": {
-        "network": np.zeros(count, np.int32),
-        "local": np.arange(count, dtype=np.int32),
-        "value": g.value,
-        "has_value": g.has_value,
-        "role": g.role,
-        "number": g.number,
-        "degree": np.bincount(g.target, minlength=count).astype(np.float32),
-      }
-      | (plan.nodes(spec) if plan else {})
-      | ({"activation": _marks(g, spec, activations)} if activations else {}),
-      "edges": {
-        "network": np.zeros(links, np.int32),
-        "source": g.source,
-        "target": g.target,
-        "local_source": g.source.copy(),
-        "local_target": g.target.copy(),
-        "index": g.index,
-        "mask": g.mask,
-        "constant": g.constant,
-        "kind": g.kind,
-        "part": g.part,
-      },
-      "outputs": {"node": outputs},
-      "networks": joining.network_row()
-      | {"slots": np.zeros((1, widest), np.float32)}
-      | (plan.network(spec) if plan else {}),
+  return {
+    "weights": {
+      "scale": scales.fan_in_root(spec),
+      "place": scales.place_of(spec),
+      "level": np.repeat(
+        np.array([t.level for t in spec.tensors], np.int32),
+        [t.size for t in spec.tensors],
+      ),
+    },
+    "nodes": {
+      "network": np.zeros(count, np.int32),
+      "local": np.arange(count, dtype=np.int32),
+      "value": g.value,
+      "has_value": g.has_value,
+      "role": g.role,
+      "number": g.number,
+      "degree": np.bincount(g.target, minlength=count).astype(np.float32),
     }
-  )
+    | (plan.nodes(spec) if plan else {})
+    | ({"activation": _marks(g, spec, activations)} if activations else {}),
+    "edges": {
+      "network": np.zeros(links, np.int32),
+      "source": g.source,
+      "target": g.target,
+      "local_source": g.source.copy(),
+      "local_target": g.target.copy(),
+      "index": g.index,
+      "mask": g.mask,
+      "constant": g.constant,
+      "kind": g.kind,
+      "part": g.part,
+    },
+    "outputs": {"node": outputs},
+    "networks": plan.network(spec) if plan else {},
+  }
 
 
 def _marks(
@@ -354,7 +351,7 @@ class Readout(nn.Module):
     """Returns the codes."""
     nodes = batch.tables["nodes"]
     found = x[batch.tables["outputs"]["node"]]
-    count = len(batch.tables["networks"]["number"])
+    count = len(batch.tables["networks"]["real"])
     if self.kind == "last":
       code = found[: count * self.outputs].reshape(count, -1)
     else:

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 
 from sne_jax.encoders import graph_features, interface, joining, neural_graph
-from sne_jax.networks import chunking
 from sne_jax.networks.checked import Checked, option
 
 Linear = functools.partial(
@@ -232,8 +231,8 @@ class GraphTransformer(nn.Module):
 
   def _places(self, batch: joining.Joined):
     """Returns places of nodes and edges in dense arrays; padding is outside."""
-    slots = batch.tables["networks"]["slots"]
-    count, width = slots.shape
+    count = len(batch.tables["networks"]["real"])
+    width = len(batch.tables["dense"]["node"])
     nodes = batch.tables["nodes"]
     place = jnp.asarray(nodes["network"]) * width + nodes["local"]
     place = jnp.where(nodes["real"], place, count * width)
@@ -276,12 +275,9 @@ def measure(
 
 
 def build(
-  options: GraphTransformerOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: GraphTransformerOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
-  """Builds the encoder; it has no chunks."""
-  del chunk_options
+  """Builds the encoder."""
   return interface.Encoder(
     make_packer=lambda specs: graph_features.packer(
       specs,
@@ -291,7 +287,6 @@ def build(
       outputs=measured["outputs"] if options.readout == "last" else 0,
       activations=measured["activations"] if options.activations else (),
     ),
-    by_layout=not (options.probes or options.activations),
     module=GraphTransformer(
       options, neural_graph.hashable(measured), name="encoder"
     ),

@@ -27,9 +27,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from sne_jax.encoders import interface, set_attention, tied, token_layers
+from sne_jax.encoders import (
+  interface,
+  joining,
+  set_attention,
+  tied,
+  token_layers,
+)
 from sne_jax.encoders.token_layers import HeadOptions, Linear
-from sne_jax.networks import chunking, neuron_tokens
+from sne_jax.networks import neuron_tokens
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
@@ -354,7 +360,7 @@ class Coder(nn.Module):
   normaliser: tied.Normaliser
 
   @nn.compact
-  def __call__(self, batch: tied.Rows, deterministic: bool = True):
+  def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
     encoder = Encoder(self.options, self.normaliser.spec, name="body")
     return encoder(self.normaliser(batch), deterministic)
@@ -368,14 +374,11 @@ def measure(
 
 
 def build(
-  options: HyperRepresentationOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: HyperRepresentationOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
-  """Builds the encoder; it has no chunks."""
-  del chunk_options
+  """Builds the encoder."""
   spec, normaliser = tied.opened(measured)
   return interface.Encoder(
-    make_packer=lambda specs: tied.Packer(specs, spec, NAME),
+    make_packer=lambda specs: tied.packer(specs, spec, NAME),
     module=Coder(options, normaliser, name="encoder"),
   )

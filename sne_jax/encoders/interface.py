@@ -6,7 +6,7 @@ Dimensions: `B` networks, `P` weights of one, `D` width of a code.
 import dataclasses
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import flax.linen as nn
 import numpy as np
@@ -17,28 +17,53 @@ Network = tuple[NetworkSpec, Any]
 """A spec, and weights `[P]`."""
 
 
+class Packer(Protocol):
+  """Makes batches of networks, of the specs that it was made for.
+
+  A network is named by its spec's number among these. Batches are named tuples
+  with a field `weights` and a property `room`, the length of that field; those
+  without weights are templates, which depend on the specs alone.
+  """
+
+  def pack(self, numbers: Any, weights: Any, sizes: Any = None) -> Any:
+    """Returns networks `weights[b]` of spec `numbers[b]` as one batch."""
+    ...
+
+  def flat(self, numbers: Any, weights: Any, total: int) -> np.ndarray:
+    """Returns what a template's `weights` are, of so much room."""
+    ...
+
+  def template(self, numbers: Any, sizes: Any = None) -> Any:
+    """Returns the batch of these specs without weights."""
+    ...
+
+  def templates(self, batches: Any, sizes: Any = None) -> list[Any]:
+    """Returns batches without weights, all of one shape."""
+    ...
+
+  def reserve(
+    self, numbers: np.ndarray, batch_size: int, *, copies: int = 1
+  ) -> Any:
+    """Returns `sizes` for nearly all random batches of a zoo, or None."""
+    ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Encoder:
   """An encoder that was built: how to pack networks, how to encode them.
 
   Attributes:
-    make_packer: from the specs at hand to an object with
-      `pack(numbers, weights) -> batch`, `template(numbers, sizes)`,
-      `templates(batches, sizes)`, `flat(numbers, weights, room)` and
-      `reserve(numbers, batch_size)`; batches are named tuples with a field
-      `weights` and a property `room`, the length of that field.
+    make_packer: from the specs at hand to their packer.
     module: maps a batch to codes `[B, D]`; called with `deterministic=`.
     stochastic: codes differ from call to call, even without dropout.
-    by_layout: specs that differ in activations or options only are one to it.
     make_large_fn: from a memory limit in bytes to a function `(params, spec,
       tensors, *, identifiers, progress) -> code [D]` of one network in bounded
       memory; see `streaming.make_encode_fn`. None: the encoder has none.
   """
 
-  make_packer: Callable[[Sequence[NetworkSpec]], Any]
+  make_packer: Callable[[Sequence[NetworkSpec]], Packer]
   module: nn.Module
   stochastic: bool = False
-  by_layout: bool = True
   make_large_fn: Callable[..., Any] | None = None
 
 
@@ -57,7 +82,8 @@ class Row:
     prefix: put before the names of these options on a command line.
     measure: `(options, networks) -> dict` of plain values, measured on the
       training networks and kept with the model.
-    build: `(options, chunk options, measured) -> Encoder`.
+    build: `(options, measured) -> Encoder`; `measured` also holds the
+      `chunk_options`, for whoever cuts networks into chunks.
   """
 
   paper: str = ""
@@ -68,7 +94,7 @@ class Row:
   options: type
   prefix: str
   measure: Callable[[Any, Sequence[Network]], dict[str, Any]]
-  build: Callable[[Any, Any, Mapping[str, Any]], Encoder]
+  build: Callable[[Any, Mapping[str, Any]], Encoder]
 
 
 ENCODERS: dict[str, Row] = {}
@@ -116,52 +142,6 @@ def register(name: str, row: Row) -> None:
 def any_architecture() -> tuple[str, ...]:
   """Returns the encoders that read every architecture: errors point to them."""
   return tuple(n for n, row in ENCODERS.items() if row.accepts == "any")
-
-
-class ByLayout:
-  """A packer of layouts, for specs that may share one.
-
-  Specs that differ in activations or options only (`NetworkSpec.layout`) are
-  one architecture to an encoder.
-
-  Args:
-    make_packer: what makes the packer of the layouts.
-    specs: those at hand.
-  """
-
-  def __init__(
-    self,
-    make_packer: Callable[[Sequence[NetworkSpec]], Any],
-    specs: Sequence[NetworkSpec],
-  ):
-    layouts = tuple(dict.fromkeys(spec.layout for spec in specs))
-    self.specs = tuple(specs)
-    self._place = np.array([layouts.index(spec.layout) for spec in specs])
-    self._packer = make_packer(layouts)
-
-  def pack(self, numbers, weights, sizes: Any = None) -> Any:
-    """Returns networks `weights[b]` of spec `numbers[b]` as one batch."""
-    return self._packer.pack(self._own(numbers), weights, sizes)
-
-  def flat(self, numbers, weights, total: int) -> np.ndarray:
-    """Lays the vectors of networks end to end."""
-    return self._packer.flat(self._own(numbers), weights, total)
-
-  def template(self, numbers, sizes: Any = None) -> Any:
-    """Returns the batch of these specs without weights."""
-    return self._packer.template(self._own(numbers), sizes)
-
-  def templates(self, batches, sizes: Any = None) -> list[Any]:
-    """Returns batches without weights, all of one shape."""
-    return self._packer.templates([self._own(n) for n in batches], sizes)
-
-  def reserve(self, numbers, batch_size: int, *, copies: int = 1) -> Any:
-    """Returns room for nearly all random batches of a zoo."""
-    own = np.asarray(self._own(numbers))
-    return self._packer.reserve(own, batch_size, copies=copies)
-
-  def _own(self, numbers) -> tuple[int, ...]:
-    return tuple(self._place[np.asarray(numbers, int)].tolist())
 
 
 def refusal(name: str, own: NetworkSpec, other: NetworkSpec) -> ValueError:

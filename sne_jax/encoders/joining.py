@@ -1,38 +1,58 @@
 """Joined batches: tables of any networks end to end, for any encoder.
 
 What an encoder wants to know of a network is a few tables (its weights, its
-tensors, its neurons, its edges, ...) made from the spec alone. A batch lays
-the tables of its networks end to end. A column may name rows of another table:
-such numbers are moved along. Counts are rounded up to `buckets` sizes, so the
-number of compilations is bounded; padding rows name a row beyond the end,
-which sums over segments leave out. A batch of one spec has no padding.
+tensors, its neurons, its edges, ...) made from the spec alone. A batch
+concatenates the tables of its networks. A column may name rows of another
+table: such numbers are moved along. Rows that name the same row of another
+table are a set of it (chunks of a layer, layers of a network); sets come as
+padded rectangles, grouped by size.
 
-Two tables are always there: `weights` and `networks`. A table whose rows are
-wanted network by network comes as `sets`, padded rectangles.
+Counts are rounded up to `buckets` sizes, so the number of compilations is
+bounded. Padding rows name a row beyond the end, which sums over segments leave
+out. A batch of one spec has no padding. Nothing computed from a batch may
+depend on its padding, nor on which networks share it.
 
-Dimensions: `T` weights of the batch, `B` networks, `P` weights of one.
+Two tables are always there: `weights` and `networks`.
+
+Dimensions: `T` weights of the batch, `B` networks, `S` sets of at most `Q`
+rows.
 """
 
-import dataclasses
 import functools
-import math
+import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sne_jax.encoders import buckets, rectangles
-from sne_jax.encoders.rectangles import Sets
+from sne_jax.encoders import buckets
 from sne_jax.networks.spec import NetworkSpec
+
+Tables = Mapping[str, Mapping[str, np.ndarray]]
+"""By table and column, an array of as many rows as the table has."""
+
+Column = tuple[str, str]
+"""A table and a column of it; rows name their `network` in any table."""
+
+Sizes = tuple[tuple[tuple[str, int], int], ...]
+"""Counts of a batch: rows by `(table, 0)`, sets by `(name, width)`."""
+
+
+class Sets(NamedTuple):
+  """`S` sets of at most `Q` members each, as rows of some table."""
+
+  members: Any  # int32 [S, Q], rows of the table; 0 where masked
+  mask: Any  # bool [S, Q]
 
 
 class Joined(NamedTuple):
   """A batch of networks of any specs."""
 
-  weights: Any  # float32 [T], 0 behind the last network
+  weights: Any  # float32 [T], 0 after the last network
   tables: dict[str, dict[str, Any]]  # columns, and `real` [rows], by table
-  sets: dict[str, tuple[Sets, ...]]  # rows of each network, by size
-  order: dict[str, Any]  # int32 [B], the place of each network among sets
+  sets: dict[str, tuple[Sets, ...]]  # by name, and by width
+  order: dict[str, Any]  # int32 [owners], the place of each one's set among all
 
   @property
   def room(self) -> int:
@@ -40,51 +60,79 @@ class Joined(NamedTuple):
     return self.tables["weights"]["real"].shape[-1]
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """What a network brings: by table and column, an array of as many rows."""
+class _Members(NamedTuple):
+  """The sets of one kind that a network brings, set after set."""
 
-  tables: dict[str, dict[str, np.ndarray]]
-
-  def rows(self, table: str) -> int:
-    """Number of rows of a table."""
-    return len(next(iter(self.tables[table].values())))
+  sizes: np.ndarray  # int [owners]
+  column: np.ndarray  # int [members], number of the column they come from
+  row: np.ndarray  # int [members], row in the network's own table
 
 
-class Sizes(NamedTuple):
-  """Rows of every table of a batch, and rectangles of every set."""
+class _Part(NamedTuple):
+  """What a network of one layout brings into every batch."""
 
-  rows: tuple[tuple[str, int], ...]
-  sets: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  # width, height
+  tables: Tables
+  rows: dict[str, int]
+  sets: dict[str, _Members]
+
+  def counts(self, *, exact: bool) -> Counter[tuple[str, int]]:
+    """Returns what it adds to the `Sizes` of a batch."""
+    counts = Counter({(name, 0): n for name, n in self.rows.items() if n})
+    for name, members in self.sets.items():
+      for size in members.sizes.tolist():
+        width = max(size, 1) if exact else buckets.width_of(size)
+        counts[name, width] += 1
+    return counts
 
 
 class Packer:
-  """Packs networks of any specs; the interface is that of `packing.Packer`.
+  """Packs networks of any specs; see `interface.Packer`.
 
   Args:
     specs: the architectures; a network is named by its number among them.
-    describe: from a spec to its `Part`.
-    refs: by `(table, column)`, the table whose rows the column names.
-    sets: tables whose rows are wanted network by network.
+    describe: from a spec to its tables.
+    refs: by column, the table whose rows it names.
+    none: tables whose row 0 stands for "none": those of a network are numbered
+      from 1.
+    sets: by name, the columns (all of one target) whose rows are members of
+      sets, one for each row that they name. A row's place in the columns'
+      tables, one after the other, is its number as a member.
+    shared: tables that every batch has as they are, whatever its networks.
+    by_layout: specs that differ in activations or options only are one to the
+      encoder, which is shown their layout.
   """
 
   def __init__(
     self,
     specs: Sequence[NetworkSpec],
-    describe: Callable[[NetworkSpec], Part],
+    describe: Callable[[NetworkSpec], Tables],
     *,
-    refs: Mapping[tuple[str, str], str],
-    sets: Sequence[str] = (),
+    refs: Mapping[Column, str] | None = None,
+    none: Sequence[str] = (),
+    sets: Mapping[str, Sequence[Column]] | None = None,
+    shared: Tables | None = None,
+    by_layout: bool = True,
   ):
     self.specs = tuple(specs)
-    self._parts = [describe(spec) for spec in self.specs]
-    self._refs = dict(refs)
-    self._sets = tuple(sets)
-    self._tables = tuple(self._parts[0].tables)
+    seen = [spec.layout if by_layout else spec for spec in self.specs]
+    known = {spec: place for place, spec in enumerate(dict.fromkeys(seen))}
+    self._number = np.array([known[spec] for spec in seen])
+    self._refs, self._none, self._sets = refs or {}, none, sets or {}
+    self._shared = {name: dict(table) for name, table in (shared or {}).items()}
+    self._parts = [self._part(spec, describe(spec)) for spec in known]
+    self._counts = [
+      {exact: part.counts(exact=exact) for exact in (False, True)}
+      for part in self._parts
+    ]
     self._template = functools.lru_cache(maxsize=8)(self._build)
 
   def pack(self, numbers, weights, sizes: Sizes | None = None) -> Joined:
     """Returns networks `weights[b]` of spec `numbers[b]` as one batch.
+
+    Args:
+      numbers: the spec of each network.
+      weights: the vector of each.
+      sizes: see `template`.
 
     Raises:
       ValueError: a vector does not have its spec's length.
@@ -94,7 +142,7 @@ class Packer:
     return template._replace(weights=flat)
 
   def flat(self, numbers, weights, total: int) -> np.ndarray:
-    """Lays the vectors of networks end to end, padded to `total` weights.
+    """Concatenates the vectors of networks, padded to `total` weights.
 
     Raises:
       ValueError: a vector does not have its spec's length.
@@ -121,124 +169,207 @@ class Packer:
   def templates(self, batches, sizes: Sizes | None = None) -> list[Joined]:
     """Returns batches that all have the same shapes, without weights.
 
+    They can be stacked, one for each device.
+
+    Args:
+      batches: the specs of the networks of each batch; equally many in each.
+      sizes: room that every batch is given at least.
+
     Raises:
       ValueError: the batches do not hold equally many networks, or none.
     """
-    batches = [tuple(int(n) for n in numbers) for numbers in batches]
-    if not batches or not batches[0] or len(set(map(len, batches))) > 1:
+    needed = self.sizes(batches, exact=sizes is None)
+    shared = Counter(dict(needed)) | Counter(dict(sizes or ()))
+    key = tuple(sorted(shared.items()))
+    return [
+      self._template(tuple(self._number[np.asarray(numbers)].tolist()), key)
+      for numbers in batches
+    ]
+
+  def sizes(self, batches, *, exact: bool = False) -> Sizes:
+    """Returns sizes that each of the batches fits in.
+
+    Args:
+      batches: the specs of the networks of each batch; equally many in each.
+      exact: do not round up where all networks are of one architecture.
+
+    Raises:
+      ValueError: the batches do not hold equally many networks, or none.
+    """
+    lengths = [len(numbers) for numbers in batches]
+    if len(set(lengths)) != 1 or 0 in lengths:
       raise ValueError(
         "batches of one shape must hold equally many networks, at least 1; got"
-        f" {[len(numbers) for numbers in batches]}"
+        f" {lengths}"
       )
-    exact = sizes is None and len(set().union(*batches)) == 1
-    needed = [self._needed(numbers, exact) for numbers in batches]
-    shared = _common(needed if sizes is None else [*needed, sizes])
-    return [self._template(numbers, shared) for numbers in batches]
+    counted = [
+      Counter(self._number[np.asarray(numbers)].tolist()) for numbers in batches
+    ]
+    exact = exact and len(set().union(*counted)) == 1
+    largest = Counter()
+    for numbers in counted:
+      total = Counter()
+      for number, times in numbers.items():
+        for key, count in self._counts[number][exact].items():
+          total[key] += times * count
+      largest |= total  # The larger of each.
+    return tuple(
+      (key, count if exact else buckets.round_up(count))
+      for key, count in sorted(largest.items())
+    )
 
   def reserve(
     self, numbers: np.ndarray, batch_size: int, *, copies: int = 1
   ) -> Sizes | None:
-    """Returns room for nearly all random batches of a zoo, or None.
+    """Returns room for nearly all random batches of a zoo.
 
-    See `packing.Packer.reserve`.
+    Args:
+      numbers: int `[N]`, the spec of every member.
+      batch_size: members of a batch.
+      copies: how often each member is packed.
+
+    Returns:
+      What `template` takes as `sizes`; None where all members are of one
+      architecture, whose batches have one shape anyway.
     """
-    if len(np.unique(numbers)) == 1:
+    present, members = np.unique(self._number[numbers], return_counts=True)
+    if len(present) == 1:
       return None
-    shares = np.bincount(numbers, minlength=len(self.specs)) / len(numbers)
-
-    def room(counts: Sequence[int | float]) -> int:
-      found = np.asarray(counts, np.float64)
-      mean = float(shares @ found)
-      spread = math.sqrt(max(float(shares @ found**2) - mean**2, 0.0))
-      likely = batch_size * mean + buckets.SPREAD * spread * batch_size**0.5
-      likely = min(likely, batch_size * found[shares > 0].max()) - 1e-6
-      return buckets.round_up(copies * math.ceil(likely))
-
-    def heights(table: str) -> tuple[tuple[int, int], ...]:
-      widths = [buckets.width_of(p.rows(table)) for p in self._parts]
-      return tuple(
-        (width, room([float(w == width) for w in widths]))
-        for width in sorted(set(widths))
-      )
-
-    rows = {t: room([p.rows(t) for p in self._parts]) for t in self._tables}
-    return Sizes(
-      tuple(sorted(rows.items())), tuple((t, heights(t)) for t in self._sets)
+    counts = [self._counts[number][False] for number in present]
+    keys = sorted(set().union(*counts))
+    rooms = buckets.expected(
+      np.array([[count[key] for key in keys] for count in counts]),
+      members / len(numbers),
+      batch_size,
+      copies,
     )
+    return tuple(zip(keys, rooms, strict=True))
 
-  def _needed(self, numbers: tuple[int, ...], exact: bool) -> Sizes:
-    """Returns the sizes of one batch."""
-    parts = [self._parts[n] for n in numbers]
-    size = (lambda n: n) if exact else buckets.round_up
-    width = (lambda n: n) if exact else buckets.width_of
-    rows = {t: size(sum(p.rows(t) for p in parts)) for t in self._tables}
-    sets = []
-    for table in self._sets:
-      heights: dict[int, int] = {}
-      for part in parts:
-        wide = width(part.rows(table))
-        heights[wide] = heights.get(wide, 0) + 1
-      shape = ((w, size(h)) for w, h in sorted(heights.items()))
-      sets.append((table, tuple(shape)))
-    return Sizes(tuple(sorted(rows.items())), tuple(sets))
+  def _part(self, spec: NetworkSpec, tables: Tables) -> _Part:
+    """Works out what a network brings; its sets are in order of owners."""
+    always = {"weights": spec.num_weights, "networks": 1}
+    rows = always | {
+      name: len(next(iter(columns.values())))
+      for name, columns in tables.items()
+      if columns
+    }
+    sets = {}
+    for name, columns in self._sets.items():
+      owners = [
+        tables.get(table, {}).get(column, np.zeros(rows[table], int))
+        for table, column in columns
+      ]
+      counts = [len(part) for part in owners]
+      owner = np.concatenate(owners)
+      order = np.argsort(owner, kind="stable")
+      sets[name] = _Members(
+        np.bincount(owner, minlength=rows[self._target(columns[0])]),
+        np.repeat(np.arange(len(counts)), counts)[order],
+        np.concatenate([np.arange(count) for count in counts])[order],
+      )
+    return _Part(tables, rows, sets)
+
+  def _target(self, column: Column) -> str:
+    """Returns the table whose rows a column names."""
+    return self._refs.get(column, "networks")
 
   def _build(self, numbers: tuple[int, ...], sizes: Sizes) -> Joined:
-    parts = [self._parts[n] for n in numbers]
-    total = dict(sizes.rows) | {"networks": len(numbers)}  # Never padded.
-    first = {
-      t: rectangles.edges([p.rows(t) for p in parts]) for t in self._tables
-    }
+    # Runs of equal networks are written at once.
+    runs = [
+      (self._parts[number], len(tuple(run)))
+      for number, run in itertools.groupby(numbers)
+    ]
+    starts = _edges([times for _, times in runs])
+    counted = dict(sizes)
+    first, total = {}, {}  # By table: rows before each network; of the batch.
+    for table in runs[0][0].rows:
+      count = np.repeat([p.rows[table] for p, _ in runs], np.diff(starts))
+      first[table] = _edges(count)
+      total[table] = counted.get((table, 0), 0) + (table in self._none)
+    total["networks"] = len(numbers)  # Never padded.
+
+    def column(table: str, name: str) -> np.ndarray:
+      """Concatenates a column; numbers of rows move by the rows before."""
+      target = self._refs.get((table, name))
+      like = runs[0][0].tables[table][name]
+      none = target in self._none
+      fill = 0 if target is None or none else total[target]
+      out = np.full((total[table], *like.shape[1:]), fill, like.dtype)
+      base = int(table in self._none)
+      for (part, times), start in zip(runs, starts, strict=False):
+        piece = part.tables[table][name]
+        rows = slice(base + first[table][start], None)
+        block = out[rows][: times * len(piece)].reshape(times, *piece.shape)
+        if target is None:
+          block[...] = piece
+          continue
+        shift = first[target][start : start + times]
+        np.add(piece, shift.reshape(-1, *(1,) * piece.ndim), out=block)
+        if none:
+          block[:, piece == 0] = 0
+      return out
+
     tables = {}
-    for table in self._tables:
-      columns = {"real": np.arange(total[table]) < first[table][-1]}
-      for name in parts[0].tables[table]:
-        pieces = [p.tables[table][name] for p in parts]
-        target = self._refs.get((table, name))
-        fill = 0 if target is None else total[target]
-        if target is not None:
-          pieces = [
-            (piece + start).astype(np.int32)
-            for piece, start in zip(pieces, first[target][:-1], strict=True)
-          ]
-        shape = (total[table], *pieces[0].shape[1:])
-        column = np.full(shape, fill, pieces[0].dtype)
-        np.concatenate(pieces, out=column[: first[table][-1]])
-        columns[name] = column
-      tables[table] = columns
+    for table, rows in total.items():
+      base = int(table in self._none)
+      row = np.arange(rows) - base
+      tables[table] = {"real": (row >= 0) & (row < first[table][-1])} | {
+        name: column(table, name) for name in runs[0][0].tables.get(table, {})
+      }
     sets, order = {}, {}
-    for table, shape in sizes.sets:
-      counts = np.array([p.rows(table) for p in parts])
-      group, row = rectangles.place(counts, shape)
-      members = np.arange(first[table][-1])
-      sets[table] = rectangles.fill(group, counts, members, shape)
-      order[table] = row.astype(np.int32)
-    return Joined(None, tables, sets, order)
+    for name, columns in self._sets.items():
+      # Members are numbered over the tables of all columns, padding included.
+      bases = _edges([total[table] for table, _ in columns])[:-1, None]
+      shift = bases + np.stack([first[table][:-1] for table, _ in columns])
+      members, each = [], []
+      for (part, times), start in zip(runs, starts, strict=False):
+        found = part.sets[name]
+        by_network = shift[:, start : start + times].T[:, found.column]
+        members.append((by_network + found.row).ravel())
+        each.append(np.tile(found.sizes, times))
+      shapes = [(w, n) for (key, w), n in sizes if key == name and w]
+      sets[name], place = _rectangles(
+        np.concatenate(each), np.concatenate(members), shapes
+      )
+      order[name] = np.zeros(total[self._target(columns[0])], np.int32)
+      order[name][: len(place)] = place
+    return Joined(None, tables | self._shared, sets, order)
 
 
-def _common(sizes: Sequence[Sizes]) -> Sizes:
-  """Returns the least sizes that hold each of the given ones."""
-  rows: dict[str, int] = {}
-  sets: dict[str, dict[int, int]] = {}
-  for each in sizes:
-    for table, count in each.rows:
-      rows[table] = max(count, rows.get(table, 0))
-    for table, shape in each.sets:
-      known = sets.setdefault(table, {})
-      for width, height in shape:
-        known[width] = max(height, known.get(width, 0))
-  return Sizes(
-    tuple(sorted(rows.items())),
-    tuple((table, tuple(sorted(k.items()))) for table, k in sets.items()),
-  )
+def _edges(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+  """Returns where each of several consecutive pieces begins, and the end."""
+  return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
 
 
-def weight_rows(spec: NetworkSpec, **columns: np.ndarray) -> dict[str, Any]:
-  """Returns the table of weights; `tensor` names each weight's tensor."""
-  sizes = [t.size for t in spec.tensors]
-  number = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-  return {"tensor": number} | columns
+def _rectangles(
+  sizes: np.ndarray, members: np.ndarray, shapes: Sequence[tuple[int, int]]
+) -> tuple[tuple[Sets, ...], np.ndarray]:
+  """Writes sets into padded rectangles.
 
+  Args:
+    sizes: int `[n]`, members of each set.
+    members: of all sets, set after set.
+    shapes: width and height of each rectangle, by width; a set goes to the
+      narrowest that holds it.
 
-def network_row() -> dict[str, np.ndarray]:
-  """Returns the one row of a network in the table of networks."""
-  return {"number": np.zeros(1, np.int32)}
+  Returns:
+    The rectangles, and the place of each set among the rows of them all.
+  """
+  group = np.searchsorted([width for width, _ in shapes], sizes)
+  starts, place = _edges(sizes), np.zeros(len(sizes), np.int32)
+  filled, above = [], 0
+  for number, (width, height) in enumerate(shapes):
+    block = np.flatnonzero(group == number)
+    place[block] = above + np.arange(len(block))
+    above += height
+    mask = np.zeros((height, width), bool)
+    mask[: len(block)] = np.arange(width) < sizes[block][:, None]
+    rows = np.zeros((height, width), np.int32)
+    # A mask's places are in the order of sets, and so are their members.
+    taken = np.repeat(starts[block], sizes[block])
+    within = np.arange(len(taken)) - np.repeat(
+      _edges(sizes[block])[:-1], sizes[block]
+    )
+    rows[mask] = members[taken + within]
+    filled.append(Sets(rows, mask))
+  return tuple(filled), place

@@ -16,8 +16,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from sne_jax.encoders import interface, tied
-from sne_jax.networks import chunking
+from sne_jax.encoders import interface, joining, tied
 from sne_jax.networks.checked import Checked, option
 
 NAME = "mlp"
@@ -67,7 +66,7 @@ class MLP(nn.Module):
   normaliser: tied.Normaliser
 
   @nn.compact
-  def __call__(self, batch: tied.Rows, deterministic: bool = True):
+  def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
     o = self.options
     body = Perceptron(o.width, o.layers, o.dropout, name="body")
@@ -82,14 +81,11 @@ def measure(
 
 
 def build(
-  options: MLPOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: MLPOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
-  """Builds the encoder; it has no chunks."""
-  del chunk_options
+  """Builds the encoder."""
   spec, normaliser = tied.opened(measured)
   return interface.Encoder(
-    make_packer=lambda specs: tied.Packer(specs, spec, NAME),
+    make_packer=lambda specs: tied.packer(specs, spec, NAME),
     module=MLP(options, normaliser, name="encoder"),
   )

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 
 from sne_jax.encoders import graph_features, interface, joining
-from sne_jax.networks import chunking
 from sne_jax.networks.checked import Checked, option
 
 NORMS = ("layer", "batch", "none")
@@ -265,12 +264,9 @@ def hashable(measured: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def build(
-  options: NeuralGraphOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: NeuralGraphOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
-  """Builds the encoder; it has no chunks."""
-  del chunk_options
+  """Builds the encoder."""
   return interface.Encoder(
     make_packer=lambda specs: graph_features.packer(
       specs,
@@ -280,6 +276,5 @@ def build(
       outputs=measured["outputs"] if options.readout == "last" else 0,
       activations=measured["activations"] if options.activations else (),
     ),
-    by_layout=not (options.probes or options.activations),
     module=NeuralGraph(options, hashable(measured), name="encoder"),
   )

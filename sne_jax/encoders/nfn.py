@@ -22,10 +22,10 @@ from sne_jax.encoders import (
   feature_layers,
   features,
   interface,
+  joining,
   nfn_linear,
   tied,
 )
-from sne_jax.networks import chunking
 from sne_jax.networks.checked import Checked, option
 
 LEAST_LAYERS = {"nfn_np": 1, "nfn_hnp": 2}
@@ -138,7 +138,7 @@ class NFN(nn.Module):
   normaliser: tied.Normaliser
 
   @nn.compact
-  def __call__(self, batch: tied.Rows, deterministic: bool = True):
+  def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
     o = self.options
     x = self.layout.features(self.normaliser(batch))
@@ -168,15 +168,13 @@ def measure(
 def build(
   kind: str,
   options: NFNOptions,
-  chunk_options: chunking.ChunkOptions,
   measured: Mapping[str, Any],
 ) -> interface.Encoder:
-  """Builds the encoder; it has no chunks."""
-  del chunk_options
+  """Builds the encoder."""
   spec, normaliser = tied.opened(measured)
   layout = layout_of(kind, options, spec)
   return interface.Encoder(
-    make_packer=lambda specs: tied.Packer(specs, spec, kind),
+    make_packer=lambda specs: tied.packer(specs, spec, kind),
     module=NFN(options, layout, kind, normaliser, name="encoder"),
   )
 

@@ -24,13 +24,13 @@ from sne_jax.encoders import (
   feature_layers,
   features,
   interface,
+  joining,
   perceiver,
   tied,
 )
 from sne_jax.encoders.feature_layers import Map
 from sne_jax.encoders.features import Features
 from sne_jax.encoders.set_layers import affine
-from sne_jax.networks import chunking
 from sne_jax.networks.checked import Checked, option
 
 NAME = "nft"
@@ -253,7 +253,7 @@ class NFT(nn.Module):
   normaliser: tied.Normaliser
 
   @nn.compact
-  def __call__(self, batch: tied.Rows, deterministic: bool = True):
+  def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
     o = self.options
     x = self.layout.features(self.normaliser(batch))
@@ -274,16 +274,13 @@ def measure(
 
 
 def build(
-  options: NFTOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: NFTOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
-  """Builds the encoder; it has no chunks."""
-  del chunk_options
+  """Builds the encoder."""
   spec, normaliser = tied.opened(measured)
   layout = features.layout_of(spec, NAME)
   return interface.Encoder(
-    make_packer=lambda specs: tied.Packer(specs, spec, NAME),
+    make_packer=lambda specs: tied.packer(specs, spec, NAME),
     module=NFT(options, layout, normaliser, name="encoder"),
   )
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sne_jax.encoders import interface, joining, sane
-from sne_jax.networks import chunking, scales, tokens, windows
+from sne_jax.networks import scales, tokens, windows
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
@@ -102,7 +102,7 @@ class Coder(nn.Module):
 
 def describe(
   spec: NetworkSpec, options: sane.SANEOptions, halo: int, length: int
-) -> joining.Part:
+) -> joining.Tables:
   """Returns what a network of a spec brings into a batch.
 
   Raises:
@@ -113,26 +113,23 @@ def describe(
   tiling = windows.tile(len(layout), max(length - 2 * halo, 1), halo)
   count, own = tiling.index.shape
   room = ((0, 0), (0, length - own))
-  return joining.Part(
-    {
-      "weights": {
-        "scale": scales.fan_in_root(spec),
-        "place": scales.place_of(spec),
-      },
-      "tokens": {
-        "index": layout.index,
-        "mask": layout.mask,
-        "positions": layout.positions,
-      },
-      "windows": {
-        "tokens": np.pad(tiling.index, room),
-        "present": np.pad(np.ones((count, own), bool), room),
-        "content": np.pad(tiling.content, room),
-        "network": np.zeros(count, np.int32),
-      },
-      "networks": joining.network_row(),
-    }
-  )
+  return {
+    "weights": {
+      "scale": scales.fan_in_root(spec),
+      "place": scales.place_of(spec),
+    },
+    "tokens": {
+      "index": layout.index,
+      "mask": layout.mask,
+      "positions": layout.positions,
+    },
+    "windows": {
+      "tokens": np.pad(tiling.index, room),
+      "present": np.pad(np.ones((count, own), bool), room),
+      "content": np.pad(tiling.content, room),
+      "network": np.zeros(count, np.int32),
+    },
+  }
 
 
 def measure(
@@ -152,12 +149,9 @@ def measure(
 
 
 def build(
-  options: SANECoderOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: SANECoderOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
-  """Builds the encoder; it has no chunks."""
-  del chunk_options
+  """Builds the encoder."""
   names = ("table_tokens", "table_layers", "table_rows")
   inner = options.sane(
     token_size=measured["token_size"],

@@ -4,16 +4,18 @@ Dimensions: `M` chunks of `C` slots, `T` weights of a packed batch, `F` features
 of a weight.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sne_jax.encoders import encodings, rectangles
-from sne_jax.encoders.packing import Packed
+from sne_jax.encoders import buckets, encodings, joining
 from sne_jax.encoders.sne_options import SNEOptions
-from sne_jax.networks import scales
+from sne_jax.networks import chunking, scales
+from sne_jax.networks.spec import NetworkSpec
 
 
 class Slots(NamedTuple):
@@ -23,15 +25,14 @@ class Slots(NamedTuple):
   log_scale: Any  # float32 [M, C], of the weight's tensor, or None
   mask: Any  # bool [M, C], True where there is a weight
   role: Any  # int32 [M, C], as in `chunking.ROLES`
-  places: Any  # int32 [M, C, 4], or None if index features do not ask for it
-  io: Any  # int32 [M, C, 2], or None likewise, and if all are 0
-  other: Any  # int32 [M, C], neuron at the other end, or None likewise
-  own: Any  # int32 [M], neuron that the chunk belongs to
+  # int32 [M, C], rows of the position tables, one for each of
+  # `encodings.POSITIONS`; None where all of them are 0, which is "none".
+  positions: Any
+  other: Any  # int32 [M, C], neuron at the other end, or None without these
+  own: Any  # int32 [M], neuron that the chunk belongs to, or None likewise
   chunk: Any  # int32 [M], number of the chunk within its layer
   kind: Any  # int32 [M], kind of its layer
   level: Any  # float32 [M, 2], level, and level / deepest level
-  other_readers: Any = rectangles.Readers((), None)  # of `other`
-  io_readers: Any = (rectangles.Readers((), None),) * 2  # of columns of `io`
 
 
 class Scaling(NamedTuple):
@@ -57,35 +58,127 @@ class Scaling(NamedTuple):
     return np.asarray(known[self.options.weight_scale], np.float32)
 
 
-def of_batch(batch: Packed, scaling: Scaling) -> Slots:
+def packer(
+  specs: Sequence[NetworkSpec],
+  options: SNEOptions,
+  chunk_options: chunking.ChunkOptions,
+) -> joining.Packer:
+  """Returns the packer of SNE: chunks, and what is a set of what.
+
+  Chunks are sets of slots, layers sets of chunks, networks sets of layers (or
+  of chunks, without a layer function) and then of residual connections.
+  """
+  rows = "chunks" if options.layer_function == "none" else "layers"
+  networks = [(rows, "network")]
+  if options.skip_tokens:
+    networks.append(("skips", "network"))
+  sets = {"networks": networks}
+  if rows == "layers":
+    sets["layers"] = [("chunks", "layer")]
+  layouts = [chunking.layout(spec.layout, chunk_options) for spec in specs]
+  last = max(
+    (
+      int(column.max(initial=0))
+      for layout in layouts
+      for column in encodings.positions_of(layout, options.index_features)
+    ),
+    default=0,
+  )
+  positions = np.arange(buckets.round_up(1 + last), dtype=np.float32)
+  return joining.Packer(
+    specs,
+    functools.partial(describe, options, chunk_options),
+    refs={
+      ("weights", "tensor"): "tensors",
+      ("chunks", "index"): "weights",
+      ("chunks", "layer"): "layers",
+      ("chunks", "own"): "neurons",
+      ("chunks", "other"): "neurons",
+    },
+    none=("neurons",),
+    sets=sets,
+    shared={"positions": {"number": positions}},
+  )
+
+
+def describe(
+  options: SNEOptions, chunk_options: chunking.ChunkOptions, spec: NetworkSpec
+) -> joining.Tables:
+  """Returns what a network of a spec brings into a batch."""
+  layout = chunking.layout(spec, chunk_options)
+  level = with_relative(layout.layer_level, spec)
+  sizes = [t.size for t in spec.tensors]
+  chunks = {
+    "index": layout.index,
+    "mask": layout.mask,
+    "role": layout.role,
+    "number": layout.chunk,
+    "layer": layout.layer,
+    "kind": layout.layer_kind[layout.layer],
+    "level": level[layout.layer],
+  }
+  names = encodings.POSITIONS[options.index_features]
+  columns = encodings.positions_of(layout, options.index_features)
+  chunks |= dict(zip(names, columns, strict=True))
+  tables = {
+    "weights": {
+      "scale": scales.fan_in_root(spec),
+      "place": scales.place_of(spec),
+      "tensor": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
+    },
+    "tensors": {"size": np.array(sizes, np.int32)},
+    "chunks": chunks,
+    "layers": {"kind": layout.layer_kind, "level": level},
+  }
+  if options.skip_tokens:
+    tables["skips"] = {"level": skip_ends(spec)}
+  if options.identifiers != "none":
+    chunks |= {"own": layout.own, "other": layout.other}
+    numbers = np.arange(1, 1 + layout.num_neurons, dtype=np.int32)
+    tables["neurons"] = {"number": numbers}
+  return tables
+
+
+def skip_ends(spec: NetworkSpec) -> np.ndarray:
+  """Returns the levels of both ends of skips, `[skips, 2, 2]`."""
+  return with_relative(np.array(spec.skips, np.float32).reshape(-1, 2), spec)
+
+
+def with_relative(levels: np.ndarray, spec: NetworkSpec) -> np.ndarray:
+  """Returns levels `[...]` with their share of the deepest, `[..., 2]`."""
+  deepest = max(spec.num_levels - 1, 1)
+  return np.stack([levels, levels / deepest], axis=-1).astype(np.float32)
+
+
+def of_batch(batch: joining.Joined, scaling: Scaling) -> Slots:
   """Gathers the slots of a packed batch."""
+  chunks = batch.tables["chunks"]
+  index, mask = chunks["index"], chunks["mask"]
   flat, log_scale = _scaled(batch, scaling)
   if log_scale is not None:
-    log_scale = log_scale[batch.tensor_of[batch.index]]
-    log_scale = jnp.where(batch.mask, log_scale, 0)
+    log_scale = log_scale[batch.tables["weights"]["tensor"][index]]
+    log_scale = jnp.where(mask, log_scale, 0)
+  names = encodings.POSITIONS[scaling.options.index_features]
   return Slots(
-    weights=jnp.where(batch.mask, flat[batch.index], 0),
+    weights=jnp.where(mask, flat[index], 0),
     log_scale=log_scale,
-    mask=batch.mask,
-    role=batch.role,
-    places=batch.places,
-    io=batch.io,
-    other=batch.other,
-    own=batch.own,
-    chunk=batch.chunk,
-    kind=batch.chunk_kind,
-    level=batch.chunk_level,
-    other_readers=batch.other_readers,
-    io_readers=batch.io_readers,
+    mask=mask,
+    role=chunks["role"],
+    positions=tuple(chunks[name] for name in names),
+    other=chunks.get("other"),
+    own=chunks.get("own"),
+    chunk=chunks["number"],
+    kind=chunks["kind"],
+    level=chunks["level"],
   )
 
 
 def values(slots: Slots, options: SNEOptions):
   """Returns the features of weights, `[M, C, F]`."""
-  found = encodings.value_features(slots.weights, options.value_features)
+  features = encodings.value_features(slots.weights, options.value_features)
   if slots.log_scale is None:
-    return found
-  return jnp.concatenate([found, slots.log_scale[..., None]], axis=-1)
+    return features
+  return jnp.concatenate([features, slots.log_scale[..., None]], axis=-1)
 
 
 def root_mean_square(total, count):
@@ -93,20 +186,17 @@ def root_mean_square(total, count):
   return (total / count + 1e-12) ** 0.5
 
 
-def _scaled(batch: Packed, scaling: Scaling):
+def _scaled(batch: joining.Joined, scaling: Scaling):
   """Returns scaled weights `[T]`, and the log scale of tensors or None."""
-  o = scaling.options
+  o, table = scaling.options, batch.tables["weights"]
   flat = batch.weights
   if o.fan_in_scale:
-    flat = flat * batch.scale
+    flat = flat * table["scale"]
   if o.weight_scale == "none":
     return flat, None
   if o.weight_scale != "tensor":
-    return flat / jnp.asarray(scaling.by_place)[batch.place_of], None
-  count = len(batch.tensors)
-  total = jax.ops.segment_sum(flat**2, batch.tensor_of, count)
-  number = jax.ops.segment_sum(
-    (batch.scale > 0).astype(flat.dtype), batch.tensor_of, count
-  )
-  rms = root_mean_square(total, jnp.maximum(number, 1))
-  return flat / rms[batch.tensor_of], jnp.log(rms)
+    return flat / jnp.asarray(scaling.by_place)[table["place"]], None
+  size = batch.tables["tensors"]["size"].astype(flat.dtype)
+  total = jax.ops.segment_sum(flat**2, table["tensor"], len(size))
+  rms = root_mean_square(total, jnp.maximum(size, 1))
+  return flat / rms[table["tensor"]], jnp.log(rms)

@@ -24,10 +24,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sne_jax.encoders import encodings, identifiers, sets
+from sne_jax.encoders import encodings, identifiers, joining, sets
 from sne_jax.encoders import slots as slots_lib
-from sne_jax.encoders.packing import Packed
-from sne_jax.encoders.rectangles import Sets
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.networks import chunking
 from sne_jax.networks.spec import KINDS
@@ -235,25 +233,25 @@ class SNE(nn.Module):
     if o.skip_tokens:
       self.skip = self.param("skip", nn.initializers.normal(0.02), (2, o.width))
 
-  def __call__(self, batch: Packed, deterministic: bool = True):
+  def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a packed batch to network codes `[B, h]`."""
     o = self.options
     batch = jax.tree.map(jnp.asarray, batch)
-    found = slots_lib.of_batch(batch, self.scaling)
-    tables = self.index.tables(batch.positions)
-    neurons = self._identifiers(found, tables, len(batch.neurons))
-    codes = self.chunk_codes(found, tables, neurons, deterministic)
-    rows, groups = codes[:, None, :], batch.chunk_networks
+    slots = slots_lib.of_batch(batch, self.scaling)
+    tables = self.index.tables(batch.tables["positions"]["number"])
+    neurons = self._identifiers(slots, tables, batch)
+    # Chunks: [M, 1, h].
+    rows = self.chunk_codes(slots, tables, neurons, deterministic)[:, None, :]
     if o.layer_function != "none":
-      rows = jnp.concatenate(
-        [self.layer(_gather(rows, g), deterministic) for g in batch.layers]
-      )
-      rows = self.mark_layers(rows, batch.layer_kind, batch.layer_level)
-      groups = batch.networks
+      # Layers, in the order of their table: [L, seeds, h].
+      rows = _pooled(self.layer, rows, batch, "layers", deterministic)
+      layers = batch.tables["layers"]
+      rows = self.mark_layers(rows, layers["kind"], layers["level"])
     if o.skip_tokens:
-      rows = jnp.concatenate([rows, self.skip_codes(batch.skip_level)])
-    encoded = [self.network(_gather(rows, g), deterministic) for g in groups]
-    return jnp.concatenate(encoded)[batch.order].astype(jnp.float32)
+      skips = self.skip_codes(batch.tables["skips"]["level"])
+      rows = jnp.concatenate([rows, skips])
+    codes = _pooled(self.network, rows, batch, "networks", deterministic)
+    return codes.astype(jnp.float32)
 
   @property
   def scaling(self) -> slots_lib.Scaling:
@@ -296,7 +294,7 @@ class SNE(nn.Module):
       marks = jnp.zeros((*slots.mask.shape, o.identifier_dim))
     if neurons is not None:
       own = neurons[slots.own]
-      other = encodings.take_rows(neurons, slots.other, slots.other_readers)
+      other = neurons[slots.other]
       marks = other if marks is None else marks + other
     chunks = Chunk(
       values=slots_lib.values(slots, o),
@@ -331,15 +329,16 @@ class SNE(nn.Module):
     seeds = 1 if o.layer_function == "none" else o.layer_seeds
     return jnp.repeat(ends.sum(axis=1, keepdims=True), seeds, axis=1)
 
-  def _identifiers(self, slots: slots_lib.Slots, tables, count: int):
+  def _identifiers(self, slots: slots_lib.Slots, tables, batch: joining.Joined):
     """Returns the identifiers of all neurons, `[K, d]`, or None."""
     kind = self.options.identifiers
     if kind == "none":
       return None
+    count = len(batch.tables["neurons"]["real"])
     if kind == "random":
       return self.draw_identifiers(count)
-    found = self.summaries(slots, tables)
-    means = identifiers.means_by_neuron(found, slots.own, count)
+    summaries = self.summaries(slots, tables)
+    means = identifiers.means_by_neuron(summaries, slots.own, count)
     return self.content_identifiers(means)
 
 
@@ -366,9 +365,12 @@ def _in_tiles(encoder, chunks: Chunk, deterministic: bool, tile: int):
   return codes.reshape(-1, codes.shape[-1])[:count]
 
 
-def _gather(rows, group: Sets):
-  """Returns the members of sets, `[S, Q * seeds, h]`, and their masks."""
-  found = rows[group.members]  # [S, Q, seeds, h]
+def _pooled(encoder, rows, batch: joining.Joined, name: str, deterministic):
+  """Encodes every set of rows `[M, seeds, h]`, in the order of its owners."""
   seeds, width = rows.shape[1:]
-  mask = jnp.repeat(group.mask, seeds, axis=1)
-  return found.reshape(*mask.shape, width), mask
+  codes = []
+  for members, is_member in batch.sets[name]:  # [S, Q]
+    mask = jnp.repeat(is_member, seeds, axis=1)
+    elements = rows[members].reshape(*mask.shape, width)
+    codes.append(encoder((elements, mask), deterministic))
+  return jnp.concatenate(codes)[batch.order[name]]

@@ -25,7 +25,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sne_jax.encoders import interface, joining, mlp, statistics, tied
-from sne_jax.networks import chunking
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
@@ -91,7 +90,7 @@ class StatNN(nn.Module):
   deviation: tuple[float, ...] = ()
 
   @nn.compact
-  def __call__(self, batch: tied.Rows, deterministic: bool = True):
+  def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
     rows = jnp.asarray(batch.weights).reshape(-1, self.spec.num_weights)
     found = statistics.tensor_statistics(
@@ -141,7 +140,7 @@ def pooled(batch: joining.Joined, ddof: int = 1) -> Float[Array, "B 70"]:
     [mean[:, None], variance[:, None], low + (high - low) * rest], axis=1
   )  # [K, 7]
 
-  groups = len(statistics.ROLES) * len(networks["number"])
+  groups = len(statistics.ROLES) * len(networks["real"])
   group = len(statistics.ROLES) * tensors["network"] + tensors["role"]
   present = jnp.asarray(networks["present"]).reshape(-1)[:, None]
   number = jax.ops.segment_sum(jnp.ones_like(table[:, :1]), group, groups)
@@ -153,10 +152,10 @@ def pooled(batch: joining.Joined, ddof: int = 1) -> Float[Array, "B 70"]:
   )
   found = jnp.stack([average, least, most, first, last], axis=1)
   found = jnp.where(present[..., None], found, 0)
-  return found.reshape(len(networks["number"]), -1)
+  return found.reshape(len(networks["real"]), -1)
 
 
-def describe(spec: NetworkSpec) -> joining.Part:
+def describe(spec: NetworkSpec) -> joining.Tables:
   """Returns what a network of a spec brings into a batch of `StatPool`."""
   size = np.array([t.size for t in spec.tensors], np.int32)
   start = np.array(spec.offsets, np.int32)[:, None]
@@ -168,22 +167,22 @@ def describe(spec: NetworkSpec) -> joining.Part:
     found = np.flatnonzero(np.array(role) == number)
     if len(found):
       ends[0, number], present[0, number] = (found[0], found[-1]), True
-  return joining.Part(
-    {
-      "weights": joining.weight_rows(spec),
-      "tensors": {
-        "network": np.zeros(len(size), np.int32),
-        "size": size,
-        "role": np.array(role, np.int32),
-        "below": (start + below).astype(np.int32),
-        "above": (start + np.minimum(below + 1, size[:, None] - 1)).astype(
-          np.int32
-        ),
-        "rest": (quarters % 4 / 4).astype(np.float32),
-      },
-      "networks": joining.network_row() | {"ends": ends, "present": present},
-    }
-  )
+  return {
+    "weights": {
+      "tensor": np.repeat(np.arange(len(size), dtype=np.int32), size)
+    },
+    "tensors": {
+      "network": np.zeros(len(size), np.int32),
+      "size": size,
+      "role": np.array(role, np.int32),
+      "below": (start + below).astype(np.int32),
+      "above": (start + np.minimum(below + 1, size[:, None] - 1)).astype(
+        np.int32
+      ),
+      "rest": (quarters % 4 / 4).astype(np.float32),
+    },
+    "networks": {"ends": ends, "present": present},
+  }
 
 
 def measure(
@@ -204,27 +203,21 @@ def measure_pooled(
 
 
 def build(
-  options: StatOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: StatOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
-  """Builds `stat_nn`; it has no chunks."""
-  del chunk_options
+  """Builds `stat_nn`."""
   spec = NetworkSpec.from_json(measured["spec"])
   moments = (tuple(measured["mean"]), tuple(measured["deviation"]))
   return interface.Encoder(
-    make_packer=lambda specs: tied.Packer(specs, spec, NAME),
+    make_packer=lambda specs: tied.packer(specs, spec, NAME),
     module=StatNN(options, spec, *moments, name="encoder"),
   )
 
 
 def build_pooled(
-  options: StatOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: StatOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
-  """Builds `stat_pool`; it has no chunks."""
-  del chunk_options
+  """Builds `stat_pool`."""
   moments = (tuple(measured["mean"]), tuple(measured["deviation"]))
   return interface.Encoder(
     make_packer=lambda specs: joining.Packer(specs, describe, refs=_REFS),

@@ -31,9 +31,9 @@ from sne_jax.encoders import (
   buckets,
   chunk_stream,
   large_sets,
-  packing,
   sne,
 )
+from sne_jax.encoders import slots as slots_lib
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.networks import chunking
 from sne_jax.networks.chunking import ranges
@@ -145,7 +145,7 @@ def make_encode_fn(
       rows = mark_layers(params, np.stack(rows), *marks)
       rows = np.asarray(rows).reshape(-1, o.width)
     if o.skip_tokens and spec.skips:
-      ends = packing.skip_ends(spec)
+      ends = slots_lib.skip_ends(spec)
       skips = np.asarray(skip_codes(params, ends)).reshape(-1, o.width)
       rows = np.concatenate([rows, skips.astype(rows.dtype)])
     code = network_fn(params.get("network", {}), rows)

@@ -6,8 +6,6 @@ has, what it measures on the training networks, and how both become the two. A
 further encoder, in this package or outside, is a row that is registered.
 """
 
-import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,8 +20,8 @@ from sne_jax.encoders import (
   neural_graph,
   nfn,
   nft,
-  packing,
   sane_coder,
+  slots,
   sne,
   sne_options,
   stat_nn,
@@ -31,7 +29,6 @@ from sne_jax.encoders import (
 )
 from sne_jax.encoders.interface import (
   ENCODERS,
-  ByLayout,
   Encoder,
   Network,
   Row,
@@ -48,15 +45,14 @@ def measure_sne(
 
 
 def build_sne(
-  options: sne_options.SNEOptions,
-  chunk_options: chunking.ChunkOptions,
-  measured: Mapping[str, Any],
+  options: sne_options.SNEOptions, measured: Mapping[str, Any]
 ) -> Encoder:
   """Builds SNE."""
+  chunk_options = checked.rebuilt(
+    chunking.ChunkOptions, measured["chunk_options"]
+  )
   return Encoder(
-    make_packer=lambda specs: packing.Packer(
-      specs, chunk_options, skips=options.skip_tokens
-    ),
+    make_packer=lambda specs: slots.packer(specs, options, chunk_options),
     module=sne.SNE(
       options,
       measured["global_scale"],
@@ -288,13 +284,7 @@ def build(
     ValueError: there is no encoder of that name, or an option is wrong.
   """
   found = row(name)
-  built = found.build(
+  return found.build(
     checked.rebuilt(found.options, options),
-    checked.rebuilt(chunking.ChunkOptions, chunk_options),
-    measured,
-  )
-  if not built.by_layout:
-    return built
-  return dataclasses.replace(
-    built, make_packer=functools.partial(ByLayout, built.make_packer)
+    {**measured, "chunk_options": chunk_options},
   )

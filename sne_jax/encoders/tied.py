@@ -10,12 +10,13 @@ Dimensions: `B` networks, `P` weights of one, `N` training networks.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from sne_jax.encoders import joining
 from sne_jax.encoders.interface import Network, refusal
 from sne_jax.networks.spec import NetworkSpec
 
@@ -25,20 +26,10 @@ SMALLEST = 1e-5
 """Deviations below this are replaced by 1: what never varies stays small."""
 
 
-class Rows(NamedTuple):
-  """Networks of one architecture, end to end."""
-
-  weights: Any  # float32 [B * P]
-  real: Any  # bool [B * P], True: there is no padding
-
-  @property
-  def room(self) -> int:
-    """Length of `weights`."""
-    return self.real.shape[-1]
-
-
-class Packer:
-  """Packs networks of one spec; the interface is that of `packing.Packer`.
+def packer(
+  specs: Sequence[NetworkSpec], spec: NetworkSpec, name: str
+) -> joining.Packer:
+  """Returns the packer of networks of one spec: weights end to end.
 
   Args:
     specs: the architectures at hand: the one below, but for names of tensors.
@@ -48,60 +39,11 @@ class Packer:
   Raises:
     ValueError: there are others; both specs are named.
   """
-
-  def __init__(
-    self, specs: Sequence[NetworkSpec], spec: NetworkSpec, name: str
-  ):
-    for other in specs:
-      if other.anatomy != spec.anatomy:
-        raise refusal(name, spec, other)
-    self.specs = tuple(specs)
-    self._spec = spec
-
-  def pack(self, numbers, weights, sizes: None = None) -> Rows:
-    """Returns networks `weights[b]` as one batch.
-
-    Raises:
-      ValueError: a vector does not have the spec's length.
-    """
-    template = self.template(numbers, sizes)
-    return template._replace(weights=self.flat(numbers, weights, template.room))
-
-  def flat(self, numbers, weights, total: int) -> np.ndarray:
-    """Lays the vectors of networks end to end.
-
-    Raises:
-      ValueError: a vector does not have the spec's length.
-    """
-    del numbers
-    for vector in weights:
-      if np.shape(vector) != (self._spec.num_weights,):
-        raise ValueError(
-          f"{self._spec.describe()}: got weights of shape"
-          f" {tuple(np.shape(vector))}"
-        )
-    flat = np.concatenate(weights).astype(np.float32, copy=False)
-    assert flat.shape == (total,)
-    return flat
-
-  def template(self, numbers, sizes: None = None) -> Rows:
-    """Returns a batch of so many networks without weights."""
-    return self.templates([numbers], sizes)[0]
-
-  def templates(self, batches, sizes: None = None) -> list[Rows]:
-    """Returns batches without weights, all of one shape."""
-    del sizes
-    counts = {len(numbers) for numbers in batches}
-    if len(counts) != 1 or 0 in counts:
-      raise ValueError(
-        "batches of one shape must hold equally many networks, at least 1; got"
-        f" {[len(numbers) for numbers in batches]}"
-      )
-    total = counts.pop() * self._spec.num_weights
-    return [Rows(None, np.ones(total, bool)) for _ in batches]
-
-  def reserve(self, numbers, batch_size: int, *, copies: int = 1) -> None:
-    """Returns None: all batches of a size have one shape."""
+  for other in specs:
+    if other.anatomy != spec.anatomy:
+      raise refusal(name, spec, other)
+  # All are packed as the one, so that no batch is padded.
+  return joining.Packer([spec] * len(specs), lambda spec: {})
 
 
 def the_spec(name: str, networks: Sequence[Network]) -> NetworkSpec:
@@ -174,7 +116,7 @@ class Normaliser:
   def __hash__(self) -> int:
     return hash((self.spec, self._key))
 
-  def __call__(self, batch: Rows) -> Float[Array, "B P"]:
+  def __call__(self, batch: joining.Joined) -> Float[Array, "B P"]:
     """Returns the normalised weights, one row per network."""
     rows = jnp.asarray(batch.weights).reshape(-1, self.spec.num_weights)
     mean, deviation = (np.asarray(part) for part in self._key)

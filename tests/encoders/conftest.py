@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sne_jax.encoders import packing, sne, sne_options
+from sne_jax.encoders import slots, sne, sne_options
 
 FAST = {"xla_backend_optimization_level": "0"}  # Compiles faster.
 
@@ -13,14 +13,12 @@ FAST = {"xla_backend_optimization_level": "0"}  # Compiles faster.
 class Encoder:
   """An SNE of random parameters; called, it gives the codes of networks."""
 
-  def __init__(self, specs, chunk_options, *, exact=True, **options):
+  def __init__(self, specs, chunk_options, **options):
     self.options = sne_options.SNEOptions(**options)
-    self.packer = packing.Packer(
-      specs, chunk_options, skips=self.options.skip_tokens, exact=exact
-    )
+    self.packer = slots.packer(specs, self.options, chunk_options)
     self.module = sne.SNE(self.options)
     first = self.packer.template((0,))
-    zeros = first._replace(weights=jnp.zeros(len(first.scale)))
+    zeros = first._replace(weights=jnp.zeros(first.room))
     keys = dict.fromkeys(("params", "identifiers"), jax.random.key(0))
     self.params = drawn(jax.eval_shape(self.module.init, keys, zeros))
     self.num_traces = 0

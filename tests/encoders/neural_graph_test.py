@@ -17,14 +17,13 @@ from sne_jax.encoders import (
   parity_torch,
   table,
 )
-from sne_jax.networks import chunking, families, inference, symmetry
+from sne_jax.networks import families, inference, symmetry
 from tests.networks import inference_conventions_test as named
 
 FAST = {"xla_backend_optimization_level": "0"}
 FIXTURE = np.load(
   pathlib.Path(__file__).parents[1] / "fixtures/neural_graph.npz"
 )
-CHUNKS = chunking.ChunkOptions()
 SPEC = families.mlp((2, 4, 3, 1))
 CONV = families.cnn((1, 6, 6), (2,), 3, num_classes=2)
 FLAT = families.cnn((1, 5, 5), (3,), 2, num_classes=2, head="flatten")
@@ -274,7 +273,7 @@ def total(name, options, outputs):
   spec = families.inr((2, 32, 32, 1))
   networks = [(spec, np.ones(spec.num_weights, np.float32))]
   module = {"pna": neural_graph, "rt": graph_transformer}[name]
-  encoder = module.build(options, CHUNKS, module.measure(options, networks))
+  encoder = module.build(options, module.measure(options, networks))
   batch = encoder.make_packer((spec,)).pack([0], [networks[0][1]])
   found = jax.eval_shape(encoder.module.init, jax.random.key(0), batch)
   count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(found))
@@ -324,7 +323,7 @@ def test_editors_have_the_authors_parameters(name, number):
       transformer_of_inrs(reverse=True, final_edges=True),
     )
   measured = module.measure(options, networks)
-  encoder = module.build(options, CHUNKS, measured)
+  encoder = module.build(options, measured)
   batch = encoder.make_packer((spec,)).pack([0], [networks[0][1]])
   head = graph_features.EditHead(measured["places"], levels=3)
 
@@ -393,7 +392,7 @@ def test_readers_of_cnns_have_the_authors_parameters(
   networks = [(spec, np.ones(spec.num_weights, np.float32))]
   measured = module.measure(options, networks) | {"activations": SEVEN}
   measured["positions"] = [spec.tensors[0].shape[1], hidden, 10]
-  encoder = module.build(options, CHUNKS, measured)
+  encoder = module.build(options, measured)
   batch = encoder.make_packer((spec,)).pack([0], [networks[0][1]])
   found = jax.eval_shape(encoder.module.init, jax.random.key(0), batch)
   total = sum(math.prod(x.shape) for x in jax.tree.leaves(found))
@@ -418,7 +417,6 @@ def test_activations_are_seen_where_wanted(wanted):
     options = table.row(name).options(width=8, layers=1, activations=wanted)
     measured = table.measure(name, options, [(one, weights), (other, weights)])
     encoder = table.build(name, vars(options), {}, measured)
-    assert encoder.by_layout != wanted
     packer = encoder.make_packer((one, other, new))
     batch = packer.pack([0, 1, 2], [weights] * 3)
     init = jax.jit(encoder.module.init_with_output, compiler_options=FAST)
@@ -544,7 +542,7 @@ def test_edits_are_equivariant(name, spec):
     rng = np.random.default_rng(0)
     weights = families.random_weights(spec, rng)
     measured = module.measure(options, [(spec, weights)])
-    encoder = module.build(options, CHUNKS, measured)
+    encoder = module.build(options, measured)
     template = encoder.make_packer((spec,)).template([0])
     head = graph_features.EditHead(measured["places"], levels=spec.num_levels)
 

@@ -13,7 +13,7 @@ from sne_jax.encoders import (
   nfn,
   nfn_linear,
 )
-from sne_jax.networks import chunking, families, symmetry
+from sne_jax.networks import families, symmetry
 
 FAST = {"xla_backend_optimization_level": "0"}
 NETS = {
@@ -78,7 +78,7 @@ def test_whole_models_have_the_authors_parameters(kind, number):
   )
   networks = [(ZOO_CNN, np.zeros(ZOO_CNN.num_weights, np.float32))]
   measured = nfn.measure(kind, options, networks)
-  encoder = nfn.build(kind, options, chunking.ChunkOptions(), measured)
+  encoder = nfn.build(kind, options, measured)
   batch = encoder.make_packer((ZOO_CNN,)).pack([0], [networks[0][1]])
   found = jax.eval_shape(encoder.module.init, jax.random.key(0), batch)
   total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(found))

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sne_jax.encoders import buckets, packing
+from sne_jax.encoders import buckets, joining, slots, sne_options
 from sne_jax.networks import chunking, families
 
 SPECS = families.tiny_specs()
@@ -17,8 +17,12 @@ OPTIONS = {
 }
 
 
-def packer_of(rule="flat", names=NAMES, **kwargs):
-  return packing.Packer([SPECS[n] for n in names], OPTIONS[rule], **kwargs)
+def packer_of(rule="flat", names=NAMES, **options):
+  return slots.packer(
+    [SPECS[n] for n in names],
+    sne_options.SNEOptions(**options),
+    OPTIONS[rule],
+  )
 
 
 def vectors_of(packer, numbers, seed=0):
@@ -47,70 +51,88 @@ def test_bucket_sizes():
 
 @pytest.mark.parametrize("rule", OPTIONS)
 def test_every_network_finds_its_own_chunks_layers_and_skips(rule):
-  packer = packer_of(rule)
+  packer, by_neuron = packer_of(rule), packer_of(rule, index_features="neuron")
+  by_chunk = packer_of(rule, layer_function="none")
   numbers = (5, 0, 3, 3, 2, 4, 1, 0)
   vectors = vectors_of(packer, numbers)
   packed = packer.pack(numbers, vectors)
-  values = np.where(packed.mask, packed.weights[packed.index], 0)
+  places = by_neuron.template(numbers).tables["chunks"]
+  flat = by_chunk.template(numbers)
+  weights, chunks, layers, skips = (
+    packed.tables[t] for t in ("weights", "chunks", "layers", "skips")
+  )
+  values = np.where(
+    chunks["mask"], packed.weights[chunks["index"].clip(max=packed.room - 1)], 0
+  )
   first_neuron = first_tensor = 0
   seen = []
-  num_layers = len(packed.layer_kind)
+  num_layers = len(layers["real"])
   for b, (number, vector) in enumerate(zip(numbers, vectors, strict=True)):
     spec = packer.specs[number]
-    layout = chunking.layout(spec, packer.options)
-    members = rows_of(packed.networks, packed.order[b])
-    layers = members[members < num_layers]
+    layout = chunking.layout(spec, OPTIONS[rule])
+    members = rows_of(packed.sets["networks"], packed.order["networks"][b])
+    mine = members[members < num_layers]
     assert len(members) == len(layout.layer_kind) + len(spec.skips)
-    np.testing.assert_array_equal(packed.layer_kind[layers], layout.layer_kind)
-    np.testing.assert_array_equal(
-      packed.layer_level[layers, 0], layout.layer_level
-    )
-    chunks = [rows_of(packed.layers, layer) for layer in layers]
-    for layer, rows in enumerate(chunks):
-      mine = layout.layer == layer
+    np.testing.assert_array_equal(layers["kind"][mine], layout.layer_kind)
+    np.testing.assert_array_equal(layers["level"][mine, 0], layout.layer_level)
+    owned = [
+      rows_of(packed.sets["layers"], packed.order["layers"][layer])
+      for layer in mine
+    ]
+    for layer, rows in enumerate(owned):
       np.testing.assert_array_equal(
-        values[rows], chunking.gather(layout, vector)[mine]
+        values[rows], chunking.gather(layout, vector)[layout.layer == layer]
       )
-      assert (packed.chunk_kind[rows] == layout.layer_kind[layer]).all()
-      assert (packed.chunk_level[rows, 0] == layout.layer_level[layer]).all()
-    rows = np.concatenate(chunks)
-    for name in ("mask", "role", "places", "io", "chunk"):
+      assert (chunks["kind"][rows] == layout.layer_kind[layer]).all()
+      assert (chunks["level"][rows, 0] == layout.layer_level[layer]).all()
+    rows = np.concatenate(owned)
+    for name, expected in (
+      ("mask", layout.mask),
+      ("role", layout.role),
+      ("number", layout.chunk),
+      ("inputs", layout.io[..., 0]),
+      ("outputs", layout.io[..., 1]),
+    ):
+      np.testing.assert_array_equal(chunks[name][rows], expected)
+    for column, name in enumerate(("out", "in", "y", "x")):
       np.testing.assert_array_equal(
-        getattr(packed, name)[rows], getattr(layout, name)
+        places[name][rows], layout.places[..., column]
       )
     for name in ("own", "other"):
       part = getattr(layout, name)
       expected = np.where(part > 0, part + first_neuron, 0)
-      np.testing.assert_array_equal(getattr(packed, name)[rows], expected)
-    tensors = packed.tensor_of[packed.index[rows]] - first_tensor
-    assert (tensors == layout.tensor)[layout.mask].all()
+      np.testing.assert_array_equal(chunks[name][rows], expected)
+    index = chunks["index"][rows][layout.mask]
+    tensors = weights["tensor"][index] - first_tensor
+    np.testing.assert_array_equal(tensors, layout.tensor[layout.mask])
     fan_in = np.array([t.fan_in for t in spec.tensors])
-    found = packed.scale[packed.index[rows]] ** 2
-    expected = fan_in[layout.tensor]
     np.testing.assert_allclose(
-      found[layout.mask], expected[layout.mask], rtol=1e-6
+      weights["scale"][index] ** 2, fan_in[tensors], rtol=1e-6
     )
-    skips = members[members >= num_layers] - num_layers
-    ends = packed.skip_level[skips]
+    after = members[members >= num_layers] - num_layers
+    ends = skips["level"][after]
     np.testing.assert_array_equal(
       ends[..., 0], np.array(spec.skips).reshape(-1, 2)
     )
     np.testing.assert_allclose(ends[..., 1], ends[..., 0] / _deepest(spec))
-    behind = len(packed.index) + skips
     np.testing.assert_array_equal(
-      rows_of(packed.chunk_networks, packed.order[b]),
-      np.concatenate([rows, behind]),
+      rows_of(flat.sets["networks"], flat.order["networks"][b]),
+      np.concatenate([rows, len(chunks["real"]) + after]),
     )
     first_neuron += layout.num_neurons
     first_tensor += len(spec.tensors)
     seen.append(rows)
   seen = np.concatenate(seen)
   assert len(set(seen.tolist())) == len(seen)  # No chunk has two owners.
-  assert not np.delete(packed.mask, seen, axis=0).any()
-  assert first_neuron < len(packed.neurons)
-  assert first_tensor <= len(packed.tensors)
-  largest = max(packed.places.max(), packed.io.max())
-  assert largest < len(packed.positions)
+  assert not np.delete(chunks["mask"], seen, axis=0).any()
+  real = packed.tables["neurons"]["real"]
+  assert not real[0]
+  assert real[1 : 1 + first_neuron].all()
+  assert real.sum() == first_neuron
+  assert packed.tables["tensors"]["real"].sum() == first_tensor
+  positions = packed.tables["positions"]["number"]
+  np.testing.assert_array_equal(positions, np.arange(len(positions)))
+  assert max(chunks[n].max() for n in ("inputs", "outputs")) < len(positions)
 
 
 def _deepest(spec):
@@ -120,25 +142,49 @@ def _deepest(spec):
 def test_relative_levels_end_at_one():
   packer = packer_of()
   packed = packer.template((1, 5))
-  for level, relative in packed.layer_level:
-    assert relative in (level / 2, level / _deepest(SPECS["transformer"]))
-  assert packed.layer_level[:, 1].max() == 1
+  level = packed.tables["layers"]["level"]
+  level = level[packed.tables["layers"]["real"]]
+  for number, relative in level:
+    assert relative in (number / 2, number / _deepest(SPECS["transformer"]))
+  assert level[:, 1].max() == 1
 
 
 def test_one_spec_is_packed_without_padding():
   packer = packer_of(names=("mlp", "inr"))
   packed = packer.template((0, 0, 0))
-  assert len(packed.scale) == 3 * SPECS["mlp"].num_weights
-  assert packed.mask.any(axis=-1).all()
-  assert all(g.mask.all() for g in (*packed.layers, *packed.networks))
-  rounded = packer_of(names=("mlp", "inr"), exact=False).template((0, 0, 0))
-  assert len(rounded.scale) == buckets.round_up(3 * SPECS["mlp"].num_weights)
+  assert packed.room == 3 * SPECS["mlp"].num_weights
+  for name, table in packed.tables.items():
+    if name != "positions":  # Neurons have a row for "none".
+      assert table["real"].sum() == len(table["real"]) - (name == "neurons")
+  assert all(g.mask.all() for sets in packed.sets.values() for g in sets)
+  rounded = packer.template((0, 0, 0), packer.sizes([(0, 0, 0)]))
+  assert rounded.room == buckets.round_up(3 * SPECS["mlp"].num_weights)
 
 
 def test_without_skips_there_are_none():
-  assert len(packer_of(skips=False).template((4, 5)).skip_level) == 0
-  assert len(packer_of().template((4, 5)).skip_level) > 0
-  assert len(packer_of().template((0, 1)).skip_level) == 0
+  assert "skips" not in packer_of(skip_tokens=False).template((4, 5)).tables
+  assert len(packer_of().template((4, 5)).tables["skips"]["level"]) > 0
+  assert len(packer_of().template((0, 1)).tables["skips"]["level"]) == 0
+
+
+def test_columns_are_those_that_the_options_ask_for():
+  table = packer_of(
+    index_features="none", identifiers="none", chunk_function="sab"
+  ).template((0, 1))
+  assert not {"own", "other", "inputs", "out"} & set(table.tables["chunks"])
+  assert "neurons" not in table.tables
+
+
+def test_specs_of_one_layout_are_one_architecture():
+  spec = families.mlp((2, 4, 1))
+  other = families.mlp((2, 4, 1), "tanh")
+  describe = lambda spec: {"weights": {"x": np.ones(spec.num_weights)}}
+  one = joining.Packer([spec, other], describe)
+  assert one.reserve(np.array([0, 1]), 2) is None
+  assert one.template((0, 1)).room == 2 * spec.num_weights
+  two = joining.Packer([spec, other], describe, by_layout=False)
+  assert two.reserve(np.array([0, 1]), 2) is not None
+  assert two.template((0, 1)).room > 2 * spec.num_weights
 
 
 def test_equal_buckets_give_equal_shapes():
@@ -156,22 +202,24 @@ def test_batches_of_several_devices_can_be_stacked():
   templates = packer.templates(batches)
   assert len({str(shapes_of(t)) for t in templates}) == 1
   stacked = jax.tree.map(lambda *x: np.stack(x), *templates)
-  assert stacked.index.shape[0] == 3
+  assert stacked.tables["chunks"]["index"].shape[0] == 3
   for numbers, template in zip(batches, templates, strict=True):
     vectors = vectors_of(packer, numbers)
-    flat = packer.flat(numbers, vectors, len(template.scale))
-    values = np.where(template.mask, flat[template.index], 0)
+    flat = packer.flat(numbers, vectors, template.room)
+    chunks = template.tables["chunks"]
+    index = chunks["index"].clip(max=template.room - 1)
+    values = np.where(chunks["mask"], flat[index], 0)
     for b, (number, vector) in enumerate(zip(numbers, vectors, strict=True)):
-      layout = chunking.layout(packer.specs[number], packer.options)
-      rows = rows_of(template.chunk_networks, template.order[b])
-      rows = rows[: len(layout.index)]
+      layout = chunking.layout(packer.specs[number], OPTIONS["flat"])
+      order = template.order
+      layers = rows_of(template.sets["networks"], order["networks"][b])
+      layers = layers[: len(layout.layer_kind)]
+      rows = np.concatenate(
+        [rows_of(template.sets["layers"], order["layers"][r]) for r in layers]
+      )
       np.testing.assert_array_equal(
         values[rows], chunking.gather(layout, vector)
       )
-      layers = rows_of(template.networks, template.order[b])
-      layers = layers[: len(layout.layer_kind)]
-      found = np.concatenate([rows_of(template.layers, r) for r in layers])
-      np.testing.assert_array_equal(found, rows)
 
 
 def test_batches_of_different_lengths_are_refused():
@@ -195,7 +243,7 @@ def wild_packer(count=24):
     depth = int(rng.integers(1, 5))
     widths = rng.choice([4, 6, 8, 12], depth).tolist()
     specs.append(families.mlp((3, *widths, 2)))
-  return packing.Packer(specs, OPTIONS["flat"])
+  return slots.packer(specs, sne_options.SNEOptions(), OPTIONS["flat"])
 
 
 def test_random_batches_of_a_mixed_zoo_have_few_shapes():
@@ -213,19 +261,21 @@ def test_random_batches_of_a_mixed_zoo_have_few_shapes():
 
 def test_room_is_for_a_typical_batch_not_for_the_largest():
   small, large = families.mlp((2, 4, 2)), families.mlp((2, 40, 40, 2))
-  packer = packing.Packer([small, large], OPTIONS["flat"])
+  packer = slots.packer(
+    [small, large], sne_options.SNEOptions(), OPTIONS["flat"]
+  )
   zoo = np.array([0] * 99 + [1])
   sizes = packer.reserve(zoo, 16)
   assert sizes is not None
-  assert 16 * small.num_weights <= sizes.weights < 8 * large.num_weights
+  room = dict(sizes)["weights", 0]
+  assert 16 * small.num_weights <= room < 8 * large.num_weights
   twice = packer.reserve(zoo, 16, copies=2)
   assert twice is not None
-  assert 1.5 * sizes.weights <= twice.weights <= 3 * sizes.weights
+  assert 1.5 * room <= dict(twice)["weights", 0] <= 3 * room
   # What needs more room than that gets it.
   packed = packer.template((1,) * 16, sizes)
-  assert len(packed.scale) >= 16 * large.num_weights
+  assert packed.room >= 16 * large.num_weights
 
 
 def test_a_zoo_of_one_spec_needs_no_reserve():
   assert packer_of().reserve(np.zeros(5, int), 4) is None
-  assert packer_of(exact=False).reserve(np.zeros(5, int), 4) is not None

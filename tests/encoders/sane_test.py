@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sne_jax.encoders import parity_torch, sane, sane_coder, sane_networks
-from sne_jax.networks import chunking, families, tokens, windows
+from sne_jax.networks import families, tokens, windows
 
 FAST = {"xla_backend_optimization_level": "0"}
 FIXTURE = np.load(pathlib.Path(__file__).parents[1] / "fixtures/sane.npz")
@@ -231,9 +231,7 @@ def test_the_coder_refuses_networks_beyond_its_tables():
   for spare, passes in ((0.0, False), (2.0, True)):
     options = sane_coder.SANECoderOptions(spare=spare, token_size=7)
     measured = sane_coder.measure(options, networks)
-    encoder = sane_coder.build(
-      options, chunk_options=chunking.ChunkOptions(), measured=measured
-    )
+    encoder = sane_coder.build(options, measured=measured)
     if passes:
       encoder.make_packer((SPEC, larger))
     else:
@@ -250,7 +248,7 @@ def test_codes_of_the_table_are_means_of_latents():
   )
   measured = sane_coder.measure(options, networks)
   measured["place_scales"] = [1.0] * len(measured["place_scales"])
-  encoder = sane_coder.build(options, chunking.ChunkOptions(), measured)
+  encoder = sane_coder.build(options, measured)
   batch = encoder.make_packer((SPEC,)).pack([0] * 3, [w for _, w in networks])
   init = jax.jit(encoder.module.init, compiler_options=FAST)
   values = init(jax.random.key(0), batch)["params"]

@@ -124,20 +124,6 @@ def test_tiles_of_chunks_change_nothing(make_encoder):
 
 
 @pytest.mark.slow
-def test_gathered_gradients_are_those_of_scatters(make_encoder):
-  net = networks()[1]
-  gathered = make_encoder(SPECS[1:], CHUNKS, **LIGHT)
-  scattered = make_encoder(SPECS[1:], CHUNKS, **LIGHT, exact=False)
-  assert gathered.pack(net).other_readers.groups
-  assert not scattered.pack(net).other_readers.groups
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
-    gathered.loss_and_gradient(net),
-    scattered.loss_and_gradient(net),
-  )
-
-
-@pytest.mark.slow
 def test_dropout_is_for_training_only(make_encoder):
   encoder = make_encoder(
     SPECS, CHUNKS, **LIGHT | {"chunk_function": "sab"}, dropout=0.5

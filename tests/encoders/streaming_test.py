@@ -18,7 +18,6 @@ import pytest
 from sne_jax.encoders import (
   chunk_stream,
   large_sets,
-  packing,
   sne,
   sne_options,
   streaming,
@@ -341,8 +340,7 @@ def test_a_micro_batch_fits_its_share(function):
     log_scale=None,
     mask=shape(count, size, kind=bool),
     role=ints(count, size),
-    places=None,
-    io=ints(count, size, 2),
+    positions=(ints(count, size),) * 2,
     other=ints(count, size),
     own=ints(count),
     chunk=ints(count),
@@ -350,7 +348,7 @@ def test_a_micro_batch_fits_its_share(function):
     level=shape(count, 2),
   )
   spec = families.mlp((3, 6, 5, 2))
-  packed = packing.Packer([spec], NEURON).pack(
+  packed = slots_lib.packer([spec], options, NEURON).pack(
     [0], [np.zeros(spec.num_weights, np.float32)]
   )
   params = jax.eval_shape(module.init, jax.random.key(0), packed)

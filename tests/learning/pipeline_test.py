@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sne_jax.encoders import packing, sne, sne_options
+from sne_jax.encoders import slots, sne, sne_options
 from sne_jax.learning import parallel, pipeline
 from sne_jax.networks import chunking, families
 
@@ -26,7 +26,7 @@ def networks_of(specs=SPECS, count=4):
 
 
 def pipe(networks, seed=0, pairs=False, devices=1, **options):
-  packer = packing.Packer(networks.specs, CHUNKS)
+  packer = slots.packer(networks.specs, sne_options.SNEOptions(), CHUNKS)
   return pipeline.Pipeline(
     networks,
     packer,
@@ -328,7 +328,7 @@ def test_nearly_all_batches_of_a_mixed_zoo_have_one_shape():
 
 def test_fixed_batches_hold_everybody_once():
   networks = networks_of(count=5)
-  packer = packing.Packer(networks.specs, CHUNKS)
+  packer = slots.packer(networks.specs, sne_options.SNEOptions(), CHUNKS)
   for size in (1, 2, 4, 5, 64):
     seen, shapes = [], []
     for members, packed in pipeline.fixed_batches(networks, packer, size):
@@ -338,7 +338,7 @@ def test_fixed_batches_hold_everybody_once():
         stop = start + len(vector)
         np.testing.assert_array_equal(packed.weights[start:stop], vector)
         start = stop
-      assert len(packed.order) <= size
+      assert len(packed.order["networks"]) <= size
       seen += members.tolist()
       shapes.append(str(jax.tree.map(np.shape, packed)))
     assert sorted(seen) == list(range(15))
@@ -351,7 +351,7 @@ def test_fixed_batches_hold_everybody_once():
 def test_many_architectures_are_few_batches():
   specs = [families.mlp((2, width, 1)) for width in range(2, 18)]
   networks = networks_of(specs, 1)
-  packer = packing.Packer(networks.specs, CHUNKS)
+  packer = slots.packer(networks.specs, sne_options.SNEOptions(), CHUNKS)
   batches = list(pipeline.fixed_batches(networks, packer, 8))
   assert [len(members) for members, _ in batches] == [8, 8]
 
