@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import figure, ticker
 from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
+from matplotlib.image import AxesImage
 
 PALETTE = (
   "#0072B2",  # blue
@@ -50,46 +51,91 @@ STYLE: Any = {
   "lines.linewidth": 1.6,
 }
 
-Interval = Mapping[str, float]
+Interval = Mapping[str, float | None]
 """`value` (or `mean`) with `low` and `high`, as `learning.metrics` gives."""
 
 PathLike = str | os.PathLike
 
 
 @contextlib.contextmanager
-def drawing(path, size, pdf: bool) -> Iterator[Axes]:
-  """Gives the axes of a fresh figure, and writes it at the end."""
+def drawn(path: PathLike, size: tuple[float, float]) -> Iterator[figure.Figure]:
+  """Gives an empty figure in our style, and writes it at the end."""
   with mpl.rc_context(STYLE):
     picture = figure.Figure(figsize=size, layout="constrained")
     backend_agg.FigureCanvasAgg(picture)
-    yield picture.add_subplot()
+    yield picture
     target = png_path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # No software or date in the file: equal data give equal bytes.
+    # No software in the file: equal data give equal bytes.
     picture.savefig(target, dpi=150, metadata={"Software": None})
-    if pdf:
-      picture.savefig(
-        target.with_suffix(".pdf"), metadata={"CreationDate": None}
-      )
+
+
+@contextlib.contextmanager
+def drawing(path: PathLike, size: tuple[float, float]) -> Iterator[Axes]:
+  """Gives the axes of a figure of one panel; see `drawn`."""
+  with drawn(path, size) as picture:
+    yield picture.add_subplot()
 
 
 def png_path(path: PathLike) -> pathlib.Path:
   """The path with the suffix `.png`; other dots belong to the name."""
   path = pathlib.Path(path)
-  known = path.suffix in (".png", ".pdf")
-  return (
-    path.with_suffix(".png") if known else path.with_name(path.name + ".png")
+  return path if path.suffix == ".png" else path.with_name(f"{path.name}.png")
+
+
+def heat_map(axes: Axes, values, texts, rows, columns, limits) -> AxesImage:
+  """Draws a matrix: a colour for each value, and a text upon it.
+
+  Args:
+    axes: to draw on.
+    values: `[R, C]`; what is not finite stays white.
+    texts: `[R, C]`, what stands in each cell.
+    rows: their names.
+    columns: theirs.
+    limits: least and largest value of the scale of colours.
+  """
+  low, high = limits
+  image = axes.imshow(
+    values, vmin=low, vmax=high, cmap="cividis", aspect="auto"
   )
+  axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
+  axes.set_yticks(range(len(rows)), rows)
+  axes.tick_params(length=0)
+  axes.spines[:].set_visible(False)
+  for (row, column), value in np.ndenumerate(values):
+    bright = not value < low + 0.55 * (high - low)
+    axes.text(
+      *(column, row, texts[row][column]),
+      ha="center",
+      va="center",
+      fontsize=8,
+      color="black" if bright else "white",
+    )
+  return image
+
+
+def note(axes: Axes, text: str, x: float, y: float, *, left=False) -> None:
+  """Writes a short text beside a point, on white."""
+  axes.annotate(
+    *(text, (x, y)),
+    xytext=(-5 if left else 5, 0),
+    textcoords="offset points",
+    ha="right" if left else "left",
+    va="center",
+    fontsize=8,
+    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+  )
+
+
+def legend(axes: Axes) -> None:
+  """Puts the legend beside the axes, where it covers nothing."""
+  if axes.get_legend_handles_labels()[0]:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def color(place: int) -> str:
   """The colour of the series at that place."""
   return PALETTE[place % len(PALETTE)]
-
-
-def with_unit(name: str, unit: str) -> str:
-  """The label of an axis: `name [unit]`."""
-  return f"{name} [{unit}]" if unit else name
 
 
 def interval(row) -> tuple[float, float, float]:
@@ -112,10 +158,8 @@ def limits(arrays) -> tuple[float, float]:
   return float(values.min() - margin), float(values.max() + margin)
 
 
-def scale(axes: Axes, *, y_log: bool) -> None:
-  """A logarithmic axis that has labels also within one decade."""
-  if not y_log:
-    return
+def log_scale(axes: Axes) -> None:
+  """A logarithmic y axis that has labels also within one decade."""
   axes.set_yscale("log")
   low, high = axes.get_ylim()
   if high / low < 30:
@@ -124,49 +168,19 @@ def scale(axes: Axes, *, y_log: bool) -> None:
   axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f"{y:g}"))
 
 
-def scatter_mixed(axes: Axes, y, predictions) -> None:
-  """Scatters the series in mixed order, so that none covers the others."""
-  size = float(np.clip(3000 / max(y.size, 1), 2, 18))
-  count = len(predictions)
-  for place, label in enumerate(predictions):
-    axes.plot([], [], "o", color=color(place), ms=4.5, label=label or None)
-  order = np.random.default_rng(0).permutation(count * y.size)
-  colors = np.repeat([color(place) for place in range(count)], y.size)
-  values = [np.asarray(p, float) for p in predictions.values()]
-  axes.scatter(
-    np.tile(y, count)[order],
-    np.concatenate(values)[order],
-    s=size,
-    c=colors[order].tolist(),
-    alpha=0.45 if y.size > 200 else 0.7,
-    linewidths=0,
-    rasterized=True,
-    zorder=2,
-  )
+def scatter_mixed(axes: Any, points, names, places, **style: Any) -> None:
+  """Scatters several series in mixed order, so that none covers the others.
 
-
-def error_inset(axes: Axes, y, predictions, unit: str) -> None:
-  """A histogram of the errors in the empty corner below the diagonal."""
-  inset = axes.inset_axes((0.66, 0.1, 0.31, 0.2))
-  errors = [np.asarray(p, float) - y for p in predictions.values()]
-  everything = np.concatenate([e[np.isfinite(e)] for e in errors] or [y])
-  if everything.size == 0:
-    inset.remove()
-    return
-  reach = float(np.percentile(np.abs(everything), 99)) or 1.0
-  bins = np.linspace(-reach, reach, 32).tolist()
-  for place, error in enumerate(errors):
-    inset.hist(
-      np.clip(error[np.isfinite(error)], -reach, reach),
-      bins=bins,
-      color=color(place),
-      histtype="stepfilled",
-      alpha=0.85 if len(errors) == 1 else 0.4,
-    )
-  inset.axvline(0, color=INK, lw=0.6)
-  inset.set_yticks([])
-  inset.spines["left"].set_visible(False)
-  inset.patch.set_alpha(0.85)
-  inset.tick_params(labelsize=7, length=2)
-  inset.xaxis.set_major_locator(ticker.MaxNLocator(3, symmetric=True))
-  inset.set_title(with_unit("error", unit), fontsize=7, pad=2, loc="center")
+  Args:
+    axes: to draw on, of `D` dimensions.
+    points: `[N, D]`.
+    names: of the series.
+    places: `[N]`, the series of each point.
+    **style: of the points.
+  """
+  for place, name in enumerate(names):
+    nowhere = [[]] * points.shape[1]
+    axes.plot(*nowhere, "o", color=color(place), ms=4.5, label=name)
+  order = np.random.default_rng(0).permutation(len(points))
+  colors = [color(place) for place in places[order]]
+  axes.scatter(*points[order].T, c=colors, linewidths=0, **style)

@@ -1,10 +1,10 @@
 """Figures of a report, one function each. No screen, no global state.
 
-Every function writes `path` with the suffix `.png` (150 dots per inch), and
-`.pdf` too on request, and returns the PNG's path. Values that are not finite
-are left out of a curve, and bars without a value are marked as missing.
+Every function writes `path` with the suffix `.png` and returns the path. Values
+that are not finite are left out of a curve, and bars without a value are marked
+as missing.
 
-Dimensions: `N` members, `S` steps.
+Dimensions: `N` members, `S` steps, `K` classes, `R` rows, `C` columns.
 """
 
 import pathlib
@@ -16,134 +16,106 @@ from matplotlib import ticker
 from experiments import drawing
 from experiments.drawing import Interval, PathLike
 
+PANELS = 4
+"""Heat maps beside one another, at most."""
+
+PALE_BAR = "#B9CBDA"
+
 
 def predicted_against_true(
   path: PathLike,
   y: np.ndarray,
-  predictions: np.ndarray | Mapping[str, np.ndarray],
+  predictions: Mapping[str, np.ndarray],
   *,
   name: str,
-  unit: str = "",
-  title: str = "",
-  notes: Sequence[str] = (),
-  pdf: bool = False,
 ) -> pathlib.Path:
-  """Scatters predictions over the truth, with the errors in an inset.
+  """Scatters predictions over the truth.
 
   Args:
     path: of the picture.
     y: true property `[N]`.
-    predictions: `[N]`, or several by name (seeds); those share one picture.
+    predictions: `[N]` by name (seeds).
     name: of the property, for the axes.
-    unit: of the property.
-    title: of the picture.
-    notes: short lines of text, such as the metrics.
-    pdf: whether a PDF is written too.
   """
-  if not isinstance(predictions, Mapping):
-    predictions = {"": predictions}
-  with drawing.drawing(path, (4.8, 4.6), pdf) as axes:
+  with drawing.drawing(path, (4.8, 4.6)) as axes:
     y = np.asarray(y, float)
     low, high = drawing.limits([y, *predictions.values()])
     axes.plot([low, high], [low, high], color=drawing.PALE, lw=1, zorder=1)
-    drawing.scatter_mixed(axes, y, predictions)
+    every = np.concatenate([np.asarray(p, float) for p in predictions.values()])
+    drawing.scatter_mixed(
+      axes,
+      np.stack([np.tile(y, len(predictions)), every], axis=1),
+      list(predictions),
+      np.repeat(np.arange(len(predictions)), y.size),
+      s=float(np.clip(3000 / max(y.size, 1), 2, 18)),
+      alpha=0.45 if y.size > 200 else 0.7,
+    )
     axes.set(
       xlim=(low, high),
       ylim=(low, high),
       aspect="equal",
-      xlabel=drawing.with_unit(f"true {name}", unit),
-      ylabel=drawing.with_unit(f"predicted {name}", unit),
-      title=title,
+      xlabel=f"true {name}",
+      ylabel=f"predicted {name}",
     )
     axes.grid(True)
-    if notes:
-      axes.text(
-        0.03,
-        0.97,
-        "\n".join(notes),
-        transform=axes.transAxes,
-        va="top",
-        fontsize=8,
-      )
-    if len(predictions) > 1:
-      axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    drawing.error_inset(axes, y, predictions, unit)
+    drawing.legend(axes)
   return drawing.png_path(path)
 
 
 def learning_curves(
   path: PathLike,
-  curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
-  *,
-  ylabel: str,
-  title: str = "",
-  log: bool = True,
-  floor: float = 0.0,
-  pdf: bool = False,
+  panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
 ) -> pathlib.Path:
-  """Draws losses over steps; names that begin with `train` are thin.
+  """Draws quantities over steps: a panel for each, as they differ in units.
 
   Args:
     path: of the picture.
-    curves: `(steps [S], values [S])` by name, such as `train/loss`.
-    ylabel: the quantity, with its unit.
-    title: of the picture.
-    log: whether the values have a logarithmic axis.
-    floor: subtracted from the values, such as the entropy of the targets.
-    pdf: whether a PDF is written too.
+    panels: by quantity (the label of its axis), `(steps [S], values [S])` by
+      name. The axis is logarithmic where all values are above 0.
   """
-  with drawing.drawing(path, (5.6, 3.4), pdf) as axes:
-    for place, (name, (steps, values)) in enumerate(curves.items()):
-      values = np.asarray(values, float) - floor
-      keep = np.isfinite(values) & ((values > 0) | (not log))
-      thin = name.startswith("train")
-      axes.plot(
-        np.asarray(steps)[keep],
-        values[keep],
-        color=drawing.color(place),
-        lw=1.0 if thin else 1.8,
-        alpha=0.75 if thin else 1.0,
-        label=name,
-      )
-    axes.set(xlabel="step", ylabel=ylabel, title=title)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-    drawing.scale(axes, y_log=log)
-    axes.grid(True, which="major")
-    if curves:
-      axes.legend()
+  count = max(len(panels), 1)
+  with drawing.drawn(path, (3.9 * count + 0.8, 3.2)) as picture:
+    grid = picture.subplots(1, count, squeeze=False)[0]
+    for axes, (quantity, curves) in zip(grid, panels.items(), strict=False):
+      least = np.inf
+      for place, (name, (steps, values)) in enumerate(curves.items()):
+        values = np.asarray(values, float)
+        keep = np.isfinite(values)
+        least = min([least, *values[keep]])
+        axes.plot(
+          np.asarray(steps)[keep],
+          values[keep],
+          color=drawing.color(place),
+          label=name,
+        )
+      axes.set(xlabel="step", ylabel=quantity)
+      axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+      if 0 < least < np.inf:
+        drawing.log_scale(axes)
+      axes.grid(True, which="major")
+    drawing.legend(grid[-1])
   return drawing.png_path(path)
 
 
 def error_against_property(
-  path: PathLike,
-  y: np.ndarray,
-  prediction: np.ndarray,
-  *,
-  name: str,
-  unit: str = "",
-  title: str = "",
-  window: int | None = None,
-  pdf: bool = False,
+  path: PathLike, y: np.ndarray, prediction: np.ndarray, *, name: str
 ) -> pathlib.Path:
   """Scatters the absolute error over the property, with a running mean.
+
+  The mean is of a tenth of the members, in the order of the property.
 
   Args:
     path: of the picture.
     y: true property `[N]`.
     prediction: its prediction `[N]`.
     name: of the property.
-    unit: of the property.
-    title: of the picture.
-    window: members in the running mean, in the order of `y`; a tenth of them
-      by default.
-    pdf: whether a PDF is written too.
   """
   y, prediction = np.asarray(y, float), np.asarray(prediction, float)
   order = np.argsort(y, kind="stable")
   error = np.abs(prediction - y)[order]
   y = y[order]
-  window = min(max(window or y.size // 10, 1), y.size)
-  with drawing.drawing(path, (5.6, 3.4), pdf) as axes:
+  window = max(y.size // 10, 1)
+  with drawing.drawing(path, (5.6, 3.4)) as axes:
     axes.scatter(
       y,
       error,
@@ -151,7 +123,6 @@ def error_against_property(
       color=drawing.PALE,
       alpha=0.5,
       linewidths=0,
-      rasterized=True,
       label="member",
     )
     if y.size:
@@ -162,97 +133,21 @@ def error_against_property(
         color=drawing.color(1),
         label=f"mean of {window} members",
       )
-    positive = bool((error[np.isfinite(error)] > 0).any())
-    axes.set(
-      xlabel=drawing.with_unit(name, unit),
-      ylabel=drawing.with_unit("absolute error", unit),
-      title=title,
-    )
-    drawing.scale(axes, y_log=positive)
+    axes.set(xlabel=name, ylabel="absolute error")
+    if (error[np.isfinite(error)] > 0).any():
+      drawing.log_scale(axes)
     axes.grid(True, which="major")
-    axes.legend(loc="best", markerscale=2)
-  return drawing.png_path(path)
-
-
-def invariance(
-  path: PathLike,
-  true_symmetries: Mapping[str, float],
-  false_symmetries: Mapping[str, float],
-  *,
-  title: str = "",
-  pdf: bool = False,
-) -> pathlib.Path:
-  """Bars of the change under transformations, relative to the variance.
-
-  Args:
-    path: of the picture.
-    true_symmetries: by name, the error ratio under transformations that leave
-      the function as it is: should be small.
-    false_symmetries: by name, the same under transformations that change the
-      function: should be large, or the code cannot see them.
-    title: of the picture.
-    pdf: whether a PDF is written too.
-  """
-  names = [*true_symmetries, *false_symmetries]
-  values = np.array([*true_symmetries.values(), *false_symmetries.values()])
-  shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
-  bottom = np.nanmin(shown) if np.isfinite(shown).any() else 1e-3
-  bottom = 10.0 ** np.floor(np.log10(min(bottom, 0.1)) - 0.3)
-  size = (5.8, 0.9 + 0.42 * max(len(names), 2))
-  with drawing.drawing(path, size, pdf) as axes:
-    places = np.arange(len(names))
-    is_true = places < len(true_symmetries)
-    for chosen, color, label in (
-      (is_true, drawing.color(0), "true symmetry: should be small"),
-      (~is_true, drawing.color(1), "false symmetry: should be large"),
-    ):
-      axes.barh(
-        places[chosen],
-        np.nan_to_num(shown[chosen], nan=bottom) - bottom,
-        left=bottom,
-        height=0.62,
-        color=color,
-        label=label,
-      )
-    for place, value in zip(places, values, strict=True):
-      known = np.isfinite(value)
-      axes.annotate(
-        f"{value:.2g}" if known else "missing",
-        (value if known and value > bottom else bottom, place),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
-      )
-    axes.axvline(1.0, color=drawing.PALE, lw=1, ls=(0, (4, 3)))
-    top = np.nanmax(np.append(shown, 1.0))
-    axes.set_xscale("log")
-    axes.set_xlim(bottom, top * (top / bottom) ** 0.12)
-    axes.set_yticks(places, names)
-    axes.set_ylim(max(len(names), 2) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.set(
-      xlabel="squared change of the output / its variance over members",
-      title=title,
-    )
-    picture = axes.get_figure()
-    if picture is not None:
-      picture.legend(
-        loc="outside lower right", ncols=2, columnspacing=1.2, handlelength=1.0
-      )
+    drawing.legend(axes)
   return drawing.png_path(path)
 
 
 def bars_with_intervals(
   path: PathLike,
-  rows: Mapping[str, Interval],
+  rows: Mapping[str, Interval | float],
   *,
   xlabel: str,
-  title: str = "",
   highlight: Sequence[str] = (),
-  baseline: float | None = None,
-  pdf: bool = False,
+  x_log: bool = False,
 ) -> pathlib.Path:
   """Horizontal bars with intervals, for ablations and comparisons.
 
@@ -260,60 +155,42 @@ def bars_with_intervals(
     path: of the picture.
     rows: by name, a value and its interval; from top to bottom.
     xlabel: the metric, with its unit.
-    title: of the picture.
     highlight: names of the bars in the strong colour; all by default.
-    baseline: a value to mark by a dashed line.
-    pdf: whether a PDF is written too.
+    x_log: whether the axis is logarithmic; it begins below the least value
+      above 0, and holds 1.
   """
-  size = (5.8, 0.9 + 0.36 * max(len(rows), 2))
-  with drawing.drawing(path, size, pdf) as axes:
-    ends = [0.0]
-    for place, (name, row) in enumerate(rows.items()):
-      value, low, high = drawing.interval(row)
-      strong = not highlight or name in highlight
+  values = {name: drawing.interval(row) for name, row in rows.items()}
+  least = min([0.1, *(v for v, _, _ in values.values() if v > 0)])
+  base = 10.0 ** np.floor(np.log10(least) - 0.3) if x_log else 0.0
+  ends = [base]
+  with drawing.drawing(path, (5.8, 0.9 + 0.36 * max(len(rows), 2))) as axes:
+    for place, (name, (value, low, high)) in enumerate(values.items()):
       if not np.isfinite(value):
-        axes.annotate(
-          "missing",
-          (0, place),
-          xytext=(5, 0),
-          textcoords="offset points",
-          va="center",
-          fontsize=8,
-        )
+        drawing.note(axes, "missing", base, place)
         continue
-      axes.barh(
-        place,
-        value,
-        height=0.62,
-        color=drawing.color(0) if strong else "#B9CBDA",
-      )
-      end = value
+      end = max(value, base) if x_log else value
+      strong = not highlight or name in highlight
+      color = drawing.color(0) if strong else PALE_BAR
+      axes.barh(place, end - base, left=base, height=0.62, color=color)
       if np.isfinite(low) and np.isfinite(high):
         for color, width in (("white", 3.0), (drawing.INK, 1.2)):
           axes.plot([low, high], [place, place], color=color, lw=width)
-        end = high if value >= 0 else low
+        end = max(high, value) if value >= 0 else min(low, value)
       ends.append(end)
-      axes.annotate(
-        f"{value:.3g}",
-        (end, place),
-        xytext=(4 if value >= 0 else -4, 0),
-        textcoords="offset points",
-        va="center",
-        ha="left" if value >= 0 else "right",
-        fontsize=8,
-      )
-    if baseline is not None:
-      axes.axvline(baseline, color=drawing.PALE, lw=1, ls=(0, (4, 3)))
-      ends.append(baseline)
-    ends = ends if any(ends) else [0.0, 1.0]
-    span = max(ends) - min(ends)
-    left = min(ends) - (0.14 * span if min(ends) < 0 else 0)
-    axes.set_xlim(left, max(ends) + (0.14 * span if max(ends) > 0 else 0))
+      drawing.note(axes, f"{value:.3g}", end, place, left=value < 0)
+    left, right = min(ends), max(ends)
+    if x_log:
+      axes.axvline(1.0, color=drawing.PALE, lw=1, ls=(0, (4, 3)))
+      axes.set_xscale("log")
+      axes.set_xlim(base, max(right, 1.0) * (max(right, 1.0) / base) ** 0.12)
+    else:
+      room = 0.14 * ((right - left) or 1.0)
+      axes.set_xlim(left - room * (left < 0), right + room * (right >= 0))
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(max(len(rows), 2) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="x")
-    axes.set(xlabel=xlabel, title=title)
+    axes.set_xlabel(xlabel)
   return drawing.png_path(path)
 
 
@@ -326,10 +203,8 @@ def lines(
   title: str = "",
   x_log: bool = False,
   y_log: bool = False,
-  x_base: int = 10,
-  pdf: bool = False,
 ) -> pathlib.Path:
-  """Lines with intervals: data efficiency, sweeps, cost.
+  """Lines with intervals: data efficiency, rates, cost.
 
   Args:
     path: of the picture.
@@ -339,39 +214,120 @@ def lines(
     title: of the picture.
     x_log: whether the x axis is logarithmic; the places are its ticks.
     y_log: whether the y axis is.
-    x_base: base of the logarithm: 2 for sizes that double.
-    pdf: whether a PDF is written too.
   """
-  with drawing.drawing(path, (5.6, 3.4), pdf) as axes:
+  height = max(3.4, 0.6 + 0.2 * len(series))
+  with drawing.drawing(path, (5.6, height)) as axes:
     for place, (name, points) in enumerate(series.items()):
       x = np.array(sorted(points), float)
       rows = [drawing.interval(points[key]) for key in sorted(points)]
       value, low, high = np.array(rows, float).reshape(-1, 3).T
-      keep = np.isfinite(value)
-      color = drawing.color(place)
+      keep, color = np.isfinite(value), drawing.color(place)
       axes.plot(
         x[keep],
         value[keep],
         color=color,
         marker=drawing.MARKERS[place % 7],
+        ls=("-", "--", ":")[place // 7 % 3],
         ms=4.5,
         label=name,
       )
       known = keep & np.isfinite(low) & np.isfinite(high)
       if y_log:
-        low = np.maximum(low, 0.2 * value)  # an end below 0 has no place
+        low = np.maximum(low, 0.2 * value)  # An end below 0 has no place.
       axes.fill_between(
         x[known], low[known], high[known], color=color, alpha=0.15, lw=0
       )
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if x_log:
-      axes.set_xscale("log", base=x_base)
+      axes.set_xscale("log")
       places = sorted({float(x) for points in series.values() for x in points})
       if len(places) <= 10:
         axes.set_xticks(places, [f"{x:g}" for x in places])
         axes.minorticks_off()
-    drawing.scale(axes, y_log=y_log)
+    if y_log:
+      drawing.log_scale(axes)
     axes.grid(True, which="major")
     if len(series) > 1:
-      axes.legend()
+      drawing.legend(axes)
+  return drawing.png_path(path)
+
+
+def confusion(
+  path: PathLike, counts: np.ndarray, classes: Sequence[str], *, name: str
+) -> pathlib.Path:
+  """Draws a confusion matrix: counts, and shares of the true class.
+
+  Args:
+    path: of the picture.
+    counts: `[K, K]`, true class by predicted class; means need not be whole.
+    classes: their names.
+    name: of the property, for the axes.
+  """
+  counts = np.asarray(counts, float)
+  total = counts.sum(axis=1, keepdims=True)
+  shares = np.where(total > 0, counts / np.where(total > 0, total, 1), np.nan)
+  longest = 0.075 * max(map(len, classes))
+  size = (
+    2.0 + longest + 0.72 * len(classes),
+    1.3 + longest + 0.52 * len(classes),
+  )
+  texts = [
+    [
+      f"{count:.1f}".removesuffix(".0")
+      + (f"\n{100 * share:.0f} %" if np.isfinite(share) else "")
+      for count, share in zip(*row, strict=True)
+    ]
+    for row in zip(counts, shares, strict=True)
+  ]
+  with drawing.drawn(path, size) as picture:
+    axes = picture.add_subplot()
+    image = drawing.heat_map(axes, shares, texts, classes, classes, (0, 1))
+    axes.set(xlabel=f"predicted {name}", ylabel=f"true {name}")
+    picture.colorbar(image, ax=axes, label="share of the true class")
+  return drawing.png_path(path)
+
+
+def heat_maps(
+  path: PathLike,
+  models: Mapping[str, np.ndarray],
+  rows: Sequence[str],
+  columns: Sequence[str],
+  *,
+  name: str,
+) -> pathlib.Path:
+  """Draws a panel for each model, all on one scale.
+
+  Args:
+    path: of the picture.
+    models: values `[R, C]` by model; nan is left white.
+    rows: what was trained on.
+    columns: what was tested on.
+    name: of the values, for the colour bar.
+  """
+  high = -(-len(models) // PANELS)
+  wide = -(-len(models) // high)
+  values = np.concatenate([np.ravel(v) for v in models.values()])
+  finite = values[np.isfinite(values)]
+  limits = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+  size = (
+    wide * (0.9 + 0.75 * len(columns)) + 0.075 * max(map(len, rows)) + 0.8,
+    high * (0.7 + 0.5 * len(rows)) + 0.075 * max(map(len, columns)),
+  )
+  with drawing.drawn(path, size) as picture:
+    grid = picture.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
+    image = None
+    for axes, (model, array) in zip(grid.flat, models.items(), strict=False):
+      texts = [
+        [f"{value:.2f}" if np.isfinite(value) else "" for value in row]
+        for row in array
+      ]
+      image = drawing.heat_map(axes, array, texts, rows, columns, limits)
+      axes.set_title(model)
+    for column in range(len(models) - (high - 1) * wide, wide):
+      grid[-1][column].set_visible(False)
+      grid[-2][column].tick_params(labelbottom=True)
+    if image is not None:
+      picture.colorbar(image, ax=grid.ravel().tolist(), label=name, shrink=0.8)
+    picture.supylabel("trained on", fontsize=9)
+    picture.supxlabel("tested on", fontsize=9)
   return drawing.png_path(path)

@@ -10,7 +10,7 @@ Dimensions: `N` images, `M` networks, `P` weights of one.
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -67,55 +67,65 @@ def predictions(
     ValueError: no part has so many images left, or a zoo was not named by a
       flagfile.
   """
-  run = options.run
-  found = {
-    source.name: source
-    for text in filter(None, (run.zoo, run.test_zoos))
-    for source in zoos.sources(text, run.data_dir)
-  }
-  spare = [found[name].spare_images() for name in data.names]
-  left = {
-    part: min(len(spare[zoo][0]) for zoo in np.unique(placed.zoo))
-    for part, placed in data.members.items()
-  }
   parts = ("val", *data.tests())
-  for count in counts:
-    few = {part: left[part] for part in parts if left[part] < count}
-    if len(few) == len(parts):
-      raise ValueError(
-        f"image_counts asks for {count} images, but {max(few.values())} are"
-        f" left of those of {', '.join(data.names)}; ask for fewer, or make the"
-        " zoos with fewer --train_images"
-      )
-    if few:
-      logging.warning(
-        "fewer than %d images are left for %s", count, ", ".join(few)
-      )
-  right: dict[str, np.ndarray] = {}
+  sources = {
+    source.name: source
+    for text in filter(None, (options.run.zoo, options.run.test_zoos))
+    for source in zoos.sources(text, options.run.data_dir)
+  }
+  spare = [sources[name].spare_images() for name in data.names]
+  left = {
+    part: min(len(spare[zoo][0]) for zoo in np.unique(data.members[part].zoo))
+    for part in parts
+  }
+  _check_counts(counts, left, data.names)
   runs = functools.lru_cache(maxsize=4)(make_run_fn)
-  for part in parts:
-    networks, placed = data.parts[part], data.members[part]
-    most = min(max(counts), left[part])
-    right[part] = np.zeros((len(networks.numbers), most), bool)
-    for zoo in np.unique(placed.zoo):
-      for number in np.unique(networks.numbers[placed.zoo == zoo]):
-        here = np.flatnonzero(
-          (placed.zoo == zoo) & (networks.numbers == number)
-        )
-        spec = networks.specs[number]
-        x, y = _images(spec, *spare[zoo], most)
-        for first in range(0, len(here), TILE):
-          rows = here[first : first + TILE]
-          filled = np.resize(rows, TILE)  # One shape for all.
-          weights = np.stack([networks.vectors[r] for r in filled])
-          classes = np.asarray(runs(spec)(weights, x))
-          right[part][rows] = classes[: len(rows)] == y
+  right = {
+    part: _right(data, part, spare, runs, min(max(counts), left[part]))
+    for part in parts
+  }
   accuracy = {
     n: {p: r[:, :n].mean(axis=1) for p, r in right.items() if left[p] >= n}
     for n in counts
   }
   known = [n for n in counts if left["test"] >= n]
   return accuracy, [_cost(data, spare, runs, n) for n in known]
+
+
+def _check_counts(
+  counts: Sequence[int], left: Mapping[str, int], names: Sequence[str]
+) -> None:
+  """Warns of parts with fewer images left; raises where all have fewer."""
+  for count in counts:
+    few = [part for part in left if left[part] < count]
+    if len(few) == len(left):
+      raise ValueError(
+        f"image_counts asks for {count} images, but {max(left.values())} are"
+        f" left of those of {', '.join(names)}; ask for fewer, or make the zoos"
+        " with fewer --train_images"
+      )
+    if few:
+      logging.warning(
+        "fewer than %d images are left for %s", count, ", ".join(few)
+      )
+
+
+def _right(data: members.Data, part: str, spare, runs, count: int):
+  """Returns `[M, count]`: which images the networks of a part classify."""
+  networks, zoo_of = data.parts[part], data.members[part].zoo
+  right = np.zeros((len(networks.numbers), count), bool)
+  kinds = np.stack([zoo_of, networks.numbers], axis=1)
+  for zoo, number in np.unique(kinds, axis=0):
+    here = np.flatnonzero((kinds == (zoo, number)).all(axis=1))
+    spec = networks.specs[number]
+    x, y = _images(spec, *spare[zoo], count)
+    for first in range(0, len(here), TILE):
+      rows = here[first : first + TILE]
+      filled = np.resize(rows, TILE)  # One shape for all.
+      weights = np.stack([networks.vectors[row] for row in filled])
+      classes = np.asarray(runs(spec)(weights, x))
+      right[rows] = classes[: len(rows)] == y
+  return right
 
 
 def _images(spec: NetworkSpec, x, y, count: int):

@@ -8,11 +8,9 @@ Dimensions: `N` networks, `D` width of a code.
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import figure
-from matplotlib.backends import backend_agg
 from sklearn import decomposition, manifold, neighbors
 
 from experiments import drawing
@@ -52,13 +50,13 @@ def mixing(
     )
   scaled = _standardised(codes)
   search = neighbors.NearestNeighbors(n_neighbors=count).fit(scaled)
-  found = search.kneighbors(return_distance=False)  # Without themselves.
-  other = labels[found] != labels[:, None]
+  nearest = search.kneighbors(return_distance=False)  # Without themselves.
+  other = labels[nearest] != labels[:, None]
   ratios = []
   for name in names:
-    own = labels == name
-    chance = (len(labels) - own.sum()) / (len(labels) - 1)
-    ratios.append(other[own].mean() / chance)
+    same = labels == name
+    chance = (len(labels) - same.sum()) / (len(labels) - 1)
+    ratios.append(other[same].mean() / chance)
   return float(np.mean(ratios))
 
 
@@ -87,14 +85,7 @@ def draw(
     chosen = np.random.default_rng(seed).permutation(chosen)[:MOST]
   scaled = _standardised(codes)[chosen]
   colors = {name: np.asarray(v)[chosen] for name, v in colors.items()}
-  flat = {
-    "PCA": decomposition.PCA(2, random_state=seed).fit_transform(scaled),
-    "t-SNE": _tsne(scaled, 2, seed),
-  }
-  deep = {
-    "PCA": decomposition.PCA(3, random_state=seed).fit_transform(scaled),
-    "t-SNE": _tsne(scaled, 3, seed),
-  }
+  flat, deep = (_layouts(scaled, dimensions, seed) for dimensions in (2, 3))
   return {
     "Maps of the codes in two dimensions": _flat(
       folder / "map_2d.png", flat, colors
@@ -105,87 +96,69 @@ def draw(
   }
 
 
-def _tsne(scaled: np.ndarray, dimensions: int, seed: int) -> np.ndarray:
+def _layouts(scaled: np.ndarray, dimensions: int, seed: int):
+  """Returns by name the networks' places `[N, dimensions]`."""
   perplexity = min(30.0, (len(scaled) - 1) / 3)
-  return manifold.TSNE(
-    dimensions, perplexity=perplexity, init="pca", random_state=seed
-  ).fit_transform(scaled)
+  by_name = {
+    "PCA": decomposition.PCA(dimensions, random_state=seed),
+    "t-SNE": manifold.TSNE(
+      dimensions, perplexity=perplexity, init="pca", random_state=seed
+    ),
+  }
+  return {name: way.fit_transform(scaled) for name, way in by_name.items()}
 
 
 def _flat(path, layouts, colors) -> pathlib.Path:
   """Rows: layouts. Columns: what the points are coloured by."""
-  size = (3.4 * len(colors) + 0.4, 2.9 * len(layouts))
-  with mpl.rc_context(drawing.STYLE):
-    picture = figure.Figure(figsize=size, layout="constrained")
-    backend_agg.FigureCanvasAgg(picture)
+  size = (3.9 * len(colors) + 0.4, 2.9 * len(layouts))
+  with drawing.drawn(path, size) as picture:
     grid = picture.subplots(len(layouts), len(colors), squeeze=False)
     for row, (layout, points) in enumerate(layouts.items()):
       for column, (name, values) in enumerate(colors.items()):
         axes = grid[row][column]
-        scatter = _points(axes, points, values, legend=row == 0)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_title(f"{layout}: {name}")
+        scatter = _points(axes, points, values)
+        axes.set(xlabel=f"{layout} 1", ylabel=f"{layout} 2", title=name)
+        axes.set(xticks=(), yticks=())
         if scatter is not None:
           picture.colorbar(scatter, ax=axes, shrink=0.8)
-    return _saved(picture, path)
+        elif row == 0:
+          drawing.legend(axes)
+  return path
 
 
 def _deep(path, layouts, name, values) -> pathlib.Path:
   """Rows: layouts. Columns: views."""
-  size = (3.0 * len(VIEWS), 2.9 * len(layouts))
-  with mpl.rc_context(drawing.STYLE):
-    picture = figure.Figure(figsize=size, layout="constrained")
-    backend_agg.FigureCanvasAgg(picture)
+  size = (3.2 * len(VIEWS) + 0.6, 3.1 * len(layouts))
+  with drawing.drawn(path, size) as picture:
     for row, (layout, points) in enumerate(layouts.items()):
       for column, (elevation, azimuth) in enumerate(VIEWS):
         place = row * len(VIEWS) + column + 1
-        axes = picture.add_subplot(
+        axes: Any = picture.add_subplot(
           len(layouts), len(VIEWS), place, projection="3d"
         )
-        _points(axes, points, values, legend=place == 1)
+        _points(axes, points, values)
         axes.view_init(elevation, azimuth)
-        axes.set_xticklabels([])
-        axes.set_yticklabels([])
-        axes.set_zticklabels([])
-        axes.set_title(f"{layout}: {name}" if column == 0 else "")
-    return _saved(picture, path)
+        for number, axis in enumerate("xyz", start=1):
+          axes.set(**{f"{axis}ticklabels": ()})
+          getattr(axes, f"set_{axis}label")(f"{layout} {number}", labelpad=-12)
+        axes.set_title(f"{layout}, {name}" if column == 0 else "")
+        if place == len(VIEWS):
+          drawing.legend(axes)
+  return path
 
 
-def _points(axes, points, values, *, legend: bool):
-  """Scatters points; returns what a colour bar is for, if values are numbers.
-
-  Labels are drawn in mixed order, so that none covers the others.
-  """
-  style = {"s": 9, "alpha": 0.7, "linewidths": 0}
+def _points(axes, points, values):
+  """Scatters points; returns what a colour bar is for, of numbers."""
+  style = {"s": 9, "alpha": 0.7}
   if values.dtype.kind in "fib":
-    return axes.scatter(*points.T, c=values, cmap="cividis", **style)
-  names = list(np.unique(values))
-  place = np.array([names.index(v) for v in values])
-  order = np.random.default_rng(0).permutation(len(points))
-  axes.scatter(
-    *points[order].T, c=[drawing.color(p) for p in place[order]], **style
-  )
-  if legend:
-    for number, name in enumerate(names):
-      axes.plot(
-        *([[]] * points.shape[1]),
-        "o",
-        color=drawing.color(number),
-        ms=4,
-        label=name,
-      )
-    axes.legend(loc="best", handletextpad=0.1, fontsize=7)
-  return None
+    return axes.scatter(
+      *points.T, c=values, cmap="cividis", linewidths=0, **style
+    )
+  names, places = np.unique(values, return_inverse=True)
+  return drawing.scatter_mixed(axes, points, names, places, **style)
 
 
 def _standardised(codes: np.ndarray) -> np.ndarray:
   codes = np.asarray(codes, np.float64)
   spread = codes.std(axis=0)
   return (codes - codes.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-
-
-def _saved(picture, path: pathlib.Path) -> pathlib.Path:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  picture.savefig(path, dpi=150, metadata={"Software": None})
-  return path

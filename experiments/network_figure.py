@@ -28,7 +28,6 @@ def draw(
   spec: NetworkSpec,
   *,
   title: str = "",
-  pdf: bool = False,
 ) -> pathlib.Path:
   """Draws parameters by level, and skips as arcs above them.
 
@@ -36,7 +35,6 @@ def draw(
     path: of the picture.
     spec: the network.
     title: of the picture.
-    pdf: whether a PDF is written too.
   """
   counts: dict[str, np.ndarray] = collections.defaultdict(
     lambda: np.zeros(spec.num_levels)
@@ -46,7 +44,7 @@ def draw(
     word = "embedding" if word in ("class", "position") else word
     counts[word if word in COLORS else "other"][tensor.level] += tensor.size
   width = float(np.clip(2.5 + 0.16 * spec.num_levels, 5.0, 16.0))
-  with drawing.drawing(path, (width, 3.4), pdf) as axes:
+  with drawing.drawing(path, (width, 3.4)) as axes:
     levels, bottom = np.arange(spec.num_levels), np.zeros(spec.num_levels)
     for word, place in COLORS.items():
       if word not in counts:
@@ -82,5 +80,5 @@ def draw(
       xlim=(-0.6, spec.num_levels - 0.4),
       ylim=(0, top * room),
     )
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    drawing.legend(axes)
   return drawing.png_path(path)

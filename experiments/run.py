@@ -10,7 +10,7 @@ Everything that a run is told is a flag, and a flag after the flagfile
 overrides it; experiments/flags/ has one file per published number. --workdir
 names the folder for everything that it writes:
 
-  report.md, figures/    what was found, to read
+  report.md, figures/    the results, to read
   results.json           the same, to compute with
   flags.txt, config.json the options, resolved; --flagfile=flags.txt repeats it
   environment.json       versions, device, revision of the code
@@ -35,6 +35,7 @@ from typing import Any
 
 from absl import flags, logging
 
+from experiments import comparison as comparison_lib
 from experiments import config, console, environment, report, zoos
 from experiments import options as options_lib
 from experiments.tasks import (
@@ -100,12 +101,11 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     if not comparison:
       outcomes = {"": run(options)}
     else:
-      if comparison is not variants:
-        comparison.check(options)
+      comparison.check(options)
       outcomes = run_all(chosen)
-      if comparison is contest:
-        outcomes |= run_all(contest.finals(options, outcomes))
-      comparison.write(workdir, options, outcomes)
+      outcomes |= run_all(comparison.finals(options, outcomes))
+      page = comparison.page(options, outcomes)
+      comparison_lib.write(workdir, options, outcomes, page)
   for label, results in outcomes.items():
     print_summary(label or options.run.title, results)
   where = workdir / "report.md"
@@ -137,15 +137,17 @@ def autoencoder_of(word: str) -> str:
   return options.run.workdir
 
 
-def comparison_of(run_options: options_lib.RunOptions):
-  """Returns the module of the comparison that is asked for; None: one run."""
+def comparison_of(
+  run_options: options_lib.RunOptions,
+) -> comparison_lib.Comparison | None:
+  """Returns the comparison that is asked for; None: one run."""
   asked = (
-    (run_options.matrix, matrix),
-    (run_options.rates, contest),
-    (run_options.probes, probing),
-    (run_options.variants, variants),
+    (run_options.matrix, matrix.COMPARISON),
+    (run_options.rates, contest.COMPARISON),
+    (run_options.probes, probing.COMPARISON),
+    (run_options.variants, variants.COMPARISON),
   )
-  return next((module for flag, module in asked if flag), None)
+  return next((comparison for flag, comparison in asked if flag), None)
 
 
 def run_all(

@@ -1,12 +1,13 @@
-"""What sampling and fine-tuning networks gave: results, figures, report."""
+"""The report of sampled and fine-tuned networks."""
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from experiments import config, environment, figures, report
+from experiments import comparison, figures, report
 from experiments import options as options_lib
 from sne_jax.learning import generation
 
@@ -24,105 +25,86 @@ def collect(task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     task: `tasks.sampling.Task`.
     seeds: of each its number, where the methods began, and the accuracies.
   """
-  options, anchors = task.options, task.anchors
+  anchors = task.anchors
+  low, middle, high = map(float, np.quantile(anchors.scores, (0.0, 0.5, 1.0)))
   curves = {
     name: {
       method: {
-        part: summarised([s["curves"][name][method][part] for s in seeds])
+        part: _summarised([s["curves"][name][method][part] for s in seeds])
         for part in ("validation", "test")
       }
       for method in task.methods
     }
     for name in task.tuners
   }
-  scale = spread_of(anchors.weights[anchors.first][:50])
-  first = next(iter(task.tuners))
   return {
-    "title": options.run.title,
-    "config": config.resolved(*options.groups()),
-    "flagfile": config.to_flagfile(
-      *options.groups(), prefixes=options_lib.PREFIXES
-    ),
-    "environment": environment.environment(),
+    **comparison.heading(task.options),
     "network": anchors.spec.describe(),
     "anchors": {
       "count": len(anchors.weights),
       "networks": len(anchors.first),
       "training_networks": len(anchors.training),
-      "validation_accuracy": quantiles(anchors.scores),
+      "validation_accuracy": {"least": low, "median": middle, "most": high},
     },
     "images": {n: list(t.data.sizes) for n, t in task.tuners.items()},
     "settings": dataclasses.asdict(task.own.settings),
     "seeds": [s["seed"] for s in seeds],
-    "chosen": {
-      method: {
-        "bandwidth": [
-          float(s["sampled"][method]["bandwidth"][0]) for s in seeds
-        ],
-        "validation_accuracy": float(
-          np.mean([s["sampled"][method]["scores"] for s in seeds])
-        ),
-        "distance": float(
-          np.median(
-            [
-              generation.nearest(
-                s["sampled"][method]["weights"], anchors.weights
-              )
-              for s in seeds
-            ]
-          )
-          / scale
-        ),
-      }
-      for method in task.methods
-    },
+    "chosen": _beginnings(task, seeds),
     "curves": curves,
     "ahead": {
-      name: {m: ahead(found, m) for m in found if m != "scratch"}
-      for name, found in curves.items()
+      name: {m: _ahead(by_method, m) for m in by_method if m != "scratch"}
+      for name, by_method in curves.items()
     },
-    "own": first,
+    "own": next(iter(task.tuners)),
     "chance": 1.0 / task.own.data.num_classes,
   }
 
 
-def spread_of(weights: np.ndarray) -> float:
+def _beginnings(task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+  """Returns by method what was chosen, and how good and near networks began."""
+  anchors = task.anchors
+  scale = _spread_of(anchors.weights[anchors.first][:50])
+  by_method = {}
+  for method in task.methods:
+    drawn = [s["sampled"][method] for s in seeds]
+    distances = [
+      generation.nearest(d["weights"], anchors.weights) for d in drawn
+    ]
+    by_method[method] = {
+      "bandwidth": [float(d["bandwidth"][0]) for d in drawn],
+      "validation_accuracy": float(np.mean([d["scores"] for d in drawn])),
+      "distance": float(np.median(distances) / scale),
+    }
+  return by_method
+
+
+def _spread_of(weights: np.ndarray) -> float:
   """Returns the median distance of a network to the nearest other; or 1."""
   if len(weights) < 2:
     return 1.0
   others = [np.delete(weights, n, axis=0) for n in range(len(weights))]
   pairs = zip(weights, others, strict=True)
-  found = [generation.nearest(one[None], rest)[0] for one, rest in pairs]
-  return float(np.median(found)) or 1.0
+  nearest = [generation.nearest(one[None], rest)[0] for one, rest in pairs]
+  return float(np.median(nearest)) or 1.0
 
 
-def summarised(accuracies: list[np.ndarray]) -> dict[str, Any]:
+def _summarised(accuracies: list[np.ndarray]) -> dict[str, Any]:
   """Returns mean and spread over networks and seeds, by epoch.
 
   Args:
     accuracies: `[R, epochs + 1]` of every seed.
   """
   every = np.concatenate(accuracies).astype(np.float64)
-  mean, spread = (
-    every.mean(axis=0),
-    every.std(axis=0, ddof=min(1, len(every) - 1)),
-  )
   return {
-    "mean": mean,
-    "spread": spread,
+    "mean": every.mean(axis=0),
+    "spread": every.std(axis=0, ddof=min(1, len(every) - 1)),
     "seeds": np.stack([a.mean(axis=0) for a in accuracies]),
     "best": every.max(axis=0),
     "count": len(every),
   }
 
 
-def quantiles(values: np.ndarray) -> dict[str, float]:
-  """Returns the least, the median and the largest."""
-  low, middle, high = np.quantile(values, (0.0, 0.5, 1.0))
-  return {"least": float(low), "median": float(middle), "most": float(high)}
-
-
-def ahead(curves: dict[str, Any], method: str) -> int:
+def _ahead(curves: Mapping[str, Any], method: str) -> int:
   """Returns for how many epochs a method is ahead of scratch, from the start.
 
   0: it does not begin ahead; 1: only before the first epoch.
@@ -136,47 +118,58 @@ def write(
   workdir: pathlib.Path, options: options_lib.Options, results: dict[str, Any]
 ) -> None:
   """Writes figures, `report.md` and `results.json`."""
-  (workdir / "figures").mkdir(parents=True, exist_ok=True)
-  text = [f"# {options.run.title}", _description(options, results)]
+  blocks: list[str | report.Picture] = [_description(options, results)]
   for name, curves in results["curves"].items():
-    picture = workdir / "figures" / f"{name}.png"
-    shown = list(curves)[:LINES]
-    figures.lines(
-      picture,
-      {m: _band(curves[m]["test"]) for m in shown},
-      xlabel="epochs of fine-tuning",
-      ylabel="test accuracy",
-      title=name,
-    )
-    own = " (of the zoo)" if name == results["own"] else ""
-    text += [
-      f"## {name}{own}",
+    of_zoo = " (of the zoo)" if name == results["own"] else ""
+    blocks += [
+      f"## {name}{of_zoo}",
       _table(curves, results["ahead"][name]),
-      f"![{name}](<figures/{picture.name}>)",
-      _verdict(results, name),
+      _picture(name, curves),
     ]
-  text += [
+  columns = {
+    "validation accuracy": lambda row: f"{row['validation_accuracy']:.3f}",
+    "bandwidth (by seed)": lambda row: (
+      ", ".join(
+        dict.fromkeys(f"{b:g}" for b in row["bandwidth"] if np.isfinite(b))
+      )
+      or "-"
+    ),
+    "distance": lambda row: f"{row['distance']:.2f}",
+  }
+  blocks += [
     "## Where they begin",
-    _chosen(results),
+    report.table("method", results["chosen"], columns),
     "Chosen by validation images alone. The distance is that to the nearest"
     " anchor, over the median of that between anchors of different networks: 0"
     " is a copy.",
-    "Repeat it with `--flagfile` and this file:",
-    f"```\n{results['flagfile'].strip()}\n```",
   ]
-  report.write_text(workdir / "report.md", "\n\n".join(text) + "\n")
-  report.write_results(workdir, results)
+  report.write_page(workdir, blocks, results)
 
 
-def _band(row: dict[str, Any]) -> dict[float, dict[str, float]]:
-  mean, spread = np.asarray(row["mean"]), np.asarray(row["spread"])
-  return {
-    float(epoch): {"mean": m, "low": m - s, "high": m + s}
-    for epoch, (m, s) in enumerate(zip(mean, spread, strict=True))
-  }
+def _picture(name: str, curves: Mapping[str, Any]) -> report.Picture:
+  """The accuracy of the first methods by epoch, with its spread."""
+  series = {}
+  for method in list(curves)[:LINES]:
+    rows = curves[method]["test"]
+    bands = enumerate(zip(rows["mean"], rows["spread"], strict=True))
+    series[method] = {
+      float(epoch): {"mean": mean, "low": mean - spread, "high": mean + spread}
+      for epoch, (mean, spread) in bands
+    }
+  return report.Picture(
+    name,
+    f"Test accuracy on {name}; bands: standard deviation over networks",
+    lambda path: figures.lines(
+      path,
+      series,
+      xlabel="epochs of fine-tuning",
+      ylabel="test accuracy",
+      title=name,
+    ),
+  )
 
 
-def _description(options, results) -> str:
+def _description(options: options_lib.Options, results: dict[str, Any]) -> str:
   """Says what was compared, and what chose."""
   anchors, settings = results["anchors"], results["settings"]
   scores = anchors["validation_accuracy"]
@@ -194,59 +187,27 @@ def _description(options, results) -> str:
     f" {settings['weight_decay']:.3g}, batches of {settings['batch_size']}."
     f" Accuracy is the mean (spread: deviation) over"
     f" {options.generation.networks} networks and {len(results['seeds'])}"
-    " seed(s). Test images chose nothing."
+    f" seed(s); chance is {results['chance']:.2f}. A method is ahead of scratch"
+    " until the epoch named, never (where it starts no better), or to the end."
+    " Test images chose nothing."
   )
 
 
-def _table(curves: dict[str, Any], ahead_of: dict[str, int]) -> str:
+def _table(curves: Mapping[str, Any], ahead_of: Mapping[str, int]) -> str:
+  """Test accuracy by method at the epochs that are shown."""
   last = len(next(iter(curves.values()))["test"]["mean"]) - 1
   epochs = sorted({e for e in SHOWN if e <= last} | {last})
-  header = ["test accuracy", *(f"epoch {e}" for e in epochs), "ahead until"]
   rows = []
-  for method, found in curves.items():
-    mean, spread = found["test"]["mean"], found["test"]["spread"]
+  for method, parts in curves.items():
+    mean, spread = parts["test"]["mean"], parts["test"]["spread"]
     count = ahead_of.get(method)
-    until = "" if count is None else "never" if not count else f"{count - 1}"
-    until = "the end" if count == last + 1 else until
-    cells = [f"{mean[e]:.3f} ({spread[e]:.3f})" for e in epochs]
-    rows.append([method, *cells, until])
-  return report.markdown_table(header, rows)
-
-
-def _verdict(results: dict[str, Any], name: str) -> str:
-  """Says plainly which samplers do not do what they are for."""
-  curves, chance = results["curves"][name], results["chance"]
-  lines = []
-  for method in curves:
-    if method in ("scratch", "prompt"):
-      continue
-    start = float(curves[method]["test"]["mean"][0])
-    count = results["ahead"][name][method]
-    against = (
-      "never ahead of scratch"
-      if not count
-      else "ahead of scratch to the end"
-      if count == len(curves[method]["test"]["mean"])
-      else f"ahead of scratch until epoch {count - 1}"
-    )
-    lines.append(
-      f"- {method}: starts at {start:.3f} (chance {chance:.2f}), {against}"
-    )
-  return "\n".join(lines)
-
-
-def _chosen(results: dict[str, Any]) -> str:
-  rows = []
-  for method, row in results["chosen"].items():
-    widths = [f"{b:g}" for b in row["bandwidth"] if np.isfinite(b)]
+    until = "" if count is None else f"{count - 1}" if count else "never"
     rows.append(
       [
         method,
-        f"{row['validation_accuracy']:.3f}",
-        ", ".join(dict.fromkeys(widths)) or "-",
-        f"{row['distance']:.2f}",
+        *(f"{mean[e]:.3f} ({spread[e]:.3f})" for e in epochs),
+        "the end" if count == last + 1 else until,
       ]
     )
-  return report.markdown_table(
-    ["method", "validation accuracy", "bandwidth (by seed)", "distance"], rows
-  )
+  header = ["test accuracy", *(f"epoch {e}" for e in epochs), "ahead until"]
+  return report.markdown_table(header, rows)

@@ -1,213 +1,132 @@
-"""Who runs the trials: Ray, on one machine or many, or this process.
-
-An executor is a context. `submit(key, job)` hands it a program, `wait(seconds)`
-returns those that have ended since, and `pending` counts those that have not.
-When the context ends, so do the programs that are still running.
+"""Where the trials run: on Ray, one machine or many, or on this machine alone.
 
 This is the only module that knows Ray.
 """
 
-import collections
+import contextlib
 import importlib.util
 import os
 import socket
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from absl import logging
 
 from experiments.sweeping import launch
 from experiments.sweeping.plan import SweepOptions
 
-INSTALL = "pip install -e '.[sweep]'"
 KNOCK_SECONDS = 10.0
-Found = list[tuple[int, launch.Ended]]
-"""Keys of programs, and how these have ended."""
 
 
 class RayFailed(RuntimeError):
   """Ray did not start, or is gone."""
 
 
-class Executor(Protocol):
-  """See the module."""
+class Executor(NamedTuple):
+  """What runs programs; when its context ends, so do these.
 
-  def __enter__(self) -> "Executor":
-    """Takes what it needs; returns itself."""
-    ...
+  Attributes:
+    run: `(job, watch) -> Ended`, when it has ended; meanwhile `watch()` is
+      called now and then, and what that raises is raised.
+    room: how many programs can run at once.
+  """
 
-  def __exit__(self, *unused) -> None:
-    """Ends the programs that are still running."""
-
-  @property
-  def pending(self) -> int:
-    """Programs that have been submitted and not been returned."""
-    ...
-
-  def submit(self, key: int, job: launch.Job) -> None:
-    """Runs a program as soon as there is room."""
-
-  def wait(self, seconds: float) -> Found:
-    """Returns the programs that have ended, if need be after a while."""
-    ...
+  run: Callable[[launch.Job, Callable[[], None]], launch.Ended]
+  room: int
 
 
-def choose(sweep: SweepOptions) -> Executor:
+def choose(sweep: SweepOptions) -> contextlib.AbstractContextManager[Executor]:
   """Returns the executor that the options ask for; nothing is started yet.
 
   Raises:
     ValueError: Ray is not installed.
   """
   if sweep.address == "none":
-    return InProcess()
+    whole = lambda job, watch: launch.run(job, {}, watch)
+    return contextlib.nullcontext(Executor(whole, 1))
   if importlib.util.find_spec("ray") is None:
     raise ValueError(
-      f"a sweep needs Ray, which is not installed: {INSTALL}; or give"
-      " --address=none to run the trials one after another without it"
+      "trials are placed by Ray, which is not installed: pip install -e"
+      " '.[sweep]'; or give --address=none to run them one after another"
     )
-  return OnRay(sweep)
+  return on_ray(sweep)
 
 
-class InProcess:
-  """One program after another, each with the whole machine."""
+@contextlib.contextmanager
+def on_ray(sweep: SweepOptions) -> Iterator[Executor]:
+  """Starts Ray, or joins the cluster.
 
-  def __init__(self):
-    """Begins with nothing to do."""
-    self._queue: collections.deque = collections.deque()
+  Raises:
+    RayFailed: neither works; the message says why.
+    ValueError: this machine is smaller than a trial.
+  """
+  os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Tells nobody.
+  here = sweep.address == "local"
+  if here:  # What listens on this machine answers to its own user alone.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+  elif sweep.address != "auto":
+    _knock(sweep.address)
+  import ray
 
-  def __enter__(self):
-    """Returns itself."""
-    return self
+  options = {"include_dashboard": False} if here else {}
+  options |= {"configure_logging": False, "log_to_driver": False}
+  try:
+    ray.init(address=sweep.address, **options)
+  except Exception as error:
+    raise RayFailed(
+      f"Ray cannot be {'started' if here else 'reached'}"
+      f" (address={sweep.address}): {_first_line(error)};"
+      " --address=none does without it"
+    ) from error
+  # By value: machines of a cluster need not know this package to run it.
+  ray.cloudpickle.register_pickle_by_value(launch)
+  cpus, gpus = sweep.cpus_per_trial, sweep.gpus_per_trial
+  # Ray retries nothing: the sweep counts attempts, and reports them.
+  remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(launch.run)
+  share = launch.share_of(cpus, gpus)
 
-  def __exit__(self, *unused):
-    """Forgets what has not begun; `launch.run` ends what has."""
-    self._queue.clear()
-
-  @property
-  def pending(self) -> int:
-    """Programs that have not begun."""
-    return len(self._queue)
-
-  def submit(self, key: int, job: launch.Job) -> None:
-    """Puts a program at the end of the queue."""
-    self._queue.append((key, job))
-
-  def wait(self, seconds: float) -> Found:
-    """Runs the next program to its end, however long that takes."""
-    del seconds
-    key, job = self._queue.popleft()
-    return [(key, launch.run(job, {}))]
-
-
-class OnRay:
-  """As many programs at once as there is room for, on one machine or many."""
-
-  def __init__(self, sweep: SweepOptions):
-    """Notes the options; Ray is started, or joined, by the context."""
-    self._sweep = sweep
-    self._keys: dict[Any, int] = {}  # By Ray's reference.
-
-  def __enter__(self):
-    """Starts Ray, or joins the cluster.
-
-    Raises:
-      RayFailed: neither works; the message says why.
-      ValueError: this machine is smaller than a trial.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Tells nobody.
-    here = self._sweep.address == "local"
-    if here:  # What listens on this machine answers to its own user alone.
-      os.environ.setdefault("RAY_AUTH_MODE", "token")
-    elif self._sweep.address != "auto":
-      _knock(self._sweep.address)
-    import ray
-
-    self._ray = ray
-    more = {"include_dashboard": False} if here else {}
+  def run(job: launch.Job, watch: Callable[[], None]) -> launch.Ended:
+    reference = remote.remote(job, share)
+    while not ray.wait([reference], timeout=1.0)[0]:
+      watch()
     try:
-      ray.init(
-        address=self._sweep.address,
-        configure_logging=False,
-        log_to_driver=False,
-        **more,
-      )
-    except Exception as error:
-      raise RayFailed(
-        f"Ray cannot be {'started' if here else 'reached'}"
-        f" (address={self._sweep.address}): {_first_line(error)};"
-        " --address=none does without it"
-      ) from error
-    try:
-      self._check_room(here)
-    except BaseException:
-      self.__exit__()
-      raise
-    # By value: machines of a cluster need not know this package to run it.
-    ray.cloudpickle.register_pickle_by_value(launch)
-    self._run = ray.remote(
-      num_cpus=self._sweep.cpus_per_trial,
-      num_gpus=self._sweep.gpus_per_trial,
-      max_retries=0,  # Retries are ours: they are counted and reported.
-    )(launch.run)
-    return self
+      return ray.get(reference)
+    except ray.exceptions.RayError as error:
+      return launch.Ended(None, f"Ray: {_first_line(error)}")
 
-  def __exit__(self, *unused):
-    """Leaves Ray: its workers end, and with them their programs."""
-    self._keys.clear()
-    self._ray.shutdown()
+  try:
+    yield Executor(run, _room(ray.nodes(), sweep, here))
+  finally:
+    ray.shutdown()  # Its workers end, and with them their programs.
 
-  @property
-  def pending(self) -> int:
-    """Programs that are running, or wait for room."""
-    return len(self._keys)
 
-  def submit(self, key: int, job: launch.Job) -> None:
-    """Hands a program to Ray."""
-    sweep = self._sweep
-    share = launch.share_of(sweep.cpus_per_trial, sweep.gpus_per_trial)
-    self._keys[self._run.remote(job, share)] = key
+def _room(nodes, sweep: SweepOptions, here: bool) -> int:
+  """Returns how many trials can run at once; Ray would wait where none can.
 
-  def wait(self, seconds: float) -> Found:
-    """Returns what has ended, at the latest after some seconds."""
-    ready, _ = self._ray.wait(
-      list(self._keys), num_returns=len(self._keys), timeout=seconds
+  Raises:
+    ValueError: none ever can on this machine.
+  """
+  asked = {"CPU": sweep.cpus_per_trial, "GPU": sweep.gpus_per_trial}
+  machines = [node["Resources"] for node in nodes if node["Alive"]]
+  room = sum(
+    min(int(machine.get(kind, 0) // n) for kind, n in asked.items() if n)
+    for machine in machines
+  )
+  if not room:
+    has = [f"{m.get('CPU', 0):g} and {m.get('GPU', 0):g}" for m in machines]
+    text = (
+      f"a trial asks for {asked['CPU']} CPUs and {asked['GPU']:g} GPUs"
+      " (cpus_per_trial, gpus_per_trial), but no machine has both; they have"
+      f" {', '.join(has)}"
     )
-    return list(self._collect(ready))
-
-  def _collect(self, ready) -> Iterator[tuple[int, launch.Ended]]:
-    for reference in ready:
-      key = self._keys.pop(reference)
-      try:
-        yield key, self._ray.get(reference)
-      except self._ray.exceptions.RayError as error:
-        yield key, launch.Ended(None, f"Ray: {_first_line(error)}")
-
-  def _check_room(self, here: bool) -> None:
-    """Refuses trials that no machine could ever run; Ray would wait."""
-    sweep = self._sweep
-    asked = {"CPU": sweep.cpus_per_trial, "GPU": sweep.gpus_per_trial}
-    machines = [
-      node["Resources"] for node in self._ray.nodes() if node["Alive"]
-    ]
-    if not any(
-      all(machine.get(kind, 0) >= count for kind, count in asked.items())
-      for machine in machines
-    ):
-      has = ", ".join(
-        f"{m.get('CPU', 0):g} and {m.get('GPU', 0):g}" for m in machines
-      )
-      text = (
-        f"a trial asks for {asked['CPU']} CPUs and {asked['GPU']:g} GPUs"
-        " (cpus_per_trial, gpus_per_trial), but no machine has both; they have"
-        f" {has}"
-      )
-      if here:
-        raise ValueError(text)
-      logging.warning("%s; waiting for one to join", text)
-    if not sweep.gpus_per_trial and any(m.get("GPU", 0) for m in machines):
-      logging.warning(
-        "gpus_per_trial is 0: trials train on the CPU, though there are GPUs"
-      )
+    if here:
+      raise ValueError(text)
+    logging.warning("%s; waiting for one to join", text)
+  if not asked["GPU"] and any(m.get("GPU", 0) for m in machines):
+    logging.warning(
+      "gpus_per_trial is 0: trials train on the CPU, though there are GPUs"
+    )
+  return max(room, 1)
 
 
 def _knock(address: str) -> None:

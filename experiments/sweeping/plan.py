@@ -4,28 +4,30 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import optuna
 from absl import flags
 
 from experiments import config
 from experiments import options as options_lib
 from experiments.sweeping import space as space_lib
 from sne_jax.learning import metrics
+from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo import inr
 
-NOT_SWEPT = frozenset({
-  *("workdir", "title", "variants", "only", "references"),
-  *("compilation_cache", "seeds", "first_seed"),
-  *("matrix", "encoders", "rates", "search_share"),
-  *("image_counts", "maps", "data_dir"),
-  *("zoo", "test_zoos", "snapshots", "targets", "split", "split_seed"),
-  *("train_members", "validation_members", "test_members", "target_scale"),
-})  # fmt: skip
-"""Options that say where a run is, or what it is judged on (as do those of
-the zoo); a sweep compares trainings on one task."""
+SWEPT_OF_RUN = (
+  *("encoder", "head_width", "head_dropout", "loss", "train_share"),
+  *("init_from", "pretrain", "devices"),
+)
+"""Options of `RunOptions` that can be swept. The others say where a run is, or
+what it is judged on, as those of the zoo do; a sweep compares trainings on one
+task."""
+
+SAMPLERS = ("grid", "random", "tpe")
+PRUNERS = ("none", "median", "hyperband")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepOptions:
+class SweepOptions(Checked):
   """What to vary, and on which machines.
 
   Attributes:
@@ -34,9 +36,19 @@ class SweepOptions:
       quotes.
     random: options to draw anew for every trial, from a list or a range:
       learning_rate=log:1e-4:1e-2;dropout=uniform:0:0.3;encoder=sne,nft.
-    num_trials: of a random search. Ask for more later, and those that are
-      finished are kept.
-    sweep_seed: of a random search; the same seed draws the same trials.
+    sampler: how values are chosen. grid: every combination of lists; random:
+      each trial by itself; tpe: by what the finished trials have given (Optuna,
+      tree-structured Parzen estimators). Empty: grid for --grid, random for
+      --random.
+    pruner: whether trials whose first seed falls behind are stopped early, by
+      the validation metric while they train (by the validation loss, where
+      training does not measure the metric). median: worse than half of the
+      others at the same step; hyperband: successive halving (both of Optuna);
+      none: all are trained to their end.
+    num_trials: of a search that is no grid. Ask for more later, and those that
+      are finished are kept.
+    sweep_seed: of a search that is no grid; the same seed of a random search
+      draws the same trials.
     metric: what the trials are ranked by, on the validation networks; its name
       in the reports of the trials, such as kendall_tau, or, where there are
       several targets, frequency kendall_tau.
@@ -52,28 +64,23 @@ class SweepOptions:
 
   grid: str = ""
   random: str = ""
-  num_trials: int = 16
-  sweep_seed: int = 0
+  sampler: str = option("", choices=("", *SAMPLERS))
+  pruner: str = option("none", choices=PRUNERS)
+  num_trials: int = option(16, least=1)
+  sweep_seed: int = option(0, least=0)
   metric: str = "kendall_tau"
   address: str = "local"
-  cpus_per_trial: int = 1
-  gpus_per_trial: float = 0.0
-  retries: int = 1
+  cpus_per_trial: int = option(1, least=1)
+  gpus_per_trial: float = option(0.0, least=0)
+  retries: int = option(1, least=0)
 
   def __post_init__(self):
-    """Raises `ValueError` for a value out of range."""
+    super().__post_init__()
     if bool(self.grid) == bool(self.random):
       raise ValueError(
         f"grid is {self.grid!r} and random is {self.random!r}; give one of"
         " them, such as --grid='learning_rate=1e-3,3e-3'"
       )
-    least = {"num_trials": 1, "sweep_seed": 0, "cpus_per_trial": 1}
-    least |= {"gpus_per_trial": 0, "retries": 0}
-    for name, bound in least.items():
-      if not getattr(self, name) >= bound:
-        raise ValueError(
-          f"{name} is {getattr(self, name)}; must be at least {bound}"
-        )
     if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
       raise ValueError(
         f"gpus_per_trial is {self.gpus_per_trial}; give a share of one GPU, or"
@@ -92,26 +99,75 @@ class SweepOptions:
     """Whether the metric grows as predictions get better."""
     return metrics.HIGHER_IS_BETTER[self.metric.split()[-1]]
 
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-  """One run of `run.py`, in a folder of its own."""
-
-  number: int
-  changes: dict[str, Any]  # The swept options.
-  options: options_lib.Options
-  folder: pathlib.Path
+  @property
+  def chosen_sampler(self) -> str:
+    """`sampler`, or what it stands for where it is empty."""
+    return self.sampler or ("grid" if self.grid else "random")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-  """A sweep that can be run."""
+  """A sweep that can be run.
+
+  Attributes:
+    sweep: options of the sweep.
+    space: what is varied.
+    planned: of every trial, the values of the swept options; empty where they
+      depend on the results of others (`tpe`).
+    base: options of a run; those that are swept have some value.
+  """
 
   sweep: SweepOptions
   space: space_lib.Space
-  trials: tuple[Trial, ...]
-  workdir: pathlib.Path
-  title: str
+  planned: tuple[dict[str, Any], ...]
+  base: options_lib.Options
+
+  @property
+  def workdir(self) -> pathlib.Path:
+    """The folder of the sweep."""
+    return pathlib.Path(self.base.run.workdir)
+
+  def folder(self, number: int) -> pathlib.Path:
+    """Returns the folder of a trial."""
+    return self.workdir / "trials" / f"{number:04d}"
+
+  def options(
+    self, number: int, changes: dict[str, Any]
+  ) -> options_lib.Options:
+    """Returns the options of a trial, by the names of flags.
+
+    Raises:
+      ValueError: options that do not go together; names the trial.
+    """
+    mine = {"title": f"{self.base.run.title}: trial {number}"}
+    mine |= {"workdir": str(self.folder(number)), "references": False}
+    try:
+      return self.base.replaced(**changes, **mine)
+    except ValueError as error:
+      raise ValueError(
+        f"trial {number} ({space_lib.show_all(changes)}): {error}"
+      ) from error
+
+  def sampler(self, number: int) -> optuna.samplers.BaseSampler:
+    """Returns what chooses the values of a trial that are not planned.
+
+    Seeded by the trial: one seed for all would repeat itself in a sweep that
+    is resumed.
+    """
+    seed = space_lib.seed_of(self.sweep.sweep_seed, number)
+    return optuna.samplers.TPESampler(seed=seed)
+
+  def pruner(self) -> optuna.pruners.BasePruner:
+    """Returns what stops trials early; its resource is a training step."""
+    if self.sweep.pruner == "hyperband":
+      train = self.base.train
+      return optuna.pruners.HyperbandPruner(
+        min_resource=min(train.eval_every, train.num_steps),
+        max_resource=train.num_steps,
+      )
+    if self.sweep.pruner == "median":
+      return optuna.pruners.MedianPruner()
+    return optuna.pruners.NopPruner()
 
   def identity(self) -> dict[str, Any]:
     """Returns what makes two sweeps the same, for `config.json`.
@@ -119,29 +175,30 @@ class Plan:
     The number of trials is not part of it, nor is what is varied: the values
     that those options have outside the sweep decide nothing.
     """
-    resolved = config.resolved(*self.trials[0].options.groups())
+    resolved = config.resolved(*self.base.groups())
     for name, (cls, field, _) in swept_fields().items():
       if name in self.space:
         resolved[cls.__name__].pop(field, None)
     sweep: dict[str, Any] = {"space": space_lib.describe(self.space)}
-    if self.sweep.random:
-      sweep |= {"random": True, "sweep_seed": self.sweep.sweep_seed}
+    sweep["sampler"] = self.sweep.chosen_sampler
+    if sweep["sampler"] != "grid":
+      sweep["sweep_seed"] = self.sweep.sweep_seed
     return resolved | {"SweepOptions": sweep}
 
   def flagfile(self) -> str:
     """Returns the text of a flagfile that gives this sweep again."""
-    base = self.trials[0].options.replaced(
-      workdir=str(self.workdir), title=self.title
-    )
-    return config.to_flagfile(
-      self.sweep, *base.groups(), prefixes=options_lib.PREFIXES
-    )
+    return flags_of(self.sweep, *self.base.groups())
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the flags of a sweep, and all those of a run."""
   config.define_flags(SweepOptions, flag_values=flag_values)
   options_lib.define_flags(flag_values)
+
+
+def flags_of(*groups: Any) -> str:
+  """Returns the text of a flagfile that gives these options."""
+  return config.to_flagfile(*groups, prefixes=options_lib.PREFIXES)
 
 
 def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
@@ -152,41 +209,40 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
       trial, which the message names.
   """
   sweep = config.from_flags(SweepOptions, flag_values=flag_values)
-  workdir = pathlib.Path(str(flag_values["workdir"].value))
-  title = str(flag_values["title"].value)
-  for name in ("variants", "only", "matrix", "rates"):
+  for name in ("variants", "matrix", "rates", "probes", "sample_from"):
     if flag_values[name].value:
       raise ValueError(
         f"{name} is {flag_values[name].value!r}; a trial is one run, and no"
-        " comparison (--variants, --matrix, --rates): leave it empty"
+        " comparison of several: leave it empty"
       )
   asked = "grid" if sweep.grid else "random"
   kinds = {name: kind for name, (_, _, kind) in swept_fields().items()}
-  space = space_lib.parse(asked, sweep.grid or sweep.random, flag_values, kinds)
-  if sweep.grid:
-    found = space_lib.grid(space)
+  text = sweep.grid or sweep.random
+  space = space_lib.parse(asked, text, kinds, flag_values)
+  draw = lambda number: space_lib.draw(space, sweep.sweep_seed, number)
+  if sweep.chosen_sampler == "grid":
+    planned = space_lib.grid(space)
+  elif sweep.chosen_sampler == "random":
+    planned = [draw(number) for number in range(sweep.num_trials)]
   else:
-    found = [
-      space_lib.draw(space, sweep.sweep_seed, number)
-      for number in range(sweep.num_trials)
-    ]
-  trials = []
-  for number, changes in enumerate(found):
-    folder = workdir / "trials" / f"{number:04d}"
-    own = {"workdir": str(folder), "title": f"{title}: trial {number}"}
-    own |= {"references": False}
-    try:
-      options = options_lib.from_flags(flag_values, changes | own)
-    except ValueError as error:
-      raise ValueError(
-        f"trial {number} ({space_lib.show_all(changes)}): {error}"
-      ) from error
-    trials.append(Trial(number, changes, options, folder))
-  return Plan(sweep, space, tuple(trials), workdir, title)
+    planned = [{}] * sweep.num_trials
+  # Options that are swept need not fit the others before they are.
+  for name, value in planned[0].items():
+    if name in flag_values:
+      flag_values[name].value = value
+  base = options_lib.from_flags(flag_values)
+  plan = Plan(sweep=sweep, space=space, planned=tuple(planned), base=base)
+  for number, changes in enumerate(planned):
+    plan.options(number, changes)  # Raises.
+  return plan
 
 
 def swept_fields() -> dict[str, tuple[type, str, type]]:
-  """Returns class, name there and type of what can be swept, by name."""
+  """Returns class, field and type of every option that can be swept, by name.
+
+  The name is that of its flag, or, of an option of an encoder, that of
+  `--encoder_option`.
+  """
   return {
     name: found
     for name, found in options_lib.fields().items()

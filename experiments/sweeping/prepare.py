@@ -21,8 +21,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     ValueError: as a run would.
   """
   del argv
-  options = options_lib.from_flags(flag_values)
-  members.gathered(options)
+  members.gathered(options_lib.from_flags(flag_values))
 
 
 if __name__ == "__main__":

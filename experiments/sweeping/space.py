@@ -1,59 +1,47 @@
-"""What a sweep varies, written as text, and the values of every trial.
+"""What a sweep varies, from text to the distributions of Optuna.
 
 `learning_rate=1e-3,3e-3;head_width=32,64` names options and their values, as
 `sne_jax/zoo/ranges.py` writes them: a list (words, integers and booleans too),
-`uniform:LOW:HIGH` or `log:LOW:HIGH`. A grid takes every combination of lists.
-A random search draws: the value of an option in a trial depends on the seed of
-the sweep, the number of the trial and the name of the option alone, so that
-trials may be added later, and the order in which options are written is of no
-account.
+`uniform:LOW:HIGH` or `log:LOW:HIGH`.
 """
 
 import difflib
-import hashlib
 import itertools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Container, Mapping
+from typing import Any
 
 import numpy as np
+import optuna
 from absl import flags
+from optuna import distributions
 
-from experiments import encoder_options
 from sne_jax.zoo import ranges
 
-SIGNIFICANT = 4
-"""Digits of a number that is drawn: enough, and tables stay readable."""
-
-
-class Dimension(NamedTuple):
-  """An option and what it may be: the values of a list, or a range."""
-
-  values: tuple[Any, ...]  # Empty for a range.
-  range: str  # `uniform:LOW:HIGH` or `log:LOW:HIGH`; empty for a list.
-  kind: type  # Of the values.
-
-
-Space = dict[str, Dimension]
+Space = dict[str, distributions.BaseDistribution]
 """By name of the option, in alphabetical order."""
+
+_PARSERS: dict[type, flags.ArgumentParser] = {
+  int: flags.IntegerParser(),
+  float: flags.FloatParser(),
+  bool: flags.BooleanParser(),
+  str: flags.ArgumentParser(),
+}
 
 
 def parse(
-  asked: str,
-  text: str,
-  flag_values: flags.FlagValues,
-  kinds: Mapping[str, type],
+  asked: str, text: str, kinds: Mapping[str, type], known: Container[str]
 ) -> Space:
   """Reads what `--grid` or `--random` say.
 
   Args:
     asked: `grid` or `random`.
     text: see the module.
-    flag_values: whose flags judge the values.
     kinds: by name of the options that can be swept, the type of their values.
+    known: names of all flags.
 
   Raises:
-    ValueError: an unknown option, a value that it cannot take, a range where
-      none can be, or an option or a value that is there twice.
+    ValueError: an unknown option, a value that it cannot take, or an option or
+      a value that is there twice.
   """
   space: Space = {}
   for entry in filter(None, map(str.strip, text.split(";"))):
@@ -63,14 +51,21 @@ def parse(
         f"{asked} has {entry!r}; write it as option=value,value and separate"
         " options by semicolons"
       )
+    if name not in kinds and name in known:
+      raise ValueError(
+        f"{asked}: {name} cannot be swept: it does not belong to one training,"
+        " or trials would be judged on different networks"
+      )
     if name not in kinds:
-      raise ValueError(f"{asked}: {_unknown(name, flag_values, kinds)}")
+      near = difflib.get_close_matches(name, kinds, n=1)
+      hint = f"did you mean {near[0]}?" if near else "see --help for all"
+      raise ValueError(f"{asked}: no option is called {name!r}; {hint}")
     if name in space:
       raise ValueError(f"{asked} has {name} twice; give all its values at once")
-    if what.partition(":")[0] in ranges.SHAPES:
-      space[name] = _range(asked, name, what, kinds[name])
-    else:
-      space[name] = _list(asked, name, what, kinds[name], flag_values)
+    is_range = what.partition(":")[0] in ranges.SHAPES
+    space[name] = (_range if is_range else _list)(
+      asked, name, what, kinds[name]
+    )
   if not space:
     raise ValueError(
       f"{asked} is {text!r}; name at least one option and its values, such as"
@@ -80,28 +75,45 @@ def parse(
 
 
 def grid(space: Space) -> list[dict[str, Any]]:
-  """Returns every combination of the values; the last option varies fastest."""
-  return [
-    dict(zip(space, values, strict=True))
-    for values in itertools.product(*(d.values for d in space.values()))
-  ]
+  """Returns every combination of the values; the last option varies fastest.
+
+  Raises:
+    ValueError: an option has a range.
+  """
+  lists = {name: getattr(d, "choices", None) for name, d in space.items()}
+  for name, values in lists.items():
+    if values is None:
+      raise ValueError(
+        f"grid: {name} is a range; list its values, or use --random"
+      )
+  combinations = itertools.product(*filter(None, lists.values()))
+  return [dict(zip(space, values, strict=True)) for values in combinations]
 
 
 def draw(space: Space, seed: int, number: int) -> dict[str, Any]:
-  """Returns the values of one trial of a random search."""
-  return {
-    name: _value(name, dimension, _share(seed, number, name))
-    for name, dimension in space.items()
-  }
+  """Returns the values of one trial of a random search.
+
+  They depend on the arguments alone, so that trials may be added later.
+  """
+  sampler = optuna.samplers.RandomSampler(seed_of(seed, number))
+  return optuna.create_study(sampler=sampler).ask(space).params
+
+
+def seed_of(seed: int, number: int) -> int:
+  """Returns the seed of what is drawn for one trial."""
+  return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 def describe(space: Space) -> dict[str, Any]:
   """Returns what makes two sweeps the same: lists of values, and ranges."""
-  return {name: d.range or list(d.values) for name, d in space.items()}
+  lists = {name: getattr(d, "choices", None) for name, d in space.items()}
+  return {name: lists[name] or repr(space[name]) for name in space}
 
 
 def show(value: Any) -> str:
-  """Writes a value as a flag does."""
+  """Writes a value as a flag does, numbers with four significant digits."""
+  if isinstance(value, float):
+    return f"{value:.4g}"
   return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
@@ -110,64 +122,32 @@ def show_all(changes: Mapping[str, Any]) -> str:
   return ", ".join(f"{name}={show(value)}" for name, value in changes.items())
 
 
-def _unknown(name: str, flag_values, kinds: Mapping[str, type]) -> str:
-  if name in flag_values:
-    return (
-      f"{name} cannot be swept: it does not belong to one training, or trials"
-      " would be judged on different networks"
-    )
-  near = difflib.get_close_matches(name, kinds, n=1)
-  hint = f"did you mean {near[0]}?" if near else "see --help for all of them"
-  return f"no option is called {name!r}; {hint}"
-
-
-def _list(asked: str, name: str, what: str, kind: type, flag_values):
+def _list(asked: str, name: str, what: str, kind: type):
   values = []
-  for word in what.split(","):
+  for word in map(str.strip, what.split(",")):
     try:
-      if not word.strip():
+      if not word:
         raise ValueError("it is empty")
-      if name in flag_values:
-        value = flag_values[name].parser.parse(word.strip())
-      else:
-        value = encoder_options.parse(name, word)
-    except (ValueError, TypeError, flags.Error) as error:
+      value = _PARSERS[kind].parse(word)
+    except (ValueError, TypeError) as error:
       raise ValueError(
-        f"{asked}: {name} cannot be {word.strip()!r} ({error})"
+        f"{asked}: {name} cannot be {word!r} ({error})"
       ) from error
     if value in values:
       raise ValueError(f"{asked}: {name} has the value {show(value)} twice")
     values.append(value)
-  return Dimension(tuple(values), "", kind)
+  return distributions.CategoricalDistribution(values)
 
 
-def _range(asked: str, name: str, what: str, kind: type) -> Dimension:
-  if asked == "grid":
-    raise ValueError(
-      f"grid: {name} is the range {what!r}; list its values, or use --random"
-    )
+def _range(asked: str, name: str, what: str, kind: type):
   if kind not in (int, float):
     raise ValueError(f"{asked}: {name} is no number; list its values")
   ranges.numbers(name, what, least=-np.inf, most=np.inf)
-  return Dimension((), what, kind)
-
-
-def _share(seed: int, number: int, name: str) -> float:
-  """Returns a number in [0, 1)."""
-  digest = hashlib.sha256(f"{seed}/{number}/{name}".encode()).digest()
-  return (int.from_bytes(digest[:8], "big") >> 11) / 2.0**53
-
-
-def _value(name: str, dimension: Dimension, share: float) -> Any:
-  if not dimension.range:
-    return dimension.values[int(share * len(dimension.values))]
-  shape, *ends = dimension.range.split(":")
-  low, high = map(float, ends)
-  at = np.array([share])
-  if dimension.kind is int:
-    # Half a unit more on both sides, so that the ends are as likely as others.
-    text = f"{shape}:{low - 0.5}:{high + 0.5}"
-    found = round(float(ranges.draw(name, text, at)[0]))
-    return int(min(max(found, low), high))
-  found = float(ranges.draw(name, dimension.range, at)[0])
-  return min(max(float(f"{found:.{SIGNIFICANT}g}"), low), high)
+  shape, low, high = what.split(":")
+  log = shape == "log"
+  if kind is float:
+    return distributions.FloatDistribution(float(low), float(high), log=log)
+  if not (float(low).is_integer() and float(high).is_integer()):
+    raise ValueError(f"{asked}: {name} takes whole numbers, got {what!r}")
+  low, high = int(float(low)), int(float(high))
+  return distributions.IntDistribution(low, high, log=log)

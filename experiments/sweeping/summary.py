@@ -4,287 +4,180 @@ Test numbers are those of the selected trial, and of no other: a table of them
 would be one more way to choose.
 """
 
+import math
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import matplotlib as mpl
+import optuna
+from matplotlib import pyplot
+from optuna.visualization import matplotlib as visualization
 
-from experiments import drawing, report
-from experiments.sweeping import collect
-from experiments.sweeping import space as space_lib
-from experiments.sweeping.collect import Outcome
+from experiments import report
+from experiments.sweeping import space, trials
 from experiments.sweeping.plan import Plan
-
-COLUMNS = 3
-"""Panels in a row of the figure."""
-
-LOG_RATIO = 20
-"""Listed numbers that are further apart have a logarithmic axis."""
+from experiments.sweeping.trials import Outcome
 
 
-def write(plan: Plan, outcomes: Sequence[Outcome]) -> None:
-  """Writes report.md, results.json and figures/sweep.png of a sweep."""
-  order = collect.ranked(plan, outcomes)
-  best = collect.selected(order)
-  failed = [outcome for outcome in outcomes if outcome.failed]
-  found = results(plan, order, best, failed)
-  report.write_results(plan.workdir, found)
-  picture = None
-  if best is not None:
-    picture = draw(plan.workdir / "figures" / "sweep.png", plan, order, failed)
-  text = _report(plan, order, best, failed, picture, found)
+def ranked(plan: Plan, outcomes: Sequence[Outcome]) -> list[Outcome]:
+  """Returns the trials in the order of the table; equals by their number.
+
+  Undefined values (a constant prediction has no rank correlation) come after
+  the others, then trials that were stopped early, and those that failed.
+  """
+  sign = -1.0 if plan.sweep.higher_is_better else 1.0
+
+  def place(outcome: Outcome):
+    value = sign * outcome.value if math.isfinite(outcome.value) else math.inf
+    return bool(outcome.failed), outcome.stopped, value, outcome.number
+
+  return sorted(outcomes, key=place)
+
+
+def write(plan: Plan, study: optuna.Study, outcomes: Sequence[Outcome]) -> str:
+  """Writes report.md, results.json and figures/sweep.png of a sweep.
+
+  Returns:
+    The lines that the terminal shows at the end.
+  """
+  order = ranked(plan, outcomes)
+  contents = results(plan, order)
+  chosen = contents["selected"]
+  report.write_results(plan.workdir, contents)
+  if chosen is not None:
+    draw(plan.workdir / "figures" / "sweep.png", plan, study)
+  text = _report(plan, order, contents)
   report.write_text(plan.workdir / "report.md", text)
+  counts = f"{contents['title']}: {_counts(order)}"
+  if chosen is None:
+    return f"{counts}; none can be selected"
+  metric = plan.sweep.metric
+  val, test = (report.with_interval(chosen[p].get(metric)) for p in _PARTS)
+  return (
+    f"{counts}\n  selected: trial {chosen['trial']}"
+    f" ({space.show_all(chosen['changes'])})\n  validation {metric} {val}, test"
+    f" {test}"
+  )
 
 
-def results(
-  plan: Plan,
-  order: Sequence[Outcome],
-  best: Outcome | None,
-  failed: Sequence[Outcome],
-) -> dict[str, Any]:
+def results(plan: Plan, order: Sequence[Outcome]) -> dict[str, Any]:
   """Returns what `results.json` holds."""
-  rows = []
-  for outcome in [*order, *failed]:
-    row: dict[str, Any] = {"trial": outcome.trial.number}
-    row["changes"] = outcome.trial.changes
+  rows, chosen = [], None
+  for outcome in order:
+    row: dict[str, Any] = {"trial": outcome.number, "changes": outcome.changes}
     if outcome.failed:
       row["failed"] = outcome.failed
+    elif outcome.stopped:
+      row["stopped_at"] = max(trials.curve(plan, outcome.number), default=0)
     elif outcome.results is not None:
-      row["val"] = collect.part(outcome.trial, outcome.results, "val")
-      for name in ("num_params", "seconds"):
-        row[name] = outcome.results.get(name)
+      row["val"] = trials.part(plan, outcome.results, "val")
+      row |= {k: outcome.results.get(k) for k in ("num_params", "seconds")}
     rows.append(row)
-  found: dict[str, Any] = {
-    "title": plan.title,
+  if math.isfinite(order[0].value) and order[0].results is not None:
+    best = order[0].results
+    chosen = {key: rows[0][key] for key in ("trial", "changes", "val")}
+    chosen |= {"test": trials.part(plan, best, "test")}
+    chosen |= {key: best.get(key) for key in ("sizes", "environment")}
+  return {
+    "title": plan.base.run.title,
     "metric": plan.sweep.metric,
     "higher_is_better": plan.sweep.higher_is_better,
     "config": plan.identity(),
     "flagfile": plan.flagfile(),
     "trials": rows,
-    "selected": None,
+    "selected": chosen,
   }
-  if best is not None and best.results is not None:
-    found["selected"] = {
-      "trial": best.trial.number,
-      "changes": best.trial.changes,
-      "val": collect.part(best.trial, best.results, "val"),
-      "test": collect.part(best.trial, best.results, "test"),
-      "sizes": best.results.get("sizes"),
-      "environment": best.results.get("environment"),
-    }
-  return found
 
 
-def headline(plan: Plan, best: Outcome | None, failed: int) -> str:
-  """Returns the lines that the terminal shows at the end."""
-  count = len(plan.trials)
-  lines = [f"{plan.title}: {count - failed} of {count} trials finished"]
-  if best is None or best.results is None:
-    return lines[0] + "; none can be selected"
-  metric = plan.sweep.metric
-  test = collect.part(best.trial, best.results, "test").get(metric)
-  lines += [
-    f"  selected: trial {best.trial.number}"
-    f" ({space_lib.show_all(best.trial.changes)})",
-    f"  validation {metric} {report.with_interval(best.score)}, test"
-    f" {report.with_interval(test)}",
-  ]
-  return "\n".join(lines)
-
-
-def draw(
-  path: pathlib.Path,
-  plan: Plan,
-  order: Sequence[Outcome],
-  failed: Sequence[Outcome],
-) -> pathlib.Path:
+def draw(path: pathlib.Path, plan: Plan, study: optuna.Study) -> None:
   """Draws the validation metric over every swept option, a panel each."""
-  names = list(plan.space)
-  columns = min(len(names), COLUMNS)
-  rows = -(-len(names) // columns)
-  size = (2.9 * columns + 0.8, 2.7 * rows + 0.3)
-  with drawing.drawing(path, size, False) as axes:
-    picture = axes.get_figure()
-    assert isinstance(picture, Figure)
-    axes.remove()
-    panels = picture.subplots(rows, columns, sharey=True, squeeze=False)
-    for place, panel in enumerate(panels.flat):
-      if place >= len(names):
-        panel.remove()
-        continue
-      _panel(panel, names[place], plan, order, failed)
-      if place % columns == 0:
-        panel.set_ylabel(f"validation {plan.sweep.metric}")
-    known = {
-      label: handle
-      for handle, label in zip(
-        *panels[0, 0].get_legend_handles_labels(), strict=True
-      )
-    }
-    picture.legend(
-      known.values(), known, loc="outside upper right", ncols=len(known)
-    )
-  return drawing.png_path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  label = f"validation {plan.sweep.metric}"
+  with mpl.rc_context({"backend": "agg"}), warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Experimental; one value has no range.
+    visualization.plot_slice(study, list(plan.space), target_name=label)
+    pyplot.suptitle("")
+    pyplot.savefig(path, dpi=150, bbox_inches="tight")
+    pyplot.close()
 
 
-def _panel(
-  axes: Axes,
-  name: str,
-  plan: Plan,
-  order: Sequence[Outcome],
-  failed: Sequence[Outcome],
-) -> None:
-  """Draws one option: a point per trial, its interval, and the failed ones."""
-  dimension = plan.space[name]
-  words = dimension.kind in (str, bool)
-  place = lambda o: (
-    dimension.values.index(o.trial.changes[name])
-    if words
-    else o.trial.changes[name]
-  )
-  for rank, outcome in enumerate(order):
-    value, low, high = drawing.interval(outcome.score)
-    if not np.isfinite(value):
-      continue
-    best = rank == 0
-    color = drawing.color(1 if best else 0)
-    if np.isfinite(low) and np.isfinite(high):
-      axes.plot([place(outcome)] * 2, [low, high], color=color, lw=0.8)
-    axes.plot(
-      *(place(outcome), value, "D" if best else "o"),
-      color=color,
-      ms=6 if best else 4.5,
-      alpha=1.0 if best else 0.7,
-      zorder=3 if best else 2,
-      label="selected trial" if best else "trial",
-    )
-  if failed:
-    axes.plot(
-      *([place(outcome) for outcome in failed], [0.02] * len(failed), "x"),
-      transform=axes.get_xaxis_transform(),
-      color=drawing.PALE,
-      ms=5,
-      label="failed trial",
-    )
-  if words:
-    labels = [space_lib.show(value) for value in dimension.values]
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_xlim(-0.5, len(labels) - 0.5)
-  elif dimension.range.startswith("log") or _is_wide(dimension.values):
-    axes.set_xscale("log")
-  axes.set_xlabel(name)
-  axes.grid(True, which="major")
+_PARTS = ("val", "test")
 
 
-def _is_wide(values: Sequence[float]) -> bool:
-  return bool(values) and min(values) > 0 and (
-    max(values) / min(values) >= LOG_RATIO
-  )  # fmt: skip
+def _counts(outcomes: Sequence[Outcome]) -> str:
+  failed = sum(bool(outcome.failed) for outcome in outcomes)
+  stopped = sum(outcome.stopped for outcome in outcomes)
+  total = len(outcomes)
+  text = f"{total - failed - stopped} of {total} trials finished"
+  text += f", {stopped} stopped early" if stopped else ""
+  return text + (f", {failed} failed" if failed else "")
 
 
 def _report(
-  plan: Plan,
-  order: Sequence[Outcome],
-  best: Outcome | None,
-  failed: Sequence[Outcome],
-  picture: pathlib.Path | None,
-  found: Mapping[str, Any],
+  plan: Plan, order: Sequence[Outcome], contents: Mapping[str, Any]
 ) -> str:
   """Returns the report as markdown."""
-  sweep, names = plan.sweep, list(plan.space)
-  way = "grid" if sweep.grid else f"random search, seed {sweep.sweep_seed}"
+  sweep, way = plan.sweep, plan.sweep.chosen_sampler
+  way += "" if way == "grid" else f", seed {sweep.sweep_seed}"
   better = "higher" if sweep.higher_is_better else "lower"
+  rows = []
+  for rank, outcome in enumerate(order, start=1):
+    place = "stopped" if outcome.stopped else rank
+    values = [outcome.changes.get(n, report.MISSING) for n in plan.space]
+    seeds = (outcome.results or {}).get("seeds", ())
+    known = [s["train_seconds"] for s in seeds if s.get("train_seconds")]
+    rows.append([
+      *("failed" if outcome.failed else place, _link(outcome.number)),
+      *(*map(space.show, values), outcome.score),
+      report.number((outcome.results or {}).get("num_params")),
+      report.number(float(sum(known)) if known else None),
+    ])  # fmt: skip
+  header = ["rank", "trial", *plan.space, f"validation {sweep.metric}"]
   sections = [
-    f"# {plan.title}",
-    f"{len(plan.trials)} trials ({way}): {len(order)} finished,"
-    f" {len(failed)} failed. Ranked by {sweep.metric} on the validation"
-    f" networks ({better} is better), the mean over seeds with a 95 % t"
-    " interval.",
+    f"# {contents['title']}",
+    f"{_counts(order)} (sampler {way}; pruner {sweep.pruner}). Ranked by"
+    f" {sweep.metric} on the validation networks ({better} is better), the mean"
+    " over seeds with a 95 % t interval.",
+    report.markdown_table([*header, "parameters", "training [s]"], rows),
+    *_selection(plan, contents["selected"], order),
   ]
-  rows = [
-    [
-      rank,
-      _link(outcome),
-      *(space_lib.show(outcome.trial.changes[name]) for name in names),
-      report.with_interval(outcome.score),
-      *_cost(outcome),
-    ]
-    for rank, outcome in enumerate(order, start=1)
-  ] + [
-    [
-      "failed",
-      _link(outcome),
-      *(space_lib.show(outcome.trial.changes[name]) for name in names),
-      *[report.MISSING] * 3,
-    ]
-    for outcome in failed
-  ]
-  header = ["rank", "trial", *names, f"validation {sweep.metric}"]
-  header += ["parameters", "training [s]"]
-  sections.append(report.markdown_table(header, rows))
-  if picture is not None:
-    sections.append("![Validation over the options](<figures/sweep.png>)")
-  sections += _selection(plan, found["selected"], len(order))
+  failed = [f"- {_link(o.number)}: {o.failed}" for o in order if o.failed]
   if failed:
-    sections += [
-      "## Failed trials",
-      "\n".join(f"- {_link(o)}: {o.failed}" for o in failed),
-    ]
+    sections += ["## Failed trials", "\n".join(failed)]
   sections += [
     "## What was run",
     "Repeat it with `--flagfile` and this file:",
-    f"```\n{found['flagfile'].strip()}\n```",
+    f"```\n{contents['flagfile'].strip()}\n```",
   ]
   return "\n\n".join(sections) + "\n"
 
 
 def _selection(
-  plan: Plan, selected: Mapping[str, Any] | None, count: int
+  plan: Plan, chosen: Mapping[str, Any] | None, order: Sequence[Outcome]
 ) -> list[str]:
   """Says which trial was chosen, and what it does on the test networks."""
-  if selected is None:
+  if chosen is None:
     return ["**No trial can be selected**: none has a validation value."]
-  number = selected["trial"]
-  names = list(dict.fromkeys([*selected["val"], *selected["test"]]))
-  table = report.markdown_table(
-    ["metric", "validation", "test"],
-    [
-      [name]
-      + [report.with_interval(selected[p].get(name)) for p in ("val", "test")]
-      for name in names
-    ],
-  )
+  rows = [
+    [name, *(chosen[part].get(name) for part in _PARTS)]
+    for name in dict.fromkeys([*chosen["val"], *chosen["test"]])
+  ]
+  count = sum(not outcome.failed for outcome in order)
   return [
-    f"## Selected: trial {number}",
-    f"With {space_lib.show_all(selected['changes'])}. It was chosen as the best"
+    "![Validation over the options](<figures/sweep.png>)",
+    f"## Selected: trial {chosen['trial']}",
+    f"With {space.show_all(chosen['changes'])}. It was chosen as the best"
     f" of {count} by its validation value, which is therefore too good; the"
     " test networks had no part in the choice.",
-    table,
+    report.markdown_table(["metric", "validation", "test"], rows),
     "Repeat it, with references:",
     "```\npython experiments/run.py"
-    f" --flagfile={plan.workdir}/{_folder(number)}/trial.flags"
+    f" --flagfile={plan.folder(chosen['trial'])}/trial.flags"
     " --references --workdir=runs/selected\n```",
   ]
 
 
-def _cost(outcome: Outcome) -> list[Any]:
-  """Returns the size of the model, and the seconds of all its seeds."""
-  results = outcome.results or {}
-  seconds = [entry.get("train_seconds") for entry in results.get("seeds", ())]
-  known = [each for each in seconds if each is not None]
-  return [
-    report.number(results.get("num_params")),
-    report.number(float(sum(known)) if known else None),
-  ]
-
-
-def _folder(number: int) -> str:
-  return f"trials/{number:04d}"
-
-
-def _link(outcome: Outcome) -> str:
-  number = outcome.trial.number
-  return f"[{number}](<{_folder(number)}>)"
+def _link(number: int) -> str:
+  return f"[{number}](<trials/{number:04d}>)"

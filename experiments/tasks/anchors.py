@@ -124,10 +124,10 @@ def target_spec(
   Raises:
     ValueError: it is of other classes, and cannot be built anew.
   """
-  own = anchors.spec
-  classes = own.tensor(transfer.classifier(own)[0]).shape[0]
+  spec = anchors.spec
+  classes = spec.tensor(transfer.classifier(spec)[0]).shape[0]
   if classes == parts.num_classes:
-    return own
+    return spec
   build = lambda count: families.architecture(
     most(anchors.hyper["architecture"]),
     parts.pixels.shape[1:],
@@ -135,16 +135,16 @@ def target_spec(
     most(anchors.hyper["activation"]),
   )
   try:
-    found, again = build(parts.num_classes), build(classes)
+    other, again = build(parts.num_classes), build(classes)
   except (ValueError, StopIteration):
-    found = again = None
-  if found is None or again != own:
+    other = again = None
+  if other is None or again != spec:
     raise ValueError(
-      f"{own.describe()} has {classes} classes, these images have"
+      f"{spec.describe()} has {classes} classes, these images have"
       f" {parts.num_classes}, and the network cannot be built anew; choose"
       " images of as many classes"
     )
-  return found
+  return other
 
 
 def most(words) -> str:

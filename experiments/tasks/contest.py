@@ -11,20 +11,16 @@ and is not done again once it is finished. Where the search takes all steps, the
 winner's first seed is that of the search.
 """
 
-import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from experiments import config, figures, report
+from experiments import comparison, figures, report
 from experiments import options as options_lib
+from experiments.comparison import Outcomes
 from experiments.tasks import members
 from experiments.tasks import property as property_lib
-from experiments.tasks.variants import folder_name
 from sne_jax.learning import metrics
-
-Outcomes = Mapping[str, dict[str, Any]]
 
 
 def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
@@ -40,16 +36,16 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
       " name one"
     )
   share = run.search_share
-  found = {}
-  for place, encoder in enumerate(run.encoder_steps):
-    for number, rate in enumerate(run.rate_values):
+  trainings = {}
+  for encoder in run.encoder_steps:
+    for rate in run.rate_values:
       name = label(encoder, rate, share)
-      found[name] = _training(options, name, encoder, rate, share).replaced(
+      trainings[name] = _training(options, name, encoder, rate, share).replaced(
         seeds=1,
         # They are the same for every encoder.
-        references=run.references and not place and not number,
+        references=run.references and not trainings,
       )
-  return found
+  return trainings
 
 
 def check(options: options_lib.Options) -> None:
@@ -67,20 +63,22 @@ def finals(
   options: options_lib.Options, outcomes: Outcomes
 ) -> dict[str, options_lib.Options]:
   """Returns for every encoder a training of its best rate, with all seeds."""
-  first, found = chosen(options), {}
+  first, trainings = chosen(options), {}
   for encoder, rate in winners(options, outcomes).items():
     name = label(encoder, rate)
     kept = name in first and first[name].run.references
-    found[name] = _training(options, name, encoder, rate, 1.0).replaced(
+    trainings[name] = _training(options, name, encoder, rate, 1.0).replaced(
       references=kept
     )
-  return found
+  return trainings
 
 
 def _training(options, name: str, encoder: str, rate: float, share: float):
   """Returns the options of one training."""
   steps = options.run.encoder_steps[encoder] or options.train.num_steps
-  return options.replaced(
+  return comparison.run_of(
+    options,
+    name,
     encoder=encoder,
     num_steps=max(1, round(share * steps)),
     learning_rate=rate,
@@ -89,8 +87,6 @@ def _training(options, name: str, encoder: str, rate: float, share: float):
     search_share=1.0,
     references=False,
     image_counts="",
-    workdir=str(pathlib.Path(options.run.workdir) / folder_name(name)),
-    title=f"{options.run.title}: {name}",
   )
 
 
@@ -107,21 +103,21 @@ def winners(
   Of equals the first rate wins. An encoder whose every training diverged keeps
   its first.
   """
-  rates, share = options.run.rate_values, options.run.search_share
-  found = {}
+  rates = options.run.rate_values
+  best = {}
   for encoder in options.run.encoder_steps:
-    names = [label(encoder, rate, share) for rate in rates]
-    values = [validation(options, outcomes[name]) for name in names]
+    values = [validation(options, outcomes, encoder, rate) for rate in rates]
     known = [np.inf if value is None else value for value in values]
-    found[encoder] = rates[int(np.argmin(known))]
-  return found
+    best[encoder] = rates[int(np.argmin(known))]
+  return best
 
 
 def validation(
-  options: options_lib.Options, results: dict[str, Any]
+  options: options_lib.Options, outcomes: Outcomes, encoder: str, rate: float
 ) -> float | None:
   """Returns what the search minimises, of the first seed; None: it failed."""
-  entry = results["seeds"][0]
+  name = label(encoder, rate, options.run.search_share)
+  entry = outcomes[name]["seeds"][0]
   if "failed" in entry:
     return None
   value = entry["metrics"]["val"][_metric(options)]["value"]
@@ -130,75 +126,63 @@ def validation(
   return -float(value) if _is_higher_better(options) else float(value)
 
 
-def write(
-  workdir: pathlib.Path, options: options_lib.Options, outcomes: Outcomes
-) -> None:
-  """Writes table, figure and results of a contest."""
-  metric = _metric(options)
-  rates = winners(options, outcomes)
-  won = {encoder: label(encoder, rate) for encoder, rate in rates.items()}
+def page(options: options_lib.Options, outcomes: Outcomes) -> comparison.Page:
+  """Returns the encoders, the best first, and the search for their rates."""
+  metric, rates = _metric(options), winners(options, outcomes)
   sign = -1.0 if _is_higher_better(options) else 1.0
-  order = sorted(won, key=lambda e: sign * _mean(outcomes[won[e]], metric))
+  won = {e: outcomes[label(e, rate)] for e, rate in rates.items()}
+  order = sorted(won, key=lambda e: sign * _mean(won[e], metric))
   first = next(iter(outcomes.values()))
-  rows = {
-    e: outcomes[won[e]]["summary"][metric]
-    for e in order
-    if metric in outcomes[won[e]]["summary"]
-  }
-  rows |= {
-    f"reference: {name}": {"mean": v, "low": v, "high": v}
+  references = {
+    f"reference: {name}": parts["test"][metric]
     for name, parts in first["references"].items()
-    if (v := parts["test"][metric]["value"]) is not None
   }
-  text = [f"# {options.run.title}", _description(options, first)]
-  text.append(_table(options, outcomes, {e: won[e] for e in order}, metric))
-  if rows:
-    (workdir / "figures").mkdir(parents=True, exist_ok=True)
-    picture = workdir / "figures" / f"{metric}.png"
-    figures.bars_with_intervals(
-      picture, rows, xlabel=f"test {metric}", highlight=["sne"]
-    )
-    text.append(f"![{metric}](<figures/{picture.name}>)")
-  text += [
+  bars = {e: won[e]["summary"].get(metric, {}) for e in order} | references
+  bars = {
+    name: row
+    for name, row in bars.items()
+    if row.get("value", row.get("mean")) is not None
+  }
+  search = {
+    e: {r: validation(options, outcomes, e, r) for r in options.run.rate_values}
+    for e in order
+  }
+  known = {
+    e: {rate: sign * v for rate, v in row.items() if v is not None}
+    for e, row in search.items()
+  }
+  draw = lambda path: figures.bars_with_intervals(
+    path, bars, xlabel=f"test {metric}", highlight=["sne"]
+  )
+  draw_search = lambda path: figures.lines(
+    path,
+    known,
+    xlabel="learning rate",
+    ylabel=f"validation {metric}",
+    x_log=True,
+  )
+  blocks = [
+    _description(options, first),
+    _table(options, {e: won[e] for e in order}, rates, references, metric),
+    *([report.Picture(metric, f"Test {metric}", draw)] if bars else ()),
     "## The search",
     f"Validation {metric} of the first seed after"
     f" {options.run.search_share:.0%} of the steps.",
-    _search_table(options, outcomes, order, sign),
+    report.markdown_table(
+      ["encoder", *(f"rate {rate:g}" for rate in options.run.rate_values)],
+      [
+        [e, *("failed" if v is None else sign * v for v in row.values())]
+        for e, row in search.items()
+      ],
+    ),
+    report.Picture("search", f"Validation {metric} by rate", draw_search),
   ]
-  text += [
-    f"**{name}, seed {entry['seed']} failed**: {entry['failed']}"
-    for name, o in outcomes.items()
-    for entry in o["seeds"]
-    if "failed" in entry
-  ]
-  flagfile = config.to_flagfile(
-    *options.groups(), prefixes=options_lib.PREFIXES
-  )
-  text += [
-    "Repeat it with `--flagfile` and this file:",
-    f"```\n{flagfile.strip()}\n```",
-    "Reports of all trainings:",
-    "\n".join(f"- [{n}](<{folder_name(n)}/report.md>)" for n in outcomes),
-  ]
-  report.write_text(workdir / "report.md", "\n\n".join(text) + "\n")
-  keys = ("summary", "seeds", "num_params", "networks_per_second", "seconds")
-  report.write_results(
-    workdir,
-    {
-      "title": options.run.title,
-      "config": config.resolved(*options.groups()),
-      "flagfile": flagfile,
-      "environment": first["environment"],
-      "sizes": first["sizes"],
-      "metric": metric,
-      "order": order,
-      "winners": rates,
-      "references": first["references"],
-      "trainings": {
-        name: {key: o[key] for key in keys} for name, o in outcomes.items()
-      },
-    },
-  )
+  about = {"sizes": first["sizes"], "references": first["references"]}
+  about |= {"metric": metric, "order": order, "winners": rates}
+  return comparison.Page(blocks, "trainings", about)
+
+
+COMPARISON = comparison.Comparison(chosen, page, check, finals)
 
 
 def _metric(options: options_lib.Options) -> str:
@@ -223,9 +207,10 @@ def _description(options, first) -> str:
   """Says what was compared, and how each was tuned."""
   run = options.run
   rates = ", ".join(f"{rate:g}" for rate in run.rate_values)
-  sizes = ", ".join(f"{part} {n}" for part, n in first["sizes"].items())
   return (
-    f"Mean over {run.seeds} seed(s) with a 95 % t interval; networks: {sizes}."
+    f"Mean over {run.seeds} seed(s) with a 95 % t interval, references with a"
+    " bootstrap interval over networks; networks:"
+    f" {report.sizes(first['sizes'])}."
     f" Each encoder was tried at the rates {rates} with seed {run.first_seed}"
     f" for {run.search_share:.0%} of its steps; the rate with the best"
     f" validation {_metric(options)} got all seeds, and in each the checkpoint"
@@ -235,50 +220,17 @@ def _description(options, first) -> str:
   )
 
 
-def _table(options, outcomes, won, metric) -> str:
-  """One row for every encoder, the best first."""
-  rows = []
-  for encoder, name in won.items():
-    found = outcomes[name]
-    good = [e for e in found["seeds"] if "failed" not in e]
-    seconds = [e["train_seconds"] for e in good]
-    rows.append(
-      [
-        encoder,
-        found["num_params"],
-        report.with_interval(found["summary"].get(metric)),
-        name.rpartition(" ")[2],
-        options.run.encoder_steps[encoder] or options.train.num_steps,
-        len(good),
-        report.number(float(np.mean(seconds)) if seconds else None),
-        report.number(found["networks_per_second"]),
-      ]
-    )
-  references = next(iter(outcomes.values()))["references"]
-  rows += [
+def _table(options, won, rates, references, metric) -> str:
+  """One row for every encoder, then the references."""
+  steps = options.run.encoder_steps
+  rows = [
     [
-      f"reference: {name}",
-      "",
-      report.number(parts["test"][metric]["value"]),
-      *("", "", "", "", ""),
+      *(encoder, results["num_params"], results["summary"].get(metric)),
+      *(rates[encoder], steps[encoder] or options.train.num_steps),
+      *(comparison.count(results), comparison.train_seconds(results)),
+      results["networks_per_second"],
     ]
-    for name, parts in references.items()
-  ]
+    for encoder, results in won.items()
+  ] + [[name, "", row, *[""] * 5] for name, row in references.items()]
   header = ["encoder", "parameters", f"test {metric}", "rate", "steps", "seeds"]
   return report.markdown_table(header + ["train s", "networks/s"], rows)
-
-
-def _search_table(options, outcomes, order, sign) -> str:
-  """What validation said of every rate."""
-  rates, share = options.run.rate_values, options.run.search_share
-  values = {
-    e: [validation(options, outcomes[label(e, r, share)]) for r in rates]
-    for e in order
-  }
-  return report.markdown_table(
-    ["encoder", *(f"rate {rate:g}" for rate in rates)],
-    [
-      [e, *("failed" if v is None else report.number(sign * v) for v in row)]
-      for e, row in values.items()
-    ],
-  )

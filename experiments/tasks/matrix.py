@@ -12,17 +12,17 @@ is not trained again once it is finished. References that learn from statistics
 of the weights see the same networks.
 """
 
-import pathlib
+import collections
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from experiments import config, matrix_figures, report, zoos
+from experiments import comparison, figures, report, run_report, zoos
 from experiments import options as options_lib
+from experiments.comparison import Outcomes
 from experiments.tasks import classes, members
 from experiments.tasks import property as property_lib
-from experiments.tasks.variants import folder_name
 from sne_jax.learning import metrics
 
 METRICS = ("kendall_tau", "r_squared", "mae")
@@ -30,8 +30,17 @@ METRICS = ("kendall_tau", "r_squared", "mae")
 
 ALL = "all zoos"
 
-Cell = Mapping[int, float]
+Cell = Mapping[int, Any]
 """The value of a metric by seed; references, which have none, are seed -1."""
+
+Table = Mapping[tuple[str, str], Cell]
+"""Cells by row and column."""
+
+GROUPS = ("within", "other data set", "other architecture", "cross", "all")
+"""What cells are averaged over. `cross` is all that is not `within`.
+
+The zoos of the row `ALL` were all trained on: each of its cells is `within`,
+but for those of zoos that are only tested on."""
 
 
 def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
@@ -45,30 +54,30 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
     raise ValueError(
       f"a matrix is of one target, but targets is {run.targets!r}; name one"
     )
-  found = {}
+  runs = {}
   for place, (encoder, steps) in enumerate(run.encoder_steps.items()):
     for row, (trained, tested) in _rows(run).items():
       label = f"{encoder}: {row}"
-      found[label] = options.replaced(
+      runs[label] = comparison.run_of(
+        options,
+        label,
         encoder=encoder,
         num_steps=steps or options.train.num_steps,
         zoo=trained,
         test_zoos=tested,
         matrix="",
-        workdir=str(pathlib.Path(run.workdir) / folder_name(label)),
-        title=f"{run.title}: {label}",
         # They are the same for every encoder.
         references=run.references and not place,
         image_counts="" if place else run.image_counts,
       )
-  return found
+  return runs
 
 
 def _rows(run: options_lib.RunOptions) -> dict[str, tuple[str, str]]:
   """Returns by row the zoos to train on, and those to test on besides."""
   trained = zoos.sources(run.zoo, run.data_dir)
   tested = _columns(run)
-  words = lambda found: ",".join(s.word for s in found)
+  words = lambda sources: ",".join(s.word for s in sources)
   if run.matrix == "all":
     known = {s.name for s in trained}
     return {
@@ -103,14 +112,14 @@ def check(options: options_lib.Options) -> None:
   """
   run = options.run
   sources = (*zoos.sources(run.zoo, run.data_dir), *_columns(run))
-  found = members.loaded(options, tuple({s.name: s for s in sources}.values()))
+  loaded = members.loaded(options, tuple({s.name: s for s in sources}.values()))
   for row, words in _rows(run).items():
-    own, others = (
-      [found[s.name] for s in zoos.sources(text, run.data_dir)] if text else []
+    trained, tested = (
+      [loaded[s.name] for s in zoos.sources(text, run.data_dir)] if text else []
       for text in words
     )
     try:
-      data = members.assembled(options, own, others)
+      data = members.assembled(options, trained, tested)
       for encoder in run.encoder_steps:
         property_lib.describe(options.replaced(encoder=encoder), data)
     except ValueError as error:
@@ -122,50 +131,38 @@ def _columns(run: options_lib.RunOptions) -> tuple[zoos.Source, ...]:
 
 
 def cells(
-  options: options_lib.Options, outcomes: Mapping[str, dict[str, Any]]
-) -> dict[str, dict[str, dict[tuple[str, str], Cell]]]:
-  """Returns by metric, model, and (row, column) the values of all seeds."""
+  options: options_lib.Options, outcomes: Outcomes
+) -> dict[str, dict[str, Table]]:
+  """Returns by metric and model the values of all seeds; encoders first."""
   run = options.run
-  names = [s.name for s in _columns(run)]
-  found: dict[str, dict[str, dict[tuple[str, str], Cell]]] = {}
-
-  def put(metric, model, row, column, seed, value):
-    table = found.setdefault(metric, {}).setdefault(model, {})
-    table.setdefault((row, column), {})[seed] = value
-
+  tables: Any = collections.defaultdict(
+    lambda: collections.defaultdict(lambda: collections.defaultdict(dict))
+  )
   for label, results in outcomes.items():
     encoder, row = label.split(": ", 1)
-    for column in names:
+    for column in (s.name for s in _columns(run)):
       if run.matrix == "others" and row != f"all but {column}":
         continue
       part = "test" if column == row else members.part_of(column)
       for entry in results["seeds"]:
         for metric, value in entry.get("metrics", {}).get(part, {}).items():
-          put(metric, encoder, row, column, entry["seed"], value["value"])
+          cell = tables[metric][encoder][row, column]
+          cell[entry["seed"]] = value["value"]
       for reference, parts in results["references"].items():
         for metric in {name for values in parts.values() for name in values}:
           value = parts.get(part, {}).get(metric, {"value": None})
-          put(metric, reference, row, column, -1, value["value"])
-  first = list(run.encoder_steps)  # Then the references.
-  order = lambda model: (
-    model not in first,
-    first.index(model) if model in first else 0,
-  )
+          tables[metric][reference][row, column] = {-1: value["value"]}
   return {
-    metric: {model: tables[model] for model in sorted(tables, key=order)}
-    for metric, tables in found.items()
+    metric: {
+      model: dict(by_model[model])
+      for model in sorted(by_model, key=lambda m: m not in run.encoder_steps)
+    }
+    for metric, by_model in tables.items()
   }
 
 
-GROUPS = ("within", "other data set", "other architecture", "cross", "all")
-"""What cells are averaged over. `cross` is all that is not `within`.
-
-The zoos of the row `ALL` were all trained on: each of its cells is `within`,
-but for those of zoos that are only tested on."""
-
-
 def averages(
-  table: Mapping[tuple[str, str], Cell],
+  table: Table,
   kinds: Mapping[str, Mapping[str, Any]] | None = None,
   trained: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -183,139 +180,85 @@ def averages(
   groups: dict[str, list[Cell]] = {name: [] for name in GROUPS}
   for (row, column), cell in table.items():
     groups["all"].append(cell)
-    own = column in trained if row == ALL else row == column
-    groups["within" if own else "cross"].append(cell)
+    is_within = column in trained if row == ALL else row == column
+    groups["within" if is_within else "cross"].append(cell)
     one, other = ((kinds or {}).get(name) for name in (row, column))
     if row != column and one and other:
       same = one["architecture"] == other["architecture"]
-      name = "other data set" if same else "other architecture"
-      groups[name].append(cell)
-  found = {}
-  for name, members_ in groups.items():
-    seeds = sorted({seed for cell in members_ for seed in cell})
-    if members_ and seeds:
-      found[name] = _over_seeds(
-        {s: np.mean([_number(c.get(s)) for c in members_]) for s in seeds}
+      groups["other data set" if same else "other architecture"].append(cell)
+  means = {}
+  for name, group in groups.items():
+    seeds = sorted({seed for cell in group for seed in cell})
+    if seeds:
+      means[name] = _over_seeds(
+        {s: np.mean([_number(c.get(s)) for c in group]) for s in seeds}
       )
-  return found
+  return means
 
 
-def write(
-  workdir: pathlib.Path,
-  options: options_lib.Options,
-  outcomes: dict[str, dict[str, Any]],
-) -> None:
-  """Writes tables, heat maps and results of a matrix."""
+def page(options: options_lib.Options, outcomes: Outcomes) -> comparison.Page:
+  """Returns averages, a heat map, and a table for each model and metric."""
   run = options.run
-  found = cells(options, outcomes)
   columns = [s.name for s in _columns(run)]
   trained = {s.name for s in zoos.sources(run.zoo, run.data_dir)}
   rows = list(dict.fromkeys(label.split(": ", 1)[1] for label in outcomes))
-  first = next(iter(outcomes.values()))
   kinds = {k: v for o in outcomes.values() for k, v in o["zoos"].items()}
-  text = [f"# {run.title}", _description(options, outcomes)]
-  shown_metrics = classes.METRICS if run.loss == classes.LOSS else METRICS
-  for metric in shown_metrics:
-    tables = found.get(metric, {})
-    if not tables:
-      continue
-    text += [f"## {metric}", _summary(tables, kinds, trained)]
-    shown = {
-      model: _array(table, rows, columns)
-      for model, table in tables.items()
-      if np.isfinite(_array(table, rows, columns)).any()
-      and not model.endswith(" images")  # Alike in all rows.
-    }
-    if shown and metric == shown_metrics[0]:
-      (workdir / "figures").mkdir(parents=True, exist_ok=True)
-      picture = matrix_figures.heat_maps(
-        workdir / "figures" / f"{metric}.png", shown, rows, columns, name=metric
-      )
-      text.append(f"![{metric}](<figures/{picture.name}>)")
-    for model, table in tables.items():
-      text += [
+  tables = cells(options, outcomes)
+  means = {
+    metric: {m: averages(t, kinds, trained) for m, t in by_model.items()}
+    for metric, by_model in tables.items()
+  }
+  is_shown = classes.METRICS if run.loss == classes.LOSS else METRICS
+  shown = [metric for metric in is_shown if metric in tables]
+  blocks: list[str | report.Picture] = [_description(options, outcomes)]
+  for metric in shown:
+    groups = [g for g in GROUPS if any(g in m for m in means[metric].values())]
+    blocks += [
+      f"## {metric}",
+      report.table(
+        "average",
+        means[metric],
+        {group: lambda m, group=group: m.get(group) for group in groups},
+      ),
+    ]
+    if metric == is_shown[0]:
+      blocks += _heat_maps(metric, tables[metric], rows, columns)
+    for model, table in tables[metric].items():
+      blocks += [
         f"**{model}** (rows: trained on; columns: tested on)",
         report.markdown_table(
           ["trained on", *columns],
-          [
-            [row, *(_cell(table.get((row, column))) for column in columns)]
-            for row in rows
-          ],
+          [[r, *(_cell(table.get((r, c))) for c in columns)] for r in rows],
         ),
       ]
-  text += _cost_section(outcomes) + _map_section(outcomes)
-  text += [
-    f"**{label}, seed {entry['seed']} failed**: {entry['failed']}"
-    for label, o in outcomes.items()
-    for entry in o["seeds"]
-    if "failed" in entry
-  ]
-  text += [
-    "Repeat it with `--flagfile` and this file:",
-    "```\n"
-    + config.to_flagfile(
-      *options.groups(), prefixes=options_lib.PREFIXES
-    ).strip()
-    + "\n```",
-    "Reports of the models:",
-    "\n".join(
-      f"- [{label}](<{folder_name(label)}/report.md>)" for label in outcomes
-    ),
-  ]
-  report.write_text(workdir / "report.md", "\n\n".join(text) + "\n")
-  keys = ("seeds", "sizes", "num_params", "networks_per_second", "seconds")
-  report.write_results(
-    workdir,
-    {
-      "title": run.title,
-      "config": config.resolved(*options.groups()),
-      "flagfile": config.to_flagfile(
-        *options.groups(), prefixes=options_lib.PREFIXES
-      ),
-      "environment": first["environment"],
-      "rows": rows,
-      "columns": columns,
-      "cells": {
-        metric: {
-          model: {
-            f"{row} -> {column}": _over_seeds(cell)
-            for (row, column), cell in table.items()
-          }
-          for model, table in tables.items()
-        }
-        for metric, tables in found.items()
-      },
-      "averages": {
-        metric: {
-          model: averages(table, kinds, trained)
-          for model, table in tables.items()
-        }
-        for metric, tables in found.items()
-      },
-      "models": {
-        label: {key: o[key] for key in (*keys, "references")}
-        | {key: o[key] for key in ("costs", "maps") if o.get(key)}
-        for label, o in outcomes.items()
-      },
-    },
-  )
+  blocks += _cost_section(outcomes) + _map_section(outcomes)
+  over_seeds = {
+    metric: {
+      model: {
+        f"{r} -> {c}": _over_seeds(cell) for (r, c), cell in table.items()
+      }
+      for model, table in by_model.items()
+    }
+    for metric, by_model in tables.items()
+  }
+  about = {"rows": rows, "columns": columns, "cells": over_seeds}
+  return comparison.Page(blocks, "models", about | {"averages": means})
+
+
+COMPARISON = comparison.Comparison(chosen, page, check)
 
 
 def _description(options, outcomes) -> str:
   """Says what was trained and tested, and how many networks there were."""
-  parts: dict[str, Any] = {}
+  parts = {}
   for label, results in outcomes.items():
-    row = label.split(": ", 1)[1]
-    parts.setdefault(
-      row, ", ".join(f"{p} {n}" for p, n in results["sizes"].items())
-    )
-  seeds = options.run.seeds
+    parts.setdefault(label.split(": ", 1)[1], report.sizes(results["sizes"]))
   lines = [f"- {row}: {sizes}." for row, sizes in parts.items()]
   (target,) = members.target_labels(options.run)
   of_constant = " A constant ranks nothing, so its tau is undefined."
   return (
-    f"Target: {target}. Mean of {seeds} seed(s) with a 95 % t interval;"
-    " references are fitted once."
+    f"Target: {target}. Mean of {options.run.seeds} seed(s) with a 95 % t"
+    " interval; references are fitted once."
     + ("" if options.run.loss == classes.LOSS else of_constant)
     + " The checkpoint is chosen by validation networks of the zoos trained on;"
     " no network of another zoo is seen before the test.\n\n"
@@ -323,7 +266,26 @@ def _description(options, outcomes) -> str:
   )
 
 
-def _cost_section(outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _heat_maps(
+  metric: str, tables: Mapping[str, Table], rows, columns
+) -> list[report.Picture]:
+  """The picture of a metric; none where nothing is defined."""
+  mean = lambda cell: _over_seeds(cell or {})["mean"]
+  arrays = {
+    model: np.array([[mean(table.get((r, c))) for c in columns] for r in rows])
+    for model, table in tables.items()
+    if not model.endswith(" images")  # Alike in all rows.
+  }
+  arrays = {m: array for m, array in arrays.items() if np.isfinite(array).any()}
+  if not arrays:
+    return []
+  draw = lambda path: figures.heat_maps(
+    path, arrays, rows, columns, name=metric
+  )
+  return [report.Picture(metric, f"{metric} by zoo, for each model", draw)]
+
+
+def _cost_section(outcomes: Outcomes) -> list[str]:
   """Seconds and operations of a prediction: of all models and rows."""
   rows = []
   for label, results in outcomes.items():
@@ -331,59 +293,28 @@ def _cost_section(outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for cost in results.get("costs") or ():
       model = label if cost["model"] == encoder else f"{cost['model']}: {row}"
       rows.append(cost | {"model": model})
-  return report.cost_section(rows)
+  return run_report.cost_section(rows)
 
 
-def _map_section(outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _map_section(outcomes: Outcomes) -> list[str]:
   """How labels are mixed in the codes of every model."""
-  found = {label: o["maps"] for label, o in outcomes.items() if o.get("maps")}
-  names = list(dict.fromkeys(name for maps in found.values() for name in maps))
-  if not names:
-    return []
-  table = report.markdown_table(
-    ["model", *names],
-    [
-      [label, *(report.number(maps.get(name)) for name in names)]
-      for label, maps in found.items()
-    ],
-  )
-  return ["## Mixing of the codes", report.MIXING, table]
-
-
-def _summary(
-  tables: Mapping[str, Mapping[tuple[str, str], Cell]],
-  kinds: Mapping[str, Mapping[str, Any]],
-  trained: Collection[str],
-) -> str:
-  """A table of the averages of every model."""
-  found = {
-    model: averages(table, kinds, trained) for model, table in tables.items()
+  by_label = {
+    label: o["maps"] for label, o in outcomes.items() if o.get("maps")
   }
-  names = [n for n in GROUPS if any(n in row for row in found.values())]
-  return report.markdown_table(
-    ["average", *names],
-    [
-      [model, *(report.with_interval(row.get(n)) for n in names)]
-      for model, row in found.items()
-    ],
+  names = list(dict.fromkeys(n for maps in by_label.values() for n in maps))
+  return report.section(
+    "Mixing of the codes",
+    ["model", *names],
+    [[label, *map(maps.get, names)] for label, maps in by_label.items()],
+    run_report.MIXING,
   )
 
 
-def _array(table, rows, columns) -> np.ndarray:
-  """Returns the means over seeds as an array, nan where there is none."""
-  return np.array(
-    [
-      [_over_seeds(table.get((row, column), {}))["mean"] for column in columns]
-      for row in rows
-    ]
-  )
+def _cell(cell: Cell | None) -> Any:
+  return _over_seeds(cell) if cell else ""
 
 
-def _cell(cell: Cell | None) -> str:
-  return report.with_interval(_over_seeds(cell)) if cell else ""
-
-
-def _over_seeds(cell: Mapping[int, Any]) -> dict[str, Any]:
+def _over_seeds(cell: Cell) -> dict[str, Any]:
   """Returns the mean over seeds, with its interval."""
   if not cell:
     return {"mean": float("nan")}

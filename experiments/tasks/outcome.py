@@ -8,15 +8,14 @@ import numpy as np
 from absl import logging as log
 
 from experiments import (
-  class_figures,
   class_references,
-  config,
-  environment,
+  comparison,
   figures,
   image_reference,
   maps,
   references,
   report,
+  run_report,
 )
 from experiments import options as options_lib
 from experiments.tasks import calibration, classes, members
@@ -26,10 +25,13 @@ from sne_jax.learning import logging, metrics
 
 # Training sees standardised targets; validation is measured in their own units.
 LOSSES = (
-  ("train/loss", "train (standardised)"),
-  ("val/loss", "val (units of the target)"),
+  ("train/loss", "training loss (standardised targets)"),
+  ("val/loss", "validation loss (units of the target)"),
 )
-CLASS_LOSSES = (("train/loss", "train"), ("val/loss", "val"))
+CLASS_LOSSES = (
+  ("train/loss", "training loss [nats]"),
+  ("val/loss", "validation loss [nats]"),
+)
 TRUE_MOVES = ("true permutation",)
 
 
@@ -69,13 +71,8 @@ def collect(
     for what, column in (("not valid", "valid"), ("not converged", "converged"))
   }
   results = {
-    "title": options.run.title,
+    **comparison.heading(options),
     "target": ", ".join(targets),
-    "config": config.resolved(*options.groups()),
-    "flagfile": config.to_flagfile(
-      *options.groups(), prefixes=options_lib.PREFIXES
-    ),
-    "environment": environment.environment(),
     "seconds": seconds
     | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
     "sizes": data.sizes(),
@@ -143,8 +140,13 @@ def write(
   test = data.parts["test"]
   good = finished(seeds)
   if good and data.classes:
-    drawn |= class_figures.confusion_by_caption(
-      folder, options.run.targets, **results["confusion"]
+    name = options.run.targets
+    caption = (
+      f"Predicted {name} of the test networks by true {name}: how many, mean"
+      " over seeds, and the share of the true class"
+    )
+    drawn[caption] = figures.confusion(
+      folder / f"confusion_{name}.png", **results["confusion"], name=name
     )
   labels = members.target_labels(options.run)
   for t, name in enumerate(labels if good and not data.classes else ()):
@@ -167,19 +169,23 @@ def write(
   found = curves(workdir, seeds, CLASS_LOSSES if data.classes else LOSSES)
   if found:
     drawn["Learning curves"] = figures.learning_curves(
-      folder / "learning_curves.png", found, ylabel="loss"
+      folder / "learning_curves.png", found
     )
   ratios = {
     move: _mean(e["invariance"][move]["ratio"] for e in good)
     for move in _moves(good)
   }
   if ratios:
-    drawn["Change of the prediction under true and false symmetries"] = (
-      figures.invariance(
-        folder / "invariance.png",
-        {m: r for m, r in ratios.items() if m in TRUE_MOVES},
-        {m: r for m, r in ratios.items() if m not in TRUE_MOVES},
-      )
+    caption = (
+      "Change of the prediction under true symmetries (strong: should be small)"
+      " and false ones (pale: should be large)"
+    )
+    drawn[caption] = figures.bars_with_intervals(
+      folder / "invariance.png",
+      ratios,
+      xlabel="squared change of the output / its variance over members",
+      highlight=TRUE_MOVES,
+      x_log=True,
     )
   if options.run.maps and good:
     target = members.target_labels(options.run)[0]
@@ -192,7 +198,7 @@ def write(
       name: target["coverage"] for name, target in found["targets"].items()
     }
   report.write_results(workdir, results)
-  report.write_report(workdir, results, drawn)
+  run_report.write(workdir, results, drawn)
 
 
 def _values(zoo, name: str) -> list[str]:
@@ -234,16 +240,20 @@ def curves(workdir: pathlib.Path, seeds, losses) -> dict[str, Any]:
     workdir: of the run.
     seeds: its entries.
     losses: pairs: the name in the files, and how figures call it.
+
+  Returns:
+    By how figures call it, and by seed: `(steps, values)`.
   """
-  found = {}
+  panels: dict[str, Any] = {}
   for entry in seeds:
     records = logging.read_metrics(workdir / f"seed{entry['seed']}")
     for name, label in losses:
       points = [(r["step"], r[name]) for r in records if name in r]
       if points:
         steps, values = np.array(points, float).T
-        found[f"{label}, seed {entry['seed']}"] = (steps, values)
-  return found
+        curve = {f"seed {entry['seed']}": (steps, values)}
+        panels[label] = panels.get(label, {}) | curve
+  return panels
 
 
 def _references(options, data: members.Data) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from absl import logging as log
 
-from experiments import config, environment, figures, report
+from experiments import comparison, figures, report, run_report
 from experiments import options as options_lib
 from experiments.tasks import members, outcome
 from sne_jax.encoders import statistics
@@ -359,13 +359,8 @@ def collect(
     for entry in good
   ]
   results = {
-    "title": options.run.title,
+    **comparison.heading(options),
     "target": "properties by linear probes",
-    "config": config.resolved(*options.groups()),
-    "flagfile": config.to_flagfile(
-      *options.groups(), prefixes=options_lib.PREFIXES
-    ),
-    "environment": environment.environment(),
     "seconds": seconds
     | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
     "sizes": data.sizes(),
@@ -417,18 +412,18 @@ def write(
   folder = workdir / "figures"
   folder.mkdir(parents=True, exist_ok=True)
   drawn = {}
-  names = [("train/loss", "train"), ("val/loss", "val")]
+  names = [("train/loss", "training loss"), ("val/loss", "validation loss")]
   if options.run.pretrain != "sne":
-    names += [("val/reconstruction", "val reconstruction")]
-    names += [("val/contrast", "val contrast")]
+    names += [("val/reconstruction", "validation reconstruction")]
+    names += [("val/contrast", "validation contrast")]
   curves = outcome.curves(workdir, seeds, names)
   if curves:
     drawn["Learning curves"] = figures.learning_curves(
-      folder / "learning_curves.png", curves, ylabel="loss"
+      folder / "learning_curves.png", curves
     )
   results["tables"] = _reconstruction_table(results)
   report.write_results(workdir, results)
-  report.write_report(workdir, results, drawn)
+  run_report.write(workdir, results, drawn)
 
 
 def _reconstruction_table(results) -> list[dict[str, Any]]:

@@ -5,18 +5,18 @@ on the same networks and splits; a run that has finished is not done again. One
 table per test part holds R^2 and Kendall's tau of every target.
 """
 
+import operator
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
 
-from experiments import config, figures, report, zoos
+from experiments import comparison, config, figures, report, zoos
 from experiments import options as options_lib
+from experiments.comparison import Outcomes
 from experiments.tasks import members, pretrain
-from experiments.tasks.variants import folder_name
 
-Outcomes = Mapping[str, dict[str, Any]]
 SHOWN = {"r_squared": "R^2", "kendall_tau": "Kendall's tau"}
 
 
@@ -27,20 +27,15 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
     ValueError: a flagfile that is not there, or does not say what to pretrain;
       or two runs of one name.
   """
-  found = {}
+  runs = {}
   for word in options.run.probe_names:
     changes, name = {"pretrain": word}, word
     if word.endswith(zoos.SUFFIX):
       changes, name = _changes(word), pathlib.Path(word).stem
-    if name in found:
+    if name in runs:
       raise ValueError(f"probes has two runs that are called {name}")
-    changes |= {
-      "probes": "",
-      "workdir": str(pathlib.Path(options.run.workdir) / folder_name(name)),
-      "title": f"{options.run.title}: {name}",
-    }
-    found[name] = options.replaced(**changes)
-  return found
+    runs[name] = comparison.run_of(options, name, **changes | {"probes": ""})
+  return runs
 
 
 def _changes(flagfile: str) -> dict[str, Any]:
@@ -51,16 +46,16 @@ def _changes(flagfile: str) -> dict[str, Any]:
   options_lib.define_flags(values)
   flags.DEFINE_string("flagfile", "", "of flags", flag_values=values)
   config.parse(["run.py", f"--flagfile={flagfile}"], values)
-  found = {
+  changes = {
     name: values[name].value
     for name in values
     if values[name].present and name != "flagfile"
   }
-  if "pretrain" not in found:
+  if "pretrain" not in changes:
     raise ValueError(
       f"probes: {flagfile} does not say what to pretrain; add --pretrain=NAME"
     )
-  return found
+  return changes
 
 
 def check(options: options_lib.Options) -> None:
@@ -70,115 +65,82 @@ def check(options: options_lib.Options) -> None:
     ValueError: one of them cannot read them.
   """
   data = members.gathered(options)
-  for own in chosen(options).values():
-    pretrain.Trainer(own, data)
+  for changed in chosen(options).values():
+    pretrain.Trainer(changed, data)
 
 
-def write(
-  workdir: pathlib.Path, options: options_lib.Options, outcomes: Outcomes
-) -> None:
-  """Writes tables, figures and results of a comparison."""
+def page(options: options_lib.Options, outcomes: Outcomes) -> comparison.Page:
+  """Returns a table and a figure of every target for every test part."""
   good = {name: o for name, o in outcomes.items() if o["summary"]}
   first = next(iter(outcomes.values()))
   targets = members.target_labels(options.run)
   parts = list(next(iter(good.values()))["summaries"]) if good else []
-  sizes = ", ".join(f"{part} {n}" for part, n in first["sizes"].items())
-  text = [
-    f"# {options.run.title}",
+  blocks: list[str | report.Picture] = [
     "Linear probes (ridge, the penalty chosen on the validation part) from"
     " codes that were learned without labels, and from baselines. Mean over"
-    f" {options.run.seeds} seeds with a 95 % t interval. Networks: {sizes}.",
+    f" {options.run.seeds} seeds with a 95 % t interval. Networks:"
+    f" {report.sizes(first['sizes'])}.",
     *(first.get("notes") or ()),
   ]
-  (workdir / "figures").mkdir(parents=True, exist_ok=True)
   for part in parts:
-    text += [f"## {part}", _table(good, part, targets)]
-    for target in targets:
-      picture = f"{folder_name(part)}_{folder_name(target)}.png"
-      rows = {
-        name: _cut(o["summaries"][part][f"{target} r_squared"])
-        for name, o in good.items()
-      }
-      figures.bars_with_intervals(
-        workdir / "figures" / picture,
-        rows,
-        xlabel=f"R^2 of {target}, {part} (axis begins at -1 at the least)",
-        highlight=[n for n, o in good.items() if _is_trained(o)],
-      )
-      text.append(f"![R^2 of {target}, {part}](<figures/{picture}>)")
-  text += _reconstruction(good)
-  text += [
-    f"**{name}, seed {entry['seed']} failed**: {entry['failed']}"
-    for name, o in outcomes.items()
-    for entry in o["seeds"]
-    if "failed" in entry
-  ]
-  flagfile = config.to_flagfile(
-    *options.groups(), prefixes=options_lib.PREFIXES
-  )
-  text += [
-    "## What was run",
-    report.markdown_table(
-      ["encoder", "parameters", "seconds of training per seed"],
-      [[name, o["num_params"], _seconds(o)] for name, o in good.items()],
-    ),
-    "Repeat it with `--flagfile` and this file:",
-    f"```\n{flagfile.strip()}\n```",
-    "Reports of all:",
-    "\n".join(f"- [{n}](<{folder_name(n)}/report.md>)" for n in outcomes),
-  ]
-  report.write_text(workdir / "report.md", "\n\n".join(text) + "\n")
-  keys = ("summaries", "seeds", "num_params", "reconstruction", "seconds")
-  report.write_results(
-    workdir,
-    {
-      "title": options.run.title,
-      "config": config.resolved(*options.groups()),
-      "flagfile": flagfile,
-      "environment": first["environment"],
-      "sizes": first["sizes"],
-      "probes": {
-        name: {key: o[key] for key in keys} for name, o in outcomes.items()
+    rows = {name: o["summaries"][part] for name, o in good.items()}
+    columns = {
+      f"{target} {word}": operator.itemgetter(f"{target} {metric}")
+      for target in targets
+      for metric, word in SHOWN.items()
+    }
+    blocks += [f"## {part}", report.table("codes", rows, columns)]
+    blocks += [_picture(good, part, target) for target in targets]
+  blocks += _reconstruction(good)
+  blocks += [
+    "## Size and time",
+    report.table(
+      "encoder",
+      good,
+      {
+        "parameters": operator.itemgetter("num_params"),
+        "seconds of training per seed": comparison.train_seconds,
       },
-    },
+    ),
+  ]
+  return comparison.Page(blocks, "probes", {"sizes": first["sizes"]})
+
+
+COMPARISON = comparison.Comparison(chosen, page, check)
+
+
+def _picture(good: Outcomes, part: str, target: str) -> report.Picture:
+  """R^2 of a target by encoder; those that were trained are strong."""
+  rows = {
+    name: _cut(o["summaries"][part][f"{target} r_squared"])
+    for name, o in good.items()
+  }
+  trained = [n for n, o in good.items() if _is_trained(o)]
+  return report.Picture(
+    f"{comparison.folder_name(part)}_{comparison.folder_name(target)}",
+    f"R^2 of {target}, {part}",
+    lambda path: figures.bars_with_intervals(
+      path,
+      rows,
+      xlabel=f"R^2 of {target}, {part} (axis begins at -1 at the least)",
+      highlight=trained,
+    ),
   )
-
-
-def _table(good: Outcomes, part: str, targets) -> str:
-  header = [f"{t} {word}" for t in targets for word in SHOWN.values()]
-  rows = []
-  for name, o in good.items():
-    own = o["summaries"][part]
-    cells = [
-      report.with_interval(own[f"{t} {metric}"])
-      for t in targets
-      for metric in SHOWN
-    ]
-    rows.append([name, *cells])
-  return report.markdown_table(["codes", *header], rows)
 
 
 def _reconstruction(good: Outcomes) -> list[str]:
   """The reconstructions of the autoencoders, all layers together."""
-  rows = [
-    [
-      name,
-      *(report.with_interval(p["all"]) for p in o["reconstruction"].values()),
-    ]
-    for name, o in good.items()
-    if o["reconstruction"]
-  ]
-  if not rows:
-    return []
-  parts = next(
-    o["reconstruction"] for o in good.values() if o["reconstruction"]
-  )
-  return [
-    "## Reconstruction",
+  by_name = {
+    name: o["reconstruction"] for name, o in good.items() if o["reconstruction"]
+  }
+  parts = list(next(iter(by_name.values()), ()))
+  return report.section(
+    "Reconstruction",
+    ["encoder", *parts],
+    [[n, *(p["all"] for p in row.values())] for n, row in by_name.items()],
     "R^2 of whole networks, standardised, against the mean of the training"
     " networks; layers are in the reports of each.",
-    report.markdown_table(["encoder", *parts], rows),
-  ]
+  )
 
 
 def _cut(row: Mapping[str, Any]) -> dict[str, float]:
@@ -187,9 +149,4 @@ def _cut(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _is_trained(results: Mapping[str, Any]) -> bool:
-  return any(e.get("best_step") for e in results["seeds"])
-
-
-def _seconds(results: Mapping[str, Any]) -> str:
-  seconds = [e["train_seconds"] for e in results["seeds"] if "failed" not in e]
-  return report.number(sum(seconds) / max(len(seconds), 1))
+  return any(entry.get("best_step") for entry in results["seeds"])

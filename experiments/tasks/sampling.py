@@ -8,7 +8,7 @@ on the data set of the zoo and on others. Every choice is made with validation
 images; test images are only reported on.
 
 Each part (a seed, a data set, a method) is kept when it is done, so a run that
-was killed goes on behind the last one.
+was killed resumes after the last one.
 
 Dimensions: `P` weights, `R` networks of a method.
 """
@@ -71,33 +71,29 @@ def run(task: Task) -> dict[str, Any]:
   """
   options = task.options
   workdir = pathlib.Path(options.run.workdir)
-  found = []
-  seeds = range(
-    options.run.first_seed, options.run.first_seed + options.run.seeds
-  )
-  total = len(seeds) * len(task.tuners) * len(task.methods)
-  total *= options.sampling.epochs
-  done = 0
+  epochs, first = options.sampling.epochs, options.run.first_seed
+  total = options.run.seeds * len(task.tuners) * len(task.methods) * epochs
+  done, seeds = 0, []
   with progress.Progress("fine-tuning") as shown:
-    for seed in seeds:
+    for seed in range(first, first + options.run.seeds):
       folder = workdir / f"seed{seed}" / PARTS_FOLDER
       folder.mkdir(parents=True, exist_ok=True)
       started = sampled(task, folder, seed)
-      curves = {}
+      curves: dict[str, Any] = {name: {} for name in task.tuners}
       for place, data_set in enumerate(task.tuners):
-        curves[data_set] = {}
         for method in task.methods:
+          text = f"seed {seed}, {method}"
 
-          def told(epoch, done=done, seed=seed, method=method):
-            shown.update(done + epoch, total, f"seed {seed}, {method}")
+          def told(epoch, done=done, text=text):
+            shown.update(done + epoch, total, text)
 
           curves[data_set][method] = tuned(
             task, folder, seed, place, method, started[method], told
           )
-          done += options.sampling.epochs
-          shown.update(done, total, f"seed {seed}, {method}")
-      found.append({"seed": seed, "sampled": started, "curves": curves})
-  results = sampling_report.collect(task, found)
+          done += epochs
+          shown.update(done, total, text)
+      seeds.append({"seed": seed, "sampled": started, "curves": curves})
+  results = sampling_report.collect(task, seeds)
   sampling_report.write(workdir, options, results)
   return results
 
@@ -195,10 +191,11 @@ def autoencoder_folder(workdir: str) -> pathlib.Path:
 def digest(workdir: str) -> str:
   """Returns a checksum of an autoencoder: its description and parameters."""
   model = pretraining.Pretrained.load(autoencoder_folder(workdir))
-  found = hashlib.sha256(json.dumps(model.description, sort_keys=True).encode())
+  text = json.dumps(model.description, sort_keys=True)
+  checksum = hashlib.sha256(text.encode())
   for leaf in jax.tree.leaves(model.params):
-    found.update(np.ascontiguousarray(leaf).tobytes())
-  return found.hexdigest()
+    checksum.update(np.ascontiguousarray(leaf).tobytes())
+  return checksum.hexdigest()
 
 
 def sampled(
@@ -224,7 +221,7 @@ def sampled(
       bandwidth = 0.0
     else:
       on_weights = generation.parse(method)[0]
-      found = generation.sample(
+      drawn = generation.sample(
         jax.random.fold_in(jax.random.key(seed), zlib.crc32(method.encode())),
         method,
         task.codecs[on_weights],
@@ -232,7 +229,7 @@ def sampled(
         score,
         options.generation,
       )
-      weights, bandwidth = found.weights, found.bandwidth
+      weights, bandwidth = drawn.weights, drawn.bandwidth
     return {
       "weights": np.asarray(weights, np.float32),
       "scores": np.asarray(score(weights), np.float64),

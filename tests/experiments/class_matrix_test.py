@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from experiments import comparison
 from experiments.tasks import matrix
 
 ZOOS = ("one", "two")
@@ -53,17 +54,15 @@ def test_a_matrix_shows_the_metrics_of_its_target(
     *(f"--workdir={tmp_path}", *flags),
   )
   assert list(matrix.chosen(options)) == ["sne: one", "sne: two"]
-  matrix.write(
-    tmp_path,
-    options,
-    {
-      "sne: one": outcome(0.8, ("test", "test on two"), metrics),
-      "sne: two": outcome(0.4, ("test", "test on one"), metrics),
-    },
-  )
+  outcomes = {
+    "sne: one": outcome(0.8, ("test", "test on two"), metrics),
+    "sne: two": outcome(0.4, ("test", "test on one"), metrics),
+  }
+  page = matrix.page(options, outcomes)
+  comparison.write(tmp_path, options, outcomes, page)
   report = (tmp_path / "report.md").read_text()
   headings = [l[3:] for l in report.splitlines() if l.startswith("## ")]
-  assert headings == list(shown)
+  assert headings == [*shown, "Reports of the runs", "What was run"]
   assert f"figures/{shown[0]}.png" in report
   assert (tmp_path / "figures" / f"{shown[0]}.png").exists()
   of_classes = "--loss=classes" in flags

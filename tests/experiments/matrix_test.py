@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments import matrix_figures, report
+from experiments import comparison, report
 from experiments.tasks import matrix
 from sne_jax.networks import families
 from sne_jax.zoo import writing
@@ -215,7 +215,8 @@ def test_costs_and_maps_of_all_models(resolve, folders, tmp_path):
     }
     for name, seconds, mixed in (("sne", 0.25, 0.125), ("mlp", 0.5, 0.75))
   }
-  matrix.write(tmp_path / "run", options, outcomes)
+  page = matrix.page(options, outcomes)
+  comparison.write(tmp_path / "run", options, outcomes, page)
   models = json.loads((tmp_path / "run" / "results.json").read_text())["models"]
   for label, results in outcomes.items():
     for name in ("costs", "maps"):
@@ -259,15 +260,6 @@ def test_costs_of_images_are_those_of_a_row():
     ["sne: red", "0.5", "n/a"],
   ]
   assert matrix._cost_section({}) == matrix._map_section(outcomes) == []
-
-
-def test_heat_maps_of_any_number(tmp_path):
-  for count in (1, 4):
-    models = {f"m{n}": np.array([[0.1, np.nan]]) for n in range(count)}
-    path = matrix_figures.heat_maps(
-      tmp_path / f"{count}.png", models, ["a"], ["b", "c"], name="tau"
-    )
-    assert path.stat().st_size > 1000
 
 
 def test_a_reference_without_a_part_is_missing_there(resolve, folders):

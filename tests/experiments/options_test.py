@@ -10,6 +10,7 @@ from absl import flags
 
 from experiments import config, encoder_options, help_text
 from experiments import options as options_lib
+from experiments.sweeping import plan
 from sne_jax.encoders import sane, set_layers, table, token_layers
 from sne_jax.networks import checked
 from sne_jax.zoo import fine_tune
@@ -23,6 +24,7 @@ def classes():
   found = [*options_lib.CLASSES, set_layers.SetOptions, sane.SANEOptions]
   found += [row.options for row in table.ENCODERS.values()]
   found += [fine_tune.TuneSettings, token_layers.HeadOptions]
+  found += [plan.SweepOptions]
   for name in PROGRAMS:
     found += importlib.import_module(f"experiments.{name}").CLASSES
   return list(dict.fromkeys(found))

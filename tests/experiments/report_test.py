@@ -4,12 +4,13 @@ import copy
 import dataclasses
 import json
 import math
+import os
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import report
+from experiments import report, run_report
 
 
 def _row(value, half=0.1):
@@ -23,9 +24,7 @@ def _seed(seed, mse, r_squared):
 
 RESULTS = {
   "title": "Frequency of sine INRs",
-  "description": "Trained on one zoo.",
   "target": "frequency",
-  "unit": "rad/s",
   "config": {"ModelOptions": {"width": 32, "bias": True}},
   "flagfile": "--width=32\n--bias=true\n",
   "environment": {"versions": {"jax": "0.10.2"}, "revision": "abc"},
@@ -47,10 +46,9 @@ def _changed(**changes):
 
 
 def test_report_text():
-  text = report.report_text(RESULTS, {"Errors": "figures/a b.png"})
+  text = run_report.text(RESULTS, {"Errors": "figures/a b.png"})
   lines = text.splitlines()
   assert lines[0] == "# Frequency of sine INRs"
-  assert lines[2] == "Trained on one zoo."
   start = lines.index("## test (50 networks)")
   # The t quantile of 2 degrees of freedom is 4.3027: 2 +- 4.3027 / sqrt(3).
   assert lines[start + 2 : start + 9] == [
@@ -64,16 +62,16 @@ def test_report_text():
   ]
   assert "| neuron permutation, ratio | 3.25e-05 |" in text
   assert "![Errors](<figures/a b.png>)" in text
-  assert "```\n--width=32\n--bias=true\n```" in text
-  assert "ModelOptions.width" in text
+  # Options are linked, and stand in the report neither once nor twice.
+  assert "[flags.txt](<flags.txt>)" in text and "width" not in text
   assert "| versions.jax | 0.10.2 |" in text
-  assert "| training [s] | 12.5  |" in text
+  assert "| training [s] |  12.5 |" in text
   assert "- The zoo is small." in text
-  assert text == report.report_text(RESULTS, {"Errors": "figures/a b.png"})
+  assert text == run_report.text(RESULTS, {"Errors": "figures/a b.png"})
 
 
 def test_a_better_reference_is_named():
-  found = report.notes(RESULTS)
+  found = run_report.notes(RESULTS)
   beaten = [note for note in found if "no worse" in note]
   assert beaten == [
     "**The reference `ridge` is no worse** in test mse: 1.5 against 2."
@@ -82,7 +80,7 @@ def test_a_better_reference_is_named():
 
 def test_a_good_run_has_no_warnings():
   fine = _changed(references={"constant": RESULTS["references"]["constant"]})
-  assert not [note for note in report.notes(fine) if "**" in note]
+  assert not [note for note in run_report.notes(fine) if "**" in note]
 
 
 @pytest.mark.parametrize(
@@ -92,15 +90,14 @@ def test_a_good_run_has_no_warnings():
     ({"seeds": []}, "Only 0 finished seed"),
     ({"references": {}}, "No reference was run"),
     ({"invariance": {}}, "Invariance was not measured"),
-    ({"sizes": {}}, "sizes of the parts were not recorded"),
     ({"environment": {"revision": "abc-dirty"}}, "differs from its revision"),
     ({"environment": {}}, "revision of the code is unknown"),
     ({"select": "mse"}, "chosen by validation mse"),
   ],
 )
 def test_what_is_missing_is_said(changes, words):
-  assert any(words in note for note in report.notes(_changed(**changes)))
-  assert not any(words in note for note in report.notes(RESULTS))
+  assert any(words in note for note in run_report.notes(_changed(**changes)))
+  assert not any(words in note for note in run_report.notes(RESULTS))
 
 
 def test_failed_and_undefined_seeds_are_flagged_and_not_averaged_away():
@@ -111,7 +108,7 @@ def test_failed_and_undefined_seeds_are_flagged_and_not_averaged_away():
     "low": float("nan"),
     "high": float("nan"),
   }
-  text = report.report_text(_changed(seeds=seeds))
+  text = run_report.text(_changed(seeds=seeds))
   assert "**Seed 1 failed** and is in no mean: loss is nan at step 7" in text
   assert "**Undefined**: mse of seed 2 on test" in text
   mean = next(row for row in text.splitlines() if "mean of 2" in row)
@@ -121,16 +118,20 @@ def test_failed_and_undefined_seeds_are_flagged_and_not_averaged_away():
 
 def test_parts_and_metrics_may_differ_between_models():
   seeds = [{"seed": 0, "metrics": {"val": {"mse": _row(1.0)}}}]
-  text = report.report_text(_changed(seeds=seeds))
+  text = run_report.text(_changed(seeds=seeds))
   assert "## val\n" in text
   assert "## test (50 networks)" in text
   assert "nan" not in text
 
 
-def test_empty_results_make_a_report():
-  text = report.report_text({})
-  assert "no metrics to report" in text
-  assert "Neither options nor environment" in text
+def test_the_test_part_comes_first():
+  seeds = copy.deepcopy(RESULTS["seeds"])
+  for entry in seeds:
+    rows = entry["metrics"]["test"]
+    entry["metrics"] = {"val": rows, "test": rows, "test on b": rows}
+  text = run_report.text(_changed(seeds=seeds))
+  headings = [line for line in text.splitlines() if line.startswith("## ")]
+  assert headings[:3] == ["## test (50 networks)", "## test on b", "## val"]
 
 
 def test_markdown_table():
@@ -190,7 +191,7 @@ def test_results_are_json(tmp_path):
 def test_a_report_reads_the_same_from_the_results_on_disk(tmp_path):
   path = report.write_results(tmp_path, RESULTS)
   read = json.loads(path.read_text())
-  assert report.report_text(read) == report.report_text(RESULTS)
+  assert run_report.text(read) == run_report.text(RESULTS)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
@@ -199,7 +200,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
   def full(*_):
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr(report.os, "fsync", full)
+  monkeypatch.setattr(os, "fsync", full)
   with pytest.raises(OSError, match="No space"):
     report.write_results(tmp_path, {"a": 2})
   assert json.loads(path.read_text()) == {"a": 1}
@@ -208,6 +209,35 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 
 def test_figures_inside_the_folder_are_linked_relatively(tmp_path):
   inside = tmp_path / "figures" / "a.png"
-  path = report.write_report(tmp_path, RESULTS, {"A": inside})
+  path = run_report.write(tmp_path, RESULTS, {"A": inside})
   assert path.name == "report.md"
   assert "![A](<figures/a.png>)" in path.read_text()
+
+
+def test_a_page_draws_its_pictures_and_ends_with_what_was_run(tmp_path):
+  draw = lambda path: report.write_text(path, "drawn")
+  blocks = ["A text.", report.Picture("b", "A caption", draw)]
+  report.write_page(tmp_path / "run", blocks, RESULTS)
+  text = (tmp_path / "run" / "report.md").read_text()
+  places = [
+    text.index(words)
+    for words in (
+      *("# Frequency of sine INRs", "A text.", "![A caption](<figures/b.png>)"),
+      *("## What was run", "[flags.txt](<flags.txt>)", "| versions.jax"),
+    )
+  ]
+  assert places == sorted(places)
+  assert (tmp_path / "run" / "figures" / "b.png").read_text() == "drawn"
+  read = json.loads((tmp_path / "run" / "results.json").read_text())
+  assert read == RESULTS
+
+
+def test_table():
+  rows = {"a": {"n": 1, "m": _row(0.5)}, "b": {"n": 20}}
+  columns = {"n": lambda row: row["n"], "m": lambda row: row.get("m")}
+  assert report.table("what", rows, columns).splitlines() == [
+    "| what |   n | m              |",
+    "| ---- | --: | -------------- |",
+    "| a    |   1 | 0.5 [0.4, 0.6] |",
+    "| b    |  20 | n/a            |",
+  ]

@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import numpy as np
+import optuna
 import pytest
 from absl import flags
 
@@ -27,7 +28,12 @@ def plan(*arguments):
 
 
 def changes(*arguments):
-  return [trial.changes for trial in plan(*arguments).trials]
+  return list(plan(*arguments).planned)
+
+
+def options(*arguments):
+  asked = plan(*arguments)
+  return [asked.options(*each) for each in enumerate(asked.planned)]
 
 
 def test_a_grid_has_every_combination_with_values_of_the_right_type():
@@ -47,67 +53,75 @@ def test_a_grid_has_every_combination_with_values_of_the_right_type():
 
 
 def test_trials_differ_in_the_swept_options_and_their_folder_alone():
-  one, two = plan(
+  one, two = options(
     "--grid=learning_rate=1e-3,1e-2", "--workdir=w", "--title=T", "--width=48"
-  ).trials
-  assert (one.options.run.workdir, two.options.run.workdir) == (
+  )
+  assert (one.run.workdir, two.run.workdir) == (
     "w/trials/0000",
     "w/trials/0001",
   )
-  assert two.options.run.title == "T: trial 1"
-  assert two.options.sne.width == 48
-  assert two.options.optimizer.learning_rate == 0.01
-  same = two.options.replaced(
+  assert two.run.title == "T: trial 1"
+  assert two.sne.width == 48
+  assert two.optimizer.learning_rate == 0.01
+  same = two.replaced(
     workdir="w/trials/0000", title="T: trial 0", learning_rate=0.001
   )
-  assert same == one.options
+  assert same == one
 
 
-def test_options_with_a_prefix_are_swept_by_their_flag():
-  found = plan("--grid=nfn_channels=4,8", "--width=32").trials
-  assert [trial.options.nfn.channels for trial in found] == [4, 8]
-  assert {trial.options.sne.width for trial in found} == {32}
+def test_options_of_encoders_are_swept_by_their_names():
+  trials = options("--grid=nfn_channels=4,8", "--width=32")
+  found = [trial.encoder_options("nfn_np").channels for trial in trials]
+  assert found == [4, 8]
+  assert {trial.sne.width for trial in trials} == {32}
+
+
+def test_swept_options_need_not_fit_the_others_unswept():
+  (trial,) = options("--grid=heads=5", "--width=65")
+  assert (trial.sne.heads, trial.sne.width) == (5, 65)
 
 
 RANDOM = "--random=learning_rate=log:1e-4:1e-2;head_width=uniform:1:4"
 
 
-def test_a_draw_depends_on_seed_number_and_name_alone():
+def test_a_draw_depends_on_seed_and_number_alone():
   few, many = changes(RANDOM, "--num_trials=3"), changes(RANDOM)
   assert many[:3] == few
   assert len({each["learning_rate"] for each in many}) == 16
   turned = "--random=head_width=uniform:1:4;learning_rate=log:1e-4:1e-2"
   assert changes(turned) == many
-  alone = changes("--random=learning_rate=log:1e-4:1e-2")
-  assert alone == [{"learning_rate": e["learning_rate"]} for e in many]
   other = changes(RANDOM, "--sweep_seed=1")
   assert all(a != b for a, b in zip(other, many, strict=True))
 
 
-def test_draws_are_evenly_spread_and_within_their_range():
-  text = "learning_rate=log:1e-4:1e-2;head_dropout=uniform:0.1:0.5"
-  text += ";head_width=uniform:1:3;batch_size=log:1:8;encoder=sne,nft"
-  kinds = {"learning_rate": float, "head_dropout": float, "encoder": str}
-  kinds |= {"head_width": int, "batch_size": int}
-  asked = space.parse("random", text, DEFINED, kinds)
-  found = [space.draw(asked, 0, number) for number in range(3000)]
-  column = lambda name: np.array([each[name] for each in found])
+def test_draws_are_within_their_range_and_of_its_shape():
+  text = "learning_rate=log:1e-4:1e-2;head_width=uniform:1:3;encoder=sne,nft"
+  kinds = {"learning_rate": float, "head_width": int, "encoder": str}
+  asked = space.parse("random", text, kinds, ())
+  draws = [space.draw(asked, 0, number) for number in range(600)]
+  column = lambda name: np.array([each[name] for each in draws])
   rate = np.log10(column("learning_rate"))
   assert rate.min() >= -4
   assert rate.max() <= -2
-  # Tolerances: about three deviations of the mean of 3000 draws.
-  np.testing.assert_allclose(rate.mean(), -3, atol=0.032)
-  np.testing.assert_allclose(column("head_dropout").mean(), 0.3, atol=0.0065)
-  assert all(each == float(f"{each:.4g}") for each in column("head_dropout"))
-  # The ends are as likely as the middle: rounding alone would give 1/4.
+  # Tolerances: about three deviations of the mean of 600 draws.
+  np.testing.assert_allclose(rate.mean(), -3, atol=0.071)
   counts = np.bincount(column("head_width"), minlength=4)
   assert counts[0] == 0
-  np.testing.assert_allclose(counts[1:] / 3000, 1 / 3, atol=0.026)
-  assert set(column("batch_size")) == set(range(1, 9))
-  assert abs(np.mean(column("encoder") == "nft") - 0.5) < 0.028
-  # No option follows another.
-  table = np.stack([rate, column("head_dropout"), column("batch_size")])
-  assert np.abs(np.corrcoef(table) - np.eye(3)).max() < 0.06
+  np.testing.assert_allclose(counts[1:] / 600, 1 / 3, atol=0.058)
+  assert abs(np.mean(column("encoder") == "nft") - 0.5) < 0.062
+
+
+def test_the_samplers_are_those_of_the_flags():
+  lists = "head_width=8,16;learning_rate=1e-3,1e-2"
+  assert changes(f"--random={lists}", "--sampler=grid") == changes(
+    f"--grid={lists}"
+  )
+  drawn = changes(f"--grid={lists}", "--sampler=random", "--num_trials=7")
+  assert drawn == changes(f"--random={lists}", "--num_trials=7")
+  tpe = plan(RANDOM, "--sampler=tpe", "--num_trials=7")
+  assert tpe.planned == ({},) * 7  # They depend on results.
+  assert tpe.identity() != plan(RANDOM).identity()
+  assert isinstance(tpe.sampler(0), optuna.samplers.TPESampler)
 
 
 def test_what_makes_two_sweeps_the_same():
@@ -116,14 +130,13 @@ def test_what_makes_two_sweeps_the_same():
     ("--grid=learning_rate=0.001;head_width=8, 16", "--seeds=4"),
     ("--grid=head_width=8,16;learning_rate=1e-3", "--head_width=99"),
     ("--grid=head_width=8,16;learning_rate=1e-3", "--num_trials=99"),
+    ("--grid=head_width=8,16;learning_rate=1e-3", "--pruner=median"),
   ):
     found = plan(*same).identity()
     for name in ("seeds", "workdir", "title"):
       found["RunOptions"][name] = base.identity()["RunOptions"][name]
     assert found == base.identity()
-    assert [t.changes for t in plan(*same).trials] == [
-      t.changes for t in base.trials
-    ]
+    assert plan(*same).planned == base.planned
   for other in (
     ("--grid=head_width=8,32;learning_rate=1e-3", "--seeds=1"),
     ("--grid=head_width=16,8;learning_rate=1e-3", "--seeds=1"),
@@ -147,7 +160,7 @@ def test_flagfiles_resolve(path, monkeypatch):
   monkeypatch.chdir(ROOT)
   found = plan(f"--flagfile={path}")
   assert str(found.workdir) == f"runs/sweep_{path.stem}"
-  assert len(found.trials) > 4
+  assert len(found.planned) > 4
 
 
 def test_there_is_an_example():
@@ -162,8 +175,8 @@ def test_the_options_of_a_task_cannot_be_swept():
 
 
 def test_values_are_shown_as_flags():
-  shown = space.show_all({"a": True, "b": 0.001, "c": "x", "d": 3})
-  assert shown == "a=true, b=0.001, c=x, d=3"
+  shown = space.show_all({"a": True, "b": 0.00123456, "c": "x", "d": 3})
+  assert shown == "a=true, b=0.001235, c=x, d=3"
 
 
 @pytest.mark.parametrize(
@@ -184,6 +197,13 @@ def test_values_are_shown_as_flags():
     (["--grid=learning_rate"], "write it as option=value"),
     (["--grid= ; "], "name at least one option"),
     (["--grid=learning_rate=log:1e-3:1"], "list its values, or use --random"),
+    (
+      ["--random=learning_rate=log:1e-3:1", "--sampler=grid"],
+      "learning_rate is a range; list its values",
+    ),
+    (["--grid=head_width=4", "--sampler=best"], "sampler is 'best'; choose"),
+    (["--grid=head_width=4", "--pruner=rose"], "pruner is 'rose'; choose"),
+    (["--random=head_width=uniform:1.5:4"], "takes whole numbers"),
     (["--random=encoder=log:1:2"], "encoder is no number"),
     (["--random=learning_rate=log:0:1"], "must rise, from above 0 if log"),
     (["--random=learning_rate=log:1"], "with two numbers"),

@@ -1,0 +1,159 @@
+"""Runs the trials of a sweep: each is a program, started again if it fails."""
+
+import contextlib
+import os
+import pathlib
+import threading
+from concurrent import futures
+from typing import NamedTuple
+
+import optuna
+from absl import logging
+
+from experiments.options import Options
+from experiments.sweeping import launch, trials
+from experiments.sweeping import plan as plan_lib
+from experiments.sweeping.executors import Executor
+from experiments.sweeping.plan import Plan
+from sne_jax.learning import progress
+from sne_jax.learning.logging import write_atomically
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FLAGS_FILE = "trial.flags"
+LOG_FILE = "log.txt"
+
+
+class Programs(NamedTuple):
+  """Python files that are given `--flagfile=...`; tests put others here."""
+
+  trial: os.PathLike = ROOT / "experiments" / "run.py"
+  prepare: os.PathLike = ROOT / "experiments" / "sweeping" / "prepare.py"
+
+
+def prepare(plan: Plan, executor: Executor, programs: Programs) -> None:
+  """Has the zoo made, or checked, before trials need it.
+
+  Raises:
+    ValueError: what is wrong with it.
+  """
+  log, flagfile = plan.workdir / "zoo.log", plan.workdir / "zoo.flags"
+  write_atomically(flagfile, plan_lib.flags_of(*plan.base.groups()))
+  logging.info("preparing the zoo; %s says how far it is", log)
+  ended = executor.run(_job(programs.prepare, flagfile, log), lambda: None)
+  if ended.code != 0:
+    raise ValueError(launch.last_words(ended, log))
+  flagfile.unlink()
+
+
+class Search:
+  """Runs the trials of a study that wait, each from a thread of its own."""
+
+  def __init__(
+    self,
+    plan: Plan,
+    study: optuna.Study,
+    executor: Executor,
+    programs: Programs,
+  ):
+    """Notes what to run, and where; nothing is started yet."""
+    self._plan, self._study = plan, study
+    self._executor, self._programs = executor, programs
+    self._asking, self._closing = threading.Lock(), threading.Event()
+    self._failures: dict[int, str] = {}
+
+  def run(self) -> dict[int, str]:
+    """Runs trials until none waits.
+
+    Returns:
+      By number of the trials that have failed for good, why.
+
+    Raises:
+      ValueError: trials do not report the metric that is asked for.
+    """
+    every = self._study.get_trials(deepcopy=False)
+    left = sum(not trial.state.is_finished() for trial in every)
+    with (
+      progress.Progress("trials") as shown,
+      futures.ThreadPoolExecutor(self._executor.room) as pool,
+    ):
+      shown.update(len(every) - left, len(every))
+      try:
+        pending = [pool.submit(self._run_next) for _ in range(left)]
+        for future in futures.as_completed(pending):
+          future.result()
+          left -= 1
+          shown.update(len(every) - left, len(every), self._message())
+      finally:
+        self._closing.set()
+    return self._failures
+
+  def _run_next(self) -> None:
+    """Runs the next trial to its end, again where it fails."""
+    if self._closing.is_set():
+      return
+    try:
+      with self._asking:
+        trial = trials.ask(self._plan, self._study)
+      try:
+        options = self._plan.options(trial.number, trial.params)
+      except ValueError as error:  # They do not go together.
+        why = str(error)
+      else:
+        why = self._attempt(trial, options)
+      if why:
+        self._failures[trial.number] = why
+      outcome = trials.read(self._plan, trial.number, why)
+      trials.end(self._plan, self._study, trial, outcome)
+    except BaseException:
+      self._closing.set()  # Before this thread takes the next.
+      raise
+
+  def _attempt(self, trial: optuna.Trial, options: Options) -> str:
+    """Runs a trial up to `retries` times more; returns why it has failed."""
+    folder = self._plan.folder(trial.number)
+    flagfile, log = folder / FLAGS_FILE, folder / LOG_FILE
+    write_atomically(flagfile, plan_lib.flags_of(*options.groups()))
+    job = _job(self._programs.trial, flagfile, log)
+    job = job._replace(stop=str((folder / trials.STOP).absolute()))
+
+    def watch():
+      if self._closing.is_set():
+        raise futures.CancelledError
+      if self._plan.sweep.pruner != "none":
+        trials.watch(self._plan, self._study, trial, options.train.num_steps)
+
+    why = ""
+    for left in reversed(range(self._plan.sweep.retries + 1)):
+      ended = self._executor.run(job, watch)
+      words = launch.last_words(ended, log) if ended.code != 0 else ""
+      why = trials.read(self._plan, trial.number, words).failed
+      if not why:
+        break
+      again = ", and is started again" if left else ""
+      logging.warning("trial %d failed%s: %s", trial.number, again, why)
+    return why
+
+  def _message(self) -> str:
+    """Returns the best so far, and how many have failed."""
+    failed = f"{len(self._failures)} failed" if self._failures else ""
+    with contextlib.suppress(ValueError):  # None is finished.
+      best, metric = self._study.best_trial, self._plan.sweep.metric
+      shown = f"best {metric} {best.value:.4g} (trial {best.number})"
+      return f"{shown}, {failed}" if failed else shown
+    return failed
+
+
+def _job(
+  program: os.PathLike, flagfile: pathlib.Path, log: pathlib.Path
+) -> launch.Job:
+  paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+  return launch.Job(
+    command=(
+      launch.__file__,
+      str(program),
+      f"--flagfile={flagfile.absolute()}",
+    ),
+    log=str(log.absolute()),
+    cwd=os.getcwd(),
+    environment={"PYTHONPATH": os.pathsep.join(paths)},
+  )
