@@ -85,7 +85,7 @@ def define_flags(
       chosen.append((name, cls, field, types[field.name], helps[field.name]))
   for name, cls, field, kind, explanation in chosen:
     _define(name, field, kind, explanation, flag_values)
-    vars(flag_values[name])["option"] = (cls, field, name)
+    vars(flag_values[name])["option"] = (cls, field.name)
 
 
 def from_flags(

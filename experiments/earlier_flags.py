@@ -24,11 +24,12 @@ def translated(
   for flag in (flag_values[name] for name in flag_values):
     if not hasattr(flag, "option"):
       continue
-    cls, field, name = flag.option
-    if "takes" in field.metadata:
-      takers[name] = field.metadata["takes"]
+    cls, field = flag.option
+    metadata = cls.__dataclass_fields__[field].metadata
+    if "takes" in metadata:
+      takers[flag.name] = metadata["takes"]
     for other, value in checked.GONE.get(cls.__name__, {}).items():
-      gone[name.removesuffix(field.name) + other] = value
+      gone[flag.name.removesuffix(field) + other] = value
   result = []
   for argument in arguments:
     name, equals, text = argument.lstrip("-").partition("=")

@@ -246,5 +246,6 @@ def swept_fields() -> dict[str, tuple[type, str, type]]:
   return {
     name: found
     for name, found in options_lib.fields().items()
-    if name not in NOT_SWEPT and found[0] is not inr.InrZooOptions
+    if found[0] is not inr.InrZooOptions
+    and (found[0] is not options_lib.RunOptions or name in SWEPT_OF_RUN)
   }

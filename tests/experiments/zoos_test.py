@@ -72,9 +72,12 @@ def test_making_that_fails_is_one_line(tmp_path, capfd):
 @pytest.mark.parametrize(
   ("text", "words"),
   [
-    ("", "no zoo is named"),
+    ("", "zoo is empty; .*quickstart.flags"),
     ("missing.flags", "there is no flagfile missing.flags"),
-    ("a/x,b/x", "two zoos are called 'x'"),
+    ("sine:a/x,sine:b/x", "two zoos are called 'x'"),
+    ("experiments/flags/zoos/quik.flags", "there is no flagfile"),
+    ("experiments/flags/zoos/quick.flag", "did you mean .*quick.flags"),
+    ("nowhere", "there is no zoo nowhere; .*sine:nowhere"),
   ],
 )
 def test_names_that_are_refused(text, words):
@@ -161,8 +164,8 @@ def test_a_zoo_of_another_data_set_is_refused(made, tmp_path):
     zoos.opened(other, inr.InrZooOptions())
 
 
-def test_a_folder_does_not_say_where_its_images_are():
-  (source,) = zoos.sources("some/folder")
+def test_a_folder_does_not_say_where_its_images_are(tmp_path):
+  (source,) = zoos.sources(str(tmp_path))
   with pytest.raises(ValueError, match="does not say where its images are"):
     source.spare_images()
 
