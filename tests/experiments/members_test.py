@@ -178,7 +178,7 @@ def test_a_part_that_is_missing(made, resolve):
 
 
 def test_a_zoo_of_ours_made_with_other_options(made, resolve):
-  options = inr.InrZooOptions(num_networks=24, hidden=4)
+  options = inr.InrZooOptions(num_networks=24, hidden=4, points=1000)
   table = dataclasses.asdict(options) | {"split": None}
   del table["batch_members"]
   zoo, _ = made(provenance=own(table))
