@@ -271,13 +271,7 @@ def _define(name, field, kind, explanation, flag_values) -> None:
     default = None
     if field.default_factory is not dataclasses.MISSING:
       default = field.default_factory()
-  choices = field.metadata.get("choices")
-  if choices:
-    flags.DEFINE_enum(
-      name, default, list(choices), explanation, flag_values=flag_values
-    )
-  else:
-    default = list(default) if isinstance(default, tuple) else default
-    _DEFINE[kind](name, default, explanation, flag_values=flag_values)
+  default = list(default) if isinstance(default, tuple) else default
+  _DEFINE[kind](name, default, explanation, flag_values=flag_values)
   if default is None:
     flags.mark_flag_as_required(name, flag_values=flag_values)

@@ -22,9 +22,9 @@ def translated(
   """
   takers, gone = {}, {}
   for flag in (flag_values[name] for name in flag_values):
-    if not hasattr(flag, "option"):
+    if "option" not in vars(flag):
       continue
-    cls, field = flag.option
+    cls, field = vars(flag)["option"]
     metadata = cls.__dataclass_fields__[field].metadata
     if "takes" in metadata:
       takers[flag.name] = metadata["takes"]

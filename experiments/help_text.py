@@ -114,22 +114,23 @@ def _described(
 
 
 def _explained(flag: flags.Flag, *, full: bool) -> str:
-  """Returns the help of a flag without the list that absl puts before it.
+  """Returns the help of a flag.
 
   Where a short form does not name all choices, they are added.
   """
-  text = " ".join(re.sub(r"^<[^>]*>: ", "", flag.help or "").split())
+  text = " ".join((flag.help or "").split())
   if full:
     return text
   text = shortened(text)
-  choices = list(filter(None, getattr(flag.parser, "enum_values", ())))
+  cls, field = vars(flag)["option"]
+  choices = cls.__dataclass_fields__[field].metadata.get("choices", ())
   if any(word not in text for word in choices):
-    text = f"{text.rstrip('.')} ({', '.join(choices)})."
+    text = f"{text.rstrip('.')} ({', '.join(filter(None, choices))})."
   return text
 
 
 def _owner(flag: flags.Flag) -> Any:
-  return getattr(flag, "option", (None,))[0]
+  return vars(flag).get("option", (None,))[0]
 
 
 def _others(flag_values: flags.FlagValues) -> str:

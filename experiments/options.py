@@ -241,7 +241,9 @@ def fields() -> dict[str, tuple[type, str, type]]:
   return found
 
 
-def page(doc: str, topics: Mapping[str, Any] | None = None) -> help_text.Page:
+def page(
+  doc: str | None, topics: Mapping[str, Any] | None = None
+) -> help_text.Page:
   """Returns what `--help` of a program prints that takes these flags.
 
   Args:
@@ -255,5 +257,5 @@ def page(doc: str, topics: Mapping[str, Any] | None = None) -> help_text.Page:
     return encoder_options.described(name)
 
   return help_text.Page(
-    doc=doc, topics=dict(topics or {}) | TOPICS, more=of_encoders
+    doc=doc or "", topics=dict(topics or {}) | TOPICS, more=of_encoders
   )

@@ -84,7 +84,9 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """
   del argv
   options = options_lib.from_flags(flag_values)
-  zoos.sources(options.run.zoo)  # Raises where there is none to begin with.
+  words = (options.run.zoo, options.run.test_zoos or options.run.zoo)
+  for text in words:
+    zoos.check_there(*zoos.sources(text, options.run.data_dir))
   if options.run.sample_from:
     console.use_compilation_cache(options.run.compilation_cache)
     autoencoder = autoencoder_of(options.run.sample_from)

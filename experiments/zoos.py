@@ -124,8 +124,7 @@ def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
     data_dir: folder of image files; where it is empty, that of the flagfile.
 
   Raises:
-    ValueError: none, a folder that is not there, one that is named twice, or
-      two of one name.
+    ValueError: none, one that is named twice, or two of one name.
     OSError: a flagfile that cannot be read.
   """
   found = []
@@ -138,8 +137,6 @@ def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
       arguments = (f"--flagfile={word}",)
       arguments += (f"--data_dir={data_dir}",) if data_dir else ()
       path = _parsed(arguments)["zoo"].value
-    elif path == word and not os.path.isdir(path):
-      raise ValueError(_missing(path))
     name = pathlib.Path(path).name
     found.append(Source(word, name, path, arguments, word.startswith(SINE)))
   if not found:
@@ -155,6 +152,17 @@ def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
         " different names"
       )
   return tuple(found)
+
+
+def check_there(*found: Source) -> None:
+  """Refuses folders that are not there and that nothing makes.
+
+  Raises:
+    ValueError: the first of them, and a name that is near.
+  """
+  for source in found:
+    if not (source.arguments or source.is_sine or os.path.isdir(source.path)):
+      raise ValueError(_missing(source.path))
 
 
 def _missing(path: str) -> str:
@@ -189,6 +197,7 @@ def opened(source: Source, inr_options: inr.InrZooOptions) -> store.Zoo:
   if source.arguments:
     return _image_zoo(source)
   if not source.is_sine:
+    check_there(source)
     return store.Zoo.open(source.path)
   path = pathlib.Path(source.path)
   if source.is_there:

@@ -92,7 +92,7 @@ def test_flags_change_fields():
     ("width", "width of the code: at least 1, a multiple of `heads`."),
     ("bias", "whether there is one."),
     ("rate", "learning rate, per step."),
-    ("rule", "<row|flat>: how chunks are cut: by rows (row) or flat."),
+    ("rule", "how chunks are cut: by rows (row) or flat."),
   ],
 )
 def test_help_teaches(name, text):

@@ -201,6 +201,8 @@ def test_values_are_shown_as_flags():
       ["--random=learning_rate=log:1e-3:1", "--sampler=grid"],
       "learning_rate is a range; list its values",
     ),
+    (["--grid=head_width=4", "--sampler=best"], "sampler is 'best'; choose"),
+    (["--grid=head_width=4", "--pruner=rose"], "pruner is 'rose'; choose"),
     (["--random=head_width=uniform:1.5:4"], "takes whole numbers"),
     (["--random=encoder=log:1:2"], "encoder is no number"),
     (["--random=learning_rate=log:0:1"], "must rise, from above 0 if log"),

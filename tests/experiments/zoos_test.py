@@ -82,7 +82,7 @@ def test_making_that_fails_is_one_line(tmp_path, capfd):
 )
 def test_names_that_are_refused(text, words):
   with pytest.raises(ValueError, match=words):
-    zoos.sources(text)
+    zoos.check_there(*zoos.sources(text))
 
 
 def test_spare_images_were_never_used(made):
@@ -164,8 +164,8 @@ def test_a_zoo_of_another_data_set_is_refused(made, tmp_path):
     zoos.opened(other, inr.InrZooOptions())
 
 
-def test_a_folder_does_not_say_where_its_images_are(tmp_path):
-  (source,) = zoos.sources(str(tmp_path))
+def test_a_folder_does_not_say_where_its_images_are():
+  (source,) = zoos.sources("some/folder")
   with pytest.raises(ValueError, match="does not say where its images are"):
     source.spare_images()
 
