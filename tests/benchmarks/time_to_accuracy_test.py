@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import nfn_peer, results, shapes, time_to_accuracy
+from experiments import config
 from experiments.tasks import members
 from sne_jax.learning import pipeline
 from sne_jax.networks import families
@@ -275,7 +276,7 @@ def test_another_backend_is_refused(monkeypatch):
 
 def test_every_option_can_become_a_flag():
   values = shapes.flags.FlagValues()
-  shapes.config.define_flags(
+  config.define_flags(
     time_to_accuracy.RaceOptions,
     *shapes.options_lib.CLASSES,
     prefixes=shapes.options_lib.PREFIXES,
