@@ -94,12 +94,13 @@ def cases(*, quick: bool = False) -> list[Case]:
       "resnet", image_shape=(3, 32, 32), widths=channels[:2], num_classes=10
     ),
   )
-  flat = chunking.ChunkOptions(chunk_size=32, linear_rule="flat")
+  neuron = chunking.ChunkOptions(chunk_size=34)
+  flat = chunking.ChunkOptions.published(32)
   flat_cnn = dataclasses.replace(flat, conv_rule="flat")
   kernel = dataclasses.replace(flat, chunk_size=9, conv_rule="kernel")
   rows = [
-    ("product, INR", (inr,), 32, usual.sne, usual.chunk),
-    ("product, INR", (inr,), 64, usual.sne, usual.chunk),
+    ("product, INR", (inr,), 32, usual.sne, neuron),
+    ("product, INR", (inr,), 64, usual.sne, neuron),
     ("attention, INR, h 64, 2 blocks", (inr,), 64, attention(), flat),
     (
       "attention, INR, h 64, 3 blocks",
@@ -138,7 +139,7 @@ def cases(*, quick: bool = False) -> list[Case]:
     ),
     ("attention, CNN by kernel, c 9", (cnn,), 32, attention(), kernel),
     ("attention, CNN flat, c 32", (cnn,), 32, attention(), flat_cnn),
-    ("product, four families mixed", mixed, 32, usual.sne, usual.chunk),
+    ("product, four families mixed", mixed, 32, usual.sne, neuron),
   ]
   found = [
     Case(name=name, specs=s, batch_size=size, sne=o, chunk=c)
@@ -158,14 +159,15 @@ def curve_cases(num_weights: int) -> dict[str, Case]:
   spec = growing_mlp(num_weights)
   size = max(1, min(32, CURVE_BATCH // num_weights))
   product = dataclasses.replace(usual.sne, layer_function="isab")
-  flat = chunking.ChunkOptions(chunk_size=32, linear_rule="flat")
+  neuron = chunking.ChunkOptions(chunk_size=34)
+  flat = chunking.ChunkOptions.published(32)
   return {
     "product": Case(
       name=f"product, {spec.num_weights} weights",
       specs=(spec,),
       batch_size=size,
       sne=product,
-      chunk=usual.chunk,
+      chunk=neuron,
     ),
     "attention": Case(
       name=f"attention, {spec.num_weights} weights",
@@ -225,7 +227,7 @@ class Step:
     self.batch_fn = pipeline.Pipeline(
       networks,
       encoder.make_packer(case.specs),
-      pipeline.DataOptions(batch_size=case.batch_size),
+      pipeline.DataOptions(batch_size=case.batch_size, augment_signs=False),
       seed=0,
       devices=mesh.size,
       place=lambda batch: parallel.shard(batch, mesh),

@@ -23,7 +23,7 @@ from sne_jax.learning import (
   pretrain_methods,
   views,
 )
-from sne_jax.networks import matching, standardise
+from sne_jax.networks import chunking, matching, standardise
 from sne_jax.networks.spec import NetworkSpec
 
 FILE = "pretrained.json"
@@ -72,7 +72,7 @@ def describe(
     "reference": reference,
     "measured": standardise.measure(spec, weights, options.standardise),
     "encoder_options": dataclasses.asdict(encoder),
-    "chunk_options": dataclasses.asdict(chunk),
+    "chunk_options": dataclasses.asdict(chunking.resolved(chunk, [spec])),
     "view": dataclasses.asdict(view),
     "losses": dataclasses.asdict(losses),
     "options": dataclasses.asdict(options),

@@ -10,7 +10,7 @@ from sne_jax.networks import chunking, families
 SPECS = families.tiny_specs()
 NAMES = ("inr", "mlp", "cnn_pool", "cnn_flat", "resnet", "transformer")
 OPTIONS = {
-  "flat": chunking.ChunkOptions(chunk_size=8),
+  "flat": chunking.ChunkOptions.published(8),
   "neuron": chunking.ChunkOptions(
     chunk_size=16, linear_rule="neuron", conv_rule="neuron"
   ),

@@ -143,7 +143,7 @@ def trained(kind, encoder, **changes):
     SPEC,
     networks(6),
     encoder=encoder,
-    chunk=chunking.ChunkOptions(chunk_size=4),
+    chunk=chunking.ChunkOptions.published(4),
     view=views.ViewOptions(),
     losses=contrast.ContrastOptions(),
     options=pretrain_methods.PretrainOptions(**changes),
