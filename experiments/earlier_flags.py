@@ -15,8 +15,8 @@ def translated(
   """Returns the arguments in the flags that there are now.
 
   What was a flag and is now an item of another (`--encoder_option`, whose field
-  says so by its metadata `takes`) becomes one. What is gone (`checked.GONE`), and
-  an option of Python alone, are left out where they say what remains.
+  says so by its metadata `takes`) becomes one. What is gone (`checked.GONE`),
+  and options of Python alone, are left out where they say what remains.
 
   Raises:
     flags.Error: it says something else.

@@ -13,6 +13,7 @@ from absl import logging as log
 
 from experiments import options as options_lib
 from experiments.tasks import beginning, classes, members
+from sne_jax import atomic
 from sne_jax import predictor as predictor_lib
 from sne_jax.encoders import table
 from sne_jax.learning import (
@@ -288,4 +289,4 @@ def _scaled_targets(networks: pipeline.Networks, description):
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
-  logging.write_atomically(path, json.dumps(value, indent=2, sort_keys=True))
+  atomic.write_atomically(path, json.dumps(value, indent=2, sort_keys=True))

@@ -65,7 +65,7 @@ def describe(
   weights = np.asarray(weights, np.float32)
   if options.align:
     reference = weights[0].tolist()
-    weights = aligned(spec, reference, weights)
+    weights = matching.align_all(spec, weights[0], weights)
   found = {
     "method": method,
     "spec": spec.to_json(),
@@ -201,18 +201,7 @@ def prepared(
   spec = NetworkSpec.from_json(description["spec"])
   weights = np.asarray(weights, np.float32)
   if description.get("reference") is not None:
-    weights = aligned(spec, description["reference"], weights)
+    reference = np.asarray(description["reference"], np.float32)
+    weights = matching.align_all(spec, reference, weights)
   found = standardise.standardise(spec, description["measured"], weights)
   return np.asarray(found, np.float32)
-
-
-def aligned(
-  spec: NetworkSpec, reference: Any, weights: Float[np.ndarray, "N P"]
-) -> Float[np.ndarray, "N P"]:
-  """Returns networks with neurons in the order of a reference `[P]`."""
-  reference = np.asarray(reference, np.float32)
-  rows = []
-  for row in weights:
-    rng = np.random.default_rng(0)  # A network's order is its own affair.
-    rows.append(row[matching.align(spec, reference, row, rng)])
-  return np.stack(rows)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 
 import jax
 import numpy as np
@@ -176,10 +177,7 @@ def test_what_the_peer_cannot_do_is_refused(change):
 
 
 def test_missing_torch_is_said_in_one_line(monkeypatch):
-  def missing(name):
-    raise ImportError("no", name=name)
-
-  monkeypatch.setattr(time_to_accuracy.importlib, "import_module", missing)
+  monkeypatch.setitem(sys.modules, "nfn", None)
   with pytest.raises(ValueError, match="needs nfn; install it with") as found:
     time_to_accuracy.set_torch_threads()
   assert "\n" not in str(found.value)
