@@ -82,8 +82,8 @@ class DataOptions(Checked):
       first, before all else. Classes are mixed as probabilities.
     assume_activation: activation of the hidden layers of networks whose files
       or zoo do not say it, such as relu: signs, scales and phases of neurons
-      stay as they are where it is not known. Of sine, tanh, relu, leaky_relu,
-      gelu, swish and the like (`networks.families.ACTIVATIONS`).
+      stay as they are where it is not known. Of none, relu, leaky_relu, gelu,
+      silu, selu, tanh, sigmoid and sine.
   """
 
   batch_size: int = option(32, least=1)
