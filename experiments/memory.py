@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from sne_jax import predictor as predictor_lib
+from sne_jax.networks.checked import Checked, option
 
 UNITS = {
   "": 1,
@@ -15,7 +16,7 @@ UNITS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MemoryOptions:
+class MemoryOptions(Checked):
   """How large networks are encoded.
 
   Attributes:
@@ -27,15 +28,11 @@ class MemoryOptions:
       networks whole refuses it.
   """
 
-  stream_above: int = predictor_lib.STREAM_ABOVE
+  stream_above: int = option(predictor_lib.STREAM_ABOVE, least=0)
   memory_limit: str = ""
 
   def __post_init__(self):
-    """Refuses what is no number of weights or of bytes."""
-    if self.stream_above < 0:
-      raise ValueError(
-        f"stream_above is {self.stream_above}; must be at least 0"
-      )
+    super().__post_init__()
     if self.memory_limit:
       num_bytes("memory_limit", self.memory_limit)
 

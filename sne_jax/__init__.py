@@ -1,5 +1,6 @@
 """Weight-space learning in JAX: networks in, properties out."""
 
+from sne_jax.encoders.interface import register as register_encoder
 from sne_jax.encoders.sne import SNE
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.networks.chunking import ChunkOptions
@@ -17,4 +18,5 @@ __all__ = [
   "SNEOptions",
   "TensorSpec",
   "Zoo",
+  "register_encoder",
 ]

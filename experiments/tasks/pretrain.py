@@ -20,7 +20,7 @@ from experiments import comparison, figures, report, run_report
 from experiments import options as options_lib
 from experiments.tasks import members, outcome
 from sne_jax import atomic
-from sne_jax.encoders import statistics, table
+from sne_jax.encoders import statistics
 from sne_jax.learning import (
   logging,
   metrics,
@@ -79,7 +79,7 @@ class Trainer:
       method,
       self.spec,
       stacked(data, "train"),
-      encoder=self.options.of_class(table.row(method).options),
+      encoder=self.options.encoder_options(method),
       chunk=self.options.chunk,
       view=self.options.view,
       losses=self.options.contrast,

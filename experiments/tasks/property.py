@@ -26,7 +26,7 @@ from sne_jax.learning import (
   pipeline,
   training,
 )
-from sne_jax.networks import chunking, symmetry
+from sne_jax.networks import chunking
 
 MONITORS = ("loss", "kendall_tau")
 """What is measured on the validation part while training."""
@@ -62,22 +62,7 @@ class Trainer:
       probable = classes.certain(numbers, len(data.classes))
       self._train = self._train._replace(targets=probable)
     self._mesh = parallel.make_mesh(options.run.devices or None)
-    sampler = None
-    if options.data.symmetry_on == "device":
-      specs = self._train.specs
-      if len(specs) > 1:
-        raise ValueError(
-          f"symmetry_on is device, but the zoo has {len(specs)} architectures;"
-          " use --symmetry_on=host"
-        )
-      sampler = symmetry.make_permutation_sampler(specs[0])
-    loss = invariance.make_loss(
-      self._net,
-      task,
-      options.invariance,
-      sampler=sampler,
-      permute=options.data.augment_permutation,
-    )
+    loss = invariance.make_loss(self._net, task, options.invariance)
     steps = options.train.num_steps
     self._schedule = optimizers.make_schedule(options.optimizer, steps)
     self._tx = optimizers.make_optimizer(options.optimizer, steps)
@@ -232,7 +217,7 @@ def describe(
   """Returns what `model.json` holds: all that a `Predictor` must know."""
   train = data.parts["train"]
   name = options.run.encoder
-  own = options.of_class(table.row(name).options)
+  own = options.encoder_options(name)
   measured = table.measure(name, own, as_list(train))
   trained = [train.specs[n] for n in sorted(set(train.numbers))]
   chunk = chunking.resolved(options.chunk, trained)
