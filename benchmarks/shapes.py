@@ -17,7 +17,6 @@ import numpy as np
 from absl import flags
 
 from benchmarks import machine
-from experiments import config
 from experiments import options as options_lib
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.learning import (
@@ -59,22 +58,9 @@ class Case:
 def flagfile_options(path: pathlib.Path = FLAGFILE) -> options_lib.Options:
   """Returns the options that a flagfile gives, defaults filled in."""
   values = flags.FlagValues()
-  config.define_flags(
-    *options_lib.CLASSES, prefixes=options_lib.PREFIXES, flag_values=values
-  )
+  options_lib.define_flags(values)
   values(["benchmark", *values.read_flags_from_files([f"--flagfile={path}"])])
-  return parsed_options(values)
-
-
-def parsed_options(values: flags.FlagValues) -> options_lib.Options:
-  """Returns the options that parsed flags give."""
-  prefixes: dict[type, str] = dict(options_lib.PREFIXES)
-  return options_lib.of(
-    *(
-      config.from_flags(cls, prefix=prefixes.get(cls, ""), flag_values=values)
-      for cls in options_lib.CLASSES
-    )
-  )
+  return options_lib.from_flags(values)
 
 
 def attention(**changes: Any) -> SNEOptions:

@@ -29,33 +29,35 @@ from experiments import options as options_lib
 from experiments.tasks import members
 from experiments.tasks import property as property_lib
 from sne_jax.learning import metrics, training
+from sne_jax.networks.checked import Checked, option
 
 WARMUP_STEPS = 2  # The state of the second update is laid out as all later.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RaceOptions:
-  """What is compared, beyond the options of SNE."""
+class RaceOptions(Checked):
+  """What is compared, beyond the options of SNE.
 
-  threshold: float = 0.64  # Validation MSE to reach, in squared target units.
-  # Updates of SNE, which its schedule spans; 0: --num_steps.
-  sne_steps: int = 0
-  # Passes of the peer over the training part, which its schedule spans. With
-  # several, comma-separated, it trains once with each, and in every seed the
-  # first to reach the threshold counts: the choice is free for the peer.
+  Attributes:
+    threshold: validation MSE to reach, in squared target units.
+    sne_steps: updates of SNE, which its schedule spans; 0: --num_steps.
+    nfn_epochs: passes of the peer over the training part, which its schedule
+      spans. With several, comma-separated, it trains once with each, and in
+      every seed the first to reach the threshold counts: the choice is free for
+      the peer.
+    out: JSON file for all results; empty: none.
+    peak_size: side of the matrix product that measures the machine, before and
+      after.
+  """
+
+  threshold: float = option(0.64, above=0)
+  sne_steps: int = option(0, least=0)
   nfn_epochs: str = "40"
-  out: str = ""  # JSON file for all results; empty: none.
-  # Side of the matrix product that measures the machine, before and after.
-  peak_size: int = 2048
+  out: str = ""
+  peak_size: int = option(2048, least=1)
 
   def __post_init__(self):
-    """Checks the ranges."""
-    if not self.threshold > 0:
-      raise ValueError(f"threshold must be above 0, got {self.threshold}")
-    if self.sne_steps < 0:
-      raise ValueError(f"sne_steps must be at least 0, got {self.sne_steps}")
-    if self.peak_size < 1:
-      raise ValueError(f"peak_size must be at least 1, got {self.peak_size}")
+    super().__post_init__()
     _ = self.epochs
 
   @property
@@ -300,7 +302,7 @@ def main(argv: list[str]) -> None:
   """Reads the flags, compares, and writes what was asked for."""
   del argv
   race: RaceOptions = config.from_flags(RaceOptions)
-  result = compare(shapes.parsed_options(flags.FLAGS), race)
+  result = compare(options_lib.from_flags(flags.FLAGS), race)
   if race.out:
     results.write(race.out, result)
 

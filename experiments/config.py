@@ -1,29 +1,23 @@
 """Options as flags: one list of defaults, that of the frozen dataclasses.
 
-A field of an option class becomes the flag of the same name. Its help text is
-the field's metadata `help`, or its entry in the class docstring's `Attributes`
-section, or the string below it, or the comment beside or above it: an option
-that nothing explains is refused. Metadata `choices` makes an enumeration.
+A field of an option class becomes the flag of the same name, unless
+`checked.option` says `flag=False`. Its help text is its entry in the class
+docstring's `Attributes` section: an option that nothing explains is refused.
 
 A run is repeated by `--flagfile=flags.txt`; a flag after it overrides it.
 """
 
-import ast
 import dataclasses
 import functools
-import inspect
-import re
 import sys
-import textwrap
-import tokenize
 import traceback
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags
 
-from experiments.environment import environment as environment
+from experiments import earlier_flags, help_text
 
 Options = TypeVar("Options")
 
@@ -32,7 +26,16 @@ _DEFINE = {
   float: flags.DEFINE_float,
   bool: flags.DEFINE_bool,
   str: flags.DEFINE_string,
+  tuple[str, ...]: flags.DEFINE_multi_string,
 }
+_HELP = {"help": False, "h": False, "helpshort": False, "helpfull": True}
+
+
+def flag_fields(cls: type) -> Iterator[dataclasses.Field]:
+  """Yields the fields of a class that are flags."""
+  for field in dataclasses.fields(cls):
+    if field.metadata.get("flag", True):
+      yield field
 
 
 def define_flags(
@@ -43,8 +46,9 @@ def define_flags(
   """Defines one flag per field of each class.
 
   Args:
-    *option_classes: dataclasses with fields of type int, float, bool or str.
-      A field without a default becomes a required flag.
+    *option_classes: dataclasses with fields of type int, float, bool, str or
+      tuple[str, ...], which may be given several times. A field without a
+      default becomes a required flag.
     prefixes: text put before the flag names of a class, such as `zoo_`.
     flag_values: where the flags go.
 
@@ -56,8 +60,8 @@ def define_flags(
   owners: dict[str, str] = {}
   chosen = []
   for cls in option_classes:
-    helps, types = _help_texts(cls), typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
+    helps, types = help_text.attributes(cls), typing.get_type_hints(cls)
+    for field in flag_fields(cls):
       name = (prefixes or {}).get(cls, "") + field.name
       where = f"{cls.__name__}.{field.name}"
       if name in owners or name in flag_values:
@@ -78,9 +82,10 @@ def define_flags(
           f" the docstring of {cls.__name__}"
         )
       owners[name] = where
-      chosen.append((name, field, types[field.name], helps[field.name]))
-  for name, field, kind, help_text in chosen:
-    _define(name, field, kind, help_text, flag_values)
+      chosen.append((name, cls, field, types[field.name], helps[field.name]))
+  for name, cls, field, kind, explanation in chosen:
+    _define(name, field, kind, explanation, flag_values)
+    vars(flag_values[name])["option"] = (cls, field.name)
 
 
 def from_flags(
@@ -88,14 +93,25 @@ def from_flags(
   *,
   prefix: str = "",
   flag_values: flags.FlagValues = flags.FLAGS,
+  changes: Mapping[str, Any] | None = None,
 ) -> Options:
   """Builds the options of a class from the parsed flags.
+
+  Args:
+    cls: the class.
+    prefix: that its flags have.
+    flag_values: where they are.
+    changes: values by name of the flag, in the place of what it says.
 
   Raises:
     ValueError: what the class's own validation raises.
   """
-  names = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore
-  return cls(**{name: flag_values[prefix + name].value for name in names})
+  names = {prefix + field.name: field.name for field in flag_fields(cls)}
+  values = {flag: flag_values[flag].value for flag in names} | {
+    flag: value for flag, value in (changes or {}).items() if flag in names
+  }
+  plain = lambda value: tuple(value) if isinstance(value, list) else value
+  return cls(**{names[flag]: plain(value) for flag, value in values.items()})
 
 
 def resolved(*options: Any) -> dict[str, dict[str, Any]]:
@@ -109,7 +125,8 @@ def resolved(*options: Any) -> dict[str, dict[str, Any]]:
     name = type(option).__name__
     if name in result:
       raise ValueError(f"two options of class {name}; give each only once")
-    result[name] = dataclasses.asdict(option)
+    plain = getattr(option, "to_json", None)
+    result[name] = plain() if plain else dataclasses.asdict(option)
   return result
 
 
@@ -126,14 +143,16 @@ def to_flagfile(
   for option in options:
     prefix = (prefixes or {}).get(type(option), "")
     lines.append(f"# {type(option).__name__}")
-    for name, value in dataclasses.asdict(option).items():
-      text = str(value).lower() if isinstance(value, bool) else str(value)
-      if text != text.strip() or len(text.splitlines()) > 1:
-        raise ValueError(
-          f"{name}={value!r} cannot stand in a flagfile; remove line breaks"
-          " and blanks at its ends"
-        )
-      lines.append(f"--{prefix}{name}={text}")
+    for field in flag_fields(type(option)):
+      value = getattr(option, field.name)
+      for one in value if isinstance(value, tuple) else (value,):
+        text = str(one).lower() if isinstance(one, bool) else str(one)
+        if text != text.strip() or len(text.splitlines()) > 1:
+          raise ValueError(
+            f"{field.name}={one!r} cannot stand in a flagfile; remove line"
+            " breaks and blanks at its ends"
+          )
+        lines.append(f"--{prefix}{field.name}={text}")
   return "\n".join(lines) + "\n"
 
 
@@ -142,6 +161,7 @@ def parse(
   flag_values: flags.FlagValues = flags.FLAGS,
   *,
   positional: bool = False,
+  page: help_text.Page | None = None,
 ) -> list[str]:
   """Parses the flags; a wrong one, or a stray argument, ends the program.
 
@@ -149,9 +169,18 @@ def parse(
     argv: the command line.
     flag_values: where the flags are.
     positional: whether there may be arguments besides.
+    page: what `--help` prints before the program ends with 0.
   """
   try:
-    rest = flag_values(argv)
+    given = flag_values.read_flags_from_files(argv[1:], force_gnu=False)
+    asked = [a.lstrip("-") for a in given if a.startswith("-")]
+    asked = [_HELP[name] for name in asked if name in _HELP]
+    if page and asked:
+      given = [a for a in given if a.lstrip("-") not in _HELP]
+      flag_values([argv[0], *given], known_only=True)
+      print(page.text(flag_values, full=any(asked)), end="")  # noqa: T201
+      sys.exit(0)
+    rest = flag_values([argv[0], *earlier_flags.translated(given, flag_values)])
   except (flags.Error, UnicodeDecodeError, OSError) as error:
     _exit(str(error))
   if len(rest) > 1 and not positional:
@@ -178,7 +207,10 @@ def guarded(
 
 
 def run_main(
-  main: Callable[[list[str]], int | None], *, positional: bool = False
+  main: Callable[[list[str]], int | None],
+  *,
+  positional: bool = False,
+  page: help_text.Page | None = None,
 ) -> NoReturn:
   """Parses the flags and runs `main(argv)`; faults of the user take one line.
 
@@ -192,15 +224,15 @@ def run_main(
   Args:
     main: is given the arguments that are no flags, the program first.
     positional: whether there may be any besides the program.
+    page: what `--help` prints; None: the program's docstring, and all flags.
   """
   if "traceback" not in flags.FLAGS:
-    flag = flags.DEFINE_bool(
+    flags.DEFINE_bool(
       "traceback", False, "Show where an error was raised, not only its line."
     )
-    flags.FLAGS.register_key_flag_for_module(
-      sys.argv[0], flags.FLAGS[flag.name]
-    )
-  parser = functools.partial(parse, positional=positional)
+  doc = sys.modules["__main__"].__doc__ or ""
+  page = page or help_text.Page(doc=doc)
+  parser = functools.partial(parse, positional=positional, page=page)
   app.run(functools.partial(guarded, main), flags_parser=parser)
   raise AssertionError("app.run always exits")
 
@@ -233,84 +265,13 @@ def _is_own(error: BaseException) -> bool:
   return _is_ours(frame.tb_frame.f_globals.get("__name__", ""))
 
 
-def _define(name, field, kind, help_text, flag_values) -> None:
+def _define(name, field, kind, explanation, flag_values) -> None:
   default = field.default
   if default is dataclasses.MISSING:
     default = None
     if field.default_factory is not dataclasses.MISSING:
       default = field.default_factory()
-  choices = field.metadata.get("choices")
-  if choices:
-    flags.DEFINE_enum(
-      name, default, list(choices), help_text, flag_values=flag_values
-    )
-  else:
-    _DEFINE[kind](name, default, help_text, flag_values=flag_values)
-  # --help shows the key flags of the program that was started.
-  flag_values.register_key_flag_for_module(sys.argv[0], flag_values[name])
+  default = list(default) if isinstance(default, tuple) else default
+  _DEFINE[kind](name, default, explanation, flag_values=flag_values)
   if default is None:
     flags.mark_flag_as_required(name, flag_values=flag_values)
-
-
-def _help_texts(cls: type) -> dict[str, str]:
-  """Finds what explains each field; base classes count, nearest first."""
-  texts: dict[str, str] = {}
-  for base in reversed(cls.__mro__[:-1]):
-    texts |= _comments(base)
-    texts |= _attributes(base.__doc__ or "")
-  for field in dataclasses.fields(cls):
-    if "help" in field.metadata:
-      texts[field.name] = field.metadata["help"]
-  return texts
-
-
-def _attributes(docstring: str) -> dict[str, str]:
-  """Reads the `Attributes` section of a google docstring."""
-  text = inspect.cleandoc(docstring)
-  section = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)*)", text, re.M)
-  if section is None:
-    return {}
-  body = textwrap.dedent(section.group(1))
-  entries = re.findall(
-    r"^(\w+)[^:\n]*:((?:.*\n?)(?:[ \t]+.*\n?|\n)*)", body, re.M
-  )
-  return {name: " ".join(text.split()) for name, text in entries}
-
-
-def _comments(cls: type) -> dict[str, str]:
-  """Reads the strings below, and the comments beside or above, the fields."""
-  try:
-    source = textwrap.dedent(inspect.getsource(cls))
-  except (OSError, TypeError):
-    return {}
-  body = ast.parse(source).body[0]
-  if not isinstance(body, ast.ClassDef):
-    return {}
-  comments = {}
-  for token in tokenize.generate_tokens(iter(source.splitlines(True)).__next__):
-    if token.type == tokenize.COMMENT:
-      alone = token.line.strip().startswith("#")
-      comments[token.start[0]] = (alone, token.string.lstrip("#: "))
-  texts = {}
-  for place, node in enumerate(body.body):
-    if not isinstance(node, ast.AnnAssign) or not isinstance(
-      node.target, ast.Name
-    ):
-      continue
-    after = body.body[place + 1 : place + 2]
-    if after and isinstance(after[0], ast.Expr):
-      value = getattr(after[0].value, "value", None)
-      if isinstance(value, str):
-        texts[node.target.id] = " ".join(value.split())
-        continue
-    last = node.end_lineno or node.lineno
-    words = []
-    if last in comments:
-      words.append(comments[last][1])
-    line = node.lineno - 1
-    above = []
-    while not words and comments.get(line, (False, ""))[0]:
-      above.insert(0, comments[line][1])
-      line -= 1
-    texts[node.target.id] = " ".join(words + above)
-  return texts

@@ -1,6 +1,6 @@
 r"""Converts a published zoo into a zoo of ours, once.
 
-  python experiments/convert_zoo.py --zoo=small_cnn --source=cifar10 \\
+  python experiments/convert_zoo.py --zoo=small_cnn --source=cifar10 \
     --out=zoos/small_cnn_cifar10
 
 reads the unpacked folder `cifar10` of the Small CNN Zoo and writes a folder
@@ -27,30 +27,27 @@ from absl import flags
 
 from experiments import config, console
 from sne_jax.learning import progress
+from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FolderOptions:
-  """Which zoo is where, and where it goes."""
+class FolderOptions(Checked):
+  """Which zoo is where, and where it goes.
 
-  zoo: str = dataclasses.field(
-    default="small_cnn",
-    metadata={
-      "help": "Which published zoo it is; see above.",
-      "choices": tuple(table.CONVERT),
-    },
-  )
-  source: str = ""  # Unpacked folder of the published zoo; only read.
-  out: str = ""  # Folder of the new zoo; made if it is not there.
+  Attributes:
+    zoo: which published zoo it is: small_cnn, model_zoos, inrs or wild_park.
+    source: unpacked folder of the published zoo; only read.
+    out: folder of the new zoo; made if it is not there.
+  """
+
+  zoo: str = option("small_cnn", choices=tuple(table.CONVERT))
+  source: str = ""
+  out: str = ""
 
   def __post_init__(self):
-    """Raises `ValueError` for a value out of range."""
-    if self.zoo not in table.CONVERT:
-      raise ValueError(
-        f"zoo must be one of {', '.join(table.CONVERT)}, got {self.zoo!r}"
-      )
+    super().__post_init__()
     for name in ("source", "out"):
       if not getattr(self, name):
         raise ValueError(f"{name} is empty; name a folder by --{name}")

@@ -1,4 +1,4 @@
-"""Writes the codes of trained networks, from their files.
+r"""Writes the codes of trained networks, from their files.
 
   python experiments/encode.py --workdir=runs/inr_frequency --out=codes.npz \
     my_models/
@@ -19,7 +19,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from experiments import config, console, given_files, memory
+from experiments import config, console, encoder_options, given_files, memory
 from sne_jax import atomic
 from sne_jax.learning import pretraining
 
@@ -33,10 +33,13 @@ class EncodeOptions:
   Attributes:
     workdir: folder of a finished run of experiments/run.py, or of one of its
       seeds.
+    encoder_file: Python files that register encoders of your own, separated by
+      commas, for a model of one; they are run first.
     out: file for the codes, .npz or .csv.
   """
 
   workdir: str = ""
+  encoder_file: str = ""
   out: str = "codes.npz"
 
   def __post_init__(self):
@@ -63,6 +66,7 @@ def main(
     ValueError: no model, or no files.
   """
   options = config.from_flags(EncodeOptions, flag_values=flag_values)
+  encoder_options.load_files(options.encoder_file)
   how = config.from_flags(given_files.FileOptions, flag_values=flag_values)
   held = config.from_flags(memory.MemoryOptions, flag_values=flag_values)
   paths = given_files.paths_of(argv[1:])

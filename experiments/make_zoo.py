@@ -24,26 +24,30 @@ from absl import flags, logging
 from experiments import config, console
 from sne_jax.learning import progress
 from sne_jax.networks import families
+from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo import generate, image_options, images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MakeOptions:
-  """Where the zoo goes, and what it is made on."""
+class MakeOptions(Checked):
+  """Where the zoo goes, and what it is made on.
 
-  zoo: str = "zoos/digits"  # Folder of the zoo; made if it is not there.
-  # Devices that a CPU is divided into, each training its own networks; 0: one
-  # for each core. The same number gives the same bytes.
-  cpu_devices: int = 0
-  # Folder in which compiled programs are kept for the next start; empty: none.
+  Attributes:
+    zoo: folder of the zoo; made if it is not there.
+    cpu_devices: devices that a CPU is divided into, each training its own
+      networks; 0: one for each core. The same number gives the same bytes.
+    compilation_cache: folder in which compiled programs are kept for the next
+      start; empty: none.
+  """
+
+  zoo: str = "zoos/digits"
+  cpu_devices: int = option(0, least=0)
   compilation_cache: str = ""
 
   def __post_init__(self):
-    """Raises `ValueError` for a value out of range."""
+    super().__post_init__()
     if not self.zoo:
       raise ValueError("zoo is empty; name a folder")
-    if self.cpu_devices < 0:
-      raise ValueError(f"cpu_devices must be 0 or more, got {self.cpu_devices}")
 
 
 MOST_DOUBLINGS = 3

@@ -5,6 +5,7 @@ import re
 
 import sne_jax
 from sne_jax.learning import program
+from sne_jax.networks.checked import Checked, option
 
 UNITS = {
   "": 1,
@@ -16,7 +17,7 @@ UNITS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MemoryOptions:
+class MemoryOptions(Checked):
   """How large networks are encoded.
 
   Attributes:
@@ -28,15 +29,11 @@ class MemoryOptions:
       networks whole refuses it.
   """
 
-  stream_above: int = program.STREAM_ABOVE
+  stream_above: int = option(program.STREAM_ABOVE, least=0)
   memory_limit: str = ""
 
   def __post_init__(self):
-    """Refuses what is no number of weights or of bytes."""
-    if self.stream_above < 0:
-      raise ValueError(
-        f"stream_above is {self.stream_above}; must be at least 0"
-      )
+    super().__post_init__()
     if self.memory_limit:
       num_bytes("memory_limit", self.memory_limit)
 

@@ -1,23 +1,23 @@
-"""What a run of `run.py` is told, beyond the options of the library."""
+"""All options of a run of `run.py`: its own, and those of the library.
+
+Each class is told by flags of its own; those of encoders other than SNE by
+`--encoder_option` (`encoder_options.py`).
+"""
 
 import dataclasses
-import math
-import os
+import typing
+from collections.abc import Mapping
 from typing import Any
 
+from absl import flags
+
+from experiments import config, encoder_options, help_text
+from experiments.encoder_options import EncoderOptions
+from experiments.run_options import PRETRAINED as PRETRAINED
+from experiments.run_options import RunOptions as RunOptions
 from experiments.sampling_options import SamplingOptions
 from sne_jax.encoders import table
-from sne_jax.encoders.dws import DWSOptions
-from sne_jax.encoders.flat_sets import FlatSetOptions
-from sne_jax.encoders.graph_transformer import GraphTransformerOptions
-from sne_jax.encoders.hyper_representation import HyperRepresentationOptions
-from sne_jax.encoders.mlp import MLPOptions
-from sne_jax.encoders.neural_graph import NeuralGraphOptions
-from sne_jax.encoders.nfn import NFNOptions
-from sne_jax.encoders.nft import NFTOptions
-from sne_jax.encoders.sane_coder import SANECoderOptions
 from sne_jax.encoders.sne_options import SNEOptions
-from sne_jax.encoders.stat_nn import StatOptions
 from sne_jax.learning.contrast import ContrastOptions
 from sne_jax.learning.generation import GenerationOptions
 from sne_jax.learning.invariance import InvarianceOptions
@@ -29,312 +29,6 @@ from sne_jax.learning.views import ViewOptions
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.zoo.inr import InrZooOptions
 
-LOSSES = ("mse", "bce", "classes")
-PRETRAINED = ("sane", "hyper_representation", "sne")
-PRETRAIN = (*PRETRAINED, "sne_untrained", "statistics", "pca", "weights")
-"""What `--pretrain` and `--probes` know: what is trained, then baselines."""
-TARGET_SCALES = ("linear", "log")
-
-MATRICES = ("each", "others", "all")
-"""What the model of a row of a matrix is trained on, for `--matrix`."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunOptions:
-  """What to run, where, and how often.
-
-  Attributes:
-    workdir: folder for everything that the run writes; a run that was stopped
-      continues there.
-    zoo: folder of the zoo, or a flagfile of experiments/make_zoo.py
-      (experiments/flags/zoos/), which is run if its folder is not there.
-      Several, separated by commas, are trained and tested on as one. A folder
-      that is not there becomes a zoo of sine INRs, by the zoo_ options.
-    test_zoos: further zoos, likewise; none of their networks are trained on,
-      and each is reported by itself.
-    data_dir: folder of image files (mnist.npz), for zoos that are made; empty:
-      as their flagfiles say.
-    snapshots: which snapshots of a zoo's networks are its members: last, or
-      epochs separated by commas; empty: all.
-    matrix: train one model for each row of a matrix and test it on each of its
-      columns, the zoos of --zoo (or --test_zoos, where given). each: trained on
-      each zoo by itself; others: on all zoos but the one it is tested on; all:
-      on all of them together. Empty: one run. For each of --encoders.
-    encoders: encoders that a matrix, or --rates, compares, separated by commas,
-      or all. One that
-      takes other steps than num_steps has them behind a colon: a cheap one may
-      need more to converge, as in sne,stat_nn:2000.
-    rates: learning rates to try, separated by commas, such as 3e-4,1e-3,3e-3:
-      compare --encoders on one zoo (see experiments/tasks/contest.py). Each is
-      trained at each rate with the first seed, and at the best rate by
-      validation with all. Empty: no such comparison.
-    search_share: share of its steps that a training of that search takes.
-    pretrain: train an encoder without labels instead, and read every target
-      from its codes by a linear probe: sane, hyper_representation or sne; or
-      probe a baseline: sne_untrained, statistics, pca or weights. Empty: train
-      by labels.
-    probes: of those, names to compare by the same probes, separated by commas,
-      or all; or flagfiles, which say --pretrain and in what else one of them
-      differs from this run. Empty: no such comparison.
-    init_from: folder of a run of --pretrain=sne, or of one of its seeds: the
-      encoder begins with its parameters and keeps what it has measured; the
-      head is new. Of a run, each seed takes the seed of its number. Empty: it
-      begins at random.
-    variants: name of a list of variants to compare (see
-      experiments/tasks/variants.py); empty: one run.
-    only: names of the variants to run, separated by semicolons; empty: all. A
-      later run of all takes over what these have given.
-    seeds: number of independent trainings. Ask for more later, and those that
-      are finished are kept.
-    first_seed: seed of the first; the others follow.
-    split: name of the zoo's split into train, val and test. Where the zoo has
-      none of that name, it is drawn: train_members, validation_members and
-      test_members say how many.
-    split_seed: of a split that is drawn.
-    train_members: members to train on.
-    validation_members: members that choose the best parameters.
-    test_members: members that are only reported on.
-    train_share: share of the training members that is used, from 0 to 1.
-    targets: comma-separated properties of the zoo to predict.
-    target_scale: log predicts the logarithm to base 10 of every target, and
-      all metrics are then of the logarithm; linear the target itself.
-    loss: mse for any property of numbers; bce for properties in [0, 1]; classes
-      for one property that is text, such as optimizer: its classes are those of
-      the training members, and a probability is predicted for each.
-    encoder: name of the encoder (see sne_jax/encoders/table.py).
-    head_width: hidden width of the head; 0 is a linear head.
-    head_dropout: share of the code that is dropped in training.
-    devices: local devices to share every batch; 0: all.
-    references: also fit constant, ridge and boosted-tree references.
-    image_counts: also measure the reference that needs images: the accuracy on
-      so many images that the zoo's networks have not seen, such as
-      10,100,1000. Zoos must be named by flagfiles, with images left over
-      (--train_images), and the target be test_accuracy. Empty: none.
-    maps: draw maps of the codes of test networks (PCA and t-SNE), coloured by
-      zoo, target and architecture.
-    sample_from: work directory of a run of --pretrain=sane or
-      hyper_representation, or a flagfile of one, which is run first: sample
-      networks from that autoencoder around the best of the zoo's, and
-      fine-tune them, by the sample_ options. Empty: another run.
-    title: heading of the report.
-    compilation_cache: folder in which compiled programs are kept, so that the
-      next start with the same options compiles nothing; empty: none.
-  """
-
-  workdir: str = "runs/default"
-  zoo: str = "zoos/inr"
-  test_zoos: str = ""
-  data_dir: str = ""
-  snapshots: str = ""
-  matrix: str = ""
-  encoders: str = "sne,stat_pool"
-  rates: str = ""
-  search_share: float = 1.0
-  pretrain: str = ""
-  probes: str = ""
-  init_from: str = ""
-  variants: str = ""
-  only: str = ""
-  seeds: int = 3
-  first_seed: int = 0
-  split: str = "default"
-  split_seed: int = 0
-  train_members: int = 1000
-  validation_members: int = 200
-  test_members: int = 300
-  train_share: float = 1.0
-  targets: str = "frequency"
-  target_scale: str = "linear"
-  loss: str = "mse"
-  encoder: str = "sne"
-  head_width: int = 64
-  head_dropout: float = 0.0
-  devices: int = 0
-  references: bool = True
-  image_counts: str = ""
-  maps: bool = False
-  sample_from: str = ""
-  title: str = "Properties of networks from their weights"
-  compilation_cache: str = ""
-
-  def __post_init__(self):
-    for name in ("workdir", "zoo", "split", "targets"):
-      if not getattr(self, name).strip(", "):
-        raise ValueError(f"{name} is empty; give at least one name")
-    if os.path.abspath(self.workdir) == os.path.abspath(self.zoo):
-      raise ValueError(
-        f"workdir and zoo are both {self.workdir}; give each its own folder"
-      )
-    self._check_targets()
-    if self.encoder not in table.ENCODERS:
-      raise ValueError(
-        f"encoder is {self.encoder!r}; choose one of"
-        f" {', '.join(sorted(table.ENCODERS))}"
-      )
-    least = {"seeds": 1, "first_seed": 0, "split_seed": 0, "head_width": 0}
-    least |= {"train_members": 2, "validation_members": 2, "test_members": 2}
-    least |= {"devices": 0}
-    for name, bound in least.items():
-      if getattr(self, name) < bound:
-        raise ValueError(
-          f"{name} is {getattr(self, name)}; must be at least {bound}"
-        )
-    for name in ("train_share", "search_share"):
-      if not 0 < getattr(self, name) <= 1:
-        raise ValueError(f"{name} is {getattr(self, name)}; must be in (0, 1]")
-    if not 0 <= self.head_dropout < 1:
-      raise ValueError(
-        f"head_dropout is {self.head_dropout}; must be in [0, 1)"
-      )
-    if self.rates:
-      _ = self.rate_values  # Raises.
-    if self.matrix not in ("", *MATRICES):
-      raise ValueError(
-        f"matrix is {self.matrix!r}; choose one of {', '.join(MATRICES)}"
-      )
-    self._check_pretraining()
-    asked = ("matrix", "variants", "rates", "probes", "pretrain")
-    asked = {n: getattr(self, n) for n in asked}
-    asked = [f"{name} is {value}" for name, value in asked.items() if value]
-    if len(asked) > 1:
-      raise ValueError(
-        f"{' and '.join(asked)}; a run is a matrix, a pretraining, or compares"
-        " variants, probes, or encoders at several rates: keep one of them"
-      )
-    for name in self.encoder_steps if self.matrix or self.rates else ():
-      if name not in table.ENCODERS:
-        raise ValueError(
-          f"encoders names {name!r}; choose of"
-          f" {', '.join(sorted(table.ENCODERS))}"
-        )
-    numbers = {"image_counts": self.image_counts}
-    numbers |= {"snapshots": self.snapshots} if self.snapshots != "last" else {}
-    for name, text in numbers.items():
-      if not all(word.strip().isdigit() for word in text.split(",") if text):
-        raise ValueError(
-          f"{name} must be whole numbers separated by commas, got {text!r}"
-        )
-    asked += [f"init_from is {self.init_from}"] if self.init_from else []
-    if self.sample_from and asked:
-      raise ValueError(
-        f"sample_from is {self.sample_from}, and {asked[0]}; keep one of them"
-      )
-    if self.image_counts and self.targets != "test_accuracy":
-      raise ValueError(
-        f"image_counts measures test_accuracy, but targets is {self.targets!r};"
-        " drop one of the two"
-      )
-    if self.image_counts and self.target_scale != "linear":
-      raise ValueError(
-        "image_counts measures test_accuracy, but target_scale is"
-        f" {self.target_scale}; drop one of the two"
-      )
-    if self.only and not self.variants:
-      raise ValueError(
-        f"only is {self.only!r}, but variants is empty; name a list of variants"
-      )
-
-  def _check_pretraining(self):
-    """Raises unless what is pretrained, probed and begun with is known."""
-    if self.pretrain not in ("", *PRETRAIN):
-      raise ValueError(
-        f"pretrain is {self.pretrain!r}; choose one of {', '.join(PRETRAIN)}"
-      )
-    if self.probes and not self.probe_names:
-      raise ValueError(
-        f"probes is {self.probes!r}; choose of {', '.join(PRETRAIN)}, or all,"
-        " or name flagfiles"
-      )
-    for name in self.probe_names if self.probes else ():
-      if name not in PRETRAIN and not name.endswith(".flags"):
-        raise ValueError(
-          f"probes names {name!r}; choose of {', '.join(PRETRAIN)}, or all, or"
-          " name flagfiles"
-        )
-    if self.init_from and (self.pretrain or self.encoder != "sne"):
-      raise ValueError(
-        f"init_from is {self.init_from!r}, but what is trained is"
-        f" {self.pretrain or self.encoder}; it is for encoder sne, trained by"
-        " labels"
-      )
-    if self.loss == "classes" and (self.pretrain or self.probes):
-      raise ValueError(
-        "loss is classes, but linear probes predict numbers; choose targets"
-        " that are numbers, and --loss=mse"
-      )
-
-  @property
-  def probe_names(self) -> tuple[str, ...]:
-    """The words of `probes`."""
-    if self.probes.strip() == "all":
-      return PRETRAIN
-    words = (word.strip() for word in self.probes.split(","))
-    return tuple(dict.fromkeys(word for word in words if word))
-
-  def _check_targets(self):
-    """Raises unless targets, their scale, and the loss go together."""
-    for name, known in (("loss", LOSSES), ("target_scale", TARGET_SCALES)):
-      if getattr(self, name) not in known:
-        raise ValueError(
-          f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}"
-        )
-    if self.loss == "classes" and len(self.target_names) != 1:
-      raise ValueError(
-        f"loss is classes, but targets is {self.targets!r}; name one property"
-      )
-    if self.target_scale == "log" and self.loss != "mse":
-      raise ValueError(
-        f"target_scale is log, but loss is {self.loss}; use --loss=mse, or"
-        " --target_scale=linear"
-      )
-
-  @property
-  def target_names(self) -> tuple[str, ...]:
-    """The words of `targets`."""
-    words = (word.strip() for word in self.targets.split(","))
-    return tuple(word for word in words if word)
-
-  @property
-  def rate_values(self) -> tuple[float, ...]:
-    """The words of `rates`.
-
-    Raises:
-      ValueError: one of them is no number above 0, or stands there twice.
-    """
-    words = [w.strip() for w in self.rates.split(",") if w.strip()]
-    try:
-      found = tuple(float(word) for word in words)
-    except ValueError:
-      found = (0.0,)
-    if not all(0 < rate < math.inf for rate in found):
-      raise ValueError(
-        f"rates must be numbers above 0 separated by commas, got {self.rates!r}"
-      )
-    if len(set(found)) < len(found):
-      raise ValueError(f"rates names one twice: {self.rates!r}")
-    return found
-
-  @property
-  def encoder_steps(self) -> dict[str, int]:
-    """The words of `encoders`, each with its steps; 0: `num_steps`.
-
-    Raises:
-      ValueError: what stands behind a colon is no number above 0.
-    """
-    if self.encoders.strip() == "all":
-      return dict.fromkeys(table.ENCODERS, 0)
-    found = {}
-    for word in filter(None, (w.strip() for w in self.encoders.split(","))):
-      name, colon, steps = word.partition(":")
-      if colon and not (steps.isdigit() and int(steps)):
-        raise ValueError(
-          f"encoders has {word!r}; behind the colon stands a number of steps,"
-          " as in stat_nn:2000"
-        )
-      found[name] = int(steps) if colon else 0
-    return found
-
-
 CLASSES = (
   RunOptions,
   InrZooOptions,
@@ -344,30 +38,65 @@ CLASSES = (
   InvarianceOptions,
   OptimizerOptions,
   TrainOptions,
-  MLPOptions,
-  StatOptions,
-  FlatSetOptions,
-  NFNOptions,
-  NFTOptions,
-  DWSOptions,
-  NeuralGraphOptions,
-  GraphTransformerOptions,
-  HyperRepresentationOptions,
-  SANECoderOptions,
+  EncoderOptions,
   PretrainOptions,
   ViewOptions,
   ContrastOptions,
   SamplingOptions,
   GenerationOptions,
 )
-PREFIXES = {
+PREFIXES: dict[type, str] = {
   InrZooOptions: "zoo_",
   PretrainOptions: "pretrain_",
   ViewOptions: "view_",
   ContrastOptions: "loss_",
   SamplingOptions: "sample_",
   GenerationOptions: "sample_",
-} | {row.options: row.prefix for row in table.ENCODERS.values() if row.prefix}
+}
+TOPICS = {
+  "What to run": (
+    *("zoo", "workdir", "targets", "encoder", "seeds", "loss"),
+    *("target_scale", "test_zoos", "snapshots", "title"),
+    *("devices", "compilation_cache", "references", "image_counts", "maps"),
+  ),
+  "Networks": (
+    *("train_members", "validation_members", "test_members", "train_share"),
+    *("split", "split_seed", "first_seed", "data_dir", "zoo_num_networks"),
+    *("zoo_seed", "zoo_hidden", "zoo_layers"),
+  ),
+  "Encoder": (
+    *("width", "heads", "chunk_size", "linear_rule", "conv_rule"),
+    *("chunk_function", "layer_function", "network_function"),
+    *("index_features", "identifiers", "identifier_dim", "weight_scale"),
+    *("dropout", "chunk_tile", "head_width", "head_dropout"),
+    *("encoder_option", "encoder_file"),
+  ),
+  "Training": (
+    *("num_steps", "batch_size", "learning_rate", "optimizer", "schedule"),
+    *("weight_decay", "warmup_fraction", "clip_norm", "ema_decay"),
+    *("invariance_weight", "monitor", "patience", "micro_batches"),
+    *("log_every", "eval_every", "save_every"),
+  ),
+  "Augmentation": (
+    *("augment_permutation", "augment_signs", "augment_scales"),
+    *("augment_pi_shifts", "augment_noise", "augment_mask"),
+    *("augment_quantile", "augment_translate", "augment_rotate"),
+    *("augment_zoom", "augment_mixup", "assume_activation"),
+  ),
+  "Comparisons": (
+    *("matrix", "encoders", "rates", "search_share", "variants", "only"),
+  ),
+  "Without labels": (
+    *("pretrain", "probes", "init_from", "pretrain_window", "pretrain_align"),
+    *("pretrain_projection", "view_relative_noise", "view_erase"),
+    *("loss_gamma", "loss_temperature"),
+  ),
+  "Sampled networks": (
+    *("sample_from", "sample_methods", "sample_networks", "sample_epochs"),
+    *("sample_images", "sample_bandwidths", "sample_mode"),
+  ),
+}
+"""What `run.py --help` shows; `--helpfull` shows all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -382,16 +111,7 @@ class Options:
   invariance: InvarianceOptions
   optimizer: OptimizerOptions
   train: TrainOptions
-  mlp: MLPOptions
-  stat: StatOptions
-  flat_set: FlatSetOptions
-  nfn: NFNOptions
-  nft: NFTOptions
-  dws: DWSOptions
-  graph: NeuralGraphOptions
-  graph_transformer: GraphTransformerOptions
-  hyper: HyperRepresentationOptions
-  sane: SANECoderOptions
+  encoders: EncoderOptions
   pretrain: PretrainOptions
   view: ViewOptions
   contrast: ContrastOptions
@@ -399,35 +119,143 @@ class Options:
   generation: GenerationOptions
 
   def replaced(self, **changes: Any) -> "Options":
-    """Returns the options with some flags changed, whichever class has them.
+    """Returns the options with some changed, by names of flags.
+
+    Options of encoders go by their names; `encoder_option` adds to those that
+    are set.
 
     Raises:
-      ValueError: no class has such a flag.
+      ValueError: no option is called so.
     """
     parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    left = dict(changes)
+    encoders: EncoderOptions = parts["encoders"]
+    known = encoder_options.known()
+    own = {n: changes.pop(n) for n in list(changes) if n in known}
+    more = EncoderOptions(
+      encoder_option=tuple(changes.pop("encoder_option", ()))
+    )
+    parts["encoders"] = encoders.replaced(more.values | own)
     for name, part in parts.items():
       prefix = PREFIXES.get(type(part), "")
       mine = {
-        f.name: left.pop(prefix + f.name)
+        f.name: changes.pop(prefix + f.name)
         for f in dataclasses.fields(part)
-        if prefix + f.name in left
+        if prefix + f.name in changes
       }
-      parts[name] = dataclasses.replace(part, **mine)
-    if left:
-      raise ValueError(f"no option is called {', '.join(sorted(left))}")
+      parts[name] = dataclasses.replace(part, **mine) if mine else part
+    if changes:
+      raise ValueError(f"no option is called {', '.join(sorted(changes))}")
     return Options(**parts)
 
-  def of_class(self, cls: type) -> Any:
-    """Returns the option object of a class, for example of an encoder."""
-    return next(part for part in self.groups() if type(part) is cls)
+  def encoder_options(self, name: str) -> Any:
+    """Returns the options of the encoder of a name.
+
+    Raises:
+      ValueError: there is no such encoder.
+    """
+    row = table.row(name)
+    return self.sne if row.options is SNEOptions else self.encoders.of(row)
 
   def groups(self) -> tuple[Any, ...]:
-    """Returns the option objects, in the order of `CLASSES`."""
-    return tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+    """Returns the option objects, in the order of `CLASSES`.
+
+    All options of the encoders that take part are among them, set or not.
+    """
+    parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    names = self.run.encoders_in_use()
+    return tuple((parts | {"encoders": self.encoders.complete(names)}).values())
 
 
 def of(*parts: Any) -> Options:
   """Returns the options made of one object of each of `CLASSES`."""
   names = [field.name for field in dataclasses.fields(Options)]
   return Options(**dict(zip(names, parts, strict=True)))
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Defines the flags of a run."""
+  config.define_flags(*CLASSES, prefixes=PREFIXES, flag_values=flag_values)
+
+
+def from_flags(
+  flag_values: flags.FlagValues = flags.FLAGS,
+  changes: Mapping[str, Any] | None = None,
+) -> Options:
+  """Returns the options that parsed flags say.
+
+  Files of encoders are run first.
+
+  Args:
+    flag_values: the flags.
+    changes: values by name of the flag, or of an option of an encoder, in the
+      place of what the flags say.
+
+  Raises:
+    ValueError: options that cannot be, or do not go together.
+  """
+  changes = dict(changes or {})
+  encoder_options.load_files(str(flag_values["encoder_file"].value))
+  known = encoder_options.known()
+  own = {name: changes.pop(name) for name in list(changes) if name in known}
+  options = of(
+    *(
+      config.from_flags(
+        cls,
+        prefix=PREFIXES.get(cls, ""),
+        flag_values=flag_values,
+        changes=changes,
+      )
+      for cls in CLASSES
+    )
+  )
+  options = options.replaced(**own) if own else options
+  words = f"{options.run.zoo},{options.run.test_zoos}"
+  if options.zoo != InrZooOptions() and "sine:" not in words:
+    raise ValueError(
+      f"zoo_ options are for a zoo of sine INRs, but zoo is {options.run.zoo};"
+      f" name it as sine:{options.run.zoo}, or leave them out"
+    )
+  return options
+
+
+def to_flagfile(options: Options) -> str:
+  """Returns the text of a flagfile that repeats a run with these options."""
+  return config.to_flagfile(*options.groups(), prefixes=PREFIXES)
+
+
+def fields() -> dict[str, tuple[type, str, type]]:
+  """Returns class, name there and type of every option, by name.
+
+  The name is that of the flag, or, of an option of an encoder, that which
+  `--encoder_option` knows.
+  """
+  found: dict[str, tuple[type, str, type]] = {}
+  for cls in CLASSES:
+    kinds = typing.get_type_hints(cls)
+    for field in config.flag_fields(cls):
+      if cls is not EncoderOptions:
+        name = PREFIXES.get(cls, "") + field.name
+        found[name] = (cls, field.name, kinds[field.name])
+  for name, known in encoder_options.known().items():
+    found[name] = (EncoderOptions, name, known.kind)
+  return found
+
+
+def page(
+  doc: str | None, topics: Mapping[str, Any] | None = None
+) -> help_text.Page:
+  """Returns what `--help` of a program prints that takes these flags.
+
+  Args:
+    doc: its docstring.
+    topics: shown before `TOPICS`.
+  """
+
+  def of_encoders(flag_values: flags.FlagValues) -> str:
+    encoder_options.load_files(str(flag_values["encoder_file"].value))
+    name = str(flag_values["encoder"].value)
+    return encoder_options.described(name)
+
+  return help_text.Page(
+    doc=doc or "", topics=dict(topics or {}) | TOPICS, more=of_encoders
+  )

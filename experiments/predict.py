@@ -1,4 +1,4 @@
-"""Predicts properties of trained networks from their files.
+r"""Predicts properties of trained networks from their files.
 
   python experiments/predict.py --workdir=runs/cross_dataset/sne__mnist_arch1 \
     my_models/ other.safetensors
@@ -28,18 +28,28 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import config, console, given_files, memory, report
+from experiments import (
+  config,
+  console,
+  encoder_options,
+  given_files,
+  memory,
+  report,
+)
 from sne_jax import Predictor
 from sne_jax.atomic import write_atomically
+from sne_jax.networks.checked import Checked, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictOptions:
+class PredictOptions(Checked):
   """Which model, and what to write.
 
   Attributes:
     workdir: folder of a finished run of experiments/run.py, or of one of its
       seeds; all seeds are asked, and their mean is taken.
+    encoder_file: Python files that register encoders of your own, separated by
+      commas, for a model of one; they are run first.
     coverage: share of networks whose interval holds the truth.
     sort: list the networks by their first prediction, the highest first.
     csv: file for the table; empty: none.
@@ -48,18 +58,18 @@ class PredictOptions:
   """
 
   workdir: str = ""
-  coverage: float = 0.9
+  encoder_file: str = ""
+  coverage: float = option(0.9, above=0, below=1)
   sort: bool = True
   csv: str = ""
   json: str = ""
 
   def __post_init__(self):
+    super().__post_init__()
     if not self.workdir:
       raise ValueError(
         "workdir is empty; name the folder of a finished run with --workdir"
       )
-    if not 0 < self.coverage < 1:
-      raise ValueError(f"coverage is {self.coverage}; must be in (0, 1)")
 
 
 CLASSES = (PredictOptions, given_files.FileOptions, memory.MemoryOptions)
@@ -77,6 +87,7 @@ def main(
     ValueError: no model, or no files.
   """
   options = config.from_flags(PredictOptions, flag_values=flag_values)
+  encoder_options.load_files(options.encoder_file)
   how = config.from_flags(given_files.FileOptions, flag_values=flag_values)
   held = config.from_flags(memory.MemoryOptions, flag_values=flag_values)
   paths = given_files.paths_of(argv[1:])

@@ -6,7 +6,7 @@ that it has never seen. Begin with the one that takes a few minutes:
 
   python experiments/run.py --flagfile=experiments/flags/quickstart.flags
 
-Everything that a run is told is a flag, and a flag behind the flagfile
+Everything that a run is told is a flag, and a flag after the flagfile
 overrides it; experiments/flags/ has one file per published number. --workdir
 names the folder for everything that it writes:
 
@@ -84,7 +84,10 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
       zoo, a damaged zoo, or another process at work in the same folder.
   """
   del argv
-  options = options_of(flag_values)
+  options = options_lib.from_flags(flag_values)
+  words = (options.run.zoo, options.run.test_zoos or options.run.zoo)
+  for text in words:
+    zoos.check_there(*zoos.sources(text, options.run.data_dir))
   if options.run.sample_from:
     console.use_compilation_cache(options.run.compilation_cache)
     autoencoder = autoencoder_of(options.run.sample_from)
@@ -125,11 +128,9 @@ def autoencoder_of(word: str) -> str:
   if not word.endswith(zoos.SUFFIX):
     return word
   values = flags.FlagValues()
-  config.define_flags(
-    *options_lib.CLASSES, prefixes=options_lib.PREFIXES, flag_values=values
-  )
+  options_lib.define_flags(values)
   config.parse(["run.py", f"--flagfile={word}"], values)
-  options = options_of(values)
+  options = options_lib.from_flags(values)
   if not options.run.pretrain:
     raise ValueError(
       f"{word} trains no autoencoder; sample_from is a flagfile with"
@@ -138,20 +139,6 @@ def autoencoder_of(word: str) -> str:
   with claimed(options):
     run(options)
   return options.run.workdir
-
-
-def options_of(flag_values: flags.FlagValues) -> options_lib.Options:
-  """Returns the options that parsed flags say."""
-  return options_lib.of(
-    *(
-      config.from_flags(
-        cls,
-        prefix=options_lib.PREFIXES.get(cls, ""),
-        flag_values=flag_values,
-      )
-      for cls in options_lib.CLASSES
-    )
-  )
 
 
 def comparison_of(
@@ -200,7 +187,7 @@ def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
   workdir = pathlib.Path(options.run.workdir)
   workdir.parent.mkdir(parents=True, exist_ok=True)
   resolved = config.resolved(*options.groups())
-  text = config.to_flagfile(*options.groups(), prefixes=options_lib.PREFIXES)
+  text = options_lib.to_flagfile(options)
   with lock.folder_lock(str(workdir)):
     is_new = checkpoint.claim_workdir(workdir, resolved, ignore=NOT_IDENTITY)
     write_atomically(workdir / "flags.txt", text)
@@ -298,6 +285,6 @@ def print_summary(label: str, results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-  config.define_flags(*options_lib.CLASSES, prefixes=options_lib.PREFIXES)
+  options_lib.define_flags()
   console.setup()
-  config.run_main(main)
+  config.run_main(main, page=options_lib.page(__doc__))

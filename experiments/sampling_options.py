@@ -1,22 +1,22 @@
 """What a run that samples networks is told, beside how they are drawn."""
 
 import dataclasses
-import math
 
 from sne_jax.learning import generation
+from sne_jax.networks.checked import Checked, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
+class SamplingOptions(Checked):
   """Which samplers, and how their networks are tried.
 
   Attributes:
-    methods: samplers, separated by commas: kde (draws of the density of the
-      anchors' codes), subsample (the best of candidates), bootstrap (the same,
-      round by round), gauss (a control: anchors that no network has); with
-      _coupled behind, as in the authors' code, with one noise for all tokens of
-      a copy of one anchor; with weights_ in front, the same of the weights
-      instead of codes.
+    methods: samplers, separated by commas, of kde, subsample, bootstrap and
+      gauss. kde: draws of the density of the anchors' codes. subsample: the
+      best of candidates. bootstrap: the same, round by round. gauss: a
+      control: anchors that no network has. With _coupled appended, as in the
+      authors' code, with one noise for all tokens of a copy of one anchor;
+      with weights_ in front, the same of the weights instead of codes.
     epochs: of fine-tuning; an epoch is as many steps as all training images
       take.
     images: further data sets to fine-tune on, beside that of the zoo, separated
@@ -25,25 +25,17 @@ class SamplingOptions:
     validation_images: images that anchors, candidates and bandwidths are chosen
       by, at most: training images that the zoo leaves over (--train_images), or
       else the first of the test images, which are then not reported on.
-    reset_classifier: draw the last layer anew for further data sets; it is in
-      any case where the classes are not as many.
-    conditioning: batches of validation images that set the running statistics
-      of batch norms of sampled networks, before they are scored; 0: none.
-    learning_rate: of fine-tuning and of training from scratch; 0: the median of
-      the anchors'.
     align: put the neurons of anchors into one order before they are coded.
   """
 
   methods: str = "kde,kde_coupled,subsample,bootstrap,gauss"
-  epochs: int = 10
+  epochs: int = option(10, least=1)
   images: str = ""
-  validation_images: int = 300
-  reset_classifier: bool = False
-  conditioning: int = 0
-  learning_rate: float = 0.0
+  validation_images: int = option(300, least=1)
   align: bool = True
 
   def __post_init__(self):
+    super().__post_init__()
     if not self.names:
       raise ValueError("methods is empty; name at least one sampler")
     for what, names in (("methods", self.names), ("images", self.data_sets)):
@@ -51,16 +43,6 @@ class SamplingOptions:
         raise ValueError(f"{what} names one twice: {', '.join(names)}")
     for name in self.names:
       generation.parse(name)
-    least = {"epochs": 1, "validation_images": 1, "conditioning": 0}
-    for name, bound in least.items():
-      if getattr(self, name) < bound:
-        raise ValueError(
-          f"{name} must be at least {bound}, got {getattr(self, name)}"
-        )
-    if not 0 <= self.learning_rate < math.inf:
-      raise ValueError(
-        f"learning_rate must be 0 or more, got {self.learning_rate}"
-      )
 
   @property
   def names(self) -> tuple[str, ...]:

@@ -31,12 +31,14 @@ if any has failed. --num_trials=32 after --num_trials=16 runs sixteen more.
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 
 from absl import flags, logging
 
 from experiments import config, console, run
+from experiments import options as options_lib
 from experiments.sweeping import executors, search, summary, trials
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.plan import Plan
@@ -138,4 +140,6 @@ def wait_for_orphans(plan: Plan) -> None:
 if __name__ == "__main__":
   plan_lib.define_flags()
   console.setup()
-  config.run_main(main)
+  names = [field.name for field in dataclasses.fields(plan_lib.SweepOptions)]
+  page = options_lib.page(__doc__, {"What to vary, and where": names})
+  config.run_main(main, page=page)

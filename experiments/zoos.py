@@ -2,10 +2,12 @@
 
 A flagfile of `make_zoo.py` stands for the zoo that it makes: where its folder
 is not there yet, it is made first, by a process of its own, which has all
-cores, and ends with this one.
+cores, and ends with this one. `sine:FOLDER` is a zoo of sine INRs, made there
+by the `zoo_` options of the run. A folder by itself has to be there.
 """
 
 import dataclasses
+import difflib
 import multiprocessing
 import os
 import pathlib
@@ -22,6 +24,8 @@ from sne_jax.learning import progress
 from sne_jax.zoo import image_options, images, inr, store
 
 SUFFIX = ".flags"
+SINE = "sine:"
+TRY = "python experiments/run.py --flagfile=experiments/flags/quickstart.flags"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +37,14 @@ class Source:
     name: last part of its folder: what tables and figures call it.
     path: its folder.
     arguments: of `make_zoo.py`, to make it; empty where a folder was named.
+    is_sine: whether it is, or becomes, a zoo of sine INRs.
   """
 
   word: str
   name: str
   path: str
   arguments: tuple[str, ...] = ()
+  is_sine: bool = False
 
   @property
   def is_there(self) -> bool:
@@ -113,7 +119,8 @@ def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
   """Returns the zoos of a list, separated by commas.
 
   Args:
-    text: folders, and flagfiles of `make_zoo.py`, which end in `.flags`.
+    text: folders, `sine:` and a folder, and flagfiles of `make_zoo.py`, which
+      end in `.flags`.
     data_dir: folder of image files; where it is empty, that of the flagfile.
 
   Raises:
@@ -123,16 +130,20 @@ def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
   found = []
   for word in filter(None, (part.strip() for part in text.split(","))):
     arguments = ()
-    path = word
+    path = word.removeprefix(SINE)
     if word.endswith(SUFFIX):
       if not pathlib.Path(word).is_file():
         raise ValueError(f"there is no flagfile {word}; name one, or a folder")
       arguments = (f"--flagfile={word}",)
       arguments += (f"--data_dir={data_dir}",) if data_dir else ()
       path = _parsed(arguments)["zoo"].value
-    found.append(Source(word, pathlib.Path(path).name, path, arguments))
+    name = pathlib.Path(path).name
+    found.append(Source(word, name, path, arguments, word.startswith(SINE)))
   if not found:
-    raise ValueError("no zoo is named; give a folder or a flagfile of one")
+    raise ValueError(
+      "zoo is empty; name a folder of networks or a flagfile of one by --zoo,"
+      f" or begin with {TRY}"
+    )
   names = [source.name for source in found]
   for name in names:
     if names.count(name) > 1:
@@ -143,16 +154,41 @@ def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
   return tuple(found)
 
 
-def opened(
-  source: Source, inr_options: inr.InrZooOptions, *, make: bool = True
-) -> store.Zoo:
+def check_there(*found: Source) -> None:
+  """Refuses folders that are not there and that nothing makes.
+
+  Raises:
+    ValueError: the first of them, and a name that is near.
+  """
+  for source in found:
+    if not (source.arguments or source.is_sine or os.path.isdir(source.path)):
+      raise ValueError(_missing(source.path))
+
+
+def _missing(path: str) -> str:
+  """Returns what is said of a zoo that is not there."""
+  folder = pathlib.Path(path)
+  here = [str(other) for other in folder.parent.glob("*/zoo.json")]
+  here = [str(pathlib.Path(other).parent) for other in here]
+  near = difflib.get_close_matches(path, [*here, *_flagfiles()], n=1)
+  hint = f"did you mean {near[0]}? " if near else ""
+  return (
+    f"there is no zoo {path}; {hint}A flagfile of experiments/flags/zoos/ makes"
+    f" one, and {SINE}{path} makes one of sine INRs"
+  )
+
+
+def _flagfiles() -> list[str]:
+  folder = pathlib.Path("experiments/flags/zoos")
+  return [str(path) for path in folder.glob(f"*{SUFFIX}")]
+
+
+def opened(source: Source, inr_options: inr.InrZooOptions) -> store.Zoo:
   """Opens a zoo, or makes it.
 
   Args:
     source: which one.
-    inr_options: of the zoo of sine networks that a folder becomes.
-    make: whether a folder that is not there becomes one. Flagfiles are
-      followed in any case.
+    inr_options: of a zoo of sine networks.
 
   Raises:
     ZooError: it is damaged, is not there, or was made with other options.
@@ -160,11 +196,17 @@ def opened(
   """
   if source.arguments:
     return _image_zoo(source)
+  if not source.is_sine:
+    check_there(source)
+    return store.Zoo.open(source.path)
   path = pathlib.Path(source.path)
-  if not make or (path.is_dir() and any(path.iterdir())):
-    zoo = store.Zoo.open(path)
-    if zoo.provenance.get("generator") != inr.GENERATOR:
-      return zoo  # Somebody else's: the options of our generator do not apply.
+  if source.is_there:
+    made_by = store.Zoo.open(path).provenance.get("generator")
+    if made_by != inr.GENERATOR:
+      raise ValueError(
+        f"{source.word}: {path} holds a zoo that {inr.GENERATOR} has not made;"
+        f" name it as {path}"
+      )
   with progress.Progress("making the zoo") as shown:
     return inr.generate_inr_zoo(path, inr_options, progress=shown.update)
 

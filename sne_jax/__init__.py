@@ -1,5 +1,6 @@
 """Weight-space learning in JAX: networks in, properties out."""
 
+from sne_jax.encoders.interface import register as register_encoder
 from sne_jax.encoders.sne import SNE
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.fitting import fit
@@ -34,4 +35,5 @@ __all__ = [
   "encoder_for",
   "fit",
   "pretrain",
+  "register_encoder",
 ]

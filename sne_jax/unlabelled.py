@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from sne_jax import atomic
-from sne_jax.encoders import interface, table
+from sne_jax.encoders import table
 from sne_jax.learning import (
   checkpoint,
   optimizers,
@@ -31,12 +31,13 @@ from sne_jax.learning.pipeline import DataOptions
 from sne_jax.learning.pretrain_methods import PretrainOptions
 from sne_jax.learning.training import TrainOptions
 from sne_jax.learning.views import ViewOptions
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.zoo import batching
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainRecipe:
+class PretrainRecipe(Checked):
   """All that decides what a pretraining gives, beside networks and seed.
 
   Attributes:
@@ -52,7 +53,7 @@ class PretrainRecipe:
     devices: local devices that share every batch; 0: all.
   """
 
-  method: str = "sne"
+  method: str = option("sne", choices=pretrain_methods.METHODS)
   encoder: Any = None
   chunks: ChunkOptions = ChunkOptions()
   view: ViewOptions = ViewOptions()
@@ -64,7 +65,7 @@ class PretrainRecipe:
   devices: int = 0
 
   def __post_init__(self):
-    interface.check_choices(method=(self.method, pretrain_methods.METHODS))
+    super().__post_init__()
     wanted = table.row(self.method).options
     if self.encoder is None:
       object.__setattr__(self, "encoder", wanted())

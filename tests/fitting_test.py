@@ -217,7 +217,7 @@ def test_a_state_dict_that_is_none_is_named(drawn):
   ("changes", "words"),
   [
     ({"encoder": "dws"}, "options are StatOptions, .* dws takes DWSOptions"),
-    ({"encoder": "snr"}, "encoder is 'snr'"),
+    ({"encoder": "snr"}, "no encoder 'snr'"),
     ({"loss": "l1"}, "loss is 'l1'; choose one of mse"),
     ({"loss": "classes"}, "size: numbers, and loss is classes"),
     ({"seeds": 0}, "seeds is 0"),

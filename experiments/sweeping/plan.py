@@ -2,16 +2,16 @@
 
 import dataclasses
 import pathlib
-import typing
 from typing import Any
 
 import optuna
 from absl import flags
 
-from experiments import config, run
+from experiments import config
 from experiments import options as options_lib
 from experiments.sweeping import space as space_lib
 from sne_jax.learning import metrics
+from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo import inr
 
 SWEPT_OF_RUN = (
@@ -27,7 +27,7 @@ PRUNERS = ("none", "median", "hyperband")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepOptions:
+class SweepOptions(Checked):
   """What to vary, and on which machines.
 
   Attributes:
@@ -64,35 +64,23 @@ class SweepOptions:
 
   grid: str = ""
   random: str = ""
-  sampler: str = ""
-  pruner: str = "none"
-  num_trials: int = 16
-  sweep_seed: int = 0
+  sampler: str = option("", choices=("", *SAMPLERS))
+  pruner: str = option("none", choices=PRUNERS)
+  num_trials: int = option(16, least=1)
+  sweep_seed: int = option(0, least=0)
   metric: str = "kendall_tau"
   address: str = "local"
-  cpus_per_trial: int = 1
-  gpus_per_trial: float = 0.0
-  retries: int = 1
+  cpus_per_trial: int = option(1, least=1)
+  gpus_per_trial: float = option(0.0, least=0)
+  retries: int = option(1, least=0)
 
   def __post_init__(self):
-    """Raises `ValueError` for a value out of range."""
+    super().__post_init__()
     if bool(self.grid) == bool(self.random):
       raise ValueError(
         f"grid is {self.grid!r} and random is {self.random!r}; give one of"
         " them, such as --grid='learning_rate=1e-3,3e-3'"
       )
-    for name, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-      if getattr(self, name) not in ("", *known):
-        raise ValueError(
-          f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}"
-        )
-    least = {"num_trials": 1, "sweep_seed": 0, "cpus_per_trial": 1}
-    least |= {"gpus_per_trial": 0, "retries": 0}
-    for name, bound in least.items():
-      if not getattr(self, name) >= bound:
-        raise ValueError(
-          f"{name} is {getattr(self, name)}; must be at least {bound}"
-        )
     if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
       raise ValueError(
         f"gpus_per_trial is {self.gpus_per_trial}; give a share of one GPU, or"
@@ -204,12 +192,8 @@ class Plan:
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the flags of a sweep, and all those of a run."""
-  config.define_flags(
-    SweepOptions,
-    *options_lib.CLASSES,
-    prefixes=options_lib.PREFIXES,
-    flag_values=flag_values,
-  )
+  config.define_flags(SweepOptions, flag_values=flag_values)
+  options_lib.define_flags(flag_values)
 
 
 def flags_of(*groups: Any) -> str:
@@ -246,7 +230,7 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
   for name, value in planned[0].items():
     if name in flag_values:
       flag_values[name].value = value
-  base = run.options_of(flag_values)
+  base = options_lib.from_flags(flag_values)
   plan = Plan(sweep=sweep, space=space, planned=tuple(planned), base=base)
   for number, changes in enumerate(planned):
     plan.options(number, changes)  # Raises.
@@ -254,15 +238,14 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
 
 
 def swept_fields() -> dict[str, tuple[type, str, type]]:
-  """Returns class, name there and type of what can be swept, by name.
+  """Returns class, field and type of every option that can be swept, by name.
 
   The name is that of its flag, or, of an option of an encoder, that of
   `--encoder_option`.
   """
   return {
-    options_lib.PREFIXES.get(cls, "") + name: (cls, name, kind)
-    for cls in options_lib.CLASSES
-    for name, kind in typing.get_type_hints(cls).items()
-    if cls is not inr.InrZooOptions
-    and (cls is not options_lib.RunOptions or name in SWEPT_OF_RUN)
+    name: found
+    for name, found in options_lib.fields().items()
+    if found[0] is not inr.InrZooOptions
+    and (found[0] is not options_lib.RunOptions or name in SWEPT_OF_RUN)
   }

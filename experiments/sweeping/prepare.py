@@ -9,7 +9,7 @@ program of its own so that the sweep itself holds no device.
 
 from absl import flags
 
-from experiments import config, console, run
+from experiments import config, console
 from experiments import options as options_lib
 from experiments.tasks import members
 
@@ -21,10 +21,10 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     ValueError: as a run would.
   """
   del argv
-  members.gathered(run.options_of(flag_values))
+  members.gathered(options_lib.from_flags(flag_values))
 
 
 if __name__ == "__main__":
-  config.define_flags(*options_lib.CLASSES, prefixes=options_lib.PREFIXES)
+  options_lib.define_flags()
   console.setup()
   config.run_main(main)

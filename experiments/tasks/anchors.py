@@ -108,10 +108,9 @@ def tune_settings(
   options, anchors: Anchors, networks
 ) -> fine_tune.TuneSettings:
   """Returns how networks are trained: as most of the anchors were."""
-  rate = options.sampling.learning_rate
   return fine_tune.TuneSettings(
     optimizer=most(anchors.hyper["optimizer"]),
-    learning_rate=rate or float(np.median(anchors.hyper["learning_rate"])),
+    learning_rate=float(np.median(anchors.hyper["learning_rate"])),
     weight_decay=float(np.median(anchors.hyper["weight_decay"])),
     batch_size=networks.batch_size,
   )

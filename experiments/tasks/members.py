@@ -110,11 +110,10 @@ def loaded(
     ZooError, ValueError: of `zoos.opened` and `load`, or a zoo that is to be
       made will not have a target.
   """
-  alone = len(sources) == 1  # Of several, a missing folder is a slip.
   known = image_properties.PROPERTIES
 
   def read(source):
-    zoo = zoos.opened(source, options.zoo, make=alone)
+    zoo = zoos.opened(source, options.zoo)
     return load(options, zoo, source.name)
 
   there = [s for s in sources if s.is_there or not s.arguments]

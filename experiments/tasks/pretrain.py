@@ -19,7 +19,7 @@ from experiments import comparison, figures, report, run_report
 from experiments import options as options_lib
 from experiments.tasks import members, outcome
 from sne_jax import atomic, unlabelled
-from sne_jax.encoders import statistics, table
+from sne_jax.encoders import statistics
 from sne_jax.learning import (
   calibration,
   logging,
@@ -85,7 +85,7 @@ def fields_of(options: options_lib.Options) -> dict[str, Any]:
   method = kind if kind in options_lib.PRETRAINED else "sne"
   return {
     "method": method,
-    "encoder": options.of_class(table.row(method).options),
+    "encoder": options.encoder_options(method),
     "chunks": options.chunk,
     "view": options.view,
     "losses": options.contrast,

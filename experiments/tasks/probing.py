@@ -43,9 +43,7 @@ def _changes(flagfile: str) -> dict[str, Any]:
   if not pathlib.Path(flagfile).is_file():
     raise ValueError(f"probes: there is no flagfile {flagfile}")
   values = flags.FlagValues()
-  config.define_flags(
-    *options_lib.CLASSES, prefixes=options_lib.PREFIXES, flag_values=values
-  )
+  options_lib.define_flags(values)
   flags.DEFINE_string("flagfile", "", "of flags", flag_values=values)
   config.parse(["run.py", f"--flagfile={flagfile}"], values)
   changes = {

@@ -7,7 +7,6 @@ from typing import Any
 import sne_jax
 from experiments import options as options_lib
 from experiments.tasks import beginning, members
-from sne_jax.encoders import table
 from sne_jax.learning import model, recipe, training
 from sne_jax.learning import trainer as trainer_lib
 
@@ -64,7 +63,7 @@ def fields_of(options: options_lib.Options) -> dict[str, Any]:
   run = options.run
   return {
     "encoder": run.encoder,
-    "options": options.of_class(table.row(run.encoder).options),
+    "options": options.encoder_options(run.encoder),
     "chunks": options.chunk,
     "head": model.HeadOptions(
       hidden_width=run.head_width, dropout=run.head_dropout

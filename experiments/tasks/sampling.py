@@ -18,7 +18,6 @@ import hashlib
 import json
 import pathlib
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -208,7 +207,7 @@ def sampled(
   """
   options, anchors = task.options, task.anchors
   count = options.generation.networks
-  score = scorer(task, seed)
+  score = task.own.score
   best = anchors.first[:count]
   best = best[np.arange(count) % len(best)]
 
@@ -232,7 +231,7 @@ def sampled(
       )
       weights, bandwidth = drawn.weights, drawn.bandwidth
     return {
-      "weights": conditioned(task, np.asarray(weights, np.float32), seed),
+      "weights": np.asarray(weights, np.float32),
       "scores": np.asarray(score(weights), np.float64),
       "bandwidth": np.array([bandwidth], np.float64),
     }
@@ -248,26 +247,6 @@ def sampled(
     )[0]
     for place, method in enumerate(task.methods)
   }
-
-
-def scorer(task: Task, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-  """Returns the accuracy of networks on validation images of the zoo's data."""
-  return lambda weights: task.own.score(conditioned(task, weights, seed))
-
-
-def conditioned(task: Task, weights: np.ndarray, seed: int) -> np.ndarray:
-  """Returns networks with batch norm statistics of validation images."""
-  train, validation, _ = task.own.data.sizes
-  return np.asarray(
-    fine_tune.condition(
-      task.anchors.spec,
-      weights,
-      task.own.data.pixels[train : train + validation],
-      jax.random.key(seed),
-      iterations=task.options.sampling.conditioning,
-    ),
-    np.float32,
-  )
 
 
 def scratch(task: Task, tuner: fine_tune.Tuner, seed: int) -> np.ndarray:
@@ -304,7 +283,7 @@ def tuned(
   epochs = task.options.sampling.epochs
 
   def make():
-    weights = begun(task, tuner, place, method, start["weights"], seed)
+    weights = begun(task, tuner, method, start["weights"], seed)
     found = tuner.tune(weights, keys_of(task, seed), epochs, told)
     return found.accuracy
 
@@ -315,15 +294,14 @@ def tuned(
   return partial.part(str(folder), number, shapes, make)[0]
 
 
-def begun(task, tuner, place: int, method: str, weights, seed: int):
+def begun(task, tuner, method: str, weights, seed: int):
   """Returns networks as they begin on a data set: perhaps a new last layer."""
   own, other = task.anchors.spec, tuner.spec
   if method == SCRATCH:
     return scratch(task, tuner, seed)
-  reset = other != own or (place and task.options.sampling.reset_classifier)
-  if not reset:
+  if other == own:
     return weights
-  new = transfer.classifier(other) if other != own else ()
+  new = transfer.classifier(other)
   carried = np.asarray(transfer.carry_over(own, weights, other, new=new))
   keys = jax.random.split(jax.random.key(seed), len(carried))
   return np.stack(

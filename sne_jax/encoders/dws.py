@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from sne_jax.encoders import deepsets, features, interface, joining, sets, tied
 from sne_jax.encoders.features import Features
 from sne_jax.encoders.set_layers import affine
+from sne_jax.networks.checked import Checked, option
 
 NAME = "dws"
 SET_LAYERS = ("ds", "sab")
@@ -35,7 +36,7 @@ NORMS = ("layer", "batch", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DWSOptions:
+class DWSOptions(Checked):
   """Options of dws.
 
   Attributes:
@@ -57,35 +58,18 @@ class DWSOptions:
       (the authors' mode, only nearly invariant), or none.
   """
 
-  width: int = 64
-  channels: int = 16
-  layers: int = 3
-  set_layer: str = "ds"
-  heads: int = 8
-  reduction: str = "max"
+  width: int = option(64, least=1)
+  channels: int = option(16, least=1)
+  layers: int = option(3, least=1)
+  set_layer: str = option("ds", choices=SET_LAYERS)
+  heads: int = option(8, least=1)
+  reduction: str = option("max", choices=deepsets.POOLINGS)
   diagonal: bool = False
   complete: bool = True
-  init_scale: float = 1.0
-  norm: str = "layer"
-  dropout: float = 0.0
-  normalise: str = "tensor"
-
-  def __post_init__(self):
-    interface.check_least(
-      width=(self.width, 1),
-      channels=(self.channels, 1),
-      layers=(self.layers, 1),
-      heads=(self.heads, 1),
-    )
-    interface.check_choices(
-      set_layer=(self.set_layer, SET_LAYERS),
-      reduction=(self.reduction, deepsets.POOLINGS),
-      norm=(self.norm, NORMS),
-      normalise=(self.normalise, tied.NORMALISATIONS),
-    )
-    interface.check_share(dropout=self.dropout)
-    if self.init_scale <= 0:
-      raise ValueError(f"init_scale is {self.init_scale}; must be above 0")
+  init_scale: float = option(1.0, above=0)
+  norm: str = option("layer", choices=NORMS)
+  dropout: float = option(0.0, least=0, below=1)
+  normalise: str = option("tensor", choices=tied.NORMALISATIONS)
 
 
 class Tensor(NamedTuple):

@@ -21,11 +21,12 @@ import jax.numpy as jnp
 
 from sne_jax.encoders import interface, joining, sets
 from sne_jax.networks import scales
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FlatSetOptions:
+class FlatSetOptions(Checked):
   """Options of deep_sets and set_transformer.
 
   Attributes:
@@ -46,24 +47,19 @@ class FlatSetOptions:
       last, and between), global (one for all) or none.
   """
 
-  width: int = 64
-  heads: int = 4
-  blocks: int = 2
-  inducing: int = 16
-  pooling: str = "mean"
-  dropout: float = 0.0
-  form: str = "published"
-  tile: int = 0
-  weight_scale: str = "place"
+  width: int = option(64, least=1)
+  heads: int = option(4, least=1)
+  blocks: int = option(2, least=0)
+  inducing: int = option(16, least=1)
+  pooling: str = option("mean", choices=("mean", "sum", "max"))
+  dropout: float = option(0.0, least=0, below=1)
+  form: str = option("published", choices=("published", "coded"))
+  tile: int = option(0, least=0)
+  weight_scale: str = option("place", choices=("place", "global", "none"))
 
   def __post_init__(self):
-    interface.check_least(blocks=(self.blocks, 0), tile=(self.tile, 0))
-    interface.check_least(inducing=(self.inducing, 1))
-    interface.check_choices(
-      pooling=(self.pooling, ("mean", "sum", "max")),
-      weight_scale=(self.weight_scale, ("place", "global", "none")),
-    )
-    _ = self.set_options()  # Checks width, heads, dropout and form.
+    super().__post_init__()
+    _ = self.set_options()  # Checks that width is a multiple of heads.
 
   def set_options(self, dtype: str = "float32") -> sets.SetOptions:
     """What the set functions share, for weights of a dtype."""

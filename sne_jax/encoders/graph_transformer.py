@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from sne_jax.encoders import graph_features, interface, joining, neural_graph
+from sne_jax.networks.checked import Checked, option
 
 Linear = functools.partial(
   nn.Dense, kernel_init=nn.initializers.xavier_uniform()
@@ -28,7 +29,7 @@ Linear = functools.partial(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GraphTransformerOptions:
+class GraphTransformerOptions(Checked):
   """Options of neural_graph_transformer.
 
   Attributes:
@@ -58,39 +59,28 @@ class GraphTransformerOptions:
     dropout: share of units dropped in residual branches while training.
   """
 
-  width: int = 32
-  edge_width: int = 16
-  attention_width: int = 32
-  node_hidden: int = 64
-  edge_hidden: int = 32
-  heads: int = 4
-  layers: int = 3
+  width: int = option(32, least=1)
+  edge_width: int = option(16, least=1)
+  attention_width: int = option(32, least=1)
+  node_hidden: int = option(64, least=1)
+  edge_hidden: int = option(32, least=1)
+  heads: int = option(4, least=1)
+  layers: int = option(3, least=1)
   modulate: bool = True
   reverse: bool = False
-  fourier: int = 0
+  fourier: int = option(0, least=0)
   fourier_scale: float = 1.0
-  probes: int = 0
+  probes: int = option(0, least=0)
   kinds: bool = True
   activations: bool = False
   dense_apart: bool = False
   final_edges: bool = False
-  readout: str = "pool"
-  dropout: float = 0.0
+  readout: str = option("pool", choices=("pool", "last"))
+  dropout: float = option(0.0, least=0, below=1)
 
   def __post_init__(self):
-    interface.check_least(
-      width=(self.width, 1),
-      edge_width=(self.edge_width, 1),
-      node_hidden=(self.node_hidden, 1),
-      edge_hidden=(self.edge_hidden, 1),
-      heads=(self.heads, 1),
-      layers=(self.layers, 1),
-      fourier=(self.fourier, 0),
-      probes=(self.probes, 0),
-    )
-    interface.check_choices(readout=(self.readout, ("pool", "last")))
-    interface.check_share(dropout=self.dropout)
-    if self.attention_width < 1 or self.attention_width % self.heads:
+    super().__post_init__()
+    if self.attention_width % self.heads:
       raise ValueError(
         f"attention_width is {self.attention_width}; must be a multiple of"
         f" heads {self.heads}"

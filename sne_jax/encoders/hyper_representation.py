@@ -36,21 +36,14 @@ from sne_jax.encoders import (
 )
 from sne_jax.encoders.token_layers import HeadOptions, Linear
 from sne_jax.networks import neuron_tokens
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
 NAME = "hyper_representation"
 
-_CHOICES = {
-  "tokens": (*neuron_tokens.KINDS, "none"),
-  "compression": ("token", "average", "flatten"),
-  "decompression": ("linear", "repeat"),
-  "bottleneck": ("bounded", "linear", "mlp"),
-  "normalise": tied.NORMALISATIONS,
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HyperRepresentationOptions:
+class HyperRepresentationOptions(Checked):
   """Options of hyper-representations.
 
   Attributes:
@@ -77,39 +70,25 @@ class HyperRepresentationOptions:
       element or none; the autoencoder takes vectors as they are.
   """
 
-  width: int = 50
-  token_width: int = 256
-  blocks: int = 2
-  heads: int = 4
-  feed_forward: int = 512
-  tokens: str = "neuron"
-  compression: str = "token"
-  decompression: str = "linear"
-  bottleneck: str = "bounded"
-  bottleneck_layers: int = 3
-  vector_layers: int = 10
+  width: int = option(50, least=1)
+  token_width: int = option(256, least=1)
+  blocks: int = option(2, least=0)
+  heads: int = option(4, least=1)
+  feed_forward: int = option(512, least=1)
+  tokens: str = option("neuron", choices=(*neuron_tokens.KINDS, "none"))
+  compression: str = option("token", choices=("token", "average", "flatten"))
+  decompression: str = option("linear", choices=("linear", "repeat"))
+  bottleneck: str = option("bounded", choices=("bounded", "linear", "mlp"))
+  bottleneck_layers: int = option(3, least=0)
+  vector_layers: int = option(10, least=0)
   decoder_bias: bool = False
   block_norm: bool = True
-  dropout: float = 0.1
-  attention_dropout: float = 0.1
-  normalise: str = "tensor"
+  dropout: float = option(0.1, least=0, below=1)
+  attention_dropout: float = option(0.1, least=0, below=1)
+  normalise: str = option("tensor", choices=tied.NORMALISATIONS)
 
   def __post_init__(self):
-    interface.check_least(
-      width=(self.width, 1),
-      token_width=(self.token_width, 1),
-      blocks=(self.blocks, 0),
-      heads=(self.heads, 1),
-      feed_forward=(self.feed_forward, 1),
-      bottleneck_layers=(self.bottleneck_layers, 0),
-      vector_layers=(self.vector_layers, 0),
-    )
-    interface.check_choices(
-      **{name: (getattr(self, name), known) for name, known in _CHOICES.items()}
-    )
-    interface.check_share(
-      dropout=self.dropout, attention_dropout=self.attention_dropout
-    )
+    super().__post_init__()
     if self.token_width % self.heads:
       raise ValueError(
         f"token_width is {self.token_width}; must be a multiple of heads"

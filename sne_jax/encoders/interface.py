@@ -4,8 +4,9 @@ Dimensions: `B` networks, `P` weights of one, `D` width of a code.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import flax.linen as nn
 import numpy as np
@@ -14,17 +15,6 @@ from sne_jax.networks.spec import NetworkSpec
 
 Network = tuple[NetworkSpec, Any]
 """A spec, and weights `[P]`."""
-
-ANY_ARCHITECTURE = (
-  "sne",
-  "stat_pool",
-  "deep_sets",
-  "set_transformer",
-  "neural_graph",
-  "neural_graph_transformer",
-  "sane",
-)
-"""Encoders that read every architecture: what errors point to."""
 
 
 @runtime_checkable
@@ -78,12 +68,89 @@ class Encoder:
   make_large_fn: Callable[..., Any] | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """What the table of encoders says of one of them.
+
+  Attributes:
+    paper: where it is from.
+    accepts: any: networks of any architectures, mixed in one batch; one: of one
+      architecture.
+    needs: what such networks must be besides; "": nothing.
+    symmetry: what leaves its codes unchanged; none: nothing.
+    cost: how its time grows.
+    options: its frozen dataclass of options (`networks.checked`).
+    prefix: put before the names of these options on a command line.
+    measure: `(options, networks) -> dict` of plain values, measured on the
+      training networks and kept with the model.
+    build: `(options, measured) -> Encoder`; `measured` also holds the
+      `chunk_options`, for whoever cuts networks into chunks.
+  """
+
+  paper: str = ""
+  accepts: Literal["any", "one"]
+  needs: str = ""
+  symmetry: str
+  cost: str = ""
+  options: type
+  prefix: str
+  measure: Callable[[Any, Sequence[Network]], dict[str, Any]]
+  build: Callable[[Any, Mapping[str, Any]], Encoder]
+
+
+ENCODERS: dict[str, Row] = {}
+"""Every encoder that `--encoder` knows."""
+
+
+def register(name: str, row: Row) -> None:
+  """Adds an encoder to the table, for `--encoder=NAME` and all else.
+
+  Args:
+    name: a word; what model files call it.
+    row: what it is.
+
+  Raises:
+    ValueError: the name is no identifier or is taken, a field of the options is
+      no int, float, bool or str with a default, or an option's name with its
+      prefix is that of another encoder's.
+  """
+  if not name.isidentifier() or name in ENCODERS:
+    raise ValueError(
+      f"an encoder cannot be called {name!r}; choose one word that is not"
+      f" {', '.join(ENCODERS)}"
+    )
+  kinds = typing.get_type_hints(row.options)
+  taken = {
+    other.prefix + field.name: known
+    for known, other in ENCODERS.items()
+    if other.options is not row.options
+    for field in dataclasses.fields(other.options)
+  }
+  for field in dataclasses.fields(row.options):
+    where = f"{row.options.__name__}.{field.name}"
+    if kinds[field.name] not in (int, float, bool, str):
+      raise ValueError(f"{where} must be an int, a float, a bool or a str")
+    if field.default is dataclasses.MISSING:
+      raise ValueError(f"{where} has no default; give it one")
+    if row.prefix + field.name in taken:
+      raise ValueError(
+        f"{where} is called {row.prefix}{field.name} on a command line, as is"
+        f" an option of {taken[row.prefix + field.name]}; choose another prefix"
+      )
+  ENCODERS[name] = row
+
+
+def any_architecture() -> tuple[str, ...]:
+  """Returns the encoders that read every architecture: errors point to them."""
+  return tuple(n for n, row in ENCODERS.items() if row.accepts == "any")
+
+
 def refusal(name: str, own: NetworkSpec, other: NetworkSpec) -> ValueError:
   """Returns the error of a tied encoder that meets another architecture."""
   return ValueError(
     f"{name} reads one architecture, here {own.describe()}, but was also given"
     f" {other.describe()}; encoders that read both:"
-    f" {', '.join(ANY_ARCHITECTURE)}"
+    f" {', '.join(any_architecture())}"
   )
 
 
@@ -91,30 +158,5 @@ def unsupported(name: str, spec: NetworkSpec, reason: str) -> ValueError:
   """Returns the error of an encoder that cannot read an architecture."""
   return ValueError(
     f"{name} cannot read {spec.describe()}: {reason}; encoders that read it:"
-    f" {', '.join(ANY_ARCHITECTURE)}"
+    f" {', '.join(any_architecture())}"
   )
-
-
-def check_least(**bounds: tuple[int, int]) -> None:
-  """Raises `ValueError` naming the first option below its least value.
-
-  Args:
-    **bounds: by name, the value seen and the least that is allowed.
-  """
-  for name, (value, least) in bounds.items():
-    if value < least:
-      raise ValueError(f"{name} is {value}; must be at least {least}")
-
-
-def check_choices(**choices: tuple[str, Sequence[str]]) -> None:
-  """Raises `ValueError` naming the first option that is no known choice."""
-  for name, (value, known) in choices.items():
-    if value not in known:
-      raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
-
-
-def check_share(**shares: float) -> None:
-  """Raises `ValueError` naming the first option that is not in [0, 1)."""
-  for name, value in shares.items():
-    if not 0 <= value < 1:
-      raise ValueError(f"{name} is {value}; must be in [0, 1)")

@@ -17,12 +17,13 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from sne_jax.encoders import interface, joining, tied
+from sne_jax.networks.checked import Checked, option
 
 NAME = "mlp"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MLPOptions:
+class MLPOptions(Checked):
   """Options of the flat perceptron.
 
   Attributes:
@@ -34,15 +35,10 @@ class MLPOptions:
       authors' mode), or none.
   """
 
-  width: int = 256
-  layers: int = 3
-  dropout: float = 0.0
-  normalise: str = "tensor"
-
-  def __post_init__(self):
-    interface.check_least(width=(self.width, 1), layers=(self.layers, 1))
-    interface.check_choices(normalise=(self.normalise, tied.NORMALISATIONS))
-    interface.check_share(dropout=self.dropout)
+  width: int = option(256, least=1)
+  layers: int = option(3, least=1)
+  dropout: float = option(0.0, least=0, below=1)
+  normalise: str = option("tensor", choices=tied.NORMALISATIONS)
 
 
 class Perceptron(nn.Module):

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from sne_jax.encoders import graph_features, interface, joining
+from sne_jax.networks.checked import Checked, option
 
 NORMS = ("layer", "batch", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NeuralGraphOptions:
+class NeuralGraphOptions(Checked):
   """Options of neural_graph.
 
   Attributes:
@@ -49,34 +50,20 @@ class NeuralGraphOptions:
     dropout: share of units dropped between rounds while training.
   """
 
-  width: int = 32
-  layers: int = 4
+  width: int = option(32, least=1)
+  layers: int = option(4, least=1)
   reverse: bool = True
-  fourier: int = 0
+  fourier: int = option(0, least=0)
   fourier_scale: float = 3.0
-  input_layers: int = 1
-  probes: int = 0
+  input_layers: int = option(1, least=1)
+  probes: int = option(0, least=0)
   kinds: bool = True
   activations: bool = False
   dense_apart: bool = False
-  norm: str = "layer"
-  readout: str = "pool"
-  readout_layers: int = 1
-  dropout: float = 0.0
-
-  def __post_init__(self):
-    interface.check_least(
-      width=(self.width, 1),
-      layers=(self.layers, 1),
-      fourier=(self.fourier, 0),
-      input_layers=(self.input_layers, 1),
-      probes=(self.probes, 0),
-      readout_layers=(self.readout_layers, 0),
-    )
-    interface.check_choices(
-      norm=(self.norm, NORMS), readout=(self.readout, ("pool", "last"))
-    )
-    interface.check_share(dropout=self.dropout)
+  norm: str = option("layer", choices=NORMS)
+  readout: str = option("pool", choices=("pool", "last"))
+  readout_layers: int = option(1, least=0)
+  dropout: float = option(0.0, least=0, below=1)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 3))

@@ -26,13 +26,14 @@ from sne_jax.encoders import (
   nfn_linear,
   tied,
 )
+from sne_jax.networks.checked import Checked, option
 
 LEAST_LAYERS = {"nfn_np": 1, "nfn_hnp": 2}
 """Fewest layers of a network that each can read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NFNOptions:
+class NFNOptions(Checked):
   """Options of nfn_np and nfn_hnp.
 
   Attributes:
@@ -60,40 +61,22 @@ class NFNOptions:
       mode, only nearly invariant), or none.
   """
 
-  width: int = 256
-  channels: int = 32
-  last_channels: int = 0
-  layers: int = 3
+  width: int = option(256, least=1)
+  channels: int = option(32, least=1)
+  last_channels: int = option(0, least=0)
+  layers: int = option(3, least=1)
   io_embed: bool = True
   complete: bool = True
-  init: str = "uniform"
-  norm: str = "none"
-  dropout: float = 0.0
-  pool: str = "hnp"
-  fourier: int = 0
+  init: str = option("uniform", choices=feature_layers.INITIALISERS)
+  norm: str = option("none", choices=("none", "simple"))
+  dropout: float = option(0.0, least=0, below=1)
+  pool: str = option("hnp", choices=("hnp", "np"))
+  fourier: int = option(0, least=0)
   fourier_scale: float = 3.0
-  positions: str = "none"
-  bands: int = 6
+  positions: str = option("none", choices=("none", "sinusoidal", "learned"))
+  bands: int = option(6, least=1)
   max_freq: float = 10.0
-  normalise: str = "tensor"
-
-  def __post_init__(self):
-    interface.check_least(
-      width=(self.width, 1),
-      channels=(self.channels, 1),
-      last_channels=(self.last_channels, 0),
-      layers=(self.layers, 1),
-      fourier=(self.fourier, 0),
-      bands=(self.bands, 1),
-    )
-    interface.check_choices(
-      init=(self.init, feature_layers.INITIALISERS),
-      norm=(self.norm, ("none", "simple")),
-      pool=(self.pool, ("hnp", "np")),
-      positions=(self.positions, ("none", "sinusoidal", "learned")),
-      normalise=(self.normalise, tied.NORMALISATIONS),
-    )
-    interface.check_share(dropout=self.dropout)
+  normalise: str = option("tensor", choices=tied.NORMALISATIONS)
 
 
 class Equivariant(nn.Module):

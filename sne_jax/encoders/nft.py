@@ -31,12 +31,13 @@ from sne_jax.encoders import (
 from sne_jax.encoders.feature_layers import Map
 from sne_jax.encoders.features import Features
 from sne_jax.encoders.set_layers import affine
+from sne_jax.networks.checked import Checked, option
 
 NAME = "nft"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NFTOptions:
+class NFTOptions(Checked):
   """Options of nft.
 
   Attributes:
@@ -55,30 +56,20 @@ class NFTOptions:
       (the authors' mode, only nearly invariant), or none.
   """
 
-  width: int = 64
-  channels: int = 32
-  heads: int = 4
-  blocks: int = 2
-  feed_forward: int = 2
-  dropout: float = 0.0
-  latents: int = 4
-  latent_blocks: int = 0
+  width: int = option(64, least=1)
+  channels: int = option(32, least=2)
+  heads: int = option(4, least=1)
+  blocks: int = option(2, least=1)
+  feed_forward: int = option(2, least=1)
+  dropout: float = option(0.0, least=0, below=1)
+  latents: int = option(4, least=1)
+  latent_blocks: int = option(0, least=0)
   fourier_scale: float = 1.0
   share: bool = True
-  normalise: str = "tensor"
+  normalise: str = option("tensor", choices=tied.NORMALISATIONS)
 
   def __post_init__(self):
-    interface.check_least(
-      width=(self.width, 1),
-      channels=(self.channels, 2),
-      heads=(self.heads, 1),
-      blocks=(self.blocks, 1),
-      feed_forward=(self.feed_forward, 1),
-      latents=(self.latents, 1),
-      latent_blocks=(self.latent_blocks, 0),
-    )
-    interface.check_choices(normalise=(self.normalise, tied.NORMALISATIONS))
-    interface.check_share(dropout=self.dropout)
+    super().__post_init__()
     if self.channels % 2 or self.channels % self.heads:
       raise ValueError(
         f"channels is {self.channels}; must be even and a multiple of heads"

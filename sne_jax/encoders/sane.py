@@ -21,15 +21,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from sne_jax.encoders import interface, set_attention, token_layers
+from sne_jax.encoders import set_attention, token_layers
 from sne_jax.encoders.set_layers import affine
 from sne_jax.networks import tokens
+from sne_jax.networks.checked import Checked, option
 
 _STDDEV = 0.02  # Of all first kernels and tables.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SANEOptions:
+class SANEOptions(Checked):
   """Options of the autoencoder.
 
   Attributes:
@@ -46,27 +47,20 @@ class SANEOptions:
     dropout: share dropped while training.
   """
 
-  token_size: int = 201
-  width: int = 16
-  hidden: int = 512
-  blocks: int = 6
-  heads: int = 8
-  window: int = 16
-  table_tokens: int = 100
-  table_layers: int = 10
-  table_rows: int = 40
-  projection: int = 30
-  dropout: float = 0.0
+  token_size: int = option(201, least=1)
+  width: int = option(16, least=1)
+  hidden: int = option(512, least=1)
+  blocks: int = option(6, least=0)
+  heads: int = option(8, least=1)
+  window: int = option(16, least=1)
+  table_tokens: int = option(100, least=1)
+  table_layers: int = option(10, least=1)
+  table_rows: int = option(40, least=1)
+  projection: int = option(30, least=1)
+  dropout: float = option(0.0, least=0, below=1)
 
   def __post_init__(self):
-    interface.check_least(
-      **{
-        f.name: (getattr(self, f.name), f.name != "blocks")
-        for f in dataclasses.fields(self)
-        if f.name != "dropout"
-      }
-    )
-    interface.check_share(dropout=self.dropout)
+    super().__post_init__()
     if self.hidden % 2 or self.hidden % self.heads:
       raise ValueError(
         f"hidden is {self.hidden}; must be even and a multiple of heads"

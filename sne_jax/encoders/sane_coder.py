@@ -21,11 +21,12 @@ import numpy as np
 
 from sne_jax.encoders import interface, joining, sane
 from sne_jax.networks import scales, tokens, windows
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SANECoderOptions:
+class SANECoderOptions(Checked):
   """Options of sane.
 
   Attributes:
@@ -46,20 +47,14 @@ class SANECoderOptions:
   hidden: int = 64
   blocks: int = 2
   heads: int = 4
-  token_size: int = 0
-  window: int = 128
-  halo: int = 64
-  spare: float = 0.0
+  token_size: int = option(0, least=0)
+  window: int = option(128, least=1)
+  halo: int = option(64, least=0)
+  spare: float = option(0.0, least=0)
   dropout: float = 0.0
 
   def __post_init__(self):
-    interface.check_least(
-      token_size=(self.token_size, 0),
-      window=(self.window, 1),
-      halo=(self.halo, 0),
-    )
-    if not self.spare >= 0:
-      raise ValueError(f"spare is {self.spare}; must be at least 0")
+    super().__post_init__()
     self.sane(token_size=1)  # Checks the others.
 
   def sane(self, **changes: int) -> sane.SANEOptions:

@@ -11,67 +11,57 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-Mask = Bool[Array, "... N"]
+from sne_jax.networks.checked import Checked, option
 
-_CHOICES = {
-  "form": ("coded", "published"),
-  "norm": ("none", "post", "pre"),
-  "activation": ("relu", "gelu"),
-  "scale": ("form", "width", "head"),
-  "dtype": ("float32", "bfloat16", "float64"),
-}
+Mask = Bool[Array, "... N"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SetOptions:
+class SetOptions(Checked):
   """What all set functions of an encoder share.
+
+  Attributes:
+    width: width `W` of every output; a multiple of heads.
+    heads: attention heads.
+    form: coded: as in the authors' code: the residual is the projected query,
+      there is no output matrix, and the feed-forward is one linear map and a
+      ReLU. published: as in the paper: output matrix, feed-forward of two
+      layers, and a linear map in front of an input whose width is not `W`.
+    norm: layer norm: none, post (after each residual sum, the authors' `ln`) or
+      pre (before attention and feed-forward; in the coded form only inputs of
+      width `W` are normed, since norming one number would erase it).
+    feed_forward: published form: hidden width of the feed-forward, in multiples
+      of `W`.
+    activation: of the published feed-forward and of DeepSets: relu or gelu
+      (exact).
+    dropout: share of entries dropped from each residual branch in training.
+    scale: scores are divided by the root of the width or of the head width;
+      form takes width for coded and head for published (the paper writes the
+      root of `d`, the width that one head sees).
+    dtype: of the computation: float32, bfloat16 (parameters, softmax and norms
+      stay in float32) or float64 (needs `jax_enable_x64`).
 
   Raises:
     ValueError: a field has a value that is not allowed; names both.
   """
 
-  width: int = 64
-  """Width `W` of every output; a multiple of `heads`."""
-  heads: int = 4
-  """Attention heads."""
-  form: str = "coded"
-  """`coded`: as in the authors' code: the residual is the projected query,
-  there is no output matrix, and the feed-forward is one linear map and a ReLU.
-  `published`: as in the paper: output matrix, feed-forward of two layers, and
-  a linear map in front of an input whose width is not `W`."""
-  norm: str = "post"
-  """Layer norm: `none`, `post` (behind each residual sum, the authors' `ln`) or
-  `pre` (in front of attention and feed-forward; in the coded form only inputs
-  of width `W` are normed, since norming one number would erase it)."""
-  feed_forward: int = 2
-  """Published form: hidden width of the feed-forward, in multiples of `W`."""
-  activation: str = "relu"
-  """Of the published feed-forward and of DeepSets: `relu` or `gelu` (exact)."""
-  dropout: float = 0.0
-  """Share of entries dropped from each residual branch in training."""
-  scale: str = "form"
-  """Scores are divided by the root of `width` or of the `head` width; `form`
-  takes `width` for coded and `head` for published (the paper writes the root of
-  `d`, the width that one head sees)."""
-  dtype: str = "float32"
-  """Of the computation: `float32`, `bfloat16` (parameters, softmax and norms
-  stay in float32) or `float64` (needs `jax_enable_x64`)."""
+  width: int = option(64, least=1)
+  heads: int = option(4, least=1)
+  form: str = option("coded", choices=("coded", "published"))
+  norm: str = option("post", choices=("none", "post", "pre"))
+  feed_forward: int = option(2, least=1)
+  activation: str = option("relu", choices=("relu", "gelu"))
+  dropout: float = option(0.0, least=0, below=1)
+  scale: str = option("form", choices=("form", "width", "head"))
+  dtype: str = option("float32", choices=("float32", "bfloat16", "float64"))
 
   def __post_init__(self):
-    """Validates every field."""
-    for name, known in _CHOICES.items():
-      check_choice(name, getattr(self, name), known)
-    for name in ("width", "heads", "feed_forward"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+    super().__post_init__()
     if self.width % self.heads:
       raise ValueError(
-        f"width must be a multiple of heads, got width {self.width} and heads"
-        f" {self.heads}; choose for example width"
-        f" {self.heads * max(1, self.width // self.heads)}"
+        f"width is {self.width}; must be a multiple of heads {self.heads}, for"
+        f" example {self.heads * max(1, self.width // self.heads)}"
       )
-    if not 0 <= self.dropout < 1:
-      raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
   @property
   def score_scale(self) -> float:

@@ -3,27 +3,11 @@
 import dataclasses
 
 from sne_jax.encoders import sets
-
-CHOICES = {
-  "chunk_function": ("product", "sab", "isab", "deepsets", "linear"),
-  "layer_function": ("sab", "isab", "deepsets", "none"),
-  "network_function": ("sab", "isab", "deepsets"),
-  "form": ("published", "coded"),
-  "norm": ("pre", "post", "none"),
-  "activation": ("gelu", "relu"),
-  "type_encoding": ("learned", "none"),
-  "level_encoding": ("sinusoidal", "relative", "learned", "none"),
-  "encoding_combine": ("add", "concat"),
-  "index_features": ("none", "io", "chunk", "neuron"),
-  "identifiers": ("none", "random", "content"),
-  "value_features": ("raw", "symlog", "fourier"),
-  "weight_scale": ("place", "none", "global", "tensor"),
-  "compute_dtype": ("float32", "bfloat16"),
-}
+from sne_jax.networks.checked import Checked, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SNEOptions:
+class SNEOptions(Checked):
   """Options of the Set-based Neural network Encoder.
 
   The paper (arXiv:2305.16625) fixes the order chunk, layer, network and the
@@ -40,10 +24,11 @@ class SNEOptions:
     heads: attention heads; must divide width.
     form: attention block as published (output matrix, layer norm) or as coded
       by the Set Transformer's authors (residual on the projected query).
-    norm: layer norm before each sub-layer, behind it, or none.
+    norm: layer norm before each sub-layer (pre), after it (post), or none.
     feed_forward: hidden width of the published feed-forward, as a multiple.
     activation: between the two maps of a feed-forward (published form) or of
-      the product chunk function. relu, the Set Transformer's, is the cheaper.
+      the product chunk function: gelu, or relu, the Set Transformer's and the
+      cheaper.
     dropout: share of units dropped in attention blocks while training.
     chunk_function: set function of a chunk. product: weighted sum of the
       neurons at the other end of each weight (needs identifiers), the cheapest;
@@ -53,19 +38,21 @@ class SNEOptions:
     chunk_tile: chunks encoded at a time, each tile once more for the gradients;
       0: all at once. On a CPU, 32 to 64 with attention keeps intermediate
       arrays in the cache; on a GPU or TPU take 0.
-    layer_function: set function of a layer's chunks; none: chunk codes go
-      straight to the network encoder (the paper's Table 6 ablation).
+    layer_function: set function of a layer's chunks: sab, isab or deepsets.
+      none: chunk codes go straight to the network encoder (the paper's Table 6
+      ablation).
     layer_blocks: blocks per layer, before pooling.
     layer_seeds: vectors that a layer is pooled into.
-    network_function: set function of a network's layers.
+    network_function: set function of a network's layers: sab, isab or deepsets.
     network_blocks: blocks per network, before pooling.
     inducing_points: inducing points of isab.
-    type_encoding: learned table over tensor kinds, or none.
+    type_encoding: learned: a table over tensor kinds; or none.
     level_encoding: encoding of depth. sinusoidal: defined at depths unseen in
       training; relative: adds level / deepest level to it; learned: a table of
       64 levels, whose deeper rows are never trained (levels beyond share the
       last row); none.
-    encoding_combine: encodings are added, or concatenated and projected.
+    encoding_combine: encodings are added (add), or concatenated and projected
+      (concat).
     level_again: give the level to layer codes once more, before the network
       encoder, which otherwise sees an unordered set.
     skip_tokens: one token per residual connection, from its two levels.
@@ -79,72 +66,64 @@ class SNEOptions:
       weights of a neuron (neuron rule, chunk_size large enough).
     identifier_dim: width of an identifier.
     value_features: features of a weight: raw, symlog or fourier.
-    weight_scale: none; global: divided by one number, the root mean square of
-      the training weights; place: by one number for each kind of tensor at the
-      first level, at the last, and between; tensor: divided by the root mean
-      square of each tensor, whose logarithm is given back as a feature.
+    weight_scale: what weights are divided by. none: nothing. global: one
+      number, the root mean square of the training weights. place: one number
+      for each kind of tensor at the first level, at the last, and between.
+      tensor: the root mean square of each tensor, whose logarithm is given
+      back as a feature.
     fan_in_scale: multiply weights by the square root of their fan-in first, so
       that all tensors of a freshly initialised network are of one size.
     pad_mask: leave padded places out of the sets; off is the literal reading
       of the paper, where they are zeros among the weights.
-    compute_dtype: type of activations; parameters stay float32.
+    compute_dtype: type of activations, float32 or bfloat16; parameters stay
+      float32.
   """
 
-  width: int = 64
-  heads: int = 4
-  form: str = "published"
-  norm: str = "pre"
-  feed_forward: int = 2
-  activation: str = "gelu"
-  dropout: float = 0.0
-  chunk_function: str = "product"
-  chunk_blocks: int = 2
-  chunk_tile: int = 0
-  layer_function: str = "sab"
-  layer_blocks: int = 2
-  layer_seeds: int = 1
-  network_function: str = "sab"
-  network_blocks: int = 2
-  inducing_points: int = 16
-  type_encoding: str = "learned"
-  level_encoding: str = "sinusoidal"
-  encoding_combine: str = "add"
+  width: int = option(64, least=1)
+  heads: int = option(4, least=1)
+  form: str = option("published", choices=("published", "coded"))
+  norm: str = option("pre", choices=("pre", "post", "none"))
+  feed_forward: int = option(2, least=1)
+  activation: str = option("gelu", choices=("gelu", "relu"))
+  dropout: float = option(0.0, least=0, below=1)
+  chunk_function: str = option(
+    "product", choices=("product", "sab", "isab", "deepsets", "linear")
+  )
+  chunk_blocks: int = option(2, least=0)
+  chunk_tile: int = option(0, least=0)
+  layer_function: str = option(
+    "sab", choices=("sab", "isab", "deepsets", "none")
+  )
+  layer_blocks: int = option(2, least=0)
+  layer_seeds: int = option(1, least=1)
+  network_function: str = option("sab", choices=("sab", "isab", "deepsets"))
+  network_blocks: int = option(2, least=0)
+  inducing_points: int = option(16, least=1)
+  type_encoding: str = option("learned", choices=("learned", "none"))
+  level_encoding: str = option(
+    "sinusoidal", choices=("sinusoidal", "relative", "learned", "none")
+  )
+  encoding_combine: str = option("add", choices=("add", "concat"))
   level_again: bool = True
   skip_tokens: bool = True
-  index_features: str = "io"
-  identifiers: str = "content"
-  identifier_dim: int = 32
-  value_features: str = "raw"
-  weight_scale: str = "place"
+  index_features: str = option("io", choices=("none", "io", "chunk", "neuron"))
+  identifiers: str = option("content", choices=("none", "random", "content"))
+  identifier_dim: int = option(32, least=1)
+  value_features: str = option("raw", choices=("raw", "symlog", "fourier"))
+  weight_scale: str = option(
+    "place", choices=("place", "none", "global", "tensor")
+  )
   fan_in_scale: bool = True
   pad_mask: bool = True
-  compute_dtype: str = "float32"
+  compute_dtype: str = option("float32", choices=("float32", "bfloat16"))
 
   def __post_init__(self):
-    for name, allowed in CHOICES.items():
-      value = getattr(self, name)
-      if value not in allowed:
-        raise ValueError(
-          f"{name} is {value!r}; choose one of {', '.join(allowed)}"
-        )
-    at_least = dict.fromkeys(
-      ("width", "heads", "feed_forward", "layer_seeds", "inducing_points")
-      + ("identifier_dim",),
-      1,
-    ) | dict.fromkeys(("chunk_blocks", "layer_blocks", "network_blocks"), 0)
-    for name, least in at_least.items():
-      value = getattr(self, name)
-      if value < least:
-        raise ValueError(f"{name} is {value}; must be at least {least}")
+    super().__post_init__()
     if self.width % self.heads:
       raise ValueError(
         f"width {self.width} is not a multiple of heads {self.heads}; choose"
         f" for example width {self.heads * (self.width // self.heads + 1)}"
       )
-    if self.chunk_tile < 0:
-      raise ValueError(f"chunk_tile is {self.chunk_tile}; must be at least 0")
-    if not 0 <= self.dropout < 1:
-      raise ValueError(f"dropout is {self.dropout}; must be in [0, 1)")
     if self.chunk_function == "product" and self.identifiers == "none":
       raise ValueError(
         "chunk_function product sums the identifiers of other neurons, but"

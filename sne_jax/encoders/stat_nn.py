@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sne_jax.encoders import interface, joining, mlp, statistics, tied
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
 NAME = "stat_nn"
@@ -39,7 +40,7 @@ _REFS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StatOptions:
+class StatOptions(Checked):
   """Options of stat_nn and stat_pool.
 
   Attributes:
@@ -52,17 +53,11 @@ class StatOptions:
       population; it is 0 for one element in both.
   """
 
-  width: int = 256
-  layers: int = 1
-  dropout: float = 0.0
+  width: int = option(256, least=1)
+  layers: int = option(1, least=1)
+  dropout: float = option(0.0, least=0, below=1)
   standardise: bool = True
-  ddof: int = 1
-
-  def __post_init__(self):
-    interface.check_least(width=(self.width, 1), layers=(self.layers, 1))
-    interface.check_share(dropout=self.dropout)
-    if self.ddof not in (0, 1):
-      raise ValueError(f"ddof is {self.ddof}; choose 0 or 1")
+  ddof: int = option(1, least=0, most=1)
 
 
 class StatBody(nn.Module):

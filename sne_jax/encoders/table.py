@@ -2,11 +2,11 @@
 
 An encoder is two things: a packer (host: networks -> arrays) and a linen module
 (device: arrays -> codes `[B, D]`). A row of the table says which options it
-has, what it measures on the training networks, and how both become the two.
+has, what it measures on the training networks, and how both become the two. A
+further encoder, in this package or outside, is a row that is registered.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,35 +27,14 @@ from sne_jax.encoders import (
   stat_nn,
   streaming,
 )
-from sne_jax.encoders.interface import Encoder, Network
-from sne_jax.networks import chunking, scales
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-  """A row of the table of encoders.
-
-  Attributes:
-    paper: where it is from.
-    accepts: which networks it reads.
-    symmetry: what leaves its codes unchanged.
-    cost: how its time grows.
-    options: its dataclass of options; every field is a flag.
-    prefix: put before the names of these flags.
-    measure: `(options, networks) -> dict` of plain values, measured on the
-      training networks and kept with the model.
-    build: `(options, measured) -> Encoder`; `measured` also holds the
-      `chunk_options`, for whoever cuts networks into chunks.
-  """
-
-  paper: str
-  accepts: str
-  symmetry: str
-  cost: str
-  options: type
-  prefix: str
-  measure: Callable[[Any, Sequence[Network]], dict[str, Any]]
-  build: Callable[[Any, Mapping[str, Any]], Encoder]
+from sne_jax.encoders.interface import (
+  ENCODERS,
+  Encoder,
+  Network,
+  Row,
+  register,
+)
+from sne_jax.networks import checked, chunking, scales
 
 
 def measure_sne(
@@ -69,7 +48,9 @@ def build_sne(
   options: sne_options.SNEOptions, measured: Mapping[str, Any]
 ) -> Encoder:
   """Builds SNE."""
-  chunk_options = chunking.ChunkOptions(**measured["chunk_options"])
+  chunk_options = checked.rebuilt(
+    chunking.ChunkOptions, measured["chunk_options"]
+  )
   return Encoder(
     make_packer=lambda specs: slots.packer(specs, options, chunk_options),
     module=sne.SNE(
@@ -89,10 +70,10 @@ def build_sne(
   )
 
 
-ENCODERS = {
+_ROWS = {
   "sne": Row(
     paper="Andreis et al., NeurIPS 2024, arXiv:2305.16625",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="learned (Logit Invariance), or exact with content identifiers",
     cost="linear in weights per chunk stage; quadratic in chunks per layer",
     options=sne_options.SNEOptions,
@@ -102,7 +83,7 @@ ENCODERS = {
   ),
   "mlp": Row(
     paper="a baseline of Navon et al., ICML 2023, arXiv:2301.12780",
-    accepts="one architecture",
+    accepts="one",
     symmetry="none",
     cost="linear in weights, with a matrix of weights times width",
     options=mlp.MLPOptions,
@@ -112,7 +93,7 @@ ENCODERS = {
   ),
   "stat_nn": Row(
     paper="Unterthiner et al., 2020, arXiv:2002.11448",
-    accepts="one architecture",
+    accepts="one",
     symmetry="exact, and blind to shuffles within a tensor",
     cost="sorting the weights of each tensor",
     options=stat_nn.StatOptions,
@@ -122,7 +103,7 @@ ENCODERS = {
   ),
   "stat_pool": Row(
     paper="ours: statistics of arXiv:2002.11448 pooled over tensors",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="exact, and blind to shuffles within a tensor",
     cost="sorting the weights",
     options=stat_nn.StatOptions,
@@ -132,7 +113,7 @@ ENCODERS = {
   ),
   "deep_sets": Row(
     paper="Zaheer et al., NeurIPS 2017, arXiv:1703.06114",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="exact, and blind to every shuffle of the weights",
     cost="linear in weights",
     options=flat_sets.FlatSetOptions,
@@ -142,7 +123,7 @@ ENCODERS = {
   ),
   "set_transformer": Row(
     paper="Lee et al., ICML 2019, arXiv:1810.00825",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="exact, and blind to every shuffle of the weights",
     cost="weights times inducing points",
     options=flat_sets.FlatSetOptions,
@@ -152,7 +133,8 @@ ENCODERS = {
   ),
   "nfn_np": Row(
     paper="Zhou et al., NeurIPS 2023, arXiv:2302.14040",
-    accepts="one architecture: a chain of dense and conv layers with biases",
+    accepts="one",
+    needs="a chain of dense and conv layers with biases",
     symmetry="exact; of inputs and outputs too without io_embed and hnp pool",
     cost="weights times channels squared",
     options=nfn.NFNOptions,
@@ -162,7 +144,8 @@ ENCODERS = {
   ),
   "nfn_hnp": Row(
     paper="Zhou et al., NeurIPS 2023, arXiv:2302.14040",
-    accepts="one architecture: such a chain with a hidden layer",
+    accepts="one",
+    needs="a chain of dense and conv layers with biases and a hidden layer",
     symmetry="exact, hidden neurons",
     cost="weights times channels squared, times inputs and outputs squared",
     options=nfn.NFNOptions,
@@ -172,7 +155,8 @@ ENCODERS = {
   ),
   "nft": Row(
     paper="Zhou et al., NeurIPS 2023, arXiv:2305.13546",
-    accepts="one architecture: a chain of dense and conv layers with biases",
+    accepts="one",
+    needs="a chain of dense and conv layers with biases",
     symmetry="exact, hidden neurons",
     cost="quadratic in the rows and columns at a layer, times its width",
     options=nft.NFTOptions,
@@ -182,7 +166,8 @@ ENCODERS = {
   ),
   "dws": Row(
     paper="Navon et al., ICML 2023, arXiv:2301.12780",
-    accepts="one architecture: dense layers with biases, three or more",
+    accepts="one",
+    needs="dense layers with biases, three or more",
     symmetry="exact, hidden neurons",
     cost="blocks of tensors squared; weights times channels squared",
     options=dws.DWSOptions,
@@ -192,7 +177,7 @@ ENCODERS = {
   ),
   "neural_graph": Row(
     paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-GNN)",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="exact, hidden neurons",
     cost="linear in weights",
     options=neural_graph.NeuralGraphOptions,
@@ -202,7 +187,7 @@ ENCODERS = {
   ),
   "neural_graph_transformer": Row(
     paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-T)",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="exact, hidden neurons",
     cost="quadratic in neurons",
     options=graph_transformer.GraphTransformerOptions,
@@ -212,7 +197,7 @@ ENCODERS = {
   ),
   "hyper_representation": Row(
     paper="Schuerholt et al., NeurIPS 2021, arXiv:2110.15288",
-    accepts="one architecture",
+    accepts="one",
     symmetry="none",
     cost="quadratic in neurons, with a matrix of a width for each layer",
     options=hyper_representation.HyperRepresentationOptions,
@@ -222,7 +207,7 @@ ENCODERS = {
   ),
   "sane": Row(
     paper="Schuerholt et al., ICML 2024, arXiv:2406.09997",
-    accepts="any architectures, mixed in one batch",
+    accepts="any",
     symmetry="none",
     cost="linear in weights; quadratic in the tokens of a window",
     options=sane_coder.SANECoderOptions,
@@ -231,7 +216,8 @@ ENCODERS = {
     build=sane_coder.build,
   ),
 }
-"""Every encoder that `--encoder` knows."""
+for _name, _row in _ROWS.items():
+  register(_name, _row)
 
 
 def row(name: str) -> Row:
@@ -299,5 +285,6 @@ def build(
   """
   found = row(name)
   return found.build(
-    found.options(**options), {**measured, "chunk_options": chunk_options}
+    checked.rebuilt(found.options, options),
+    {**measured, "chunk_options": chunk_options},
   )

@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from sne_jax.encoders import feature_layers, interface
+from sne_jax.encoders import feature_layers
 from sne_jax.encoders.set_layers import affine
+from sne_jax.networks.checked import Checked, option
 
 _HEAD_BIAS = 0.01  # First value of biases behind kaiming kernels.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadOptions:
+class HeadOptions(Checked):
   """Options of the projection head of hyper-representations.
 
   Attributes:
@@ -27,14 +28,9 @@ class HeadOptions:
     outputs: width of what is contrasted.
   """
 
-  layers: int = 3
-  width: int = 50
-  outputs: int = 20
-
-  def __post_init__(self):
-    interface.check_least(
-      layers=(self.layers, 0), width=(self.width, 1), outputs=(self.outputs, 1)
-    )
+  layers: int = option(3, least=0)
+  width: int = option(50, least=1)
+  outputs: int = option(20, least=1)
 
 
 class Linear(nn.Module):

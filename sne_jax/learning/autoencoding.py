@@ -6,7 +6,7 @@ and its parts, so that any training loop can take its gradient.
 Dimensions: `B` networks of `P` weights; windows of `T` tokens of `C` entries.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sne_jax.encoders import hyper_representation, sane
 from sne_jax.learning import contrast, views
-from sne_jax.networks import standardise, tokens, windows
+from sne_jax.networks import tokens, windows
 
 Parts = dict[str, Float[Array, ""]]
 """Losses by name: `contrast`, `reconstruction`, `explained`."""
@@ -112,7 +112,7 @@ def sane_loss(
   mean = jnp.mean(both, axis=0, where=mask, keepdims=True)
   mean = jnp.where(mask.any(axis=0, keepdims=True), mean, 0.0)
   explained = contrast.explained(y, both, mask, mean)
-  return _total(options, contrasted, error, projected, explained)
+  return _total(options, contrasted, error, explained)
 
 
 def hyper_loss(
@@ -122,9 +122,6 @@ def hyper_loss(
   first: Float[Array, "B P"],
   second: Float[Array, "B P"],
   key: PRNGKeyArray | None = None,
-  *,
-  measured: Mapping[str, Any] | None = None,
-  weighting: str = "global_mean",
 ) -> tuple[Float[Array, ""], Parts]:
   """Returns the loss of hyper-representations, and its parts.
 
@@ -138,9 +135,6 @@ def hyper_loss(
     first: first views.
     second: second views of the same networks.
     key: of dropout; None: none is dropped.
-    measured: `standardise.measure` of training networks: squared errors are
-      divided by the variance of their layer. None: plain mean squared error.
-    weighting: see `contrast.layerwise_mse`.
   """
   both = jnp.concatenate([first, second])
   rngs = None if key is None else {"dropout": key}
@@ -153,27 +147,16 @@ def hyper_loss(
   one, other = (apply("project", part) for part in jnp.split(z, 2))
   contrasted = contrast.contrast(options, one, other)
   everything = np.ones((1, 1), bool)
-  if measured is None:
-    error = contrast.reconstruction(options, y, both, everything)
-  else:
-    batch_norms = measured["batch_norms"]
-    layer = tokens.layer_of(module.spec, batch_norms)
-    _, scale = standardise.per_weight(module.spec, measured)
-    deviation = np.ones(len(measured["layers"]))
-    deviation[layer[layer >= 0]] = scale[layer >= 0]
-    error = contrast.layerwise_mse(
-      y, both, layer, deviation, weighting=weighting
-    )
+  error = contrast.reconstruction(options, y, both, everything)
   mean = jnp.mean(both, axis=0, keepdims=True)
   explained = contrast.explained(y, both, everything, mean)
-  return _total(options, contrasted, error, z, explained)
+  return _total(options, contrasted, error, explained)
 
 
 def _total(
-  options: contrast.ContrastOptions, contrasted, error, codes, explained
+  options: contrast.ContrastOptions, contrasted, error, explained
 ) -> tuple[Float[Array, ""], Parts]:
-  """Returns the mixed loss, penalties on codes included, and its parts."""
+  """Returns the mixed loss, and its parts."""
   loss = contrast.total(options.gamma, contrasted, error)
-  loss = loss + contrast.penalty(options, codes)
   names = ("contrast", "reconstruction", "explained")
   return loss, dict(zip(names, (contrasted, error, explained), strict=True))

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from sne_jax.encoders import sane_networks
 from sne_jax.learning import pretrain_methods, pretraining, sampling
 from sne_jax.networks import standardise, tokens
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
 Score = Callable[[np.ndarray], np.ndarray]
@@ -73,51 +74,41 @@ ON_WEIGHTS = "weights_"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GenerationOptions:
+class GenerationOptions(Checked):
   """How networks are sampled.
+
+  Attributes:
+    networks: networks of each method.
+    anchors: share of the training networks that are anchors: the best by
+      validation.
+    bandwidths: deviations of the noise on codes, separated by commas; each
+      method takes the one whose samples are best on validation images.
+    mode: what is drawn independently: joint, token or individual. joint: a draw
+      takes one anchor for the whole code; that it is the default is our choice.
+      token: each token its own, as in the authors' examples. individual: each
+      number its own. Coupled draws are those of token where this is joint.
+    candidates: drawn by subsample and bootstrap, to keep the best of.
+    rounds: of bootstrap: the best of a round are the next anchors.
+    gauss_deviation: of the control's anchors.
 
   Raises:
     ValueError: a value is out of its range; the message names it.
   """
 
-  networks: int = 10  # Networks of each method, at least 1.
-  # Share of the training networks that are anchors: the best by validation.
-  anchors: float = 0.3
-  # Deviations of the noise on codes, separated by commas: each method takes
-  # the one whose samples are best on validation images.
+  networks: int = option(10, least=1)
+  anchors: float = option(0.3, above=0, most=1)
   bandwidths: str = "0.2"
-  # Whose draws are independent: joint (a draw takes one anchor for the whole
-  # code; that it is the default is our choice), token (each token its own, as
-  # in the authors' examples) or individual (each number its own). Coupled draws
-  # are those of token where this is joint.
-  mode: str = "joint"
-  candidates: int = 50  # Drawn by subsample and bootstrap, to keep the best of.
-  rounds: int = 5  # Of bootstrap: the best of a round are the next anchors.
-  gauss_deviation: float = 10.0  # Of the control's anchors.
+  mode: str = option("joint", choices=sampling.MODES)
+  candidates: int = option(50, least=1)
+  rounds: int = option(5, least=1)
+  gauss_deviation: float = option(10.0, above=0, flag=False)
 
   def __post_init__(self):
-    for name in ("networks", "rounds"):
-      if getattr(self, name) < 1:
-        raise ValueError(
-          f"{name} must be at least 1, got {getattr(self, name)}"
-        )
-    if not 0 < self.anchors <= 1:
-      raise ValueError(
-        f"anchors is a share of the training networks in (0, 1], got"
-        f" {self.anchors}"
-      )
+    super().__post_init__()
     if self.candidates < self.networks:
       raise ValueError(
         f"candidates is {self.candidates}, but {self.networks} networks are to"
         " be kept of them; draw at least as many"
-      )
-    if self.mode not in sampling.MODES:
-      raise ValueError(
-        f"unknown mode {self.mode!r}; known are {', '.join(sampling.MODES)}"
-      )
-    if not 0 < self.gauss_deviation < math.inf:
-      raise ValueError(
-        f"gauss_deviation must be above 0, got {self.gauss_deviation}"
       )
     _ = self.bandwidth_values  # Raises.
 

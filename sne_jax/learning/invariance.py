@@ -15,46 +15,30 @@ tying, arXiv:2308.03904; Andreis et al., arXiv:2305.16625.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sne_jax.learning import losses
 from sne_jax.learning.pipeline import Batch
 from sne_jax.networks import symmetry
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InvarianceOptions:
+class InvarianceOptions(Checked):
   """Options of the Logit Invariance regulariser.
 
   Attributes:
-    invariance_weight: beta, the weight of the regulariser; 0: none.
-    invariance_target: what is compared: logit or code.
-    invariance_stop_gradient: hold the branch of the unmoved network fixed.
-    task_on_both: task loss on moved networks too (permutation augmentation on
-      half of the batch), not only on the unmoved ones.
+    invariance_weight: weight beta of Logit Invariance; 0: none. Above 0, every
+      network is in the batch twice, once with its neurons permuted: their
+      logits are drawn together, and both are trained on.
   """
 
-  invariance_weight: float = 0.0
-  invariance_target: str = "logit"
-  invariance_stop_gradient: bool = False
-  task_on_both: bool = True
-
-  def __post_init__(self):
-    if not 0 <= self.invariance_weight < math.inf:
-      raise ValueError(
-        f"invariance_weight is {self.invariance_weight}; must be at least 0"
-      )
-    if self.invariance_target not in ("logit", "code"):
-      raise ValueError(
-        f"invariance_target is {self.invariance_target!r}; choose logit or code"
-      )
+  invariance_weight: float = option(0.0, least=0)
 
 
 TASK_LOSSES = {
@@ -65,39 +49,24 @@ TASK_LOSSES = {
 }
 
 
-def make_loss(
-  model,
-  task: str,
-  options: InvarianceOptions,
-  *,
-  sampler: Callable | None = None,
-  permute: bool = False,
-) -> Callable:
+def make_loss(model, task: str, options: InvarianceOptions) -> Callable:
   """Returns `loss(params, batch, key) -> (loss, metrics)` for training.
 
   Args:
     model: a `PropertyModel`.
     task: mse, bce, classes, or soft_classes (targets are probabilities).
     options: of the regulariser. If its weight is above 0, a batch holds every
-      network twice, the second time moved (or to be moved, see `sampler`).
-    sampler: `symmetry.make_permutation_sampler(spec)`, if permutations are
-      drawn on the device; all networks are then of that spec.
-    permute: with a sampler, move the unmoved networks too (augmentation).
+      network twice, the second time moved.
   """
   task_loss = TASK_LOSSES[task]
   paired = options.invariance_weight > 0
 
   def loss_fn(params, batch: Batch, key):
-    key_move, key_ids, key_drop = jax.random.split(key, 3)
-    packed = batch.packed
+    _, key_ids, key_drop = jax.random.split(key, 3)
     count = batch.targets.shape[0]
-    if sampler is not None and (paired or permute):
-      total = count * (2 if paired else 1)
-      first = 0 if permute else count  # With pairs and no augmentation.
-      packed = _moved(packed, sampler, key_move, total, first)
-    logits, codes = model.apply(
+    logits, _ = model.apply(
       params,
-      packed,
+      batch.packed,
       False,
       rngs={"identifiers": key_ids, "dropout": key_drop},
     )
@@ -108,40 +77,14 @@ def make_loss(
     metrics = {"task": plain}
     if not paired:
       return plain, metrics
-    both = {"logit": logits, "code": codes}[options.invariance_target]
-    first, second = both[:count], both[count:]
-    if options.invariance_stop_gradient:
-      first = jax.lax.stop_gradient(first)
-    error = losses.invariance_error(first, second, member_weight=batch.weight)
-    task_total = plain
-    if options.task_on_both:
-      task_total = (plain + task_of(logits[count:])) / 2
+    error = losses.invariance_error(
+      logits[:count], logits[count:], member_weight=batch.weight
+    )
     metrics["invariance"] = error
-    return task_total + options.invariance_weight * error, metrics
+    both = (plain + task_of(logits[count:])) / 2
+    return both + options.invariance_weight * error, metrics
 
   return loss_fn
-
-
-def _moved(packed, sampler, key, total: int, first: int):
-  """Permutes networks `first` to `total` of a one-spec packed batch.
-
-  Raises:
-    ValueError: the batch is padded, or not of the sampler's spec.
-  """
-  keys = jax.random.split(key, total - first)
-  index = jax.vmap(sampler)(keys)
-  if packed.weights.shape != (total * index.shape[1],):
-    raise ValueError(
-      f"permutations of {index.shape[1]} weights are drawn on the device for"
-      f" {total} networks, but the batch has {packed.weights.shape[0]} weights;"
-      " draw them on the host (symmetry_on=host) unless all networks are of one"
-      " spec"
-    )
-  rows = packed.weights.reshape(total, -1)
-  moved = jnp.take_along_axis(rows[first:], index, axis=1)
-  return packed._replace(
-    weights=jnp.concatenate([rows[:first], moved]).reshape(-1)
-  )
 
 
 def chunk_shuffle(

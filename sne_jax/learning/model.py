@@ -8,9 +8,11 @@ from typing import Any
 
 import flax.linen as nn
 
+from sne_jax.networks.checked import Checked, option
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadOptions:
+class HeadOptions(Checked):
   """Options of the head on a code.
 
   Attributes:
@@ -18,16 +20,8 @@ class HeadOptions:
     dropout: share of the code that is dropped in training.
   """
 
-  hidden_width: int = 64
-  dropout: float = 0.0
-
-  def __post_init__(self):
-    if self.hidden_width < 0:
-      raise ValueError(
-        f"hidden_width is {self.hidden_width}; must be at least 0 (0: linear)"
-      )
-    if not 0 <= self.dropout < 1:
-      raise ValueError(f"dropout is {self.dropout}; must be in [0, 1)")
+  hidden_width: int = option(64, least=0)
+  dropout: float = option(0.0, least=0, below=1)
 
 
 class PropertyModel(nn.Module):

@@ -1,8 +1,7 @@
 """Optimizers and learning rate schedules, built from plain options.
 
 Dimensions: none; scalars only. An *update* is one call of the jitted update
-function; with `accumulate` above 1 the parameters move at every
-`accumulate`-th update.
+function.
 """
 
 import dataclasses
@@ -12,70 +11,60 @@ import jax
 import jax.numpy as jnp
 import optax
 
-NAMES = ("adamw", "adam", "sgd")
-SCHEDULES = ("warmup_cosine", "constant", "one_cycle")
+from sne_jax.networks.checked import Checked, option
 
 ONE_CYCLE_START = 1 / 25
 """Where one-cycle starts, as a share of the peak learning rate."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerOptions:
+class OptimizerOptions(Checked):
   """How parameters follow gradients.
+
+  Attributes:
+    optimizer: adamw; adam: no decay; sgd: momentum beta1.
+    learning_rate: the peak of the schedule.
+    weight_decay: decoupled, of all but biases and scales; used by adamw and
+      sgd. 0: none.
+    schedule: warmup_cosine, constant or one_cycle.
+    warmup_fraction: share of training in which the rate rises.
+    final_learning_rate: where the rate ends, as a share of the peak.
+    clip_norm: longer gradients are scaled to this norm. 0: none.
+    beta1: decay of the mean gradient; momentum of sgd.
+    beta1_low: of one_cycle: beta1 falls to this while the rate rises, and rises
+      again while it falls, as published (with beta1 0.95, to 0.85). 0: beta1
+      stays.
+    beta2: decay of the mean squared gradient (adam, adamw).
+    epsilon: added to the root of the mean squared gradient.
+    ema_decay: of averaged parameters, which are then evaluated. 0: none.
 
   Raises:
     ValueError: a value is out of its range; the message names it.
   """
 
-  optimizer: str = "adamw"  # adamw; adam: no decay; sgd: momentum beta1.
-  learning_rate: float = 1e-3  # The peak of the schedule.
-  weight_decay: float = 1e-2  # Decoupled; used by adamw and sgd. 0 is off.
-  decay_vectors: bool = False  # Also decay biases and scales.
-  schedule: str = "warmup_cosine"  # warmup_cosine, constant or one_cycle.
-  warmup_fraction: float = 0.05  # Share of training in which the rate rises.
-  final_learning_rate: float = 0.0  # Where the rate ends, share of the peak.
-  clip_norm: float = 1.0  # Longer gradients are scaled to this norm. 0 is off.
-  accumulate: int = 1  # Updates whose gradients are averaged into one.
-  beta1: float = 0.9  # Decay of the mean gradient; momentum of sgd.
-  # Of one_cycle: beta1 falls to this while the rate rises, and rises again
-  # while it falls, as published (with beta1 0.95, to 0.85). 0: beta1 stays.
-  beta1_low: float = 0.0
-  beta2: float = 0.999  # Decay of the mean squared gradient (adam, adamw).
-  epsilon: float = 1e-8  # Added to the root of the mean squared gradient.
-  ema_decay: float = 0.0  # Of averaged parameters to evaluate; 0: off.
+  optimizer: str = option("adamw", choices=("adamw", "adam", "sgd"))
+  learning_rate: float = option(1e-3, above=0)
+  weight_decay: float = option(1e-2, least=0)
+  schedule: str = option(
+    "warmup_cosine", choices=("warmup_cosine", "constant", "one_cycle")
+  )
+  warmup_fraction: float = option(0.05, least=0, most=1)
+  final_learning_rate: float = option(0.0, least=0, most=1)
+  clip_norm: float = option(1.0, least=0)
+  beta1: float = option(0.9, least=0, below=1)
+  beta1_low: float = option(0.0, least=0, below=1)
+  beta2: float = option(0.999, least=0, below=1)
+  epsilon: float = option(1e-8, above=0)
+  ema_decay: float = option(0.0, least=0, below=1)
 
   def __post_init__(self):
-    _one_of("optimizer", self.optimizer, NAMES)
-    _one_of("schedule", self.schedule, SCHEDULES)
-    if not self.learning_rate > 0:
-      raise ValueError(
-        f"learning_rate must be above 0, got {self.learning_rate}"
-      )
-    for name in ("weight_decay", "clip_norm"):
-      if not getattr(self, name) >= 0:
-        raise ValueError(
-          f"{name} must be at least 0 (0 is off), got {getattr(self, name)}"
-        )
-    if not self.epsilon > 0:
-      raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
-    for name in ("warmup_fraction", "final_learning_rate"):
-      if not 0 <= getattr(self, name) <= 1:
-        raise ValueError(
-          f"{name} is a share in [0, 1], got {getattr(self, name)}"
-        )
-    for name in ("beta1", "beta1_low", "beta2", "ema_decay"):
-      if not 0 <= getattr(self, name) < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+    super().__post_init__()
     if self.beta1_low and (
       self.schedule != "one_cycle" or self.beta1_low > self.beta1
     ):
       raise ValueError(
         f"beta1_low {self.beta1_low} is for the schedule one_cycle and at most"
         f" beta1; got schedule {self.schedule!r} and beta1 {self.beta1}"
-      )
-    if self.accumulate < 1:
-      raise ValueError(
-        f"accumulate must be at least 1 (1 is off), got {self.accumulate}"
       )
 
 
@@ -90,18 +79,13 @@ def make_schedule(options: OptimizerOptions, num_steps: int) -> optax.Schedule:
 
   Args:
     options: the options of the optimizer.
-    num_steps: updates of the whole training, at least `accumulate`.
-
-  Raises:
-    ValueError: `num_steps` is below `accumulate`: no step would be taken.
+    num_steps: updates of the whole training, at least 1.
 
   References:
     Smith and Topin, Super-Convergence, arXiv:1708.07120 (one_cycle).
   """
   course = _course(options, num_steps)
-  return lambda step: _rate(
-    options, jnp.asarray(step) // options.accumulate, course
-  )
+  return lambda step: _rate(options, step, course)
 
 
 def make_optimizer(
@@ -117,23 +101,15 @@ def make_optimizer(
   Args:
     options: the options.
     num_steps: updates of the whole training; fixes the schedule.
-
-  Raises:
-    ValueError: `num_steps` is below `accumulate`.
   """
   parts = []
   if options.clip_norm:
     parts.append(optax.clip_by_global_norm(options.clip_norm))
   parts += _direction(options, num_steps)
   if options.weight_decay and options.optimizer != "adam":
-    mask = None if options.decay_vectors else _is_matrix
-    parts.append(optax.add_decayed_weights(options.weight_decay, mask))
+    parts.append(optax.add_decayed_weights(options.weight_decay, _is_matrix))
   parts.append(_scale_by_rate(options, num_steps))
-  tx = optax.chain(*parts)
-  if options.accumulate > 1:
-    steps = optax.MultiSteps(tx, options.accumulate)
-    return steps.gradient_transformation()
-  return tx
+  return optax.chain(*parts)
 
 
 def constants(options: OptimizerOptions, num_steps: int) -> dict[str, Any]:
@@ -172,10 +148,7 @@ def make_beta1_schedule(
   Args:
     options: with `beta1_low` above 0, beta1 moves opposite to the rate, as a
       half cosine; else it stays.
-    num_steps: updates of the whole training, at least `accumulate`.
-
-  Raises:
-    ValueError: `num_steps` is below `accumulate`.
+    num_steps: updates of the whole training, at least 1.
   """
   if not options.beta1_low:
     return optax.constant_schedule(options.beta1)
@@ -206,13 +179,9 @@ def _direction(options, num_steps):
 
 def _lengths(options, num_steps):
   """Returns the optimizer's own steps, and those in which the rate rises."""
-  total = num_steps // options.accumulate
-  if total < 1:
-    raise ValueError(
-      f"num_steps {num_steps} is below accumulate {options.accumulate}: the"
-      " parameters would never move; train longer or accumulate less"
-    )
-  return total, min(round(options.warmup_fraction * total), total - 1)
+  return num_steps, min(
+    round(options.warmup_fraction * num_steps), num_steps - 1
+  )
 
 
 class Course(NamedTuple):
@@ -273,15 +242,9 @@ def _scale_by_rate(options, num_steps) -> optax.GradientTransformation:
     updates = jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates)
     return updates, RateState(state.count + 1, state.course)
 
-  _course(options, num_steps)  # Raises where there are no steps.
   return optax.GradientTransformation(init, update)
 
 
 def _is_matrix(params):
   """Marks the leaves of two axes or more: all but biases and scales."""
   return jax.tree.map(lambda x: x.ndim >= 2, params)
-
-
-def _one_of(name, value, known):
-  if value not in known:
-    raise ValueError(f"unknown {name} {value!r}; known are {', '.join(known)}")

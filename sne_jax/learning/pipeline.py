@@ -23,6 +23,7 @@ from sne_jax.encoders import buckets, interface
 from sne_jax.learning import mixing
 from sne_jax.learning.dataset import Networks
 from sne_jax.networks import augment, families, noise, symmetry
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo import batching
 
@@ -36,7 +37,7 @@ class Batch(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataOptions:
+class DataOptions(Checked):
   """Options of batches and of how networks are moved while training.
 
   Attributes:
@@ -73,61 +74,24 @@ class DataOptions:
       first, before all else. Classes are mixed as probabilities.
     assume_activation: activation of the hidden layers of networks whose files
       or zoo do not say it, such as relu: signs, scales and phases of neurons
-      stay as they are where it is not known.
-    symmetry_on: where permutations are drawn: host or device (device: zoos of
-      one architecture only).
+      stay as they are where it is not known. Of none, relu, leaky_relu, gelu,
+      silu, selu, tanh, sigmoid and sine.
   """
 
-  batch_size: int = 32
-  micro_batches: int = 1
+  batch_size: int = option(32, least=1)
+  micro_batches: int = option(1, least=1)
   augment_permutation: bool = False
   augment_signs: bool = True
-  augment_pi_shifts: int = 0
-  augment_scales: float = 0.0
-  augment_noise: float = 0.0
-  augment_mask: float = 0.0
-  augment_quantile: float = 0.0
-  augment_translate: float = 0.0
-  augment_rotate: float = 0.0
-  augment_zoom: float = 0.0
-  augment_mixup: str = "none"
-  assume_activation: str = ""
-  symmetry_on: str = "host"
-
-  def __post_init__(self):
-    interface.check_least(
-      batch_size=(self.batch_size, 1), micro_batches=(self.micro_batches, 1)
-    )
-    for name in (
-      "augment_pi_shifts",
-      "augment_scales",
-      "augment_noise",
-      "augment_translate",
-    ):
-      if not 0 <= getattr(self, name) < math.inf:
-        raise ValueError(
-          f"{name} is {getattr(self, name)}; must be at least 0 (0: off)"
-        )
-    if not 0 <= self.augment_rotate <= 180:
-      raise ValueError(
-        f"augment_rotate is {self.augment_rotate}; must be in [0, 180] degrees"
-      )
-    interface.check_share(
-      augment_mask=self.augment_mask,
-      augment_quantile=self.augment_quantile,
-      augment_zoom=self.augment_zoom,
-    )
-    interface.check_choices(
-      augment_mixup=(self.augment_mixup, mixing.KINDS),
-      assume_activation=(
-        self.assume_activation,
-        ("", *families.ACTIVATIONS),
-      ),
-    )
-    if self.symmetry_on not in ("host", "device"):
-      raise ValueError(
-        f"symmetry_on is {self.symmetry_on!r}; choose host or device"
-      )
+  augment_pi_shifts: int = option(0, least=0)
+  augment_scales: float = option(0.0, least=0)
+  augment_noise: float = option(0.0, least=0)
+  augment_mask: float = option(0.0, least=0, below=1)
+  augment_quantile: float = option(0.0, least=0, below=1)
+  augment_translate: float = option(0.0, least=0)
+  augment_rotate: float = option(0.0, least=0, most=180)
+  augment_zoom: float = option(0.0, least=0, below=1)
+  augment_mixup: str = option("none", choices=mixing.KINDS)
+  assume_activation: str = option("", choices=("", *families.ACTIVATIONS))
 
 
 def augmented(
@@ -139,7 +103,7 @@ def augmented(
   """Returns a randomly moved copy of one network's weights `[P]`."""
   o = options
   spec = augment.assumed(spec, o.assume_activation)
-  if o.augment_permutation and o.symmetry_on == "host":
+  if o.augment_permutation:
     vector = vector[symmetry.draw_permutation(spec, rng)]
   if o.augment_signs and augment.sign_groups(spec):
     vector = vector * augment.draw_signs(spec, rng)
@@ -270,8 +234,6 @@ class Pipeline:
     ]
     if not self._pairs:
       return [vectors]
-    if o.symmetry_on == "device":
-      return [vectors, vectors]
     moved = [
       v[symmetry.draw_permutation(s, rng)]
       for s, v in zip(specs, vectors, strict=True)

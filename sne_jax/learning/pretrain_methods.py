@@ -31,33 +31,28 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sne_jax.encoders import (
   hyper_representation,
-  interface,
   sane,
   sane_networks,
   table,
   token_layers,
 )
 from sne_jax.learning import autoencoding, contrast, model, views
-from sne_jax.networks import standardise, tokens, windows
+from sne_jax.networks import checked, standardise, tokens, windows
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
-
-LAYERWISE = ("none", *contrast.WEIGHTINGS)
 
 AT_ONCE = 64
 """Networks that are encoded, or decoded, at once; for memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainOptions:
+class PretrainOptions(Checked):
   """What the methods are told beyond their encoders, views and losses.
 
   Attributes:
     standardise: how weights are standardised: pooled (mean and deviation of
       each layer over the training networks), within, minmax or none (see
       networks/standardise.py).
-    layerwise: hyper-representations: squared errors over the variance of their
-      layer, all weights alike (global_mean) or all layers (layer_mean), for
-      weights that are not standardised; none: as they are.
     align: networks are first brought into the order of neurons of one training
       network, by weight matching.
     canonical_first: the first view is not permuted, as SANE intends on aligned
@@ -77,38 +72,22 @@ class PretrainOptions:
       networks with all their snapshots; else all have the zoo's.
   """
 
-  standardise: str = "pooled"
-  layerwise: str = "none"
+  standardise: str = option("pooled", choices=standardise.MODES)
   align: bool = False
   canonical_first: bool = False
-  window: int = 0
+  window: int = option(0, least=0)
   whole: bool = False
-  table_tokens: int = 0
-  table_layers: int = 0
-  table_rows: int = 0
-  projection: int = 30
-  head_layers: int = 3
-  head_width: int = 50
-  components: int = 64
+  table_tokens: int = option(0, least=0)
+  table_layers: int = option(0, least=0)
+  table_rows: int = option(0, least=0)
+  projection: int = option(30, least=1)
+  head_layers: int = option(3, least=0)
+  head_width: int = option(50, least=1)
+  components: int = option(64, least=1)
   resplit: bool = False
 
   def __post_init__(self):
-    interface.check_choices(
-      standardise=(self.standardise, standardise.MODES),
-      layerwise=(self.layerwise, LAYERWISE),
-    )
-    least = dict.fromkeys(("projection", "head_width", "components"), 1)
-    least |= dict.fromkeys(("window", "head_layers"), 0)
-    least |= dict.fromkeys(("table_tokens", "table_layers", "table_rows"), 0)
-    interface.check_least(
-      **{name: (getattr(self, name), bound) for name, bound in least.items()}
-    )
-    if self.layerwise != "none" and self.standardise != "none":
-      raise ValueError(
-        f"layerwise is {self.layerwise}, which divides by the variance of"
-        f" layers, but standardise is {self.standardise}, which has done so;"
-        " set one of them to none"
-      )
+    super().__post_init__()
     if self.whole and not self.window:
       raise ValueError(
         "whole pads networks to the window, but window is 0; name its size"
@@ -158,9 +137,9 @@ def build(description: Mapping[str, Any]) -> Method:
   Raises:
     ValueError: the networks do not fit its position tables or its window.
   """
-  options = PretrainOptions(**description["options"])
+  options = checked.rebuilt(PretrainOptions, description["options"])
   spec = NetworkSpec.from_json(description["spec"])
-  losses = contrast.ContrastOptions(**description["losses"])
+  losses = checked.rebuilt(contrast.ContrastOptions, description["losses"])
   return _MAKERS[description["method"]](
     description, options, spec, view_pair(description), losses
   )
@@ -170,7 +149,7 @@ def view_pair(
   description: Mapping[str, Any],
 ) -> tuple[views.ViewOptions, views.ViewOptions]:
   """Returns how the first and the second view of a network are drawn."""
-  first = second = views.ViewOptions(**description["view"])
+  first = second = checked.rebuilt(views.ViewOptions, description["view"])
   if description["options"]["canonical_first"]:
     first = dataclasses.replace(first, permute=False)
   return first, second
@@ -178,7 +157,8 @@ def view_pair(
 
 def _sane(description, options, spec, pair, losses) -> Method:
   """SANE: windows of tokens, encoded, projected and reconstructed."""
-  own = table.row("sane").options(**description["encoder_options"])
+  cls = table.row("sane").options
+  own = checked.rebuilt(cls, description["encoder_options"])
   layout = tokens.layout(spec, own.token_size)
   size = options.window or len(layout)
   tables = (options.table_tokens, options.table_layers, options.table_rows)
@@ -236,7 +216,7 @@ def _hyper(description, options, spec, pair, losses) -> Method:
   """Hyper-representations: whole networks."""
   row = table.row("hyper_representation")
   module = hyper_representation.Autoencoder(
-    row.options(**description["encoder_options"]),
+    checked.rebuilt(row.options, description["encoder_options"]),
     spec,
     token_layers.HeadOptions(
       layers=options.head_layers,
@@ -245,7 +225,6 @@ def _hyper(description, options, spec, pair, losses) -> Method:
     ),
   )
   draw = _pair_sampler(spec, pair)
-  weighting = options.layerwise
 
   def init(seed):
     zeros = jnp.zeros((2, spec.num_weights), jnp.float32)
@@ -261,8 +240,6 @@ def _hyper(description, options, spec, pair, losses) -> Method:
       first,
       second,
       key_drop if train else None,
-      measured=description.get("deviations"),
-      weighting="global_mean" if weighting == "none" else weighting,
     )
 
   def apply(method):

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from sne_jax.encoders import interface, table
+from sne_jax.encoders import table
 from sne_jax.learning import (
   checkpoint,
   contrast,
@@ -57,7 +57,11 @@ def describe(
     losses: what is mixed; SNE has the contrast alone.
     options: the others.
   """
-  interface.check_choices(method=(method, pretrain_methods.METHODS))
+  if method not in pretrain_methods.METHODS:
+    raise ValueError(
+      f"method is {method!r}; choose one of"
+      f" {', '.join(pretrain_methods.METHODS)}"
+    )
   spec, reference = spec.layout, None
   weights = np.asarray(weights, np.float32)
   if options.align:
@@ -74,8 +78,6 @@ def describe(
     "losses": dataclasses.asdict(losses),
     "options": dataclasses.asdict(options),
   }
-  if options.layerwise != "none":
-    found["deviations"] = standardise.measure(spec, weights)
   if method == "sne":
     networks = [(spec, row) for row in weights]
     found["encoder_measured"] = table.measure("sne", encoder, networks)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sne_jax.encoders import interface, table
+from sne_jax.encoders import table
 from sne_jax.learning import (
   classes,
   invariance,
@@ -28,7 +28,8 @@ from sne_jax.learning.model import HeadOptions
 from sne_jax.learning.optimizers import OptimizerOptions
 from sne_jax.learning.pipeline import DataOptions
 from sne_jax.learning.training import TrainOptions
-from sne_jax.networks import chunking, symmetry
+from sne_jax.networks import chunking
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.chunking import ChunkOptions
 
 MONITORS = ("loss", "kendall_tau")
@@ -38,7 +39,7 @@ LOSSES = ("mse", "bce", classes.LOSS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Checked):
   """All that decides what a training gives, beside networks and seed.
 
   Its fields are arguments of `sne_jax.fit`.
@@ -48,7 +49,7 @@ class Recipe:
   options: Any = None
   chunks: ChunkOptions = ChunkOptions()
   head: HeadOptions = HeadOptions()
-  loss: str = "mse"
+  loss: str = option("mse", choices=LOSSES)
   data: DataOptions = DataOptions()
   optimizer: OptimizerOptions = OptimizerOptions()
   training: TrainOptions = TrainOptions()
@@ -57,9 +58,7 @@ class Recipe:
   devices: int = 0
 
   def __post_init__(self):
-    interface.check_choices(
-      encoder=(self.encoder, sorted(table.ENCODERS)), loss=(self.loss, LOSSES)
-    )
+    super().__post_init__()
     wanted = table.row(self.encoder).options
     if self.options is None:
       object.__setattr__(self, "options", wanted())
@@ -193,10 +192,9 @@ def key(description, recipe: Recipe, train: Networks) -> str:
   """Returns what tells programs apart: all that they depend on."""
   steps, data = recipe.training.num_steps, recipe.data
   optimizer = optimizers.constants(recipe.optimizer, steps)
-  drawn = (data.symmetry_on, data.augment_permutation, data.augment_mixup)
   how = dataclasses.asdict(recipe.invariance)
   first = train.specs[0].digest
-  key = [description, optimizer, drawn, how, recipe.devices, first]
+  key = [description, optimizer, data.augment_mixup, how, recipe.devices, first]
   return json.dumps(key, sort_keys=True)
 
 
@@ -207,21 +205,7 @@ def compiled(description, recipe: Recipe, train: Networks) -> Compiled:
   if train.classes and recipe.data.augment_mixup != "none":
     task = "soft_classes"  # A mixed network is between classes.
   mesh = parallel.make_mesh(recipe.devices or None)
-  sampler = None
-  if recipe.data.symmetry_on == "device":
-    if len(train.specs) > 1:
-      raise ValueError(
-        f"symmetry_on is device, but the networks are of {len(train.specs)}"
-        " architectures; use symmetry_on=host"
-      )
-    sampler = symmetry.make_permutation_sampler(first)
-  loss = invariance.make_loss(
-    model.net,
-    task,
-    recipe.invariance,
-    sampler=sampler,
-    permute=recipe.data.augment_permutation,
-  )
+  loss = invariance.make_loss(model.net, task, recipe.invariance)
   update = training.make_update_fn(
     loss,
     optimizers.make_optimizer(recipe.optimizer, recipe.training.num_steps),

@@ -27,6 +27,7 @@ from sne_jax.learning import checkpoint, optimizers, parallel, prefetch
 from sne_jax.learning import logging as metric_logging
 from sne_jax.learning import metrics as measures
 from sne_jax.learning import progress as progress_lib
+from sne_jax.networks.checked import Checked, option
 
 NUM_IN_FLIGHT = 2
 """Updates that may be queued on the device."""
@@ -69,37 +70,35 @@ class TrainState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class TrainOptions(Checked):
   """How long to train, and what to do on the way.
 
   The last step is always logged, evaluated and saved.
+
+  Attributes:
+    num_steps: updates of the whole training.
+    log_every: steps between records of training metrics.
+    eval_every: steps between evaluations on the validation part.
+    save_every: steps between checkpoints.
+    keep: latest checkpoints that are kept.
+    patience: evaluations without a new best before training stops. 0: never.
+    monitor: the validation metric that chooses the best parameters, such as
+      loss, kendall_tau or accuracy.
 
   Raises:
     ValueError: a value is out of its range; the message names it.
   """
 
-  num_steps: int = 10_000  # Updates of the whole training.
-  log_every: int = 100  # Steps between records of training metrics.
-  eval_every: int = 1_000  # Steps between evaluations.
-  save_every: int = 1_000  # Steps between checkpoints.
-  keep: int = 1  # Latest checkpoints that are kept.
-  patience: int = 0  # Evaluations without a new best before stopping. 0 is off.
-  monitor: str = "loss"  # The validation metric that chooses the best.
-  # Its better value: min, max, or auto: as learning/metrics.py says, else min.
-  monitor_mode: str = "auto"
+  num_steps: int = option(10_000, least=1)
+  log_every: int = option(100, least=1)
+  eval_every: int = option(1_000, least=1)
+  save_every: int = option(1_000, least=1)
+  keep: int = option(1, least=1)
+  patience: int = option(0, least=0)
+  monitor: str = "loss"
 
   def __post_init__(self):
-    for name in ("num_steps", "log_every", "eval_every", "save_every", "keep"):
-      if (value := getattr(self, name)) < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    if self.patience < 0:
-      raise ValueError(
-        f"patience must be at least 0 (0 is off), got {self.patience}"
-      )
-    if self.monitor_mode not in ("auto", "min", "max"):
-      raise ValueError(
-        f"monitor_mode must be auto, min or max, got {self.monitor_mode!r}"
-      )
+    super().__post_init__()
     if self.monitor.startswith("test"):
       raise ValueError(
         f"monitor is {self.monitor!r}: choosing by test metrics spoils them;"
@@ -109,9 +108,7 @@ class TrainOptions:
   @property
   def sign(self) -> int:
     """What the monitored value is times, to be the better the lower: 1, -1."""
-    highest = measures.HIGHER_IS_BETTER.get(self.monitor, False)
-    mode = self.monitor_mode
-    return -1 if mode == "max" or (mode == "auto" and highest) else 1
+    return -1 if measures.HIGHER_IS_BETTER.get(self.monitor, False) else 1
 
 
 class FitResult(NamedTuple):

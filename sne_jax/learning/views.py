@@ -8,12 +8,10 @@ Dimensions: `P` weights of a network.
 
 References:
   Schuerholt et al., NeurIPS 2021, arXiv:2110.15288, and ICML 2024,
-  arXiv:2406.09997; Zhong et al., Random Erasing Data Augmentation, AAAI 2020,
-  arXiv:1708.04896.
+  arXiv:2406.09997.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
@@ -21,51 +19,39 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sne_jax.networks import symmetry
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
-
-ERASINGS = ("block", "scatter")
-VALUES = ("zero", "normal")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViewOptions:
+class ViewOptions(Checked):
   """How a view differs from its network.
+
+  Attributes:
+    permute: permute hidden neurons, uniformly over the group.
+    relative_noise: deviation of noise as a share of each weight. 0: none.
+    erase: probability with which a block of weights, which follow one another
+      in the vector, is set to 0.
+    erase_low: least share of weights that is erased then.
+    erase_high: largest share.
 
   Raises:
     ValueError: a value is out of its range; the message names it.
   """
 
-  permute: bool = True  # Permute hidden neurons, uniformly over the group.
-  pool_size: int = 0  # Draw from so many fixed permutations; 0: from all.
-  noise: float = 0.0  # Deviation of noise added to the weights.
-  relative_noise: float = 0.0  # Deviation of noise as a share of each weight.
-  erase: float = 0.0  # Probability with which weights are erased.
-  erase_low: float = 0.02  # Least share of weights that is erased then.
-  erase_high: float = 0.33  # Largest share.
-  # block: weights that follow one another in the vector. scatter: places drawn
-  # one by one, with replacement.
-  erasing: str = "block"
-  erase_value: str = "zero"  # What is put there: zero, or normal numbers.
+  permute: bool = True
+  relative_noise: float = option(0.0, least=0)
+  erase: float = option(0.0, least=0, most=1)
+  erase_low: float = option(0.02, least=0, below=1)
+  erase_high: float = option(0.33, least=0, below=1)
 
   def __post_init__(self):
-    for name in ("pool_size", "noise", "relative_noise"):
-      if not 0 <= getattr(self, name) < math.inf:
-        raise ValueError(
-          f"{name} must be at least 0 (0: off), got {getattr(self, name)}"
-        )
-    if not 0 <= self.erase <= 1:
-      raise ValueError(f"erase is a probability, got {self.erase}")
-    if not 0 <= self.erase_low <= self.erase_high < 1:
+    super().__post_init__()
+    if self.erase_low > self.erase_high:
       raise ValueError(
-        "need 0 <= erase_low <= erase_high < 1, got erase_low"
-        f" {self.erase_low} and erase_high {self.erase_high}"
+        f"erase_low is {self.erase_low}, above erase_high {self.erase_high};"
+        " swap them"
       )
-    for name, known in (("erasing", ERASINGS), ("erase_value", VALUES)):
-      if getattr(self, name) not in known:
-        raise ValueError(
-          f"unknown {name} {getattr(self, name)!r}; known are"
-          f" {', '.join(known)}"
-        )
 
 
 def make_view_sampler(
@@ -73,17 +59,11 @@ def make_view_sampler(
 ) -> Callable[[PRNGKeyArray, Float[Array, "P"]], Float[Array, "P"]]:
   """Returns `sample(key, weights) -> view`. Pure."""
   draw = symmetry.make_permutation_sampler(spec)
-  pool_key = jax.random.key(options.pool_size)
 
   def sample(key: PRNGKeyArray, weights: Float[Array, "P"]):
-    key_permutation, key_add, key_scale, key_erase = jax.random.split(key, 4)
+    key_permutation, _, key_scale, key_erase = jax.random.split(key, 4)
     if options.permute:
-      if options.pool_size:
-        number = jax.random.randint(key_permutation, (), 0, options.pool_size)
-        key_permutation = jax.random.fold_in(pool_key, number)
       weights = weights[draw(key_permutation)]
-    if options.noise:
-      weights = add_noise(key_add, weights, options.noise)
     if options.relative_noise:
       weights = scale_noise(key_scale, weights, options.relative_noise)
     if options.erase:
@@ -91,13 +71,6 @@ def make_view_sampler(
     return weights
 
   return sample
-
-
-def add_noise(
-  key: PRNGKeyArray, x: Float[Array, "..."], deviation: float
-) -> Float[Array, "..."]:
-  """Returns `x + deviation * noise`."""
-  return x + deviation * jax.random.normal(key, x.shape, x.dtype)
 
 
 def scale_noise(
@@ -115,23 +88,14 @@ def erase(
   A block may begin at every place where it fits; the references never erase
   the last weight, which nothing calls for.
   """
-  key_whether, key_share, key_place, key_value = jax.random.split(key, 4)
+  key_whether, key_share, key_place, _ = jax.random.split(key, 4)
   size = weights.shape[0]
   share = jax.random.uniform(
     key_share, (), minval=options.erase_low, maxval=options.erase_high
   )
   length = jnp.floor(size * share).astype(jnp.int32)
-  if options.erasing == "block":
-    start = jax.random.randint(key_place, (), 0, size - length + 1)
-    place = jnp.arange(size)
-    gone = (place >= start) & (place < start + length)
-  else:
-    most = math.ceil(size * options.erase_high)
-    drawn = jax.random.randint(key_place, (most,), 0, size)
-    drawn = jnp.where(jnp.arange(most) < length, drawn, size)
-    gone = jnp.zeros(size, bool).at[drawn].set(True, mode="drop")
-  value = jnp.zeros_like(weights)
-  if options.erase_value == "normal":
-    value = jax.random.normal(key_value, weights.shape, weights.dtype)
+  start = jax.random.randint(key_place, (), 0, size - length + 1)
+  place = jnp.arange(size)
+  gone = (place >= start) & (place < start + length)
   happens = jax.random.bernoulli(key_whether, options.erase)
-  return jnp.where(gone & happens, value, weights)
+  return jnp.where(gone & happens, 0.0, weights)

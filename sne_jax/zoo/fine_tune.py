@@ -16,9 +16,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8, UInt32
+from jaxtyping import Array, Float, Int, UInt8, UInt32
 
-from sne_jax.networks.families import norm_statistics
+from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo import image_fit, image_tiles, images, partial
 
@@ -50,32 +50,25 @@ class Curves(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TuneSettings:
+class TuneSettings(Checked):
   """How networks are trained: alike for all that are compared.
+
+  Attributes:
+    optimizer: sgd, momentum, adam or rmsprop.
+    learning_rate: constant.
+    weight_decay: times the weights, in the gradient.
+    dropout: share of hidden activations set to 0.
+    batch_size: images of a step.
 
   Raises:
     ValueError: a value is out of its range; the message names it.
   """
 
-  optimizer: str = "adam"  # One of `image_fit.OPTIMIZERS`.
-  learning_rate: float = 1e-3  # Constant.
-  weight_decay: float = 0.0  # Times the weights, in the gradient.
-  dropout: float = 0.0  # Share of hidden activations set to 0.
-  batch_size: int = 32  # Images of a step.
-
-  def __post_init__(self):
-    if self.optimizer not in image_fit.OPTIMIZERS:
-      raise ValueError(
-        f"unknown optimizer {self.optimizer!r}; known are"
-        f" {', '.join(image_fit.OPTIMIZERS)}"
-      )
-    for name in ("learning_rate", "weight_decay"):
-      if not 0 <= getattr(self, name) < math.inf:
-        raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-    if not 0 <= self.dropout < 1:
-      raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-    if self.batch_size < 1:
-      raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+  optimizer: str = option("adam", choices=tuple(image_fit.OPTIMIZERS))
+  learning_rate: float = option(1e-3, least=0)
+  weight_decay: float = option(0.0, least=0)
+  dropout: float = option(0.0, least=0, below=1)
+  batch_size: int = option(32, least=1)
 
 
 def image_parts(
@@ -267,42 +260,6 @@ class Tuner:
       found[part] = (whole(own), whole(self._labels[own]), whole(real))
       first += size
     return found
-
-
-def condition(
-  spec: NetworkSpec,
-  weights: Float[Array | np.ndarray, "S P"],
-  pixels: UInt8[np.ndarray, "A C H W"],
-  key: PRNGKeyArray,
-  *,
-  iterations: int,
-  batch_size: int = 32,
-) -> Float[Array | np.ndarray, "S P"]:
-  """Runs batches of images through networks for their batch norm statistics.
-
-  Args:
-    spec: of the networks; without running statistics they stay as they are.
-    weights: the networks.
-    pixels: validation or training images.
-    key: consumed: which images are in a batch.
-    iterations: batches; 0: none.
-    batch_size: images of a batch.
-
-  Raises:
-    ValueError: of `norm_statistics.update`.
-  """
-  if not iterations or not any(t.kind == "norm_mean" for t in spec.tensors):
-    return weights
-  places = jax.random.randint(key, (iterations, batch_size), 0, len(pixels))
-
-  def run(weights):
-    def step(weights, rows):
-      x = jnp.asarray(pixels)[rows].astype(jnp.float32) / 127.5 - 1.0
-      return norm_statistics.update(spec, weights, x), None
-
-    return jax.lax.scan(step, weights, places)[0]
-
-  return jax.jit(jax.vmap(run))(jnp.asarray(weights))
 
 
 def _check_images(spec: NetworkSpec, data: ImageParts) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from sne_jax.networks import families
+from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo import image_fit, ranges
 
 INITIALIZERS = tuple(
@@ -23,59 +24,73 @@ NUMBERS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageZooOptions:
+class ImageZooOptions(Checked):
   """Which image classifiers to train, and how.
 
   Numbers that vary between networks are written as `0.1`, `0.1,0.5` (one of
   these), `uniform:LOW:HIGH` or `log:LOW:HIGH`; words as `adam,sgd`.
+
+  Attributes:
+    num_networks: networks to train.
+    seed: a network is a function of the seed and its number alone.
+    architecture: one or more of arch1, arch2, schuerholt, wild_park, mlp,
+      residual, vit.
+    members_per_architecture: so many networks in a row share a drawn
+      architecture (wild_park) and its optimiser; each further architecture
+      costs seconds of compilation.
+    activation: of the hidden layers; wild_park draws them.
+    optimizer: of sgd, momentum, adam, rmsprop.
+    initializer: how first weights are drawn, of glorot_normal, he_normal,
+      orthogonal, normal, truncated_normal and the like
+      (sne_jax.networks.families.SCHEMES).
+    learning_rate: of the optimiser, constant.
+    weight_decay: times the weights, in the gradient.
+    dropout: share of hidden activations set to 0.
+    init_std: deviation of the first weights, where the initializer is normal or
+      truncated_normal; the others know theirs.
+    init_scale: factor on the first weights of any initializer.
+    train_fraction: share of the training images seen.
+    label_noise: share of training labels drawn anew, at random.
+    batch_size: images of a step.
+    snapshots: epochs at which a network is kept, ascending; training ends at
+      the last. An epoch is as many steps as all training images take.
+    eval_images: images of each part on which a snapshot is evaluated, at most;
+      0: all.
+    validation_share: share of the networks in the validation part of the split
+      default, all snapshots of a network in one part. What validation and test
+      leave is for training.
+    test_share: share of the networks in its test part.
+    batch_members: networks trained together: the memory that it takes, and how
+      much is lost when a run is broken off. 0: twelve for each core of a CPU,
+      or what the memory holds that is free. It changes the weights by float
+      rounding only.
   """
 
-  num_networks: int = 500  # Networks to train, at least 1.
-  seed: int = 0  # A network is a function of the seed and its number alone.
-  # One or more of arch1, arch2, schuerholt, wild_park, mlp, residual, vit.
+  num_networks: int = option(500, least=1)
+  seed: int = option(0, least=0)
   architecture: str = "arch1"
-  # So many networks in a row share a drawn architecture (wild_park) and its
-  # optimiser; each further architecture costs seconds of compilation.
-  members_per_architecture: int = 8
-  activation: str = "relu,tanh"  # Of the hidden layers; wild_park draws them.
-  optimizer: str = "adam,momentum,rmsprop"  # Of sgd, momentum, adam, rmsprop.
-  # How first weights are drawn (sne_jax.networks.families.SCHEMES).
+  members_per_architecture: int = option(8, least=1)
+  activation: str = "relu,tanh"
+  optimizer: str = "adam,momentum,rmsprop"
   initializer: str = (
     "glorot_normal,he_normal,orthogonal,normal,truncated_normal"
   )
-  learning_rate: str = "log:5e-4:5e-2"  # Of the optimiser, constant.
-  weight_decay: str = "log:1e-8:1e-2"  # Times the weights, in the gradient.
-  dropout: str = "uniform:0:0.5"  # Share of hidden activations set to 0.
-  # Deviation of the first weights, where the initializer is normal or
-  # truncated_normal; the others know theirs.
+  learning_rate: str = "log:5e-4:5e-2"
+  weight_decay: str = "log:1e-8:1e-2"
+  dropout: str = "uniform:0:0.5"
   init_std: str = "log:1e-3:0.5"
-  init_scale: str = "1"  # Factor on the first weights of any initializer.
-  train_fraction: str = "0.1,0.25,0.5,1"  # Share of the training images seen.
-  label_noise: str = "0"  # Share of training labels drawn anew, at random.
-  batch_size: int = 128  # Images of a step.
-  # Epochs at which a network is kept, ascending; training ends at the last.
-  # An epoch is as many steps as all training images take.
+  init_scale: str = "1"
+  train_fraction: str = "0.1,0.25,0.5,1"
+  label_noise: str = "0"
+  batch_size: int = option(128, least=1)
   snapshots: str = "1,2,5,10"
-  # Images of each part on which a snapshot is evaluated, at most; 0: all.
-  eval_images: int = 5000
-  # Of the split "default": shares of the networks, all snapshots of a network
-  # in one part. What is left is for training.
-  validation_share: float = 0.15
-  test_share: float = 0.15  # See validation_share.
-  # Networks trained together: the memory that it takes, and how much is lost
-  # when a run is broken off. 0: twelve for each core of a CPU, or what the
-  # memory holds that is free. It changes the weights by float rounding only.
-  batch_members: int = 0
+  eval_images: int = option(5000, least=0)
+  validation_share: float = option(0.15, least=0, below=1)
+  test_share: float = option(0.15, least=0, below=1)
+  batch_members: int = option(0, least=0)
 
   def __post_init__(self):
-    """Raises `ValueError` for a value out of range."""
-    least = {"num_networks": 1, "seed": 0, "members_per_architecture": 1}
-    least |= {"batch_size": 1, "eval_images": 0, "batch_members": 0}
-    for name, bound in least.items():
-      if not getattr(self, name) >= bound:
-        raise ValueError(
-          f"{name} must be at least {bound}, got {getattr(self, name)}"
-        )
+    super().__post_init__()
     known = {
       "architecture": families.ARCHITECTURES,
       "activation": tuple(families.ACTIVATIONS),
@@ -87,10 +102,10 @@ class ImageZooOptions:
     for name, (low, high) in NUMBERS.items():
       ranges.numbers(name, getattr(self, name), least=low, most=high)
     shares = (self.validation_share, self.test_share)
-    if not (min(shares) >= 0 and sum(shares) < 1):
+    if sum(shares) >= 1:
       raise ValueError(
-        "validation_share and test_share must be 0 or more and leave some"
-        f" networks for training, got {shares[0]} and {shares[1]}"
+        "validation_share and test_share must leave some networks for training,"
+        f" got {shares[0]} and {shares[1]}"
       )
     _ = self.epochs
 

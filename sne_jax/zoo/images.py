@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo import batching, download, errors
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -48,35 +49,39 @@ class Images(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageOptions:
-  """Which images, and in which form."""
+class ImageOptions(Checked):
+  """Which images, and in which form.
 
-  # "digits" needs no files; any other name is that of a file in data_dir, or
-  # of a download. Append _inverted, _rotated, _noisy or _permuted (the labels
-  # permuted) for a variant.
+  Attributes:
+    dataset: digits needs no files; any other name is that of a file in
+      data_dir, or of a download. Append _inverted, _rotated, _noisy or
+      _permuted (the labels permuted) for a variant.
+    data_dir: folder with <dataset>.npz files.
+    download: whether a missing file may be fetched from the Hugging Face Hub
+      into data_dir: mnist, fashion_mnist, cifar10, svhn, usps.
+    grayscale: whether colours are averaged into one channel.
+    image_size: height and width to which images are resized; 0: as they are,
+      but where an architecture of the zoo cannot take images so small, doubled
+      until it can: digits, of 8 x 8, become 16 x 16 for arch1.
+    train_images: the first so many for training; 0: all.
+    test_images: the first so many for testing; 0: all.
+  """
+
   dataset: str = EMBEDDED
-  data_dir: str = ""  # Folder with <dataset>.npz files.
-  # Whether a missing file may be fetched from the Hugging Face Hub into
-  # data_dir: mnist, fashion_mnist, cifar10, svhn, usps.
+  data_dir: str = ""
   download: bool = False
-  grayscale: bool = True  # Whether colours are averaged into one channel.
-  # Height and width to which images are resized; 0: as they are, but where an
-  # architecture of the zoo cannot take images so small, doubled until it can:
-  # digits, of 8 x 8, become 16 x 16 for arch1.
-  image_size: int = 0
-  train_images: int = 0  # The first so many for training; 0: all.
-  test_images: int = 0  # The first so many for testing; 0: all.
+  grayscale: bool = True
+  image_size: int = option(0, least=0)
+  train_images: int = option(0, least=0)
+  test_images: int = option(0, least=0)
 
   def __post_init__(self):
-    """Raises `ValueError` for a value out of range."""
+    super().__post_init__()
     if not self.dataset or os.path.basename(self.dataset) != self.dataset:
       raise ValueError(
         f"dataset must be a name without folders, got {self.dataset!r}; name"
         " the folder by data_dir"
       )
-    for name in ("image_size", "train_images", "test_images"):
-      if getattr(self, name) < 0:
-        raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
 
 def load_images(options: ImageOptions) -> Images:

@@ -21,6 +21,7 @@ import numpy as np
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
+from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo import inr_fit, splits, store, writing
 from sne_jax.zoo import partial as partial_lib
 
@@ -36,46 +37,41 @@ _VARIANTS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InrZooOptions:
-  """Which sine INRs to train, and how. The defaults make the usual task."""
+class InrZooOptions(Checked):
+  """Which sine INRs to train, and how. The defaults make the usual task.
 
-  num_networks: int = 1500  # Members of the zoo, at least 1.
-  seed: int = 0  # A member is a function of the seed and its number alone.
-  # "frequency": y = sin(f x), f ~ U(0.5, 10). "dws": y = a sin(f x), with a
-  # and f ~ U(0, 10), as in the code of the DWSNet authors.
-  variant: str = "frequency"
-  # Points of x in [-pi, pi); 0: 1,000 for "frequency", 2,000 for "dws".
-  points: int = 0
-  hidden: int = 32  # Neurons of a hidden layer, at least 1.
-  layers: int = 2  # Hidden (sine) layers, at least 1.
-  w0: float = 30.0  # Frequency inside a layer's sine, above 0.
-  learning_rate: float = 1e-3  # Of Adam, above 0.
-  weight_decay: float = 1e-4  # Times the weights, added to the gradient.
-  max_steps: int = 1500  # A network is done after so many steps, or
-  tolerance: float = 1e-4  # when its mean squared error is at most this.
-  check_every: int = 25  # Steps between two looks at the error.
-  # Networks trained together: the memory that a batch takes, and how much is
-  # lost when a run is broken off. 0: found from the memory that is free. It
-  # changes the weights by float rounding only.
-  batch_members: int = 100
+  Attributes:
+    num_networks: members of a zoo of sine INRs (sine:FOLDER).
+    seed: a member is a function of the seed and its number alone.
+    variant: frequency: y = sin(f x), f ~ U(0.5, 10). dws: y = a sin(f x), with
+      a and f ~ U(0, 10), as in the code of the DWSNet authors.
+    points: points of x in [-pi, pi); 0: 1,000 for frequency, 2,000 for dws.
+    hidden: neurons of a hidden layer.
+    layers: hidden (sine) layers.
+    w0: frequency inside a layer's sine.
+    learning_rate: of Adam.
+    weight_decay: times the weights, added to the gradient.
+    max_steps: a network is done after so many steps, or with its tolerance.
+    tolerance: a network is done when its mean squared error is at most this.
+    check_every: steps between two looks at the error.
+    batch_members: networks trained together: the memory that a batch takes, and
+      how much is lost when a run is broken off. 0: found from the memory that
+      is free. It changes the weights by float rounding only.
+  """
 
-  def __post_init__(self):
-    """Raises `ValueError` for a value out of range."""
-    if self.variant not in _VARIANTS:
-      raise ValueError(
-        f"variant must be one of {', '.join(_VARIANTS)}, got {self.variant!r}"
-      )
-    least = {"num_networks": 1, "seed": 0, "points": 0, "hidden": 1}
-    least |= {"layers": 1, "max_steps": 1, "check_every": 1}
-    least |= {"batch_members": 0, "weight_decay": 0, "tolerance": 0}
-    for name, bound in least.items():
-      if not getattr(self, name) >= bound:
-        raise ValueError(
-          f"{name} must be at least {bound}, got {getattr(self, name)}"
-        )
-    for name in ("w0", "learning_rate"):
-      if not getattr(self, name) > 0:
-        raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+  num_networks: int = option(1500, least=1)
+  seed: int = option(0, least=0)
+  variant: str = option("frequency", choices=tuple(_VARIANTS))
+  points: int = option(0, least=0, flag=False)
+  hidden: int = option(32, least=1)
+  layers: int = option(2, least=1)
+  w0: float = option(30.0, above=0, flag=False)
+  learning_rate: float = option(1e-3, above=0, flag=False)
+  weight_decay: float = option(1e-4, least=0, flag=False)
+  max_steps: int = option(1500, least=1)
+  tolerance: float = option(1e-4, least=0, flag=False)
+  check_every: int = option(25, least=1, flag=False)
+  batch_members: int = option(100, least=0)
 
   @property
   def num_points(self) -> int:

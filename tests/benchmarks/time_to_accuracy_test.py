@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import nfn_peer, results, shapes, time_to_accuracy
+from experiments import config
 from experiments.tasks import members
 from sne_jax.learning import pipeline
 from sne_jax.networks import families
@@ -157,11 +158,11 @@ def test_the_curve_is_read_at_the_evaluations_only():
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ({"threshold": 0.0}, "threshold must be above 0"),
+    ({"threshold": 0.0}, "threshold is 0.0; must be above 0"),
     ({"nfn_epochs": "20;40"}, "numbers between commas, got '20;40'"),
     ({"nfn_epochs": "20,0"}, "nfn_epochs must be at least 1"),
-    ({"sne_steps": -1}, "sne_steps must be at least 0"),
-    ({"peak_size": 0}, "peak_size must be at least 1"),
+    ({"sne_steps": -1}, "sne_steps is -1; must be at least 0"),
+    ({"peak_size": 0}, "peak_size is 0; must be at least 1"),
   ],
 )
 def test_faulty_options_are_named(change, message):
@@ -273,7 +274,7 @@ def test_another_backend_is_refused(monkeypatch):
 
 def test_every_option_can_become_a_flag():
   values = shapes.flags.FlagValues()
-  shapes.config.define_flags(
+  config.define_flags(
     time_to_accuracy.RaceOptions,
     *shapes.options_lib.CLASSES,
     prefixes=shapes.options_lib.PREFIXES,

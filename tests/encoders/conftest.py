@@ -1,4 +1,11 @@
-"""Small encoders of random parameters, for the tests of SNE."""
+"""Small encoders of random parameters, for the tests of SNE.
+
+The tests of all encoders are those of an encoder of your own too, which
+ENCODER_FILE names.
+"""
+
+import os
+import runpy
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +13,9 @@ import numpy as np
 import pytest
 
 from sne_jax.encoders import slots, sne, sne_options
+
+if "ENCODER_FILE" in os.environ:
+  runpy.run_path(os.environ["ENCODER_FILE"])
 
 FAST = {"xla_backend_optimization_level": "0"}  # Compiles faster.
 

@@ -29,6 +29,11 @@ TINY = {
 }
 # Where the layer and network stages do not matter: they compile fast.
 LIGHT = TINY | {"layer_function": "none", "network_function": "deepsets"}
+CHOICES = {
+  field.name: field.metadata["choices"]
+  for field in dataclasses.fields(sne_options.SNEOptions)
+  if field.metadata.get("choices")
+}
 FLAGS = ("level_again", "skip_tokens", "fan_in_scale", "pad_mask")
 
 
@@ -37,7 +42,7 @@ def row(number):
   # No product of none: identifiers are two values ahead.
   chosen = {
     name: values[(number + 2 * (name == "identifiers")) % len(values)]
-    for name, values in sne_options.CHOICES.items()
+    for name, values in CHOICES.items()
   }
   chosen |= {
     flag: (number + place) % 2 == 0 for place, flag in enumerate(FLAGS)
@@ -60,7 +65,7 @@ def keys_of(seed):
 
 def test_five_rows_have_every_choice():
   rows = [row(number) for number in range(5)]
-  for name, values in sne_options.CHOICES.items():
+  for name, values in CHOICES.items():
     assert {r[name] for r in rows} == set(values), name
   for flag in FLAGS:
     assert {r[flag] for r in rows} == {False, True}
@@ -135,7 +140,7 @@ def test_dropout_is_for_training_only(make_encoder):
   ("options", "words"),
   [
     ({name: "other"}, (name, "'other'", "choose one of", values[0]))
-    for name, values in sne_options.CHOICES.items()
+    for name, values in CHOICES.items()
   ]
   + [
     ({name: value}, (name, str(value), "must be"))

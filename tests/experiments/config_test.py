@@ -11,7 +11,8 @@ import textwrap
 import pytest
 from absl import flags
 
-from experiments import config
+from experiments import config, environment
+from sne_jax.networks import checked
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -24,6 +25,12 @@ class ModelOptions:
     width: width of the code: at least 1,
       a multiple of `heads`.
     bias: whether there is one.
+    rate: learning rate, per step.
+    rule: how chunks are cut:
+      by rows (row) or flat.
+    name: its name.
+    hidden: of Python alone.
+    words: of which there may be several.
 
   References:
     none: not an option.
@@ -31,15 +38,11 @@ class ModelOptions:
 
   width: int = 64
   bias: bool = True
-  rate: float = 1e-3  # Learning rate, per step.
-  # How chunks are cut:
-  # by rows or flat.
-  rule: str = dataclasses.field(
-    default="row", metadata={"choices": ("row", "flat")}
-  )
-  name: str = dataclasses.field(default="", metadata={"help": "Its name."})
-  depth: int = 2
-  """Number of blocks."""
+  rate: float = 1e-3
+  rule: str = checked.option("row", choices=("row", "flat"))
+  name: str = ""
+  hidden: int = checked.option(1, flag=False)
+  words: tuple[str, ...] = ()
 
   def __post_init__(self):
     if self.width < 1:
@@ -88,14 +91,16 @@ def test_flags_change_fields():
   [
     ("width", "width of the code: at least 1, a multiple of `heads`."),
     ("bias", "whether there is one."),
-    ("rate", "Learning rate, per step."),
-    ("rule", "<row|flat>: How chunks are cut: by rows or flat."),
-    ("name", "Its name."),
-    ("depth", "Number of blocks."),
+    ("rate", "learning rate, per step."),
+    ("rule", "how chunks are cut: by rows (row) or flat."),
   ],
 )
 def test_help_teaches(name, text):
   assert _parse()[name].help == text
+
+
+def test_fields_of_python_alone_are_no_flags():
+  assert "hidden" not in _parse()
 
 
 def test_every_option_is_explained_and_unique():
@@ -132,8 +137,8 @@ def test_unfit_types_are_refused():
 
 
 def test_field_without_default_is_required():
-  field = dataclasses.field(metadata={"help": "A folder."})
-  made = dataclasses.make_dataclass("Needs", [("zoo", str, field)])
+  made = dataclasses.make_dataclass("Needs", [("zoo", str)])
+  made.__doc__ = "Needs.\n\nAttributes:\n  zoo: a folder."
   with pytest.raises(flags.Error, match="--zoo"):
     _parse(classes=(made,))
   values = _parse("--zoo=x", classes=(made,))
@@ -141,7 +146,9 @@ def test_field_without_default_is_required():
 
 
 def test_flagfile_repeats_the_run(tmp_path):
-  options = ModelOptions(width=3, bias=False, rate=1 / 3, name="a b # c")
+  options = ModelOptions(
+    width=3, bias=False, rate=1 / 3, name="a b # c", words=("x=1", "y=2")
+  )
   path = tmp_path / "flags.txt"
   path.write_text(config.to_flagfile(options))
   values = _parse(f"--flagfile={path}")
@@ -162,23 +169,24 @@ def test_flagfile_refuses_what_it_cannot_hold(name):
 
 
 def test_resolved_is_json():
-  table = config.resolved(ModelOptions(), Clashing())
-  assert json.loads(json.dumps(table)) == table
+  table = json.loads(json.dumps(config.resolved(ModelOptions(), Clashing())))
+  assert table["ModelOptions"]["rate"] == ModelOptions().rate
   assert table["Clashing"] == {"width": 1}
   with pytest.raises(ValueError, match="only once"):
     config.resolved(Clashing(), Clashing())
 
 
 def test_environment_is_complete_and_never_fails(monkeypatch):
-  found = config.environment()
+  found = environment.environment()
   assert json.loads(json.dumps(found)) == found
   assert found["versions"]["jax"]
   assert found["devices"]["count"] >= 1
   monkeypatch.setenv("PATH", "")  # no git
-  assert config.environment()["revision"] is None
+  assert environment.environment()["revision"] is None
 
 
 PROGRAM = """
+  '''A program.'''
   import errno, dataclasses
   from experiments import config
 
@@ -271,9 +279,10 @@ def test_traceback_on_request(program):
 
 
 def test_help_shows_the_options(program):
-  done = program("--help")
-  assert "--width: how wide the code is." in done.stdout
-  assert "--[no]traceback" in done.stdout
+  done = program("--help", "--width=3")
+  assert done.returncode == 0
+  assert done.stdout.startswith("A program.\n")
+  assert "--width=1\n      how wide the code is." in done.stdout
 
 
 def test_a_flagfile_of_bytes_takes_one_line(program, tmp_path):

@@ -54,25 +54,14 @@ class Ended(NamedTuple):
 def _parsed(*arguments: str) -> flags.FlagValues:
   """Returns the flags of a command line."""
   values = flags.FlagValues()
-  prefixes = options_lib.PREFIXES
-  config.define_flags(
-    *options_lib.CLASSES, prefixes=prefixes, flag_values=values
-  )
+  options_lib.define_flags(values)
   config.parse(["run.py", *arguments], values)
   return values
 
 
 def _resolve(*arguments: str) -> options_lib.Options:
   """Returns the options of a command line."""
-  values = _parsed(*arguments)
-  return options_lib.of(
-    *(
-      config.from_flags(
-        cls, prefix=options_lib.PREFIXES.get(cls, ""), flag_values=values
-      )
-      for cls in options_lib.CLASSES
-    )
-  )
+  return options_lib.from_flags(_parsed(*arguments))
 
 
 def _write_zoo(

@@ -59,7 +59,7 @@ def test_a_zoo_is_converted_told_of_and_opened_again(tmp_path, capsys):
     ((), "source is empty"),
     (("--source=x",), "out is empty"),
     (("--source=/none", "--out=none/zoo"), "no such folder"),
-    (("--source=x", "--out=y", "--seed=-1"), "seed must be at least 0"),
+    (("--source=x", "--out=y", "--seed=-1"), "seed is -1; must be at least 0"),
     (("--source=x", "--out=y", "--epochs=a"), "epochs must be numbers"),
   ],
 )

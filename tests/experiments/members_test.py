@@ -178,19 +178,25 @@ def test_a_part_that_is_missing(made, resolve):
 
 
 def test_a_zoo_of_ours_made_with_other_options(made, resolve):
-  options = inr.InrZooOptions(num_networks=24, hidden=4, points=50)
+  options = inr.InrZooOptions(num_networks=24, hidden=4, points=1000)
   table = dataclasses.asdict(options) | {"split": None}
   del table["batch_members"]
-  _, flag = made(provenance=own(table))
-  flags = ("--zoo_num_networks=24", "--zoo_hidden=4", "--zoo_points=50")
-  assert len(opened(resolve(flag, *flags))) == 24
-  with pytest.raises(errors.ZooError, match="tolerance is 0.0001 there, 0.5"):
-    opened(resolve(flag, *flags, "--zoo_tolerance=0.5"))
+  zoo, _ = made(provenance=own(table))
+  flags = (f"--zoo=sine:{zoo.path}", "--zoo_num_networks=24", "--zoo_hidden=4")
+  assert len(opened(resolve(*flags))) == 24
+  with pytest.raises(errors.ZooError, match="max_steps is 1500 there, 9"):
+    opened(resolve(*flags, "--zoo_max_steps=9"))
 
 
-def test_options_of_the_generator_do_not_concern_another_zoo(made, resolve):
-  _, flag = made()
-  assert len(opened(resolve(flag, "--zoo_tolerance=0.5"))) == 24
+def test_a_sine_zoo_is_made_by_its_name_alone(made, resolve, tmp_path):
+  zoo, _ = made()
+  with pytest.raises(ValueError, match=f"name it as {zoo.path}"):
+    opened(resolve(f"--zoo=sine:{zoo.path}"))
+  flags = ("--zoo_num_networks=3", "--zoo_hidden=2", "--zoo_max_steps=1")
+  made_here = opened(resolve(f"--zoo=sine:{tmp_path / 'new'}", *flags))
+  assert len(made_here) == 3
+  by_folder = opened(resolve(f"--zoo={tmp_path / 'new'}"))
+  assert by_folder.path == made_here.path
 
 
 def test_the_fingerprint_names_what_has_changed(made, resolve, write_zoo):
@@ -270,7 +276,7 @@ def test_snapshots_choose_members(made, resolve):
 
 def test_a_folder_among_several_that_is_not_there(made, resolve, tmp_path):
   _, flag = made()
-  with pytest.raises(errors.ZooError, match="typo"):
+  with pytest.raises(ValueError, match="there is no zoo .*typo"):
     members.gathered(resolve(flag, f"--test_zoos={tmp_path / 'typo'}", *SIZES))
   assert not (tmp_path / "typo").exists()
 

@@ -30,7 +30,11 @@ SMALL = {
     *("--hyper_feed_forward=8", "--pretrain_head_layers=1"),
     "--view_erase=0.5",
   ),
-  "sne": ("--pretrain=sne", "--pretrain_head_width=8", "--view_noise=0.3"),
+  "sne": (
+    "--pretrain=sne",
+    "--pretrain_head_width=8",
+    "--view_relative_noise=0.3",
+  ),
 }
 SIZES = ("--train_members=14", "--validation_members=5", "--test_members=5")
 EXTRA = ("--learning_rate=2e-2", "--pretrain_projection=6")
@@ -340,7 +344,7 @@ def test_what_cannot_be_begun_with(of, flags, words, launch, trained, own_zoo):
     (("--loss=classes", "--targets=dataset"), "linear probes predict numbers"),
     (("--init_from=x",), "init_from is 'x', but what is trained is sane"),
     (("--probes=sane,what",), "probes names 'what'; choose of"),
-    (("--view_erase=2",), "erase is a probability, got 2"),
+    (("--view_erase=2",), "erase is 2.0; must be at least 0 and at most 1"),
   ],
 )
 def test_bad_options_end_in_one_line(flags, words, launch, tiny_zoo, tmp_path):

@@ -91,7 +91,6 @@ def test_parameters_are_those_of_the_seed(load):
   ("flag", "words"),
   [
     ("--loss=bce", r"needs targets in \[0, 1\]"),
-    ("--symmetry_on=device", "2 architectures"),
     ("--monitor=accuracy", "choose loss or kendall_tau"),
   ],
 )

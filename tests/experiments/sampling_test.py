@@ -250,24 +250,18 @@ def test_a_new_last_layer_is_drawn_for_other_classes():
   other = anchors.target_spec(best, parts_of(5))
   assert other == families.architecture("mlp", (1, 4, 4), 5, "relu")
   tuner = types.SimpleNamespace(spec=other)
-  own_options = types.SimpleNamespace(reset_classifier=False)
-  options: Any = types.SimpleNamespace(sampling=own_options)
+  options: Any = types.SimpleNamespace()
   task = sampling.Task(options, {}, best, {}, {}, {})
   weights = np.random.default_rng(0).normal(size=(2, own.num_weights))
   weights = weights.astype(np.float32)
-  found = sampling.begun(task, tuner, 1, "kde", weights, 0)
+  found = sampling.begun(task, tuner, "kde", weights, 0)
   assert found.shape == (2, other.num_weights)
   before, after = own.unflatten(weights), other.unflatten(found)
   same = [n for n in before if np.array_equal(before[n], after[n])]
   assert len(same) == len(before) - 2
   assert np.abs(found).max() > 0 and not np.array_equal(*found[:, -5:])
-  # Elsewhere the option decides, and the zoo's own data never need it.
   tuner.spec = own
-  run = lambda place: sampling.begun(task, tuner, place, "kde", weights, 0)
-  assert run(1) is weights
-  own_options.reset_classifier = True
-  assert run(0) is weights
-  assert (run(1) != weights).sum() == 2 * 3 * 33
+  assert sampling.begun(task, tuner, "kde", weights, 0) is weights
   with pytest.raises(ValueError, match="cannot be built anew"):
     hyper["architecture"] = ["wild_park"]
     anchors.target_spec(best, parts_of(5))

@@ -72,7 +72,8 @@ def test_trials_differ_in_the_swept_options_and_their_folder_alone():
 
 def test_options_of_encoders_are_swept_by_their_names():
   trials = options("--grid=nfn_channels=4,8", "--width=32")
-  assert [trial.nfn.channels for trial in trials] == [4, 8]
+  found = [trial.encoder_options("nfn_np").channels for trial in trials]
+  assert found == [4, 8]
   assert {trial.sne.width for trial in trials} == {32}
 
 

@@ -22,7 +22,7 @@ import optuna
 import pytest
 from absl import flags
 
-from experiments import config, run, sweep, sweeping
+from experiments import config, sweep, sweeping
 from experiments import options as options_lib
 from experiments.sweeping import executors, launch, prepare, search
 from experiments.sweeping import plan as plan_lib
@@ -209,11 +209,9 @@ def test_a_run_can_repeat_the_selected_trial(start, tmp_path):
   start(GRID, "--width=48")
   path = tmp_path / "run" / "trials" / "0005" / "trial.flags"
   values = flags.FlagValues()
-  config.define_flags(
-    *options_lib.CLASSES, prefixes=options_lib.PREFIXES, flag_values=values
-  )
+  options_lib.define_flags(values)
   config.parse(["run.py", f"--flagfile={path}"], values)
-  options = run.options_of(values)
+  options = options_lib.from_flags(values)
   assert options.run.workdir == str(path.parent)
   assert (options.run.head_width, options.sne.width) == (8, 48)
   assert not options.run.references
@@ -622,7 +620,7 @@ def test_the_workdir_of_a_run(start, tmp_path):
   (tmp_path / "run").mkdir()
   values = defined()
   config.parse(["sweep.py"], values)
-  found = config.resolved(*run.options_of(values).groups())
+  found = config.resolved(*options_lib.from_flags(values).groups())
   (tmp_path / "run" / "config.json").write_text(json.dumps(found))
   assert "SweepOptions.space" in start(GRID).error
 
@@ -654,9 +652,7 @@ def test_a_zoo_that_does_not_fit_is_said_once(
 
 def prepared(zoo, tiny_flags, *arguments):
   values = flags.FlagValues()
-  config.define_flags(
-    *options_lib.CLASSES, prefixes=options_lib.PREFIXES, flag_values=values
-  )
+  options_lib.define_flags(values)
   config.parse(["", *tiny_flags, f"--zoo={zoo}", *arguments], values)
   prepare.main([], values)
 

@@ -72,14 +72,17 @@ def test_making_that_fails_is_one_line(tmp_path, capfd):
 @pytest.mark.parametrize(
   ("text", "words"),
   [
-    ("", "no zoo is named"),
+    ("", "zoo is empty; .*quickstart.flags"),
     ("missing.flags", "there is no flagfile missing.flags"),
-    ("a/x,b/x", "two zoos are called 'x'"),
+    ("sine:a/x,sine:b/x", "two zoos are called 'x'"),
+    ("experiments/flags/zoos/quik.flags", "there is no flagfile"),
+    ("experiments/flags/zoos/quick.flag", "did you mean .*quick.flags"),
+    ("nowhere", "there is no zoo nowhere; .*sine:nowhere"),
   ],
 )
 def test_names_that_are_refused(text, words):
   with pytest.raises(ValueError, match=words):
-    zoos.sources(text)
+    zoos.check_there(*zoos.sources(text))
 
 
 def test_spare_images_were_never_used(made):

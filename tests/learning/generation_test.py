@@ -210,9 +210,9 @@ def test_what_has_no_decoder_is_refused():
   ("changes", "match"),
   [
     ({"networks": 0}, "networks"),
-    ({"anchors": 0.0}, "anchors is a share"),
+    ({"anchors": 0.0}, "anchors is 0.0"),
     ({"candidates": 2, "networks": 3}, "candidates is 2"),
-    ({"mode": "x"}, "unknown mode"),
+    ({"mode": "x"}, "mode is 'x'"),
     ({"bandwidths": "0.1,-1"}, "bandwidths"),
     ({"gauss_deviation": 0.0}, "gauss_deviation"),
   ],

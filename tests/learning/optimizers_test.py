@@ -111,7 +111,7 @@ def test_momentum_follows_its_cycle():
   np.testing.assert_allclose(moved["bias"], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", optimizers.SCHEDULES)
+@pytest.mark.parametrize("name", ("warmup_cosine", "constant", "one_cycle"))
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
 def test_schedules_of_few_steps_are_finite_and_positive(name, num_steps):
   schedule = optimizers.make_schedule(
@@ -119,14 +119,6 @@ def test_schedules_of_few_steps_are_finite_and_positive(name, num_steps):
   )
   found = rates(schedule, range(num_steps))
   assert all(found > 0) and all(found <= 1.001e-3), found
-
-
-def test_accumulation_slows_the_schedule():
-  changed = optimizers.OptimizerOptions(accumulate=4)
-  plain = optimizers.make_schedule(optimizers.OptimizerOptions(), 10)
-  slow = optimizers.make_schedule(changed, 40)
-  steps = np.arange(40)
-  np.testing.assert_array_equal(rates(slow, steps), rates(plain, steps // 4))
 
 
 def test_clip_scales_long_gradients_only():
@@ -140,14 +132,11 @@ def test_clip_scales_long_gradients_only():
   np.testing.assert_allclose(moved["bias"], 1 - 0.2 / norm, rtol=1e-6)
 
 
-@pytest.mark.parametrize("vectors", [False, True])
-def test_weight_decay_spares_vectors_unless_told(vectors):
-  tx = optimizers.make_optimizer(
-    options(weight_decay=0.25, decay_vectors=vectors), 10
-  )
+def test_weight_decay_spares_vectors():
+  tx = optimizers.make_optimizer(options(weight_decay=0.25), 10)
   moved = descend(tx, [jax.tree.map(np.zeros_like, PARAMS)])
   np.testing.assert_allclose(moved["kernel"], 0.75)
-  np.testing.assert_allclose(moved["bias"], 0.75 if vectors else 1.0)
+  np.testing.assert_allclose(moved["bias"], 1.0)
 
 
 def test_adamw_equals_the_library():
@@ -169,29 +158,6 @@ def test_adamw_equals_the_library():
   np.testing.assert_allclose(a["bias"], b["bias"], rtol=1e-6)
 
 
-def test_two_half_batches_equal_a_full_batch():
-  x = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
-
-  def gradient(
-    rows,
-  ):  # Of the mean of `rows @ kernel + bias`, squared, by hand.
-    error = 2 * (rows @ np.ones((2, 2), np.float32) + 1) / (2 * len(rows))
-    return {"kernel": rows.T @ error, "bias": error.sum(0)}
-
-  full = descend(
-    optimizers.make_optimizer(options(clip_norm=1.0), 1), [gradient(x)]
-  )
-  halves = descend(
-    optimizers.make_optimizer(options(clip_norm=1.0, accumulate=2), 2),
-    [gradient(x[:4]), gradient(x[4:])],
-  )
-  one = descend(
-    optimizers.make_optimizer(options(clip_norm=1.0), 1), [gradient(x[:4])]
-  )
-  np.testing.assert_allclose(full["kernel"], halves["kernel"], rtol=1e-5)
-  assert np.abs(one["kernel"] - full["kernel"]).max() > 1e-3  # The control.
-
-
 def test_ema_by_hand():
   ema, params = {"a": jnp.float32(0.0)}, {"a": jnp.float32(1.0)}
   early = optimizers.update_ema(ema, params, decay=0.99, step=0)
@@ -203,27 +169,21 @@ def test_ema_by_hand():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"optimizer": "adamax"}, "unknown optimizer 'adamax'; known are adamw"),
-    ({"schedule": "step"}, "unknown schedule 'step'"),
-    ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0"),
-    ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
-    ({"clip_norm": -1.0}, "clip_norm must be at least 0"),
-    ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
-    ({"warmup_fraction": 1.5}, "warmup_fraction is a share"),
-    ({"ema_decay": 1.0}, "ema_decay must be in"),
+    ({"optimizer": "adamax"}, "optimizer is 'adamax'; choose one of adamw"),
+    ({"schedule": "step"}, "schedule is 'step'; choose one of"),
+    ({"learning_rate": 0.0}, "learning_rate is 0.0; must be above 0"),
+    ({"learning_rate": float("nan")}, "learning_rate is nan; must be above 0"),
+    ({"clip_norm": -1.0}, "clip_norm is -1.0; must be at least 0"),
+    ({"weight_decay": -0.1}, "weight_decay is -0.1; must be at least 0"),
+    ({"warmup_fraction": 1.5}, "warmup_fraction is 1.5; must be"),
+    ({"ema_decay": 1.0}, "ema_decay is 1.0; must be at least 0 and below 1"),
     ({"beta1_low": 0.5}, "beta1_low 0.5 is for the schedule one_cycle"),
     (
       {"beta1_low": 0.95, "schedule": "one_cycle"},
       "at most beta1; got schedule 'one_cycle' and beta1 0.9",
     ),
-    ({"accumulate": 0}, "accumulate must be at least 1"),
   ],
 )
 def test_options_refuse_what_cannot_be(changes, message):
   with pytest.raises(ValueError, match=message):
     optimizers.OptimizerOptions(**changes)
-
-
-def test_accumulating_longer_than_training_is_refused():
-  with pytest.raises(ValueError, match="num_steps 3 is below accumulate 4"):
-    optimizers.make_optimizer(optimizers.OptimizerOptions(accumulate=4), 3)

@@ -369,8 +369,6 @@ def test_what_cannot_be_shared_out_is_refused():
     pipeline.DataOptions(micro_batches=0)
   with pytest.raises(ValueError, match="batch_size is 0"):
     pipeline.DataOptions(batch_size=0)
-  with pytest.raises(ValueError, match="'gpu'; choose host or device"):
-    pipeline.DataOptions(symmetry_on="gpu")
 
 
 @pytest.mark.parametrize(
@@ -390,17 +388,3 @@ def test_what_cannot_be_shared_out_is_refused():
 def test_augmentations_that_cannot_be_are_named(name, value):
   with pytest.raises(ValueError, match=f"{name} is {value!r}"):
     pipeline.DataOptions(**{name: value})
-
-
-def test_on_the_device_views_are_copies():
-  networks = networks_of([MLP], 4)
-  batch = pipe(
-    networks,
-    pairs=True,
-    batch_size=2,
-    augment_permutation=True,
-    symmetry_on="device",
-  )(0)
-  assert batch.packed.weights.shape == (1, 4 * MLP.num_weights)
-  for member, vector in vectors_in(networks, batch, copies=2):
-    np.testing.assert_array_equal(vector, networks.vectors[member])

@@ -50,7 +50,7 @@ def described(method, encoder=None, view=None, **changes):
     chunk=chunking.ChunkOptions(
       chunk_size=8, linear_rule="neuron", conv_rule="neuron"
     ),
-    view=views.ViewOptions(**(view or {"noise": 0.1})),
+    view=views.ViewOptions(**(view or {"relative_noise": 0.1})),
     losses=contrast.ContrastOptions(),
     options=pretrain_methods.PretrainOptions(
       projection=4, head_layers=1, head_width=6, **changes
@@ -131,7 +131,7 @@ def test_the_first_view_can_be_canonical():
     described("sane", canonical_first=True)
   )
   assert not first.permute and second.permute
-  assert first.noise == second.noise == 0.1
+  assert first.relative_noise == second.relative_noise == 0.1
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,6 @@ def test_the_first_view_can_be_canonical():
     ({"table_rows": 3}, "row positions has 3 entries.*needs 6"),
     ({"window": 8, "whole": True}, "12 tokens, more than the 8 of the window"),
     ({"whole": True}, "whole pads networks to the window, but window is 0"),
-    ({"layerwise": "global_mean"}, "layerwise is global_mean.*set one of them"),
     ({"standardise": "twice"}, "standardise is 'twice'; choose one of"),
     ({"projection": 0}, "projection is 0; must be at least 1"),
   ],

@@ -42,13 +42,6 @@ def test_permuted_views_are_the_same_function():
     np.testing.assert_allclose(forward(view), forward(weights), atol=1e-5)
 
 
-def test_a_pool_has_no_more_permutations_than_its_size():
-  weights = jnp.arange(float(SPEC.num_weights))
-  found = draw({"pool_size": 3}, weights, 100)
-  assert len(np.unique(found, axis=0)) == 3
-  assert len(np.unique(draw({}, weights, 100), axis=0)) > 90
-
-
 def test_permutations_are_the_authors():
   for case, spec in (
     ("perm_mlp", families.mlp((3, 4, 2), "tanh")),
@@ -93,17 +86,14 @@ def test_permutations_are_the_authors():
 
 def test_noise_has_its_deviation_and_zeros_stay():
   weights = ONES.at[0].set(0.0).at[1].set(10.0)
-  found = draw({"noise": 0.5, **OFF}, weights)
-  assert abs(found[:, 0].std() - 0.5) < 0.1
   found = draw({"relative_noise": 0.1, **OFF}, weights)
   assert (found[:, 0] == 0).all()
   assert abs(found[:, 1].std() - 1.0) < 0.2
   assert abs(found[:, 2].std() - 0.1) < 0.02
 
 
-@pytest.mark.parametrize("erasing", views.ERASINGS)
-def test_erasing_takes_its_share(erasing):
-  options = {"erase": 0.5, "erasing": erasing, **OFF}
+def test_erasing_takes_its_share():
+  options = {"erase": 0.5, **OFF}
   found = draw(options, ONES, 2000)
   gone = found == 0
   often = gone.any(1).mean()
@@ -111,19 +101,13 @@ def test_erasing_takes_its_share(erasing):
   shares = gone[gone.any(1)].mean(1)
   assert shares.max() < 0.33
   blocks = np.diff(np.pad(gone, ((0, 0), (1, 1))).astype(int)) == 1
-  if erasing == "block":
-    assert abs(shares.mean() - 0.166) < 0.02
-    assert blocks.sum(1).max() == 1  # One contiguous block.
-    assert gone[:, 0].any() and gone[:, -1].any()
-  else:
-    assert blocks.sum(1).max() > 3
+  assert abs(shares.mean() - 0.166) < 0.02
+  assert blocks.sum(1).max() == 1  # One contiguous block.
+  assert gone[:, 0].any() and gone[:, -1].any()
   assert (draw({"erase": 0.0, **OFF}, ONES, 3) == 1).all()
 
 
-def test_erased_weights_may_be_noise_and_views_are_independent():
-  found = draw({"erase": 1.0, "erase_value": "normal", **OFF}, ONES, 300)
-  changed = found[found != 1]
-  assert abs(changed.std() - 1) < 0.1
+def test_views_are_independent():
   gone = draw({"erase": 0.5, **OFF}, ONES, 500) == 0
   one, other = gone[:250].any(1), gone[250:].any(1)
   assert 0.15 < (one & other).mean() < 0.35
@@ -133,12 +117,9 @@ def test_erased_weights_may_be_noise_and_views_are_independent():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"noise": -1.0}, "noise must be at least 0"),
-    ({"pool_size": -1}, "pool_size must be at least 0"),
-    ({"erase": 1.5}, "erase is a probability"),
-    ({"erase_low": 0.5}, "erase_low 0.5 and erase_high 0.33"),
-    ({"erasing": "row"}, "unknown erasing 'row'"),
-    ({"erase_value": "one"}, "unknown erase_value 'one'"),
+    ({"relative_noise": -1.0}, "relative_noise is -1.0; must be at least 0"),
+    ({"erase": 1.5}, "erase is 1.5; must be at least 0 and at most 1"),
+    ({"erase_low": 0.5}, "erase_low is 0.5, above erase_high 0.33"),
   ],
 )
 def test_wrong_options_are_named(changes, message):

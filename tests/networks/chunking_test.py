@@ -884,13 +884,13 @@ def test_layouts_are_cached_and_read_only():
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"chunk_size": -1}, "chunk_size is -1; must be at least 1, or 0"),
-    ({"linear_rule": "kernel"}, "unknown linear_rule='kernel'"),
-    ({"conv_rule": "row"}, "unknown conv_rule='row'"),
-    ({"bias_rule": "none"}, "unknown bias_rule='none'"),
-    ({"norm_rule": "drop"}, "unknown norm_rule='drop'"),
-    ({"embedding_rule": "col"}, "unknown embedding_rule='col'"),
-    ({"attention_rule": "heads"}, "unknown attention_rule='heads'"),
+    ({"chunk_size": -1}, "chunk_size is -1; must be at least 0"),
+    ({"linear_rule": "kernel"}, "linear_rule is 'kernel'; choose one of"),
+    ({"conv_rule": "row"}, "conv_rule is 'row'; choose one of"),
+    ({"bias_rule": "none"}, "bias_rule is 'none'; choose one of"),
+    ({"norm_rule": "drop"}, "norm_rule is 'drop'; choose one of"),
+    ({"embedding_rule": "col"}, "embedding_rule is 'col'; choose one of"),
+    ({"attention_rule": "heads"}, "attention_rule is 'heads'; choose one of"),
     ({"bias_rule": "append"}, "'append' with linear_rule='flat'"),
     (
       {"bias_rule": "append", "linear_rule": "row"}

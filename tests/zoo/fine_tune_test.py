@@ -1,6 +1,5 @@
 """Fine-tuning populations: the steps of a zoo, from a given start."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -138,26 +137,3 @@ def test_what_does_not_fit_is_refused(tuner):
   for changes in ({"optimizer": "x"}, {"dropout": 1.0}, {"batch_size": 0}):
     with pytest.raises(ValueError, match=next(iter(changes))):
       fine_tune.TuneSettings(**changes)
-
-
-@pytest.mark.slow
-def test_conditioning_moves_running_statistics_alone():
-  spec = families.resnet((1, 8, 8), (2,), (1,), num_classes=3)
-  weights = np.stack([families.init(spec, jax.random.key(n)) for n in (0, 1)])
-  rng = np.random.default_rng(0)
-  pixels = rng.integers(0, 256, (20, 1, 8, 8), np.uint8)
-  run = lambda n: np.asarray(
-    fine_tune.condition(
-      spec, weights, pixels, jax.random.key(3), iterations=n, batch_size=8
-    )
-  )
-  np.testing.assert_array_equal(run(0), weights)
-  before, after = spec.unflatten(weights), spec.unflatten(run(30))
-  for tensor in spec.tensors:
-    same = np.array_equal(before[tensor.name], after[tensor.name])
-    assert same == (tensor.kind not in ("norm_mean", "norm_var")), tensor.name
-  # Without batch norms there is nothing to do.
-  plain = np.zeros((2, SPEC.num_weights), np.float32)
-  key = jax.random.key(0)
-  found = fine_tune.condition(SPEC, plain, pixels, key, iterations=5)
-  assert found is plain

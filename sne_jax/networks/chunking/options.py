@@ -9,73 +9,64 @@ References:
 
 import dataclasses
 
-_RULES = {
-  "linear_rule": ("neuron", "flat", "row", "col"),
-  "conv_rule": ("neuron", "kernel", "filter", "flat"),
-  "bias_rule": ("own", "append", "drop"),
-  "norm_rule": ("own", "concat", "fold"),
-  "embedding_rule": ("row", "flat"),
-  "attention_rule": ("typed", "one_type", "per_head"),
-}
-
+from sne_jax.networks.checked import Checked, option
 
 MOST_SLOTS = 320
 """The largest chunk size that is derived from networks: see `chunk_size`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ChunkOptions:
+class ChunkOptions(Checked):
   """How a network is cut into chunks. Hashable.
 
   A rule names the pieces that are padded to a multiple of `chunk_size` and
   cut, each by itself: a chunk never holds parts of two pieces.
+
+  Attributes:
+    chunk_size: weights per chunk. 0: as many as the largest piece of the
+      networks at hand has (by the neuron rule fan-in + fan-out + biases and
+      norm vectors), at most 320: see `sizes.py`. A training derives it from its
+      training networks, and the model keeps the number. 9 suits kernels of 3x3.
+    linear_rule: linear weights. neuron: each neuron with all that touches it,
+      see `neuron.py`. flat: the whole matrix, row-major. row: each output
+      neuron. col: each input neuron.
+    conv_rule: convolution weights. neuron: as above. kernel: each kernel
+      [height, width]. filter: each output channel. flat: the whole tensor.
+    bias_rule: biases. own: a pseudo-layer of their own. append: each after its
+      neuron's row (needs linear_rule=row, conv_rule=filter). drop: left out.
+      Under the neuron rule a bias lies in its neuron's chunks, whatever is said
+      here. A bias that belongs to no weight tensor is cut as under own, or
+      dropped.
+    norm_rule: norm vectors. own: a pseudo-layer each. concat: the vectors of
+      one norm layer in one pseudo-layer. fold: refuses running statistics,
+      which `networks.folding.fold_norms` removes; what is left is cut as
+      under own.
+    embedding_rule: embedding, class token and position. row: each entry. flat:
+      the whole table.
+    attention_rule: attention weights, which `linear_rule` cuts. typed: four
+      kinds. one_type: one kind, attention_q, for all. per_head: four kinds, and
+      each head's block is cut by itself (rows of q, k and v; columns of o).
 
   Raises:
     ValueError: a size below 0, an unknown rule, or rules that exclude each
       other; the message names the values.
   """
 
-  # Weights per chunk. 0: as many as the largest piece of the networks at hand
-  # has (by the neuron rule fan-in + fan-out + biases and norm vectors), at most
-  # 320: see `sizes.py`. A training derives it from its training networks, and
-  # the model keeps the number. 9 suits kernels of 3x3.
-  chunk_size: int = 0
-  # Linear weights. neuron: each neuron with all that touches it, see
-  # `neuron.py`. flat: the whole matrix, row-major. row: each output neuron.
-  # col: each input neuron.
-  linear_rule: str = "neuron"
-  # Convolution weights. neuron: as above. kernel: each kernel [height, width].
-  # filter: each output channel. flat: the whole tensor.
-  conv_rule: str = "neuron"
-  # Biases. own: a pseudo-layer of their own. append: each behind its neuron's
-  # row (needs linear_rule=row, conv_rule=filter). drop: left out. Under the
-  # neuron rule a bias lies in its neuron's chunks, whatever is said here. A
-  # bias that belongs to no weight tensor is cut as under own, or dropped.
-  bias_rule: str = "own"
-  # Norm vectors. own: a pseudo-layer each. concat: the vectors of one norm
-  # layer in one pseudo-layer. fold: refuses running statistics, which
-  # `networks.folding.fold_norms` removes; what is left is cut as under own.
-  norm_rule: str = "own"
-  # Embedding, class token and position. row: each entry. flat: the whole table.
-  embedding_rule: str = "row"
-  # Attention weights, which `linear_rule` cuts. typed: four kinds. one_type:
-  # one kind, attention_q, for all. per_head: four kinds, and each head's
-  # block is cut by itself (rows of q, k and v; columns of o).
-  attention_rule: str = "typed"
+  chunk_size: int = option(0, least=0)
+  linear_rule: str = option("neuron", choices=("neuron", "flat", "row", "col"))
+  conv_rule: str = option(
+    "neuron", choices=("neuron", "kernel", "filter", "flat")
+  )
+  bias_rule: str = option("own", choices=("own", "append", "drop"))
+  norm_rule: str = option("own", choices=("own", "concat", "fold"))
+  embedding_rule: str = option("row", choices=("row", "flat"))
+  attention_rule: str = option(
+    "typed", choices=("typed", "one_type", "per_head")
+  )
 
   def __post_init__(self):
     """Refuses unknown rules, and rules that exclude each other."""
-    if self.chunk_size < 0:
-      raise ValueError(
-        f"chunk_size is {self.chunk_size}; must be at least 1, or 0 to be"
-        " derived from the networks"
-      )
-    for name, known in _RULES.items():
-      value = getattr(self, name)
-      if value not in known:
-        raise ValueError(
-          f"unknown {name}={value!r}; known are {', '.join(known)}"
-        )
+    super().__post_init__()
     rules = (self.linear_rule, self.conv_rule)
     seen = f"linear_rule={rules[0]!r}, conv_rule={rules[1]!r}"
     if self.bias_rule == "append" and self.attention_rule == "per_head":

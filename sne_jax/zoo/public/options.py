@@ -3,34 +3,37 @@
 import dataclasses
 from collections.abc import Collection
 
+from sne_jax.networks.checked import Checked, option
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvertOptions:
+class ConvertOptions(Checked):
   """What to take from a published zoo, and how to split it.
 
   An option that a zoo has no use for is refused.
+
+  Attributes:
+    epochs: epochs whose snapshots are taken, such as 86 or 0,25,50; empty: all.
+    split_file: file of the published split; empty: the one in the source
+      folder, if any.
+    seed: of the splits that no file says.
+    train_networks: networks of the part train, where a protocol counts them; 0:
+      as published.
+    val_networks: networks of the part val, where a protocol counts them; 0: as
+      published.
+    skip_damaged: leave out networks whose file is damaged, counted in zoo.json,
+      rather than stop at the first.
   """
 
-  # Epochs whose snapshots are taken, such as 86 or 0,25,50; empty: all.
   epochs: str = ""
-  # File of the published split; empty: the one in the source folder, if any.
   split_file: str = ""
-  seed: int = 0  # Of the splits that no file says, at least 0.
-  # Networks of the part `train`, where a protocol counts them; 0: as published.
-  train_networks: int = 0
-  # Networks of the part `val`, where a protocol counts them; 0: as published.
-  val_networks: int = 0
-  # Leave out networks whose file is damaged, counted in zoo.json, rather than
-  # stop at the first.
+  seed: int = option(0, least=0)
+  train_networks: int = option(0, least=0)
+  val_networks: int = option(0, least=0)
   skip_damaged: bool = False
 
   def __post_init__(self):
-    """Raises `ValueError` for a value out of range."""
-    for name in ("seed", "train_networks", "val_networks"):
-      if getattr(self, name) < 0:
-        raise ValueError(
-          f"{name} must be at least 0, got {getattr(self, name)}"
-        )
+    super().__post_init__()
     _ = self.chosen_epochs
 
   @property

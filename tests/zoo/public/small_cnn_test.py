@@ -458,7 +458,7 @@ def test_options_that_are_of_no_use_or_out_of_range_are_refused(
     convert(source, tmp_path / "zoo", val_networks=3)
   with pytest.raises(ValueError, match="epochs must be numbers"):
     options_lib.ConvertOptions(epochs="1,b")
-  with pytest.raises(ValueError, match="seed must be at least 0"):
+  with pytest.raises(ValueError, match="seed is -?[0-9]+; must be at least 0"):
     options_lib.ConvertOptions(seed=-1)
   with pytest.raises(errors.ZooError, match="12 networks are chosen"):
     convert(source, tmp_path / "zoo", train_networks=12)
