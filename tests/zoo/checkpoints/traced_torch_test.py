@@ -309,7 +309,7 @@ def plain_norm(m, x):
     (lambda m, x: m.out(torch.tanh(m.a(x)).mean(1)), "tanh", True),
     (lambda m, x: m.out(torch.relu(m.a(x)).amax(1)), "relu", True),
     (lambda m, x: m.out(torch.tanh(m.a(x)).amax(1)), "", False),
-    (lambda m, x: m.out(torch.tanh(m.a(x) + 1)), "unknown", False),
+    (lambda m, x: m.out(torch.tanh(m.a(x) + 1)), "", False),
     (plain_norm, "", False),
   ],
 )
