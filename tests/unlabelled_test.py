@@ -29,7 +29,11 @@ SHARED = {
   "training": sne_jax.TrainOptions(num_steps=3, eval_every=3),
   "devices": 1,
 }
-PRETRAIN = {"encoder": SNE, "view": views.ViewOptions(relative_noise=0.1), **SHARED}
+PRETRAIN = {
+  "encoder": SNE,
+  "view": views.ViewOptions(relative_noise=0.1),
+  **SHARED,
+}
 
 
 @pytest.fixture(scope="module")
