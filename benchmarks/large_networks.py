@@ -23,8 +23,8 @@ import numpy as np
 import safetensors.numpy
 
 from benchmarks import results
-from sne_jax import predictor
 from sne_jax.encoders import interface, sne_options, table
+from sne_jax.learning import program
 from sne_jax.networks import chunking, families
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo import checkpoints
@@ -174,7 +174,7 @@ def encode(args: argparse.Namespace) -> dict:
 def init(encoder: interface.Encoder):
   """Draws parameters with a tiny network."""
   return jax.jit(
-    lambda: predictor.init_params(
+    lambda: program.init_params(
       encoder.module, encoder, families.mlp((2, 3, 2)), 0
     )
   )()

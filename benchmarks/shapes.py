@@ -18,13 +18,13 @@ from absl import flags
 
 from benchmarks import machine
 from experiments import options as options_lib
-from sne_jax import predictor
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.learning import (
   invariance,
   optimizers,
   parallel,
   pipeline,
+  program,
   training,
 )
 from sne_jax.networks import chunking, families
@@ -185,8 +185,8 @@ class Step:
       "targets": ["property"],
       "loss": "mse",
     }
-    encoder = predictor.build_encoder(description)
-    net = predictor.build_model(description, encoder)
+    encoder = program.build_encoder(description)
+    net = program.build_model(description, encoder)
     mesh = parallel.make_mesh()  # All devices share the batch.
     rng = np.random.default_rng(0)
     # Sorted, since the pipeline groups a batch by architecture.
@@ -213,7 +213,7 @@ class Step:
       )
     )
     # Compiled as one program, which leaves the forward pass out.
-    draw = lambda: predictor.init_params(net, encoder, case.specs[0], 0)
+    draw = lambda: program.init_params(net, encoder, case.specs[0], 0)
     params = jax.jit(draw)()
     self.num_params = sum(x.size for x in jax.tree.leaves(params))
     options = optimizers.OptimizerOptions()

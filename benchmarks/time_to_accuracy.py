@@ -74,17 +74,23 @@ class RaceOptions(Checked):
     return found
 
 
-class SneRacer(property_lib.Trainer):
+class SneRacer:
   """SNE as `run.py` trains it, with its clock read at every evaluation."""
+
+  def __init__(self, options: options_lib.Options, data: members.Data):
+    """Builds what trains."""
+    self.options = options
+    self._trainer = property_lib.trainer(options, data)
+    self._test = data.parts["test"]
 
   def warm_up(self) -> float:
     """Compiles update and evaluation; returns the seconds that this took."""
     start = time.perf_counter()
-    state, batch_fn = self.start(self.options.run.first_seed)
+    state, batch_fn = self._trainer.start(self.options.run.first_seed)
     for step in range(WARMUP_STEPS):
-      state, found = self._update(state, batch_fn(step))
+      state, found = self._trainer.update(state, batch_fn(step))
     jax.block_until_ready(found)
-    self._evaluate(state.eval_params)
+    self._trainer.evaluate(state.eval_params)
     self._test_mse(state.eval_params)
     return time.perf_counter() - start
 
@@ -98,10 +104,14 @@ class SneRacer(property_lib.Trainer):
       save_every=self.options.train.num_steps,
       patience=0,
     )
-    state, batch_fn = self.start(seed)
+    state, batch_fn = self._trainer.start(seed)
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
     result = training.fit(
-      state, self._update, batch_fn, self._evaluate, schedule
+      state,
+      self._trainer.update,
+      batch_fn,
+      self._trainer.evaluate,
+      schedule,
     )
     curve = read_curve(result.history)
     steps = int(result.state.step)
@@ -119,19 +129,16 @@ class SneRacer(property_lib.Trainer):
 
   def num_compilations(self) -> int:
     """Programs of the update so far; it must not grow during a race."""
-    update: Any = self._update
+    update: Any = self._trainer.update
     return update._cache_size()
 
   def _count(self) -> int:
-    return len(self._train.numbers)
+    return len(self._trainer.train)
 
   def _test_mse(self, params) -> float:
     """Measures parameters on the test part."""
-    test = self.data.parts["test"]
-    logits, _ = self._judge.run(
-      jax.device_get(params), self._judge.batches(test), len(test.numbers)
-    )
-    return metrics.mse(test.targets[:, 0], self._judge.scaled(logits)[:, 0])
+    found, _ = self._trainer.predict(jax.device_get(params), self._test)
+    return metrics.mse(self._test.targets[:, 0], found[:, 0])
 
 
 class NfnRacer:

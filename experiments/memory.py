@@ -3,7 +3,8 @@
 import dataclasses
 import re
 
-from sne_jax import predictor as predictor_lib
+import sne_jax
+from sne_jax.learning import program
 from sne_jax.networks.checked import Checked, option
 
 UNITS = {
@@ -28,7 +29,7 @@ class MemoryOptions(Checked):
       networks whole refuses it.
   """
 
-  stream_above: int = option(predictor_lib.STREAM_ABOVE, least=0)
+  stream_above: int = option(program.STREAM_ABOVE, least=0)
   memory_limit: str = ""
 
   def __post_init__(self):
@@ -36,9 +37,7 @@ class MemoryOptions(Checked):
     if self.memory_limit:
       num_bytes("memory_limit", self.memory_limit)
 
-  def load(
-    self, workdir: str
-  ) -> predictor_lib.Predictor | predictor_lib.Ensemble:
+  def load(self, workdir: str) -> sne_jax.Predictor:
     """Loads the model of a run, with the limit.
 
     Raises:
@@ -47,7 +46,7 @@ class MemoryOptions(Checked):
     limit = None
     if self.memory_limit:
       limit = num_bytes("memory_limit", self.memory_limit)
-    return predictor_lib.Predictor.load(
+    return sne_jax.Predictor.load(
       workdir, stream_above=self.stream_above, memory_limit=limit
     )
 

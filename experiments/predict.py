@@ -36,11 +36,8 @@ from experiments import (
   memory,
   report,
 )
-from experiments.tasks import calibration
-from experiments.tasks.property import CODES_FILE
-from sne_jax import predictor as predictor_lib
+from sne_jax import Predictor
 from sne_jax.atomic import write_atomically
-from sne_jax.learning import conformal, novelty
 from sne_jax.networks.checked import Checked, option
 
 
@@ -96,23 +93,23 @@ def main(
   paths = given_files.paths_of(argv[1:])
   given_files.check_outputs([options.csv, options.json], paths)
   predictor = held.load(options.workdir)
-  judge = Judge(predictor, pathlib.Path(options.workdir), options.coverage)
+  judged = Table(predictor, options.coverage)
   rows: list[dict[str, Any]] = []
 
   def handle(networks, weights):
     pairs = [(n.spec, w) for n, w in zip(networks, weights, strict=True)]
-    rows.extend(judge.rows(networks, pairs))
+    rows.extend(judged.rows(networks, pairs))
 
   lazy_above = held.stream_above if predictor.can_stream else math.inf
   failures = given_files.each(
     paths, how, handle, "reading networks", lazy_above=lazy_above
   )
   if options.sort and rows and predictor.targets:
-    first = judge.columns[0]
+    first = judged.columns[0]
     rows.sort(key=lambda row: row[first], reverse=True)
   if rows:
-    print(table(rows, judge.columns))  # noqa: T201
-  for text in judge.notes:
+    print(table(rows, judged.columns))  # noqa: T201
+  for text in judged.notes:
     print(f"note: {text}")  # noqa: T201
   said: dict[str, list[str]] = {}
   for row in rows:
@@ -122,7 +119,7 @@ def main(
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     print(f"warning: {files[0]}{more}: {text}")  # noqa: T201
   if options.csv:
-    write_csv(options.csv, rows, judge.header)
+    write_csv(options.csv, rows, judged.header)
   if options.json:
     found = {"workdir": options.workdir, "coverage": options.coverage}
     found |= {"networks": rows, "failed": failures}
@@ -132,54 +129,43 @@ def main(
   return given_files.report_failures(failures)
 
 
-class Judge:
-  """Predictions with intervals, and how unlike the zoo a network is."""
+class Table:
+  """What is said of each network, in rows."""
 
-  def __init__(self, predictor, workdir: pathlib.Path, coverage: float):
-    """Reads what a run has left beside its model.
+  def __init__(self, predictor: Predictor, coverage: float):
+    """Names the columns.
 
     Raises:
-      ValueError: a damaged file of the run.
+      ValueError: a coverage that is none.
     """
-    self._predictor = predictor
-    errors, self._seen = calibration.read(workdir)
-    half = {
-      name: conformal.half_width(values, coverage)
-      for name, values in errors.items()
-    }
-    self._half = {n: h for n, h in half.items() if np.isfinite(h)}
-    self.notes = tuple(
-      f"{len(errors[name])} validation networks are too few for intervals of"
-      f" {name} that hold {coverage:.0%}; ask for less with --coverage"
-      for name in half
-      if name not in self._half
-    )
-    self._codes = codes_of(workdir)
+    self._predictor, self._coverage = predictor, coverage
     self.columns = tuple(predictor.classes or predictor.targets)
+    half = predictor.known.half_widths(self.columns, coverage)
+    self._bounded = np.isfinite(half)
+    self.notes = tuple(
+      f"{len(predictor.known.errors[name])} validation networks are too few for"
+      f" intervals of {name} that hold {coverage:.0%}; ask for less with"
+      " --coverage"
+      for name, width in zip(self.columns, half, strict=True)
+      if np.isinf(width)
+    )
     self.header = ["file", "architecture", "parameters"]
-    for name in self.columns:
-      bounds = [f"{name} low", f"{name} high"] if name in self._half else []
+    for name, bounded in zip(self.columns, self._bounded, strict=True):
+      bounds = [f"{name} low", f"{name} high"] if bounded else []
       self.header += [name, *bounds]
     self.header += ["unlike", "warnings"]
 
   def rows(self, networks, pairs) -> list[dict[str, Any]]:
     """Returns what is said of each network."""
-    predicted, codes = self._predictor.predict_and_encode(pairs)
-    if not np.isfinite(predicted).all():
+    found = self._predictor.judge(pairs, coverage=self._coverage)
+    if not np.isfinite(found.predictions).all():
       raise ValueError("the prediction is not finite")
-    unlike = np.full(len(pairs), np.nan)
-    if self._codes is not None:
-      unlike = novelty.unlikeness(codes.astype(np.float64), *self._codes)
-    return [
-      self._row(network, values, ratio)
-      for network, values, ratio in zip(
-        networks, predicted, unlike, strict=True
-      )
-    ]
+    each = zip(*found, strict=True)
+    return [self._row(n, *own) for n, own in zip(networks, each, strict=True)]
 
-  def _row(self, network, values, unlike) -> dict[str, Any]:
-    found, warnings = network.found, []
-    if self._seen and novelty.architecture(network.spec) not in self._seen:
+  def _row(self, network, values, low, high, unlike, known) -> dict[str, Any]:
+    warnings = []
+    if not known:
       warnings.append(
         "of an architecture that no network of the training had: its"
         " prediction may be far off, and its interval promises nothing"
@@ -189,44 +175,20 @@ class Judge:
         "unlike the networks of the training, by its code: its prediction may"
         " be far off"
       )
-    warnings += found.guesses
-    if found.left_out:
-      names = ", ".join(list(found.left_out)[:3])
-      warnings.append(f"{len(found.left_out)} tensors left out ({names})")
+    warnings += network.found.guesses
+    if left_out := network.found.left_out:
+      names = ", ".join(list(left_out)[:3])
+      warnings.append(f"{len(left_out)} tensors left out ({names})")
     row = {
       "file": network.path,
       "architecture": given_files.architecture(network.spec),
       "parameters": network.spec.num_weights,
     }
-    for name, value in zip(self.columns, values, strict=True):
-      row[name] = float(value)
-      half = self._half.get(name)
-      if half is not None:
-        bounded = self._predictor.description["loss"] == "bce"
-        low, high = value - half, value + half
-        if bounded:
-          low, high = max(low, 0.0), min(high, 1.0)
-        row |= {f"{name} low": float(low), f"{name} high": float(high)}
+    for t, name in enumerate(self.columns):
+      row[name] = float(values[t])
+      if self._bounded[t]:
+        row[f"{name} low"], row[f"{name} high"] = float(low[t]), float(high[t])
     return row | {"unlike": float(unlike), "warnings": warnings}
-
-
-def codes_of(workdir: pathlib.Path):
-  """Returns the codes of validation and test networks; None without any."""
-  if (workdir / CODES_FILE).exists():
-    files = [workdir / CODES_FILE]
-  else:
-    files = [
-      path.parent / CODES_FILE
-      for path in sorted(workdir.glob(f"seed*/{predictor_lib.MODEL_FILE}"))
-    ]
-  if not files or not all(path.exists() for path in files):
-    return None
-  parts = {"val": [], "test": []}
-  for path in files:
-    with np.load(path) as archive:
-      for name, found in parts.items():
-        found.append(archive[name].astype(np.float64))
-  return tuple(np.concatenate(found, axis=-1) for found in parts.values())
 
 
 def table(rows: list[dict[str, Any]], columns) -> str:

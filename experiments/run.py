@@ -48,9 +48,9 @@ from experiments.tasks import (
   sampling,
   variants,
 )
-from experiments.tasks.property import Trainer
+from experiments.tasks import property as property_lib
 from sne_jax.atomic import write_atomically
-from sne_jax.learning import checkpoint, training
+from sne_jax.learning import checkpoint
 from sne_jax.learning.logging import read_json
 from sne_jax.zoo import lock
 
@@ -105,8 +105,9 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
       outcomes = {"": run(options)}
     else:
       comparison.check(options)
-      outcomes = run_all(chosen)
-      outcomes |= run_all(comparison.finals(options, outcomes))
+      programs: dict[str, Any] = {}
+      outcomes = run_all(chosen, programs)
+      outcomes |= run_all(comparison.finals(options, outcomes), programs)
       page = comparison.page(options, outcomes)
       comparison_lib.write(workdir, options, outcomes, page)
   for label, results in outcomes.items():
@@ -154,14 +155,19 @@ def comparison_of(
 
 
 def run_all(
-  chosen: dict[str, options_lib.Options],
+  chosen: dict[str, options_lib.Options], programs: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-  """Runs several configurations, and returns what each has given."""
+  """Runs several configurations, and returns what each has given.
+
+  Args:
+    chosen: by label.
+    programs: compiled programs that they share; see `run`.
+  """
   outcomes = {}
   for place, (label, changed) in enumerate(chosen.items(), start=1):
     logging.info("%d of %d: %s", place, len(chosen), label)
     with claimed(changed):
-      outcomes[label] = run(changed)
+      outcomes[label] = run(changed, programs)
   return outcomes
 
 
@@ -204,7 +210,9 @@ def _holds_training(workdir: pathlib.Path) -> bool:
   return any(p.is_file() for p in saved) or any(workdir.glob("**/result.json"))
 
 
-def run(options: options_lib.Options) -> dict[str, Any]:
+def run(
+  options: options_lib.Options, programs: dict[str, Any] | None = None
+) -> dict[str, Any]:
   """Runs all seeds of one configuration and writes its report.
 
   Seeds that are finished are taken as they are. A training that diverges is
@@ -212,6 +220,7 @@ def run(options: options_lib.Options) -> dict[str, Any]:
 
   Args:
     options: of the run, whose work directory is claimed.
+    programs: compiled programs that trainings of equal shapes share; filled.
 
   Returns:
     What `results.json` holds.
@@ -221,19 +230,13 @@ def run(options: options_lib.Options) -> dict[str, Any]:
   data = members.gathered(options)
   claim_data(workdir, data)
   unlabelled = bool(options.run.pretrain)
-  trainer = (pretrain.Trainer if unlabelled else Trainer)(options, data)
   task = pretrain if unlabelled else outcome
   watch.lap("loading the networks")
   sizes = ", ".join(f"{n} {part}" for part, n in data.sizes().items())
   logging.info("%s: networks: %s", options.run.title, sizes)
-  first = options.run.first_seed
-  seeds = []
-  for seed in range(first, first + options.run.seeds):
-    try:
-      seeds.append(trainer.run(workdir / f"seed{seed}", seed))
-    except training.TrainingDiverged as error:
-      logging.error("seed %d failed: %s", seed, error)
-      seeds.append({"seed": seed, "failed": str(error)})
+  train = pretrain.train if unlabelled else property_lib.train
+  programs = {} if programs is None else programs
+  seeds = train(options, data, workdir, programs)
   watch.lap("training and evaluating all seeds")
   results = task.collect(options, data, seeds, watch.seconds)
   task.write(workdir, options, data, seeds, results)

@@ -3,20 +3,37 @@
 from sne_jax.encoders.interface import register as register_encoder
 from sne_jax.encoders.sne import SNE
 from sne_jax.encoders.sne_options import SNEOptions
+from sne_jax.fitting import fit
+from sne_jax.learning.dataset import Networks
+from sne_jax.learning.invariance import InvarianceOptions
+from sne_jax.learning.model import HeadOptions
+from sne_jax.learning.optimizers import OptimizerOptions
+from sne_jax.learning.pipeline import DataOptions
+from sne_jax.learning.program import encoder_for
+from sne_jax.learning.training import TrainOptions
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.networks.spec import Factor, NetworkSpec, TensorSpec
-from sne_jax.predictor import Ensemble, Predictor
+from sne_jax.predictor import Predictor
+from sne_jax.unlabelled import pretrain
 from sne_jax.zoo.store import Zoo
 
 __all__ = [
   "SNE",
   "ChunkOptions",
-  "Ensemble",
+  "DataOptions",
   "Factor",
+  "HeadOptions",
+  "InvarianceOptions",
   "NetworkSpec",
+  "Networks",
+  "OptimizerOptions",
   "Predictor",
   "SNEOptions",
   "TensorSpec",
+  "TrainOptions",
   "Zoo",
+  "encoder_for",
+  "fit",
+  "pretrain",
   "register_encoder",
 ]

@@ -1,43 +1,66 @@
-"""Predicts properties of networks with a trained model.
+"""Predicts properties of networks with a trained model, of any number of seeds.
 
-Dimensions: `B` networks, `P` weights of one, `D` width of a code, `T` targets,
-or instead `K` classes of the only target.
+Dimensions: `B` networks, `P` weights of one, `S` seeds, `D` width of a code of
+one, `T` targets, or instead `K` classes of the only target.
 """
 
-import functools
+import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from absl import logging
-from scipy import special
 
-from sne_jax.encoders import interface, streaming, table, tensor_source
-from sne_jax.learning import checkpoint, model, pipeline
+from sne_jax.atomic import write_atomically
+from sne_jax.learning import (
+  calibration,
+  checkpoint,
+  inputs,
+  novelty,
+  program,
+)
+from sne_jax.learning.dataset import Networks
+from sne_jax.learning.workdirs import MODEL_FILE
 from sne_jax.networks.spec import NetworkSpec
-
-MODEL_FILE = "model.json"
-Network = tuple[NetworkSpec, Any]
-"""A spec, and weights `[P]` or tensors by the spec's names."""
-
-STREAM_ABOVE = 1_000_000
-"""Weights of a network above which it is encoded by itself, part by part."""
 
 
 class PredictorError(ValueError):
   """A work directory that holds no usable model; the message says why."""
 
 
-class MemoryLimitError(ValueError):
-  """A limit of memory that an encoder cannot hold; the message says why."""
+class Judgement(NamedTuple):
+  """Predictions with all that is known of how far they may be off.
+
+  Attributes:
+    predictions: `[B, T]`, as of `Predictor.predict`.
+    low: lower ends of intervals `[B, T]`; nan where there are none.
+    high: their upper ends.
+    unlike: `[B]`: above 1, a network is unlike those of the training, by its
+      code, and its prediction a guess; nan where that is not known.
+    known: `[B]`: whether training had a network of that architecture.
+  """
+
+  predictions: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+  unlike: np.ndarray
+  known: np.ndarray
 
 
 class Predictor:
   """A trained model: from networks to predictions, codes and gradients.
+
+  Of several seeds the predictions are their mean (of classes, that of their
+  probabilities), and codes stand side by side. Networks are packed once and
+  programs compiled once, whatever the number of seeds.
+
+  What is predicted may be given as the path of a file of any format, a
+  state_dict as PyTorch has them, `(spec, weights)`, or several of these; one
+  network counts as a list of one, so results always have the axis `B`. Instead
+  of weights `[P]` there may be tensors by the spec's names, of any float type:
+  arrays, memory-mapped files, or objects with `shape` and `read()`.
 
   Networks may be of architectures that were never seen in training. One that
   is deeper than all of those is encoded too, with a warning: sinusoidal levels
@@ -45,21 +68,20 @@ class Predictor:
   levels have rows that were never trained, and one row for all levels beyond
   the table.
 
-  A model of classes (`--loss=classes`) has names of them in `classes`, and
-  predicts a probability for each, in that order.
+  A model of classes (`loss="classes"`) has names of them in `classes`, and
+  predicts a probability for each, in that order. The most probable are
+  `np.array(predictor.classes)[probabilities.argmax(axis=-1)]`.
 
   Args:
     description: what `model.json` holds: encoder, options, what the encoder has
       measured on the training networks, head, targets.
-    params: parameters of the `PropertyModel`.
-    batch_size: networks encoded at once.
-    draws: calls averaged where the encoder is stochastic.
-    stream_above: a network of more weights than this, or one that is given as
-      tensors, is encoded by itself in bounded memory, with the same result, if
-      the encoder can do that (`sne` can).
-    memory_limit: bytes for that, for an encoder that can do it; see
-      `streaming.make_encode_fn`. None: `streaming.MEMORY_LIMIT`, and other
-      encoders have none.
+    params: parameters of the `PropertyModel`: a tree, or a sequence with that
+      of each seed.
+    known: errors and codes of the training, for intervals and novelty.
+    results: what is reported of each seed, of `fit`.
+    compiled: the program of this description, if there is one already.
+    **kwargs: `batch_size`, `draws`, `stream_above` and `memory_limit` of
+      `learning.program.Program`.
 
   Raises:
     MemoryLimitError: the encoder cannot hold a limit that is given.
@@ -70,73 +92,108 @@ class Predictor:
     description: dict[str, Any],
     params: Any,
     *,
-    batch_size: int = 64,
-    draws: int = 8,
-    stream_above: int = STREAM_ABOVE,
-    memory_limit: int | None = None,
+    known: calibration.Calibration | None = None,
+    results: Sequence[dict[str, Any]] = (),
+    compiled: program.Program | None = None,
+    **kwargs: Any,
   ):
+    several = isinstance(params, (list, tuple))
     self.description = description
     self.targets = tuple(description["targets"])
-    self.classes = _classes(description)
-    self.params = params
-    self._encoder = build_encoder(description)
-    self._model = build_model(description, self._encoder)
-    self._batch_size = batch_size
-    self._draws = draws if self._encoder.stochastic else 1
-    self._depth_warned = False
-    self._packer = functools.lru_cache(maxsize=16)(self._encoder.make_packer)
-    self._apply = jax.jit(self._outputs)
-    self._stream_above = stream_above
-    self._encode_large = self._made_large(memory_limit)
+    self.params = jax.device_put(tuple(params) if several else (params,))
+    if not self.params:
+      raise ValueError("a predictor has at least one seed; got no parameters")
+    self.known = known or calibration.Calibration()
+    self.results = list(results)
+    self._program = compiled or program.Program(description, **kwargs)
+    self.classes = self._program.classes
 
   @classmethod
-  def load(cls, workdir: str | Path, **kwargs) -> "Predictor | Ensemble":
-    """Loads the best checkpoint of a run, or all seeds of it as an ensemble.
+  def load(cls, workdir: str | Path, **kwargs) -> "Predictor":
+    """Loads a model: the best checkpoint of each seed.
 
     Args:
-      workdir: the folder of a run (`--workdir`) or of one of its seeds.
+      workdir: the folder of a run (`fit(workdir=...)`, or `--workdir`), of one
+        of its seeds, or of `save`.
       **kwargs: passed to `Predictor`.
 
     Raises:
       PredictorError: there is no finished model in that folder.
     """
     folder = Path(workdir)
+    known = calibration.read(folder)
     if (folder / MODEL_FILE).exists():
-      try:
-        params, _ = checkpoint.load_best(folder)
-      except checkpoint.CheckpointError as error:
-        raise PredictorError(
-          f"{folder} has no trained model yet ({error})"
-        ) from error
-      try:
-        description = json.loads((folder / MODEL_FILE).read_text())
-        return cls(description, params, **kwargs)
-      except MemoryLimitError:
-        raise
-      except (KeyError, TypeError, ValueError) as error:
-        raise PredictorError(
-          f"{folder / MODEL_FILE} describes no model that this version of"
-          f" sne_jax can build: {error!r}"
-        ) from error
-    seeds = sorted(folder.glob(f"seed*/{MODEL_FILE}"))
+      seeds = [folder]
+    else:
+      seeds = sorted(path.parent for path in folder.glob(f"seed*/{MODEL_FILE}"))
+      # A seed that has failed, or is still at work, is in no calibration.
+      finished = {f"seed{number}" for number in known.seeds}
+      seeds = [s for s in seeds if s.name in finished or not finished]
     if not seeds:
       raise PredictorError(
         f"{folder} holds no {MODEL_FILE}, nor do folders seed* in it; give the"
-        " --workdir of a run of experiments/run.py"
+        " workdir of a run, or the folder of a saved predictor"
       )
-    members: list[Any] = [cls.load(path.parent, **kwargs) for path in seeds]
-    return Ensemble(members)
+    described = [(seed, *_read_seed(seed)) for seed in seeds]
+    description = described[0][1]
+    for seed, other, _ in described:
+      if other != description:
+        name = next(n for n in description if description[n] != other.get(n))
+        raise PredictorError(
+          f"{seeds[0]} and {seed} hold different models (their {name} differ);"
+          " load each by itself"
+        )
+    known = known._replace(codes=calibration.read_codes(seeds))
+    try:
+      return cls(description, [p for *_, p in described], known=known, **kwargs)
+    except program.MemoryLimitError:
+      raise
+    except (KeyError, TypeError, ValueError) as error:
+      raise PredictorError(
+        f"{seeds[0] / MODEL_FILE} describes no model that this version of"
+        f" sne_jax can build: {error!r}"
+      ) from error
 
-  def predict(self, networks: Sequence[Network]) -> np.ndarray:
-    """Predicts the properties of networks: `[B, T]`, in their own units.
-
-    Of a model of classes: their probabilities `[B, K]`. The most probable are
-    `np.array(predictor.classes)[found.argmax(axis=-1)]`.
+  def save(self, folder: str | Path) -> None:
+    """Writes the model, for `load` and for the programs of `experiments/`.
 
     Args:
-      networks: `(spec, weights [P])` of any architectures. Instead of the
-        vector there may be tensors by the spec's names, of any float type:
-        arrays, memory-mapped files, or objects with `shape` and `read()`.
+      folder: made where missing.
+
+    Raises:
+      ValueError: it holds a model already.
+    """
+    folder = Path(folder)
+    if (folder / MODEL_FILE).exists() or any(
+      folder.glob(f"seed*/{MODEL_FILE}")
+    ):
+      raise ValueError(f"{folder} holds a model already; choose another folder")
+    numbers = self.known.seeds or range(len(self.params))
+    widths = len(self.params)
+    for place, (number, params) in enumerate(
+      zip(numbers, self.params, strict=True)
+    ):
+      seed = folder / f"seed{number}"
+      seed.mkdir(parents=True)
+      codes = {
+        part: np.split(values, widths, axis=-1)[place]
+        for part, values in self.known.codes.items()
+      }
+      if codes:
+        calibration.write_codes(seed, codes)
+      checkpoint.Checkpoints(seed).save_best(0, params, {})
+      write_atomically(
+        seed / MODEL_FILE, json.dumps(self.description, indent=2)
+      )
+    calibration.write(folder, self.known.described())
+
+  def predict(self, networks: Any) -> np.ndarray:
+    """Predicts the properties of networks: `[B, T]`, in their own units.
+
+    Of a model of classes: their probabilities `[B, K]`.
+
+    Args:
+      networks: one or several, as the class says, or `Networks`.
 
     Raises:
       ValueError: there are none, weights do not have their spec's length or
@@ -144,20 +201,97 @@ class Predictor:
     """
     return self.predict_and_encode(networks)[0]
 
-  def encode(self, networks: Sequence[Network]) -> np.ndarray:
-    """Encodes networks as codes `[B, D]`."""
+  def encode(self, networks: Any) -> np.ndarray:
+    """Encodes networks as codes `[B, S * D]`."""
     return self.predict_and_encode(networks)[1]
 
-  def predict_and_encode(
-    self, networks: Sequence[Network]
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def predict_and_encode(self, networks: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns what `predict` and `encode` do, from one encoding."""
     logits, codes = self._run(networks)
-    return self.scaled(logits), codes
+    found = [self._program.scaled(one) for one in logits]
+    return np.mean(found, axis=0), np.concatenate(codes, axis=-1)
 
-  def logits(self, networks: Sequence[Network]) -> np.ndarray:
-    """Returns what the head gives before scaling, `[B, T]` or `[B, K]`."""
-    return self._run(networks)[0]
+  def logits(self, networks: Any) -> np.ndarray:
+    """Returns what the heads give before scaling, their mean `[B, T or K]`."""
+    return np.mean(self._run(networks)[0], axis=0)
+
+  def interval(
+    self, networks: Any, *, coverage: float = 0.9
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ends `[B, T]` of intervals that hold the truth.
+
+    They do for a share `coverage` of networks that are like those of the
+    validation part, on which their width was measured. Where its networks are
+    too few for that share, intervals are infinite.
+
+    Raises:
+      ValueError: nothing was measured, as of classes.
+    """
+    if not self.known.errors:
+      why = "classes have probabilities" if self.classes else "train it by fit"
+      raise ValueError(f"this model has no calibration for intervals: {why}")
+    found = self.judge(networks, coverage=coverage)
+    return found.low, found.high
+
+  def unlike(self, networks: Any) -> np.ndarray:
+    """Returns how unlike the networks of the training each is, `[B]`.
+
+    The distance of its code from the nearest of a reference, in units of what
+    is usual (`learning.novelty`): above 1 its prediction is a guess.
+
+    Raises:
+      ValueError: no codes are kept with this model.
+    """
+    if not self.known.codes:
+      raise ValueError("no codes are kept with this model; train it by fit")
+    return self.judge(networks).unlike
+
+  def judge(self, networks: Any, *, coverage: float = 0.9) -> Judgement:
+    """Predicts, and says how far each prediction may be off.
+
+    Args:
+      networks: as for `predict`.
+      coverage: see `interval`.
+    """
+    pairs = self._given(networks)
+    predictions, codes = self.predict_and_encode(pairs)
+    half = self.known.half_widths(self.classes or self.targets, coverage)
+    low, high = predictions - half, predictions + half
+    if self.description["loss"] == "bce":
+      low, high = np.maximum(low, 0), np.minimum(high, 1)
+    seen = self.known.architectures
+    return Judgement(
+      predictions,
+      low,
+      high,
+      self.known.unlikeness(codes),
+      np.array([not seen or novelty.architecture(s) in seen for s, _ in pairs]),
+    )
+
+  def evaluate(self, networks: Networks) -> dict[str, dict[str, Any]]:
+    """Measures predictions: by target, then by metric, with 95 % intervals.
+
+    Args:
+      networks: with the targets of this model.
+
+    Raises:
+      ValueError: their targets are others.
+    """
+    if networks.target_names and networks.target_names != self.targets:
+      raise ValueError(
+        f"the targets of the networks are {', '.join(networks.target_names)},"
+        f" and this model predicts {', '.join(self.targets)}; choose these"
+        " columns, in this order"
+      )
+    if self.classes:
+      networks = networks.classified(self.classes)
+    elif networks.targets.dtype.kind == "U":
+      raise ValueError(
+        f"the target {networks.labels[0]!r} is text, and this model predicts"
+        " numbers"
+      )
+    named = dataclasses.replace(networks, target_names=self.targets)
+    return calibration.evaluate(named, self.predict(networks))
 
   def function(self, spec: NetworkSpec) -> Callable:
     """Returns a differentiable `f(weights [P]) -> predictions [T]` or `[K]`.
@@ -165,258 +299,34 @@ class Predictor:
     The gradient of a predicted property with respect to a network's weights is
     `jax.grad(lambda w: f(w)[0])(weights)`.
     """
-    self._warn_of_depth((spec,))
-    template = self._packer((spec,)).template((0,))
-
-    def predict(weights):
-      flat = jnp.asarray(weights, jnp.float32)
-      if flat.shape != (spec.num_weights,):
-        raise ValueError(
-          f"{spec.describe()}: got weights of shape {flat.shape}; map over"
-          " several networks with jax.vmap"
-        )
-      pad = template.room - spec.num_weights
-      packed = template._replace(weights=jnp.pad(flat, (0, pad)))
-      logits, _ = self._outputs(self.params, packed)
-      return self._scaled(logits, jnp)[0]
-
-    return predict
-
-  def _outputs(self, params, packed):
-    """Returns logits and codes, averaged over draws."""
-    outputs = [
-      self._model.apply(
-        params, packed, True, rngs={"identifiers": jax.random.key(draw)}
-      )
-      for draw in range(self._draws)
-    ]
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *outputs)
-
-  def _run(self, networks: Sequence[Network]):
-    """Returns logits `[B, T]` and codes `[B, D]`, in the given order."""
-    if not networks:
-      raise ValueError("no networks given")
-    large = [
-      isinstance(weights, Mapping) or spec.num_weights > self._stream_above
-      for spec, weights in networks
-    ]
-    if not self.can_stream:
-      large = [False] * len(networks)
-    small = [n for n, alone in zip(networks, large, strict=True) if not alone]
-    together = iter(self._run_packed(small) if small else ())
-    rows = [
-      self._run_large(*network) if alone else next(together)
-      for network, alone in zip(networks, large, strict=True)
-    ]
-    return tuple(np.stack(part) for part in zip(*rows, strict=True))
-
-  def _run_packed(self, networks: Sequence[Network]):
-    """Returns logits and code of each network, encoded in batches."""
-    specs = tuple(dict.fromkeys(spec for spec, _ in networks))
-    number = {spec: place for place, spec in enumerate(specs)}
-    held = pipeline.Networks(
-      specs,
-      np.array([number[spec] for spec, _ in networks]),
-      [_vector(*network) for network in networks],
-      np.zeros((len(networks), 0)),
-    )
-    found = self.run(self.params, self.batches(held), len(networks))
-    return zip(*found, strict=True)
+    return self._program.function(self.params, spec)
 
   @property
   def can_stream(self) -> bool:
     """Whether a network can be encoded in bounded memory, from its tensors."""
-    return self._encode_large is not None
+    return self._program.can_stream
 
-  def _made_large(self, memory_limit: int | None) -> Any:
-    """Returns what encodes one network in bounded memory, or None.
+  def _given(self, networks: Any) -> list:
+    """Returns `(spec, weights)` of whatever was given."""
+    lazy = float(self._program.stream_above if self.can_stream else "inf")
+    return inputs.networks_of(networks, lazy_above=lazy)
 
-    Raises:
-      MemoryLimitError: a limit that the encoder cannot hold.
-    """
-    make = self._encoder.make_large_fn
-    if make is None and memory_limit is not None:
-      raise MemoryLimitError(
-        f"memory_limit is {memory_limit} bytes, but the encoder"
-        f" {self.description['encoder']} has no form of bounded memory; leave"
-        " the limit out, or use a model of sne"
-      )
-    if make is None:
-      return None
-    limit = streaming.MEMORY_LIMIT if memory_limit is None else memory_limit
-    try:
-      return make(limit)
-    except ValueError as error:
-      raise MemoryLimitError(str(error)) from error
-
-  def _run_large(self, spec: NetworkSpec, weights: Any):
-    """Returns logits and code of one network, averaged over draws."""
-    self._warn_of_depth((spec,))
-    if not isinstance(weights, Mapping):
-      weights = spec.unflatten(np.asarray(weights))
-    params = self.params["params"]["encoder"]
-    codes = np.stack(
-      [
-        self._encode_large(
-          params, spec, weights, identifiers=self._drawer(draw)
-        )
-        for draw in range(self._draws)
-      ]
-    )
-    logits = model.head(self._model, self.params, codes)
-    return np.asarray(logits).mean(axis=0), codes.mean(axis=0)
-
-  def _drawer(self, draw: int):
-    """Returns what draws a table of random identifiers; None without them."""
-    if not self._encoder.stochastic:
-      return None
-    return lambda count: self._model.apply(
-      self.params,
-      rngs={"identifiers": jax.random.key(draw)},
-      method=lambda net: net.encoder.draw_identifiers(count),
-    )
-
-  def batches(self, networks: pipeline.Networks) -> list:
-    """Packs networks for `run`, once for many parameters."""
-    self._warn_of_depth(networks.specs)
-    packer = self._packer(networks.specs)
-    return [
-      (members, jax.device_put(packed))
-      for members, packed in pipeline.fixed_batches(
-        networks, packer, self._batch_size
-      )
-    ]
-
-  def run(self, params, batches, count: int):
-    """Returns logits `[B, T]` and codes `[B, D]` of packed networks."""
-    found: list[Any] = [None] * count
-    for members, packed in batches:
-      logits, codes = jax.device_get(self._apply(params, packed))
-      for row, member in enumerate(members):
-        found[member] = (logits[row], codes[row])
-    return tuple(np.stack(part) for part in zip(*found, strict=True))
-
-  def _warn_of_depth(self, specs: Sequence[NetworkSpec]) -> None:
-    """Warns, the first time, of networks deeper than those of the training."""
-    seen = self.description.get("max_level")
-    deepest = max(spec.num_levels for spec in specs) - 1
-    if seen is None or deepest <= seen or self._depth_warned:
-      return
-    self._depth_warned = True
-    logging.warning(
-      "networks of up to %d levels were given, but the model was trained on no"
-      " more than %d; its predictions may be poor",
-      deepest + 1,
-      seen + 1,
-    )
-
-  def scaled(self, logits: np.ndarray) -> np.ndarray:
-    """Turns logits `[B, T]` into properties in their own units."""
-    return np.asarray(self._scaled(logits, np))
-
-  def _scaled(self, logits, xp):
-    """Turns logits into properties in their own units."""
-    if self.classes:
-      return (jax.nn if xp is jnp else special).softmax(logits, axis=-1)
-    if self.description["loss"] == "bce":
-      return jax.nn.sigmoid(logits) if xp is jnp else 1 / (1 + np.exp(-logits))
-    mean = xp.asarray(self.description["target_mean"])[None, :]
-    spread = xp.asarray(self.description["target_spread"])[None, :]
-    return logits * spread + mean
+  def _run(self, networks: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits `[S, B, T]` and codes `[S, B, D]`."""
+    return self._program.run_networks(self.params, self._given(networks))
 
 
-class Ensemble:
-  """Several predictors of the same properties; predictions are their mean.
-
-  Of classes: the mean of their probabilities.
-  """
-
-  def __init__(self, members: Sequence[Predictor]):
-    """Joins predictors.
-
-    Raises:
-      ValueError: there are none, or they predict different properties, or
-        classes.
-    """
-    self.members = tuple(members)
-    for name in ("targets", "classes"):
-      found = {getattr(m, name) for m in self.members}
-      if len(found) != 1:
-        raise ValueError(
-          f"an ensemble predicts one set of properties, but the {name} of its"
-          f" members are {sorted(found)}"
-        )
-    self.description = self.members[0].description
-    self.targets = self.members[0].targets
-    self.classes = self.members[0].classes
-
-  def predict(self, networks: Sequence[Network]) -> np.ndarray:
-    """Returns the mean prediction `[B, T]`."""
-    return self.predict_and_encode(networks)[0]
-
-  def encode(self, networks: Sequence[Network]) -> np.ndarray:
-    """Returns the members' codes side by side, `[B, members * D]`."""
-    return self.predict_and_encode(networks)[1]
-
-  def predict_and_encode(
-    self, networks: Sequence[Network]
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what `predict` and `encode` do, from one encoding by each."""
-    found = [m.predict_and_encode(networks) for m in self.members]
-    predictions, codes = zip(*found, strict=True)
-    return np.mean(predictions, axis=0), np.concatenate(codes, axis=-1)
-
-  @property
-  def can_stream(self) -> bool:
-    """Whether all members can encode a network in bounded memory."""
-    return all(m.can_stream for m in self.members)
-
-  def function(self, spec: NetworkSpec) -> Callable:
-    """Returns the mean of the members' functions."""
-    parts = [m.function(spec) for m in self.members]
-    return lambda weights: sum(f(weights) for f in parts) / len(parts)
-
-
-def _vector(spec: NetworkSpec, weights: Any) -> np.ndarray:
-  """Returns weights as one float32 vector."""
-  if isinstance(weights, Mapping):
-    source = tensor_source.TensorSource(spec, weights)
-    vector = np.empty(spec.num_weights, np.float32)
-    for place, part in enumerate(spec.unflatten(vector).values()):
-      part[...] = source[place]
-      source.give_back(place)
-    return vector
-  return np.asarray(weights, np.float32)
-
-
-def build_encoder(description: dict[str, Any]) -> interface.Encoder:
-  """Builds the encoder that a model description names."""
-  return table.build(
-    description["encoder"],
-    description["encoder_options"],
-    description["chunk_options"],
-    description,
-  )
-
-
-def build_model(description: dict[str, Any], encoder: interface.Encoder):
-  """Builds the `PropertyModel` that a model description names."""
-  outputs = _classes(description) or description["targets"]
-  return model.PropertyModel(
-    encoder.module, len(outputs), **description["head"]
-  )
-
-
-def _classes(description: dict[str, Any]) -> tuple[str, ...]:
-  """Returns the names of the classes; none where properties are numbers."""
-  if description["loss"] != "classes":
-    return ()
-  return tuple(description["classes"])
-
-
-def init_params(net, encoder: interface.Encoder, spec: NetworkSpec, seed: Any):
-  """Draws parameters, with one network of zeros as the example."""
-  packer = encoder.make_packer((spec,))
-  packed = packer.pack((0,), [np.zeros(spec.num_weights, np.float32)])
-  key_params, key_ids = jax.random.split(jax.random.key(seed))
-  return net.init({"params": key_params, "identifiers": key_ids}, packed)
+def _read_seed(folder: Path) -> tuple[dict[str, Any], Any]:
+  """Returns description and best parameters of a seed."""
+  try:
+    params, _ = checkpoint.load_best(folder)
+    return json.loads((folder / MODEL_FILE).read_text()), params
+  except checkpoint.CheckpointError as error:
+    raise PredictorError(
+      f"{folder} has no trained model yet ({error})"
+    ) from error
+  except ValueError as error:
+    raise PredictorError(
+      f"{folder / MODEL_FILE} describes no model that this version of sne_jax"
+      f" can build: {error!r}"
+    ) from error

@@ -11,7 +11,7 @@ import pytest
 import sne_jax
 from sne_jax import predictor
 from sne_jax.encoders import encodings, sne_options
-from sne_jax.learning import checkpoint, invariance, pipeline, training
+from sne_jax.learning import checkpoint, invariance, pipeline, program, training
 from sne_jax.networks import families
 from sne_jax.zoo import writing
 
@@ -49,9 +49,9 @@ def description():
 
 @pytest.fixture(scope="module")
 def params(description):
-  encoder = predictor.build_encoder(description)
-  net = predictor.build_model(description, encoder)
-  return jax.jit(lambda: predictor.init_params(net, encoder, INR, 0))()
+  encoder = program.build_encoder(description)
+  net = program.build_model(description, encoder)
+  return jax.jit(lambda: program.init_params(net, encoder, INR, 0))()
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_saved_model_predicts_as_before(
     loaded.predict(networks), here.predict(networks), atol=1e-6
   )
   both = predictor.Predictor.load(tmp_path)
-  assert isinstance(both, predictor.Ensemble)
+  assert len(both.params) == 1
   np.testing.assert_allclose(
     both.predict(networks), here.predict(networks), atol=1e-6
   )
@@ -163,8 +163,8 @@ def test_a_trained_run_is_loaded_and_reads_zoo_members(
   networks = pipeline.Networks(
     tuple(zoo.specs), numbers, members, np.ones((8, 2))
   )
-  encoder = predictor.build_encoder(description)
-  net = predictor.build_model(description, encoder)
+  encoder = program.build_encoder(description)
+  net = program.build_model(description, encoder)
   tx = optax.adam(1e-2)
   batches = pipeline.Pipeline(
     networks,
@@ -245,26 +245,50 @@ def test_wrong_weights_are_named(description, params, networks):
     model.function(spec)(weights[None])
 
 
-@pytest.mark.slow
-def test_an_ensemble_is_a_mean_of_equal_tasks(description, params, networks):
+def test_several_seeds_are_a_mean_and_one_program(
+  description, params, networks, monkeypatch
+):
   spec, weights = networks[0]
-  one = predictor.Predictor(description, params)
-  other = predictor.Predictor(
-    description, jax.tree.map(lambda x: 1.1 * x, params)
+  trees = [jax.tree.map(lambda x, f=f: f * x, params) for f in (1.0, 1.1, 0.9)]
+  traces = []
+  outputs = program.Program._outputs
+
+  def counted(self, params, packed):
+    traces.append(packed.weights.shape)
+    return outputs(self, params, packed)
+
+  monkeypatch.setattr(program.Program, "_outputs", counted)
+  packed = []
+  batches = program.Program.batches
+  monkeypatch.setattr(
+    program.Program,
+    "batches",
+    lambda self, given: packed.append(1) or batches(self, given),
   )
-  both = predictor.Ensemble([one, other])
-  parts = [m.predict(networks) for m in (one, other)]
+  both = predictor.Predictor(description, trees)
+  found = both.predict(networks)
+  assert len(traces) == len(packed) == 1  # Whatever the number of seeds.
+  parts = [predictor.Predictor(description, t).predict(networks) for t in trees]
   assert np.abs(parts[0] - parts[1]).max() > 1e-4
-  np.testing.assert_allclose(both.predict(networks), np.mean(parts, axis=0))
-  assert both.encode(networks).shape == (3, 16)
-  np.testing.assert_allclose(
-    both.function(spec)(weights), both.predict(networks)[0], atol=1e-4
-  )
+  np.testing.assert_allclose(found, np.mean(parts, axis=0), atol=1e-5)
+  assert both.encode(networks).shape == (3, 24)
+  function = both.function(spec)
+  np.testing.assert_allclose(function(weights), found[0], atol=1e-4)
+  _, slope = jax.jvp(function, (weights,), (weights,))  # Forward mode too.
+  backward = jax.grad(lambda w: function(w)[0])(weights) @ weights
+  assert slope[0] == pytest.approx(float(backward), rel=1e-3, abs=1e-4)
+  with pytest.raises(ValueError, match="at least one seed"):
+    predictor.Predictor(description, [])
+
+
+def test_seeds_of_different_models_are_refused(tmp_path, description, params):
   renamed = description | {"targets": ["frequency", "phase"]}
-  with pytest.raises(ValueError, match="phase"):
-    predictor.Ensemble([one, predictor.Predictor(renamed, params)])
-  with pytest.raises(ValueError, match="one set of properties"):
-    predictor.Ensemble([])
+  for seed, one in enumerate((description, renamed)):
+    folder = tmp_path / f"seed{seed}"
+    checkpoint.Checkpoints(folder).save_best(1, params, {})
+    (folder / "model.json").write_text(json.dumps(one))
+  with pytest.raises(predictor.PredictorError, match="their targets differ"):
+    predictor.Predictor.load(tmp_path)
 
 
 @pytest.mark.slow
@@ -306,16 +330,16 @@ def test_classes_have_probabilities(of_classes, probabilities, networks):
 
 
 def test_the_head_has_a_logit_for_each_class(of_classes):
-  encoder = predictor.build_encoder(of_classes.description)
-  net = predictor.build_model(of_classes.description, encoder)
-  shapes = jax.eval_shape(lambda: predictor.init_params(net, encoder, INR, 0))
+  encoder = program.build_encoder(of_classes.description)
+  net = program.build_model(of_classes.description, encoder)
+  shapes = jax.eval_shape(lambda: program.init_params(net, encoder, INR, 0))
   assert shapes["params"]["logits"]["kernel"].shape == (8, 3)
 
 
 def test_a_saved_model_of_classes_predicts_as_before(
   tmp_path, of_classes, probabilities, networks
 ):
-  checkpoint.Checkpoints(tmp_path).save_best(1, of_classes.params, {})
+  checkpoint.Checkpoints(tmp_path).save_best(1, of_classes.params[0], {})
   description = of_classes.description
   (tmp_path / "model.json").write_text(json.dumps(description))
   loaded = predictor.Predictor.load(tmp_path)
@@ -327,14 +351,17 @@ def test_a_saved_model_of_classes_predicts_as_before(
     predictor.Predictor.load(tmp_path)
 
 
-def test_an_ensemble_is_of_equal_classes(of_classes, probabilities, networks):
-  both = predictor.Ensemble([of_classes, of_classes])
-  assert both.classes == of_classes.classes
-  np.testing.assert_allclose(both.predict(networks), probabilities, rtol=1e-6)
-  turned = of_classes.description | {"classes": ["sgd", "rmsprop", "adam"]}
-  other = predictor.Predictor(turned, of_classes.params)
-  with pytest.raises(ValueError, match="the classes of its members are"):
-    predictor.Ensemble([of_classes, other])
+def test_seeds_give_the_mean_of_probabilities(
+  of_classes, probabilities, networks
+):
+  trees = [*of_classes.params, jax.tree.map(lambda x: -x, of_classes.params[0])]
+  both = predictor.Predictor(of_classes.description, trees)
+  other = predictor.Predictor(of_classes.description, trees[1])
+  np.testing.assert_allclose(
+    both.predict(networks),
+    (probabilities + other.predict(networks)) / 2,
+    rtol=1e-5,
+  )
 
 
 def test_numbers_have_no_classes(description, params):
@@ -347,9 +374,9 @@ def test_random_identifiers_are_averaged_over_fixed_draws(
 ):
   options = description["encoder_options"] | {"identifiers": "random"}
   random = description | {"encoder_options": options}
-  encoder = predictor.build_encoder(random)
-  net = predictor.build_model(random, encoder)
-  params = jax.jit(lambda: predictor.init_params(net, encoder, INR, 0))()
+  encoder = program.build_encoder(random)
+  net = program.build_model(random, encoder)
+  params = jax.jit(lambda: program.init_params(net, encoder, INR, 0))()
   one, two = (
     predictor.Predictor(random, params, draws=n).logits(networks[:1])
     for n in (1, 2)
@@ -394,14 +421,14 @@ def test_a_limit_that_cannot_be_held_is_named(
 ):
   checkpoint.Checkpoints(tmp_path).save_best(1, params, {})
   (tmp_path / "model.json").write_text(json.dumps(description))
-  with pytest.raises(predictor.MemoryLimitError, match="set it to at least"):
+  with pytest.raises(program.MemoryLimitError, match="set it to at least"):
     predictor.Predictor.load(tmp_path, memory_limit=1)
-  build = predictor.build_encoder
+  build = program.build_encoder
   monkeypatch.setattr(
-    predictor,
+    program,
     "build_encoder",
     lambda found: dataclasses.replace(build(found), make_large_fn=None),
   )
   assert not predictor.Predictor.load(tmp_path).can_stream
-  with pytest.raises(predictor.MemoryLimitError, match="no form of bounded"):
+  with pytest.raises(program.MemoryLimitError, match="no form of bounded"):
     predictor.Predictor.load(tmp_path, memory_limit=2**30)

@@ -21,9 +21,9 @@ import numpy as np
 from experiments import comparison, figures, report, run_report, zoos
 from experiments import options as options_lib
 from experiments.comparison import Outcomes
-from experiments.tasks import classes, members
+from experiments.tasks import members
 from experiments.tasks import property as property_lib
-from sne_jax.learning import metrics
+from sne_jax.learning import classes, metrics
 
 METRICS = ("kendall_tau", "r_squared", "mae")
 """What a report shows; results.json has all. Of classes: `classes.METRICS`."""

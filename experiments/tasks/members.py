@@ -15,8 +15,8 @@ import numpy as np
 
 from experiments import options as options_lib
 from experiments import zoos
-from experiments.tasks import classes
-from sne_jax.learning import pipeline
+from sne_jax.learning import classes
+from sne_jax.learning.dataset import Networks
 from sne_jax.zoo import image_properties, inr, splits, store, writing
 
 NETWORK = "network"
@@ -40,7 +40,7 @@ class Data:
 
   zoos: tuple[store.Zoo, ...]
   names: tuple[str, ...]  # Of the zoos.
-  parts: dict[str, pipeline.Networks]
+  parts: dict[str, Networks]
   members: dict[str, Members]
   classes: tuple[str, ...] = ()  # Of the target; its numbers are places here.
 
@@ -79,7 +79,7 @@ def gathered(options: options_lib.Options) -> Data:
   """Returns the networks of a run: of all its zoos, made where they are not.
 
   Raises:
-    ZooError, ValueError: of `loaded`, or of `classes.numbered`.
+    ZooError, ValueError: of `loaded`, or of `learning.classes`.
   """
   run = options.run
   own = zoos.sources(run.zoo, run.data_dir)
@@ -134,7 +134,7 @@ def assembled(
   """Returns the networks of a run whose zoos are loaded; see `joined`.
 
   Raises:
-    ValueError: of `classes.numbered`.
+    ValueError: of `learning.classes`.
   """
   data = joined(own, others)
   return classified(data) if options.run.loss == classes.LOSS else data
@@ -171,8 +171,12 @@ def load(
     members["train"] = np.sort(order[:count])
   specs = np.asarray(zoo.members["spec"])
   parts = {
-    part: pipeline.Networks(
-      zoo.specs, specs[rows], zoo.vectors(rows), values[rows]
+    part: Networks(
+      zoo.specs,
+      specs[rows],
+      zoo.vectors(rows),
+      values[rows],
+      target_labels(run),
     )
     for part, rows in members.items()
   }
@@ -189,11 +193,11 @@ def joined(own: Sequence[Data], others: Sequence[Data] = ()) -> Data:
     others: likewise; each test part becomes a part of its own.
   """
   every = [*own, *others]
-  parts: dict[str, pipeline.Networks] = {}
+  parts: dict[str, Networks] = {}
   members: dict[str, Members] = {}
 
   def add(part, places, of):
-    parts[part] = _merged([every[p].parts[of] for p in places])
+    parts[part] = Networks.merged([every[p].parts[of] for p in places])
     rows = [every[p].members[of].row for p in places]
     zoo = np.repeat(places, [len(r) for r in rows])
     members[part] = Members(zoo, np.concatenate(rows))
@@ -214,16 +218,20 @@ def classified(data: Data) -> Data:
   """Numbers the classes of the target, which are those of the training part.
 
   Raises:
-    ValueError: of `classes.numbered`.
+    ValueError: of `learning.classes`.
   """
-  names, numbers = classes.numbered(
-    {part: networks.targets[:, 0] for part, networks in data.parts.items()}
-  )
   parts = {
-    part: networks._replace(targets=numbers[part][:, None])
+    part: networks.targets[:, 0] for part, networks in data.parts.items()
+  }
+  names = classes.names_of(parts["train"])
+  numbers = {p: classes.numbers(names, v, p) for p, v in parts.items()}
+  classified = {
+    part: dataclasses.replace(
+      networks, targets=numbers[part][:, None], classes=names
+    )
     for part, networks in data.parts.items()
   }
-  return dataclasses.replace(data, parts=parts, classes=names)
+  return dataclasses.replace(data, parts=classified, classes=names)
 
 
 def resplit(data: Data, seed: int) -> Data:
@@ -253,7 +261,7 @@ def resplit(data: Data, seed: int) -> Data:
       f" ({', '.join(data.names)}); name one by --zoo, or drop resplit"
     )
   rows = np.concatenate([data.members[part].row for part in PARTS])
-  pool = _merged([data.parts[part] for part in PARTS])
+  pool = Networks.merged([data.parts[part] for part in PARTS])
   clusters = rows
   if NETWORK in data.zoos[0].properties:
     clusters = data.zoos[0].property(NETWORK)[rows]
@@ -264,12 +272,7 @@ def resplit(data: Data, seed: int) -> Data:
   parts, members = dict(data.parts), dict(data.members)
   for part in PARTS:
     chosen = np.array([place[name] for name in drawn[part]])
-    parts[part] = pipeline.Networks(
-      pool.specs,
-      pool.numbers[chosen],
-      [pool.vectors[c] for c in chosen],
-      pool.targets[chosen],
-    )
+    parts[part] = pool.take(chosen)
     members[part] = Members(np.zeros(len(chosen), int), rows[chosen])
   return dataclasses.replace(data, parts=parts, members=members)
 
@@ -326,20 +329,6 @@ def _checksums(zoo: store.Zoo) -> str:
   entries = [*(entry["weights"] for entry in index["specs"])]
   entries.append(index["members"])
   return "".join(e["sha256"] for e in entries)
-
-
-def _merged(parts: Sequence[pipeline.Networks]) -> pipeline.Networks:
-  """Returns the networks of all parts, each spec once."""
-  specs = tuple(dict.fromkeys(spec for part in parts for spec in part.specs))
-  place = {spec: number for number, spec in enumerate(specs)}
-  return pipeline.Networks(
-    specs,
-    np.concatenate(
-      [np.array([place[s] for s in p.specs])[p.numbers] for p in parts]
-    ),
-    [vector for part in parts for vector in part.vectors],
-    np.concatenate([part.targets for part in parts]),
-  )
 
 
 def _kept(zoo: store.Zoo, run, rows: np.ndarray) -> np.ndarray:

@@ -8,20 +8,24 @@ import numpy as np
 from absl import logging as log
 
 from experiments import (
-  class_references,
   comparison,
   figures,
   image_reference,
   maps,
-  references,
   report,
   run_report,
 )
 from experiments import options as options_lib
-from experiments.tasks import calibration, classes, members
+from experiments.tasks import members
 from experiments.tasks.members import part_of
-from experiments.tasks.property import CODES_FILE, METRICS
-from sne_jax.learning import logging, metrics
+from sne_jax.learning import (
+  calibration,
+  classes,
+  logging,
+  metrics,
+  references,
+)
+from sne_jax.learning.calibration import CODES_FILE, METRICS
 
 # Training sees standardised targets; validation is measured in their own units.
 LOSSES = (
@@ -192,9 +196,8 @@ def write(
     target = members.target_labels(options.run)[0]
     pictures, results["maps"] = _maps(workdir, data, good, target)
     drawn |= pictures
-  if good and not data.classes:
-    found = calibration.measure(options, data, good)
-    calibration.write(workdir, found)
+  if (workdir / calibration.FILE).exists() and not data.classes:
+    found = logging.read_json(workdir / calibration.FILE)
     results["coverage"] = {
       name: target["coverage"] for name, target in found["targets"].items()
     }
@@ -261,27 +264,20 @@ def _references(options, data: members.Data) -> dict[str, Any]:
   """Fits the references on the same split, per target."""
   log.info("fitting the references")
   table: dict[str, Any] = {}
-  targets = members.target_labels(options.run)
-  fit = (class_references if data.classes else references).all_references
-  specs = {s.layout for n in data.parts.values() for s in n.specs}
-  inputs = {
-    part: _features(n, pooled=len(specs) > 1) for part, n in data.parts.items()
-  }
-  for t, target in enumerate(targets):
-    parts = {
-      part: (inputs[part], data.parts[part].targets[:, t]) for part in inputs
-    }
-    for name, reference in fit(parts).items():
+  for target, found in references.fit(data.parts).items():
+    single = len(members.target_names(options.run)) == 1
+    for name, reference in found.items():
       for part in ("val", *data.tests()):
-        found = metrics.evaluate(
-          parts[part][1],
+        networks = data.parts[part]
+        values = metrics.evaluate(
+          networks.targets[:, networks.labels.index(target)],
           reference.predictions[part],
           classes.METRICS if data.classes else METRICS,
           clusters=data.clusters(part),
         )
         row = table.setdefault(name, {}).setdefault(part, {})
-        for metric, value in found.items():
-          row[metric if len(targets) == 1 else f"{target} {metric}"] = value
+        for metric, value in values.items():
+          row[metric if single else f"{target} {metric}"] = value
   return table
 
 
@@ -334,12 +330,3 @@ def _maps(workdir: pathlib.Path, data: members.Data, good, target: str):
   }
   colors = {name: v for name, v in colors.items() if len(np.unique(v)) > 1}
   return maps.draw(workdir / "figures", codes, colors), mixed
-
-
-def _features(networks, *, pooled: bool) -> np.ndarray:
-  groups = []
-  for number in np.unique(networks.numbers):
-    rows = np.flatnonzero(networks.numbers == number)
-    weights = np.stack([networks.vectors[r] for r in rows])
-    groups.append((networks.specs[number], weights, rows))
-  return references.features(groups, pooled=pooled)

@@ -6,245 +6,137 @@ read every target from the codes: labels are for them alone. The baselines
 `sne_untrained`, `statistics`, `pca` and `weights` go through the same probes.
 """
 
-import functools
 import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging as log
 
+import sne_jax
 from experiments import comparison, figures, report, run_report
 from experiments import options as options_lib
 from experiments.tasks import members, outcome
-from sne_jax import atomic
+from sne_jax import atomic, unlabelled
 from sne_jax.encoders import statistics
 from sne_jax.learning import (
+  calibration,
   logging,
   metrics,
-  optimizers,
-  parallel,
   pretrain_methods,
-  pretraining,
   probes,
   training,
 )
 from sne_jax.networks import tokens
 from sne_jax.networks.spec import NetworkSpec
-from sne_jax.zoo import batching
 
 METRICS = ("r_squared", "kendall_tau")
 RESULT_FILE = "result.json"
-CODES_FILE = "codes.npz"
-"""Codes `[M, D]` of the members of every part, `train` too."""
 
 
-class Trainer:
-  """What all seeds of a pretraining share: networks, and compiled updates."""
+def train(
+  options: options_lib.Options,
+  data: members.Data,
+  workdir: pathlib.Path,
+  programs: dict[str, Any],
+) -> list[dict[str, Any]]:
+  """Trains and probes all seeds of a run; returns what is known of each.
 
-  def __init__(self, options: options_lib.Options, data: members.Data):
-    """Looks at the networks.
+  Args:
+    options: of the run.
+    data: its networks.
+    workdir: its folder; seeds that are finished there are taken as they are.
+    programs: compiled programs, to share with other runs.
 
-    Raises:
-      ValueError: networks of several architectures, or options that do not go
-        together, or do not fit the networks.
-    """
-    self.options = options
-    self.data = data
-    self.kind = options.run.pretrain
-    self.spec = _one_layout(data)
-    if options.train.monitor != "loss":
-      raise ValueError(
-        f"monitor is {options.train.monitor!r}, but pretraining knows no labels"
-        " and chooses by validation loss; use --monitor=loss"
-      )
-    if self.kind in options_lib.PRETRAINED:
-      self._check_batches()
-      pretrain_methods.build(self.description(data))
-    self._mesh = parallel.make_mesh(options.run.devices or None)
-    self._built: dict[str, tuple] = {}
+  Raises:
+    ValueError: of `check`.
+  """
+  check(options, data)
+  first, results = options.run.first_seed, []
+  for seed in range(first, first + options.run.seeds):
+    folder = workdir / f"seed{seed}"
+    try:
+      results.append(_one(options, data, folder, seed, programs))
+    except training.TrainingDiverged as error:
+      log.error("seed %d failed: %s", seed, error)
+      results.append({"seed": seed, "failed": str(error)})
+  return results
 
-  def data_of(self, seed: int) -> members.Data:
-    """Returns the networks of a seed, in its parts."""
-    if self.options.pretrain.resplit:
-      return members.resplit(self.data, seed)
-    return self.data
 
-  def description(self, data: members.Data) -> dict[str, Any]:
-    """Returns what `pretrain_methods.build` must know."""
-    method = "sne" if self.kind == "sne_untrained" else self.kind
-    return pretraining.describe(
-      method,
-      self.spec,
-      stacked(data, "train"),
-      encoder=self.options.encoder_options(method),
-      chunk=self.options.chunk,
-      view=self.options.view,
-      losses=self.options.contrast,
-      options=self.options.pretrain,
+def check(options: options_lib.Options, data: members.Data) -> None:
+  """Looks at the networks, before anything is trained.
+
+  Raises:
+    ValueError: networks of several architectures, or options that do not go
+      together, or do not fit the networks.
+  """
+  _one_layout(data)
+  how = unlabelled.PretrainRecipe(**fields_of(options))
+  if options.run.pretrain in options_lib.PRETRAINED:
+    how.check_batches(len(data.parts["train"]))
+    parts = (data.parts["train"], data.parts["val"])
+    pretrain_methods.build(unlabelled.describe(*parts, how))
+
+
+def fields_of(options: options_lib.Options) -> dict[str, Any]:
+  """Returns the options of a run as the fields of a `PretrainRecipe`."""
+  kind = options.run.pretrain
+  method = kind if kind in options_lib.PRETRAINED else "sne"
+  return {
+    "method": method,
+    "encoder": options.encoder_options(method),
+    "chunks": options.chunk,
+    "view": options.view,
+    "losses": options.contrast,
+    "options": options.pretrain,
+    "data": options.data,
+    "optimizer": options.optimizer,
+    "training": options.train,
+    "devices": options.run.devices,
+  }
+
+
+def _one(options, data, folder, seed: int, programs) -> dict[str, Any]:
+  """Trains and probes one seed, or returns what an earlier run has given."""
+  path = folder / RESULT_FILE
+  if path.exists() and "metrics" in (done := logging.read_json(path)):
+    log.info("seed %d is finished already", seed)
+    return done
+  folder.mkdir(parents=True, exist_ok=True)
+  if options.pretrain.resplit:
+    data = members.resplit(data, seed)
+  kind, weights = options.run.pretrain, {}
+  for part, networks in data.parts.items():
+    weights[part] = unlabelled.stacked(networks)
+  found: dict[str, Any] = {"seed": seed}
+  if kind in ("statistics", "pca", "weights"):
+    codes = _plain_codes(kind, _one_layout(data), weights, options)
+    found |= {"best_step": 0, "train_seconds": 0.0, "num_params": 0}
+    found |= {"networks_per_second": 0.0}
+  else:
+    model = sne_jax.pretrain(
+      data.parts["train"],
+      data.parts["val"],
+      seed=seed,
+      workdir=folder,
+      programs=programs,
+      untrained=kind not in options_lib.PRETRAINED,
+      seen=sorted(members.identities(data, ("train", "val"))),
+      **fields_of(options),
     )
-
-  def run(self, folder: pathlib.Path, seed: int) -> dict[str, Any]:
-    """Trains with one seed, or returns what an earlier run of it has given."""
-    if (folder / RESULT_FILE).exists():
-      log.info("seed %d is finished already", seed)
-      return logging.read_json(folder / RESULT_FILE)
-    folder.mkdir(parents=True, exist_ok=True)
-    data = self.data_of(seed)
-    found: dict[str, Any] = {"seed": seed}
-    if self.kind in ("statistics", "pca", "weights"):
-      codes = _plain_codes(self.kind, self.spec, data, self.options)
-      found |= {"best_step": 0, "train_seconds": 0.0, "num_params": 0}
-      found |= {"networks_per_second": 0.0}
-    else:
-      codes, more = self._trained(folder, seed, data)
-      found |= more
-    np.savez(folder / CODES_FILE, **codes)
-    found |= probed(self.options, data, codes)
-    text = json.dumps(report.to_json(found), indent=2, sort_keys=True)
-    atomic.write_atomically(folder / RESULT_FILE, text)
-    return found
-
-  def _trained(self, folder, seed: int, data: members.Data):
-    """Trains; returns codes by part, and what is to be reported."""
-    options, description = self.options, self.description(data)
-    seen = sorted(members.identities(data, ("train", "val")))
-    text = json.dumps(description | {"seen": seen}, sort_keys=True)
-    atomic.write_atomically(folder / pretraining.FILE, text)
-    method, init, update, evaluate = self._compiled(description)
-    inputs = {
-      part: pretraining.prepared(description, stacked(data, part))
-      for part in data.parts
+    inputs = {part: model.prepare(x) for part, x in weights.items()}
+    codes = {
+      part: model.method.encode(model.params, x) for part, x in inputs.items()
     }
-    state = training.init_state(
-      init(seed),
-      self._tx,
-      jax.random.key(seed),
-      ema_decay=options.optimizer.ema_decay,
-      mesh=self._mesh,
-    )
-    more: dict[str, Any] = {}
-    if self.kind not in options_lib.PRETRAINED:
-      params = state.params
-      more |= {"best_step": 0, "train_seconds": 0.0, "networks_per_second": 0.0}
-    else:
-      result = training.fit(
-        state,
-        update,
-        self._batches(method, inputs["train"], seed),
-        functools.partial(evaluate, inputs["val"]),
-        options.train,
-        folder,
-        schedule=self._schedule,
-        title=f"{self.kind} seed {seed}",
-      )
-      params, steps = result.best_params, int(result.state.step)
-      more |= {
-        "best_step": result.best_step,
-        "train_seconds": result.seconds,
-        "networks_per_second": (
-          steps * options.data.batch_size / max(result.seconds, 1e-9)
-        ),
-        "val_loss": result.best_metrics.get("loss"),
-      }
-    params = jax.device_get(params)
-    more["num_params"] = sum(x.size for x in jax.tree.leaves(params))
-    codes = {part: method.encode(params, x) for part, x in inputs.items()}
-    if method.reconstruct is not None:
-      more["reconstruction"] = _reconstruction(
-        method, params, self.spec, inputs
-      )
-    return codes, more
-
-  def _compiled(self, description):
-    """Returns method, init, update and evaluation; built once if possible."""
-    changing = dict(description)
-    if self.kind in ("sane", "hyper_representation"):
-      del changing["measured"], changing["reference"]  # Of the data alone.
-    key = json.dumps(changing, sort_keys=True)
-    if key in self._built:
-      return self._built[key]
-    options = self.options
-    steps = options.train.num_steps
-    self._schedule = optimizers.make_schedule(options.optimizer, steps)
-    self._tx = optimizers.make_optimizer(options.optimizer, steps)
-    method = pretrain_methods.build(description)
-    update = training.make_update_fn(
-      lambda params, batch, key: method.loss(params, batch, key, True),
-      self._tx,
-      ema_decay=options.optimizer.ema_decay,
-      mesh=self._mesh,
-    )
-    built = method, jax.jit(method.init), update, self._evaluation(method)
-    self._built[key] = built
-    return built
-
-  def _evaluation(self, method: pretrain_methods.Method):
-    """Returns `evaluate(weights, params)`: mean losses of fixed views."""
-    count = self.options.data.batch_size
-    compiled = jax.jit(
-      lambda params, batch, key: method.loss(params, batch, key, False)
-    )
-    placed = functools.cache(lambda n: jax.device_put(method.template(n)))
-
-    def evaluate(weights: np.ndarray, params) -> dict[str, float]:
-      size = min(count, len(weights))
-      order = batching.epoch_order(0, 0, len(weights))
-      params = jax.device_get(params)
-      found = []
-      for place in range(len(weights) // size):
-        rows = weights[order[place * size : (place + 1) * size]]
-        batch = pretrain_methods.Batch(rows, placed(size))
-        loss, parts = compiled(params, batch, jax.random.key(place))
-        found.append(jax.device_get(parts | {"loss": loss}))
-      return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
-
-    return evaluate
-
-  def _batches(self, method: pretrain_methods.Method, weights, seed: int):
-    """Returns the batch of a step, `[D, b, ...]`, on the devices."""
-    count, devices = self.options.data.batch_size, self._mesh.size
-    own = method.template(count // devices)
-    stack = lambda *leaves: np.stack(leaves)
-    template = parallel.shard(jax.tree.map(stack, *[own] * devices), self._mesh)
-    rows = np.arange(len(weights))
-
-    def batch(step: int) -> pretrain_methods.Batch:
-      chosen = batching.batch_rows(seed, step, count, rows)
-      part = weights[chosen].reshape(devices, count // devices, -1)
-      return pretrain_methods.Batch(parallel.shard(part, self._mesh), template)
-
-    return batch
-
-  def _check_batches(self):
-    """Raises unless batches divide, and have somebody to contrast with."""
-    count = self.options.data.batch_size
-    if self.options.data.micro_batches > 1:
-      raise ValueError(
-        f"micro_batches is {self.options.data.micro_batches}, but pretraining"
-        " contrasts the networks of a batch with each other; use"
-        " --micro_batches=1"
-      )
-    networks = len(self.data.parts["train"].numbers)
-    if count > networks:
-      raise ValueError(
-        f"batch_size is {count}, but there are {networks} training networks,"
-        " and a network is not contrasted with itself; use --batch_size="
-        f"{networks} or less"
-      )
-    devices = parallel.make_mesh(self.options.run.devices or None).size
-    if count % devices or count // devices < 2:
-      raise ValueError(
-        f"batch_size is {count} over {devices} devices; contrast needs a"
-        " multiple of the devices, and at least 2 networks on each"
-      )
-
-
-def stacked(data: members.Data, part: str) -> np.ndarray:
-  """Returns the weights `[M, P]` of a part."""
-  return np.stack([np.asarray(v) for v in data.parts[part].vectors])
+    found |= model.results
+    if model.method.reconstruct is not None:
+      found["reconstruction"] = _reconstruction(model, inputs)
+  calibration.write_codes(folder, codes)
+  found |= probed(options, data, codes)
+  text = json.dumps(report.to_json(found), indent=2, sort_keys=True)
+  atomic.write_atomically(path, text)
+  return found
 
 
 def probed(
@@ -281,11 +173,9 @@ def probed(
   return {"metrics": found, "penalties": penalties}
 
 
-def _plain_codes(kind, spec, data, options) -> dict[str, np.ndarray]:
+def _plain_codes(kind, spec, weights, options) -> dict[str, np.ndarray]:
   """Returns the codes of a baseline that has no parameters to draw."""
-  weights = {
-    part: stacked(data, part).astype(np.float64) for part in data.parts
-  }
+  weights = {part: x.astype(np.float64) for part, x in weights.items()}
   if kind == "weights":
     return weights
   if kind == "statistics":
@@ -298,15 +188,17 @@ def _plain_codes(kind, spec, data, options) -> dict[str, np.ndarray]:
   return {part: (x - mean) @ axes.T for part, x in weights.items()}
 
 
-def _reconstruction(method, params, spec, inputs) -> dict[str, Any]:
+def _reconstruction(model, inputs) -> dict[str, Any]:
   """R^2 of reconstructions by part and layer, over the training mean."""
-  layers = tokens.rows(spec)
+  layers = tokens.rows(model.spec)
   mean = inputs["train"].astype(np.float64).mean(axis=0)
   found = {}
   for part, x in inputs.items():
     if part == "train":
       continue
-    error = np.square(method.reconstruct(params, x).astype(np.float64) - x)
+    error = np.square(
+      model.method.reconstruct(model.params, x).astype(np.float64) - x
+    )
     error, whole = error.sum(axis=0), np.square(mean - x).sum(axis=0)
     places = {layer.name: layer.index.reshape(-1) for layer in layers}
     places["all"] = np.arange(x.shape[1])

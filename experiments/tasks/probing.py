@@ -66,7 +66,7 @@ def check(options: options_lib.Options) -> None:
   """
   data = members.gathered(options)
   for changed in chosen(options).values():
-    pretrain.Trainer(changed, data)
+    pretrain.check(changed, data)
 
 
 def page(options: options_lib.Options, outcomes: Outcomes) -> comparison.Page:

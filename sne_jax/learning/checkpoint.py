@@ -178,6 +178,7 @@ def claim_workdir(
   config: Mapping[str, Any],
   *,
   ignore: Sequence[str] = (),
+  file: str = CONFIG,
 ) -> bool:
   """Makes a work directory the home of one configuration.
 
@@ -186,6 +187,7 @@ def claim_workdir(
     config: plain values, possibly nested, that decide what the run computes.
     ignore: names of entries that do not: differences in them are no fault.
       Names of nested entries are joined by dots; a name covers all below it.
+    file: that keeps the configuration.
 
   Returns:
     True where the directory was claimed now, False where this configuration
@@ -196,7 +198,7 @@ def claim_workdir(
     ValueError: `config` holds values that JSON does not know.
   """
   workdir = pathlib.Path(workdir)
-  path = workdir / CONFIG
+  path = workdir / file
   try:
     text = json.dumps(config, indent=2, sort_keys=True)
   except TypeError as error:
@@ -206,7 +208,7 @@ def claim_workdir(
   if not path.exists():
     if (workdir / "checkpoints").exists():
       raise WorkdirError(
-        f"{workdir} holds checkpoints but no {CONFIG} to say of what; choose"
+        f"{workdir} holds checkpoints but no {file} to say of what; choose"
         " another workdir, or remove this one"
       )
     workdir.mkdir(parents=True, exist_ok=True)
@@ -226,12 +228,11 @@ def claim_workdir(
       continue
     there, here = before.get(name, _ABSENT), now.get(name, _ABSENT)
     if there != here:
-      lines.append(f"  {name}: {_show(there)} there, {_show(here)} now")
+      lines.append(f"{name}: {_show(there)} there, {_show(here)} now")
   if lines:
     raise WorkdirError(
-      f"{workdir} holds a run of another configuration:\n"
-      + "\n".join(lines)
-      + "\nChoose another workdir, or set these options as they are there."
+      f"{workdir} holds a run of another configuration ({'; '.join(lines)});"
+      " choose another workdir, or set these options as they are there"
     )
   return False
 

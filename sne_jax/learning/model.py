@@ -3,9 +3,25 @@
 Dimensions: `B` networks, `D` width of a code, `T` targets or classes of one.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
+
+from sne_jax.networks.checked import Checked, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadOptions(Checked):
+  """Options of the head on a code.
+
+  Attributes:
+    hidden_width: width of its hidden layer; 0: a linear head.
+    dropout: share of the code that is dropped in training.
+  """
+
+  hidden_width: int = option(64, least=0)
+  dropout: float = option(0.0, least=0, below=1)
 
 
 class PropertyModel(nn.Module):

@@ -7,7 +7,8 @@ do nothing: for the log and the report.
 from collections.abc import Iterable, Sequence
 
 from sne_jax.encoders.sne_options import SNEOptions
-from sne_jax.learning.pipeline import DataOptions, Networks
+from sne_jax.learning.dataset import Networks
+from sne_jax.learning.pipeline import DataOptions
 from sne_jax.networks import augment, chunking
 from sne_jax.networks.spec import NetworkSpec
 

@@ -5,7 +5,7 @@ function.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,31 +84,19 @@ def make_schedule(options: OptimizerOptions, num_steps: int) -> optax.Schedule:
   References:
     Smith and Topin, Super-Convergence, arXiv:1708.07120 (one_cycle).
   """
-  total, warmup = _lengths(options, num_steps)
-  peak = options.learning_rate
-  final = options.final_learning_rate
-  if options.schedule == "constant":
-    return optax.constant_schedule(peak)
-  if options.schedule == "one_cycle":
-    warmup = max(warmup, 1)
-    return optax.piecewise_interpolate_schedule(
-      "cosine",
-      ONE_CYCLE_START * peak,
-      {warmup: 1 / ONE_CYCLE_START, max(total, warmup + 1): final},
-    )
-  return optax.warmup_cosine_decay_schedule(
-    init_value=peak / (warmup + 1),
-    peak_value=peak,
-    warmup_steps=warmup,
-    decay_steps=total,
-    end_value=final * peak,
-  )
+  course = _course(options, num_steps)
+  return lambda step: _rate(options, step, course)
 
 
 def make_optimizer(
   options: OptimizerOptions, num_steps: int
 ) -> optax.GradientTransformation:
   """Returns the optimizer: clip, direction, weight decay, learning rate.
+
+  The peak rate and the length of the schedule are values of its state, not
+  constants of its update: options that differ in `learning_rate` and
+  `num_steps` alone share one compiled update, each with a state of its own
+  `init`. (With `beta1_low`, in `learning_rate` alone.)
 
   Args:
     options: the options.
@@ -120,8 +108,17 @@ def make_optimizer(
   parts += _direction(options, num_steps)
   if options.weight_decay and options.optimizer != "adam":
     parts.append(optax.add_decayed_weights(options.weight_decay, _is_matrix))
-  parts.append(optax.scale_by_learning_rate(make_schedule(options, num_steps)))
+  parts.append(_scale_by_rate(options, num_steps))
   return optax.chain(*parts)
+
+
+def constants(options: OptimizerOptions, num_steps: int) -> dict[str, Any]:
+  """Returns what an update depends on: options of equal ones can share it."""
+  found = dataclasses.asdict(options) | {"num_steps": num_steps}
+  del found["learning_rate"]
+  if not options.beta1_low:
+    del found["num_steps"]
+  return found
 
 
 def update_ema(ema, params, *, decay: float, step):
@@ -185,6 +182,67 @@ def _lengths(options, num_steps):
   return num_steps, min(
     round(options.warmup_fraction * num_steps), num_steps - 1
   )
+
+
+class Course(NamedTuple):
+  """What a schedule is told: float32 scalars."""
+
+  peak: Any  # The highest rate.
+  warmup: Any  # Steps of the optimizer in which the rate rises.
+  total: Any  # All of them.
+
+
+class RateState(NamedTuple):
+  """State of what scales updates by the rate."""
+
+  count: Any  # Steps of the optimizer so far.
+  course: Course
+
+
+def _course(options, num_steps) -> Course:
+  """Returns peak and lengths of a schedule."""
+  total, warmup = _lengths(options, num_steps)
+  values = (options.learning_rate, warmup, total)
+  return Course(*(jnp.asarray(value, jnp.float32) for value in values))
+
+
+def _rate(options, count, course: Course):
+  """Returns the learning rate after `count` steps of the optimizer."""
+  peak, warmup, total = course
+  count, final = jnp.asarray(count, jnp.float32), options.final_learning_rate
+  if options.schedule == "constant":
+    return jnp.broadcast_to(peak, count.shape)
+  if options.schedule == "one_cycle":
+    warmup = jnp.maximum(warmup, 1)
+    total = jnp.maximum(total, warmup + 1)
+    rise = _cosine(count / warmup, ONE_CYCLE_START, 1.0)
+  else:
+    first = 1 / (warmup + 1)
+    rise = first + (1 - first) * count / jnp.maximum(warmup, 1)
+  fall = _cosine((count - warmup) / (total - warmup), 1.0, final)
+  return peak * jnp.where(count < warmup, rise, fall)
+
+
+def _cosine(share, start, end):
+  """Goes from `start` to `end` as a half cosine while `share` goes to 1."""
+  angle = jnp.pi * jnp.clip(share, 0, 1)
+  return end + (start - end) * (1 + jnp.cos(angle)) / 2
+
+
+def _scale_by_rate(options, num_steps) -> optax.GradientTransformation:
+  """Scales updates by minus the rate, whose course is held in the state."""
+
+  def init(params):
+    del params
+    return RateState(jnp.zeros((), jnp.int32), _course(options, num_steps))
+
+  def update(updates, state, params=None):
+    del params
+    rate = _rate(options, state.count, state.course)
+    updates = jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates)
+    return updates, RateState(state.count + 1, state.course)
+
+  return optax.GradientTransformation(init, update)
 
 
 def _is_matrix(params):

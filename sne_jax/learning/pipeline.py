@@ -21,6 +21,7 @@ import numpy as np
 
 from sne_jax.encoders import buckets, interface
 from sne_jax.learning import mixing
+from sne_jax.learning.dataset import Networks
 from sne_jax.networks import augment, families, noise, symmetry
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
@@ -33,15 +34,6 @@ class Batch(NamedTuple):
   packed: Any  # the encoder's arrays; with pairs, networks then moved ones
   targets: Any  # float32 [b, T], scaled
   weight: Any  # float32 [b], 1 for a member, 0 for padding
-
-
-class Networks(NamedTuple):
-  """Networks of any specs in memory, with their targets."""
-
-  specs: tuple[NetworkSpec, ...]
-  numbers: np.ndarray  # int [N], the spec of each
-  vectors: Sequence[np.ndarray]  # N vectors [P]
-  targets: np.ndarray  # float [N, T]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,7 +172,13 @@ class Pipeline:
     self._pairs = pairs
     self._parts = parts
     self._place = place
-    self._mix = mixing.Mixer(*networks, options.augment_mixup)
+    self._mix = mixing.Mixer(
+      networks.specs,
+      networks.numbers,
+      networks.vectors,
+      networks.targets,
+      options.augment_mixup,
+    )
     self._sizes = packer.reserve(
       networks.numbers,
       options.batch_size // parts,

@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -91,9 +92,15 @@ class Pretrained:
     method: of `build`.
     params: its parameters.
     spec: the layout of the networks that it reads.
+    results: what is reported of the training, such as `best_step`.
   """
 
-  def __init__(self, description: Mapping[str, Any], params: Any):
+  def __init__(
+    self,
+    description: Mapping[str, Any],
+    params: Any,
+    results: Mapping[str, Any] | None = None,
+  ):
     """Builds the method.
 
     Raises:
@@ -102,6 +109,7 @@ class Pretrained:
     self.description = description
     self.method = pretrain_methods.build(description)
     self.params = params
+    self.results = dict(results or {})
     self.spec = NetworkSpec.from_json(description["spec"])
 
   @classmethod
@@ -128,7 +136,8 @@ class Pretrained:
       raise ValueError(f"{folder}: {error}") from error
     description = logging.read_json(path)
     try:
-      return cls(description, params)
+      results = logging.read_json(path.parent / FINISHED[0])
+      return cls(description, params, results)
     except (KeyError, TypeError) as error:
       raise ValueError(
         f"{path} describes nothing that this version of sne_jax can build"
@@ -192,6 +201,89 @@ def load_all(workdir: str | os.PathLike) -> list[Pretrained]:
       " again, or name the folder of a seed that has"
     )
   return [Pretrained.load(one) for one in found]
+
+
+def folder_of(init_from: str | os.PathLike, seed: int) -> pathlib.Path:
+  """Returns the folder of the pretraining that a seed begins with."""
+  folder = pathlib.Path(init_from)
+  return folder if (folder / FILE).exists() else folder / f"seed{seed}"
+
+
+def measured(
+  init_from: str | os.PathLike,
+  seeds: Sequence[int],
+  description: Mapping[str, Any],
+) -> dict[str, Any]:
+  """Returns what a pretrained SNE has measured, to be kept.
+
+  Args:
+    init_from: folder of a pretraining, or of a run with one for each seed.
+    seeds: that are going to begin with it.
+    description: of the model that does, as in its `model.json`.
+
+  Raises:
+    ValueError: there is no such pretraining, or not of these options.
+  """
+  found: dict[str, Any] = {}
+  for seed in seeds:
+    folder = folder_of(init_from, seed)
+    if not (folder / FILE).exists():
+      raise ValueError(
+        f"init_from: {folder} holds no {FILE}; pretrain sne (--pretrain=sne)"
+        f" with {init_from} as the workdir and as many seeds first"
+      )
+    theirs = logging.read_json(folder / FILE)
+    _check_same(folder, theirs, description)
+    if found and theirs["encoder_measured"] != found:
+      raise ValueError(
+        f"init_from: the seeds of {init_from} have measured different training"
+        " networks; name the folder of one of them"
+      )
+    found = theirs["encoder_measured"]
+  return found
+
+
+def with_encoder(
+  init_from: str | os.PathLike, seed: int, params: Any
+) -> dict[str, Any]:
+  """Returns parameters whose encoder is the pretrained one.
+
+  Args:
+    init_from: as for `measured`.
+    seed: of the training.
+    params: of the whole model, fresh.
+
+  Raises:
+    ValueError: the pretraining has not finished, or its parameters have other
+      shapes.
+  """
+  folder = folder_of(init_from, seed)
+  there = Pretrained.load(folder).params["params"]["encoder"]
+  here = params["params"]["encoder"]
+  shapes = lambda tree: jax.tree.map(np.shape, tree)
+  if shapes(there) != shapes(here):
+    raise ValueError(
+      f"init_from: the encoder in {folder} has parameters of other shapes than"
+      " this run's; give both runs the same encoder options"
+    )
+  return {**params, "params": {**params["params"], "encoder": there}}
+
+
+def _check_same(folder, theirs, description) -> None:
+  """Raises unless the encoder is the same, option by option."""
+  if theirs["method"] != "sne":
+    raise ValueError(
+      f"init_from: {folder} holds a pretraining of {theirs['method']}, and the"
+      " encoder is sne; name one of --pretrain=sne"
+    )
+  for group in ("encoder_options", "chunk_options"):
+    for name, value in description[group].items():
+      before = theirs[group].get(name)
+      if before != value:
+        raise ValueError(
+          f"init_from: {name} is {before!r} in {folder}, and {value!r} here;"
+          f" set {name} to {before}"
+        )
 
 
 def prepared(

@@ -39,6 +39,7 @@ class TrainingDiverged(RuntimeError):
   Attributes:
     step: completed updates when it was noticed.
     loss: the loss then.
+    results: of `sne_jax.fit`: what is known of each seed, where all failed.
   """
 
   def __init__(self, step: int, loss: float, detail: str):
@@ -50,6 +51,7 @@ class TrainingDiverged(RuntimeError):
     )
     self.step = step
     self.loss = loss
+    self.results: list[dict[str, Any]] = []
 
 
 class TrainState(NamedTuple):
@@ -103,14 +105,18 @@ class TrainOptions(Checked):
         " monitor a validation metric"
       )
 
+  @property
+  def sign(self) -> int:
+    """What the monitored value is times, to be the better the lower: 1, -1."""
+    return -1 if measures.HIGHER_IS_BETTER.get(self.monitor, False) else 1
+
 
 class FitResult(NamedTuple):
   """What a training has given.
 
   Attributes:
     state: the state after the last update.
-    best_params: of the best evaluation; the last (averaged) ones if there was
-      none.
+    best_params: of the best evaluation; the last ones if there was none.
     best_step: completed updates of `best_params`.
     best_metrics: the evaluation of `best_params`; empty if there was none.
     history: all records of metrics, those before a restart included.
@@ -147,9 +153,7 @@ def init_state(
     ema_decay: above 0, averaged parameters are kept.
     mesh: devices to replicate the state on; None leaves it where it is.
   """
-  copy = functools.partial(
-    jax.tree.map, functools.partial(jnp.array, copy=True)
-  )
+  copy = functools.partial(jax.tree.map, jnp.array)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=copy(params),
@@ -264,6 +268,7 @@ def fit(
       log = is_last or step % options.log_every == 0
       test = is_last or step % options.eval_every == 0
       save = is_last or step % options.save_every == 0
+      # Let the host run ahead of the device, but not far.
       queue.append(metrics["loss"])
       if len(queue) > NUM_IN_FLIGHT:
         queue.popleft().block_until_ready()
@@ -272,6 +277,7 @@ def fit(
       if not (log or test or save):
         continue
 
+      # Wait for the device; what follows is not time of training.
       values = {k: float(v) for k, v in jax.device_get(metrics).items()}
       clock.stop()
       _check_finite(step, values, state if test or save else None)
@@ -281,11 +287,8 @@ def fit(
         if schedule is not None:
           # The rate of the update that gave these values.
           values["learning_rate"] = float(jnp.asarray(schedule(step - 1)))
-        writer.write(
-          step,
-          {f"train/{k}": v for k, v in values.items()}
-          | {"time/steps_per_second": speed, "time/seconds": clock.seconds},
-        )
+        times = {"time/steps_per_second": speed, "time/seconds": clock.seconds}
+        writer.write(step, {f"train/{k}": v for k, v in values.items()} | times)
         shown["train loss"] = values["loss"]
       if test and evaluate is not None:
         found = {k: float(v) for k, v in evaluate(state.eval_params).items()}
@@ -293,7 +296,7 @@ def fit(
           step, {k if "/" in k else f"val/{k}": v for k, v in found.items()}
         )
         record = _judge(record, step, found, options)
-        if record.best_step == step:
+        if record.best_step == step:  # Written before the state names it.
           best = jax.tree.map(np.array, state.eval_params)
           if checkpoints is not None:
             checkpoints.save_best(step, best, found)
@@ -308,37 +311,38 @@ def fit(
       if record.stopped_early:
         logging.info(
           "stopped at step %d: %s has not improved since step %d",
-          step,
-          options.monitor,
-          record.best_step,
+          *(step, options.monitor, record.best_step),
         )
         break
       clock.start()
     clock.stop()
 
-  if best is None:
-    best_params = jax.tree.map(jnp.copy, state.eval_params)
-    best_step = step
-    if checkpoints is not None:
-      checkpoints.save_best(step, best_params, {})
-    if evaluate is not None:
-      logging.warning(
-        "%s was never a number; keeping the last parameters", options.monitor
-      )
-  else:
-    best_params = jax.tree.map(
+  best_params, best_step = _best(
+    best, record, step, state, checkpoints, options if evaluate else None
+  )
+  return FitResult(
+    *(state, best_params, best_step, dict(record.best_metrics)),
+    *(writer.records, clock.seconds, record.stopped_early),
+  )
+
+
+def _best(best, record, step, state, checkpoints, options):
+  """Returns the best parameters, placed as those of the state, and their step.
+
+  Where no evaluation gave a number, these are the last ones.
+  """
+  if best is not None:
+    placed = jax.tree.map(
       lambda x, y: jax.device_put(x, y.sharding), best, state.eval_params
     )
-    best_step = record.best_step
-  return FitResult(
-    state=state,
-    best_params=best_params,
-    best_step=best_step,
-    best_metrics=dict(record.best_metrics),
-    history=writer.records,
-    seconds=clock.seconds,
-    stopped_early=record.stopped_early,
-  )
+    return placed, record.best_step
+  if checkpoints is not None:
+    checkpoints.save_best(step, state.eval_params, {})
+  if options is not None:  # There were evaluations.
+    logging.warning(
+      "%s was never a number; keeping the last parameters", options.monitor
+    )
+  return jax.tree.map(jnp.copy, state.eval_params), step
 
 
 def _judge(record, step, metrics, options):
@@ -349,7 +353,7 @@ def _judge(record, step, metrics, options):
       f" gives {', '.join(sorted(metrics))}"
     )
   value = metrics[options.monitor]
-  sign = -1 if measures.HIGHER_IS_BETTER.get(options.monitor, False) else 1
+  sign = options.sign
   before = record.best_value
   better = math.isfinite(value) and (
     before is None or sign * value < sign * before
@@ -381,10 +385,8 @@ def _check_finite(step, values, state):
     return
   for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
     if not bool(jnp.isfinite(leaf).all()):
-      name = jax.tree_util.keystr(path)
-      raise TrainingDiverged(
-        step, values["loss"], f"the parameters{name} are not finite"
-      )
+      why = f"the parameters{jax.tree_util.keystr(path)} are not finite"
+      raise TrainingDiverged(step, values["loss"], why)
 
 
 def _where_updated(opt_state, new, old):

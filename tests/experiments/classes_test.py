@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from experiments import class_references, maps
-from experiments.tasks import classes, members, outcome
+from experiments import maps
+from experiments.tasks import members, outcome
 from sne_jax import predictor
-from sne_jax.learning import logging
+from sne_jax.learning import calibration, classes, logging, references
+from sne_jax.learning.dataset import Networks
 from sne_jax.networks import families
 from sne_jax.zoo import store, writing
 
@@ -43,12 +44,12 @@ def leveled(write_zoo, tmp_path_factory):
 def done(launch, leveled, tmp_path_factory):
   """A finished run of two seeds, with quick references."""
   workdir = tmp_path_factory.mktemp("done") / "run"
-  quick = lambda parts: {
-    "constant": class_references.constant(parts),
-    "logistic": class_references.logistic(parts, strengths=[1e-2]),
+  quick = lambda parts, **_: {
+    "constant": references.constant(parts, classes=True),
+    "logistic": references.logistic(parts, strengths=[1e-2]),
   }
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(class_references, "all_references", quick)
+    patch.setattr(references, "all_references", quick)
     ended = launch(
       *(workdir, leveled.path, *SIZES, *OF_CLASSES, "--seeds=2"),
       *("--references", "--monitor=accuracy"),
@@ -65,27 +66,14 @@ def read(path):
 
 
 def test_classes_are_the_sorted_values_of_training():
-  names, numbers = classes.numbered(
-    {
-      "train": np.array(["sgd", "adam", "rmsprop", "adam"]),
-      "val": np.array(["rmsprop"]),
-      "test": np.array(["adam", "sgd"]),
-    }
-  )
+  names = classes.names_of(np.array(["sgd", "adam", "rmsprop", "adam"]))
   assert names == ("adam", "rmsprop", "sgd")
-  assert {part: n.tolist() for part, n in numbers.items()} == {
-    "train": [2.0, 0.0, 1.0, 0.0],
-    "val": [1.0],
-    "test": [0.0, 2.0],
-  }
-
-
-def test_a_class_that_training_lacks():
-  parts = {"train": np.array(["a", "c"]), "val": np.array(["a", "b", "b"])}
+  numbers = classes.numbers(names, np.array(["sgd", "adam", "rmsprop"]))
+  assert numbers.tolist() == [2.0, 0.0, 1.0]
   with pytest.raises(ValueError, match=r"2 members of the part 'val' .*'b'"):
-    classes.numbered(parts)
+    classes.numbers(("a", "c"), np.array(["a", "b", "b"]), "val")
   with pytest.raises(ValueError, match="all training members are of one class"):
-    classes.numbered({"train": np.array(["a", "a"]), "val": np.array(["a"])})
+    classes.names_of(np.array(["a", "a"]))
 
 
 def test_what_is_monitored_by_hand():
@@ -131,7 +119,10 @@ def test_predictions_that_are_not_finite_are_in_no_class():
   np.testing.assert_array_equal(
     classes.most_probable(scores), [1.0, np.nan, np.nan]
   )
-  measured = classes.measured(np.zeros(3), scores, np.arange(3))
+  networks = Networks(
+    (), np.zeros(3, int), [], np.zeros((3, 1)), classes=("a",)
+  )
+  measured = calibration.evaluate(networks, scores)["target"]
   assert np.isnan(measured["accuracy"]["value"])
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments.tasks import contest
+from sne_jax.learning import invariance
 from sne_jax.networks import families
 
 FLAGS = ("--rates=1e-2,1e-3", "--encoders=stat_pool,deep_sets:7")
@@ -117,11 +118,19 @@ def test_who_cannot_read_the_zoo_is_said_before_the_first_training(
   assert not list((tmp_path / "run").glob("*/seed0"))
 
 
-def test_the_smallest_contest(launch, tiny_zoo, tmp_path):
-  flags = ("--rates=1e-2,1e-3", "--encoders=stat_pool", "--num_steps=2")
+def test_the_smallest_contest(launch, tiny_zoo, tmp_path, monkeypatch):
+  traces, make = [], invariance.make_loss
+
+  def counted(*args, **kwargs):
+    loss = make(*args, **kwargs)
+    return lambda *given: traces.append(args[0].encoder) or loss(*given)
+
+  monkeypatch.setattr(invariance, "make_loss", counted)
+  flags = ("--rates=1e-2,1e-3,1e-4", "--encoders=stat_pool", "--num_steps=2")
   flags += ("--references=true", "--seeds=2")
   ended = launch(tmp_path / "run", tiny_zoo, *flags)
   assert not ended.code, ended.error
+  assert len(traces) == 1  # One program for all rates and seeds.
   found = json.loads((tmp_path / "run" / "results.json").read_text())
   won = contest.label("stat_pool", found["winners"]["stat_pool"])
   counts = {n: len(t["seeds"]) for n, t in found["trainings"].items()}

@@ -1,13 +1,12 @@
 """What the seeds gave, put together: means, failures, figures."""
 
 import math
-import types
 
 import numpy as np
 import pytest
 
-from experiments import references
 from experiments.tasks import members, outcome
+from sne_jax.learning import references
 
 
 def entry(seed, value):
@@ -108,10 +107,10 @@ def test_references_see_the_same_split(run, monkeypatch):
   options, data = run
   seen = {}
 
-  def fake(parts):
+  def fake(parts, **_):
     seen.update(parts)
     predictions = {part: y for part, (_, y) in parts.items()}
-    return {"oracle": types.SimpleNamespace(predictions=predictions)}
+    return {"oracle": references.Reference(predictions, {})}
 
   monkeypatch.setattr(references, "all_references", fake)
   results = outcome.collect(

@@ -19,8 +19,8 @@ from experiments import (
   network_figure,
   predict,
 )
-from experiments.tasks import calibration
 from sne_jax import predictor as predictor_lib
+from sne_jax.learning import calibration
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo import checkpoints

@@ -195,7 +195,7 @@ def test_labels_of_the_test_part_touch_nothing(resolve, tiny_zoo):
   def shuffled(part):
     networks = data.parts[part]
     targets = rng.permutation(networks.targets)
-    return data.parts | {part: networks._replace(targets=targets)}
+    return data.parts | {part: dataclasses.replace(networks, targets=targets)}
 
   find = lambda part: pretrain.probed(
     options, dataclasses.replace(data, parts=shuffled(part)), codes
@@ -309,9 +309,9 @@ def leaves(tree):
 @pytest.mark.parametrize(
   ("of", "flags", "words"),
   [
-    ("sne", ("--width=16",), "width is 8 in .*, and 16 here; set --width=8"),
+    ("sne", ("--width=16",), "width is 8 in .*, and 16 here; set width to 8"),
     ("sane", (), "holds a pretraining of sane, and the encoder is sne"),
-    ("nothing", (), "holds no pretrained.json; run --pretrain=sne with"),
+    ("nothing", (), "holds no pretrained.json; pretrain sne"),
     (
       *("sne", ("--split=another", "--split_seed=3")),
       "was pretrained on .* of the networks that are now tested on",

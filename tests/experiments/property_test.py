@@ -8,8 +8,7 @@ import pytest
 
 from experiments.tasks import members
 from experiments.tasks import property as task
-from sne_jax import predictor
-from sne_jax.learning import logging
+from sne_jax.learning import logging, program
 from sne_jax.networks import families
 
 SPECS = (families.inr((1, 4, 1)), families.inr((1, 3, 3, 1)))
@@ -71,12 +70,11 @@ def test_deepest_level_is_that_of_the_training_part(load):
 
 def test_parameters_are_those_of_the_seed(load):
   options, data = load()
-  description = task.describe(options, data)
-  encoder = predictor.build_encoder(description)
-  net = predictor.build_model(description, encoder)
+  trainer = task.trainer(options, data)
+  net, encoder = trainer.model.net, trainer.model.encoder
   spec = data.zoos[0].specs[0]
-  init = task.make_init_fn(net, encoder, spec)
-  fixed = jax.jit(lambda: predictor.init_params(net, encoder, spec, 3))()
+  init = lambda seed: trainer.start(seed)[0].params
+  fixed = jax.jit(lambda: program.init_params(net, encoder, spec, 3))()
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
     init(3),
@@ -99,7 +97,7 @@ def test_parameters_are_those_of_the_seed(load):
 def test_what_does_not_go_together(flag, words, load):
   options, data = load(flag, specs=SPECS, count=12)
   with pytest.raises(ValueError, match=words):
-    task.Trainer(options, data)
+    task.trainer(options, data)
 
 
 @pytest.mark.slow
@@ -108,7 +106,7 @@ def test_the_checkpoint_is_chosen_by_the_validation_part(load, tmp_path):
     *("--num_steps=24", "--learning_rate=1e-2", "--head_dropout=0"),
     *("--eval_every=4", "--save_every=24", "--batch_size=8", "--monitor=loss"),
   )
-  result = task.Trainer(options, data).run(tmp_path / "seed0", 0)
+  result = task.trainer(options, data).run(0, tmp_path / "seed0").result
   found = {
     record["step"]: record["val/loss"]
     for record in logging.read_metrics(tmp_path / "seed0")
@@ -133,13 +131,13 @@ def test_the_loss_falls(load, tmp_path):
     *("--num_steps=60", "--learning_rate=1e-2", "--head_dropout=0"),
     *("--eval_every=60", "--save_every=60", "--batch_size=8"),
   )
-  trainer = task.Trainer(options, data)
-  result = trainer.run(tmp_path / "seed0", 0)
+  trainer = task.trainer(options, data)
+  result = trainer.run(0, tmp_path / "seed0").result
   losses = [
     record["train/loss"]
     for record in logging.read_metrics(tmp_path / "seed0")
     if "train/loss" in record
   ]
   assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
-  assert result == trainer.run(tmp_path / "seed0", 0)
+  assert result == trainer.run(0, tmp_path / "seed0").result
   assert result["steps"] == 60

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from experiments import config, references
+from experiments import config
 from experiments import run as run_lib
 from sne_jax import predictor
-from sne_jax.learning import checkpoint, logging, training
+from sne_jax.learning import checkpoint, logging, references, training
 from sne_jax.networks import families
 from sne_jax.zoo import lock, store
 
@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def done(launch, tiny_zoo, tmp_path_factory):
   """A finished run of two seeds, with two of the references."""
   workdir = tmp_path_factory.mktemp("done") / "run"
-  few = lambda parts: {
+  few = lambda parts, **_: {
     "constant": references.constant(parts),
     "ridge": references.ridge(parts),
   }
@@ -79,7 +79,7 @@ def test_a_run_leaves_what_it_promises(done):
   names = {path.name for path in workdir.iterdir()}
   assert names == {
     *("report.md", "figures", "results.json", "flags.txt", "config.json"),
-    *("environment.json", "data.json", "calibration.json"),
+    *("environment.json", "data.json", "calibration.json", "fit.json"),
     *("seed0", "seed1"),
   }
   assert {path.name for path in (workdir / "figures").iterdir()} == {
@@ -240,7 +240,7 @@ def test_a_workdir_of_another_configuration(
   before = contents(copy)
   error = launch(copy, tiny_zoo, flag).error
   assert words in error
-  assert "Choose another workdir" in error
+  assert "choose another workdir" in error
   assert contents(copy) == before
 
 

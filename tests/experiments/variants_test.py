@@ -9,11 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import config, references
+from experiments import config
 from experiments.tasks import variants
-from sne_jax import predictor
 from sne_jax.encoders import sne_options
-from sne_jax.learning import training
+from sne_jax.learning import program, references, training
 from sne_jax.networks import chunking, families, scales
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -155,11 +154,11 @@ def test_variants_build(name, label, resolve):
     "targets": ["frequency"],
     "loss": "mse",
   }
-  encoder = predictor.build_encoder(description)
-  net = predictor.build_model(description, encoder)
+  encoder = program.build_encoder(description)
+  net = program.build_model(description, encoder)
 
   def build():
-    params = predictor.init_params(net, encoder, SPEC, 0)
+    params = program.init_params(net, encoder, SPEC, 0)
     packed = encoder.make_packer((SPEC,)).pack(
       (0, 0), [np.ones(SPEC.num_weights, np.float32)] * 2
     )

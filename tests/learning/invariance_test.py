@@ -8,7 +8,7 @@ import pytest
 
 from sne_jax import predictor
 from sne_jax.encoders import sne_options
-from sne_jax.learning import invariance, pipeline, training
+from sne_jax.learning import invariance, pipeline, program, training
 from sne_jax.networks import families, symmetry
 
 SPEC = families.inr(widths=(1, 4, 4, 1))
@@ -47,9 +47,9 @@ def describe(**sne):
 
 def build(**sne):
   description = describe(**sne)
-  encoder = predictor.build_encoder(description)
-  net = predictor.build_model(description, encoder)
-  params = jax.jit(lambda: predictor.init_params(net, encoder, SPEC, 0))()
+  encoder = program.build_encoder(description)
+  net = program.build_model(description, encoder)
+  params = jax.jit(lambda: program.init_params(net, encoder, SPEC, 0))()
   return description, encoder, net, params
 
 

@@ -1,5 +1,6 @@
 """What is said of symmetries: where not exact, and what does nothing."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -111,6 +112,7 @@ def test_reordering_does_nothing_to_an_exact_encoder():
   (line,) = notes.of_training(SNEOptions(), chunk, data, parts, 1.0)
   assert "cut neurons apart in 1 of 2 architectures" in line
   assert notes.of_training(None, chunk, data, parts, 0.0) == []
-  unused = parts[1]._replace(specs=(TANH, *parts[1].specs))
-  unused = unused._replace(numbers=np.zeros(1, int))
+  unused = dataclasses.replace(
+    parts[1], specs=(TANH, *parts[1].specs), numbers=np.zeros(1, int)
+  )
   assert notes.of_training(SNEOptions(), chunk, data, [unused], 1.0) == said

@@ -1,5 +1,7 @@
 """Batches: a function of seed and step, the same on any number of devices."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -226,7 +228,7 @@ def test_mixed_networks_have_mixed_targets():
   """Weights of one spec lie between, and so does what is to be predicted."""
   networks = networks_of([INR], 5)
   lines = [np.full(INR.num_weights, n, np.float32) for n in range(5)]
-  networks = networks._replace(vectors=lines)
+  networks = dataclasses.replace(networks, vectors=lines)
   batch = pipe(networks, augment_mixup="plain")(0)
   rows = batch.packed.weights.reshape(6, -1)
   assert np.ptp(rows, axis=1).max() == 0

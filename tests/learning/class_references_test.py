@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from sklearn import linear_model
 
-from experiments import class_references
-from sne_jax.learning import metrics
+from sne_jax.learning import metrics, references
 
 QUICK = {"learning_rates": (0.2,), "max_leaf_nodes": (7,), "max_iter": 20}
 
@@ -25,9 +24,9 @@ def _parts(noise=0.1, seed=0, ring=False):
 
 
 RUNS = {
-  "constant": class_references.constant,
-  "logistic": class_references.logistic,
-  "boosting": lambda parts: class_references.boosting(parts, **QUICK),
+  "constant": lambda parts: references.constant(parts, classes=True),
+  "logistic": references.logistic,
+  "boosting": lambda parts: references.boosting(parts, classes=True, **QUICK),
 }
 
 
@@ -55,7 +54,7 @@ def test_constant_is_the_most_frequent_class_of_training():
   parts = _parts()
   y = np.array([0.0] * 40 + [2.0] * 60 + [1.0] * 50)
   parts["train"] = (parts["train"][0], y)
-  reference = class_references.constant(parts)
+  reference = references.constant(parts, classes=True)
   assert (reference.predictions["test"] == 2).all()
 
 
@@ -66,15 +65,15 @@ def test_logistic_is_that_of_scikit_learn():
   # Mean loss plus 0.1 / 2 |w|^2, times the members over 0.1.
   model = linear_model.LogisticRegression(C=1 / (0.1 * len(y)), max_iter=1000)
   model.fit((x - mean) / std, y)
-  reference = class_references.logistic(parts, strengths=[0.1])
+  reference = references.logistic(parts, strengths=[0.1])
   expected = model.predict((x_test - mean) / std)
   np.testing.assert_array_equal(reference.predictions["test"], expected)
 
 
 def test_logistic_solves_the_linear_case_on_any_scale():
   parts = _parts()
-  assert _accuracy(class_references.logistic(parts), parts) > 0.9
-  assert _accuracy(class_references.constant(parts), parts) < 0.6
+  assert _accuracy(references.logistic(parts), parts) > 0.9
+  assert _accuracy(references.constant(parts, classes=True), parts) < 0.6
 
 
 def test_strength_is_chosen_by_accuracy_then_by_cross_entropy():
@@ -82,10 +81,9 @@ def test_strength_is_chosen_by_accuracy_then_by_cross_entropy():
   few = {part: (x[:12], y[:12]) for part, (x, y) in parts.items()}
   few["val"] = parts["val"]
   grid = (10.0, 1.0, 1e-1, 1e-2, 1e-6)
-  chosen = class_references.logistic(few, strengths=grid).chosen
+  chosen = references.logistic(few, strengths=grid).chosen
   alone = [
-    class_references.logistic(few, strengths=[s], max_iter=5000).chosen
-    for s in grid
+    references.logistic(few, strengths=[s], max_iter=5000).chosen for s in grid
   ]
   best = max(alone, key=lambda c: (c["val_accuracy"], -c["val_loss"]))
   assert chosen["strength"] == best["strength"]
@@ -96,7 +94,7 @@ def test_strength_is_chosen_by_accuracy_then_by_cross_entropy():
 def test_boosting_sees_what_planes_cannot():
   parts = _parts(ring=True)
   boosted = RUNS["boosting"](parts)
-  planes = class_references.logistic(parts)
+  planes = references.logistic(parts)
   assert _accuracy(boosted, parts) > _accuracy(planes, parts) + 0.2
   assert 1 <= boosted.chosen["trees"] <= 20
 
@@ -105,7 +103,9 @@ def test_number_of_trees_is_that_of_the_best_validation():
   parts = _parts(noise=1.0)
   full = RUNS["boosting"](parts)
   trees = full.chosen["trees"]
-  stopped = class_references.boosting(parts, **QUICK | {"max_iter": trees})
+  stopped = references.boosting(
+    parts, classes=True, **QUICK | {"max_iter": trees}
+  )
   for part in parts:
     np.testing.assert_array_equal(
       full.predictions[part], stopped.predictions[part]
@@ -115,6 +115,6 @@ def test_number_of_trees_is_that_of_the_best_validation():
 
 def test_faults_are_named():
   with pytest.raises(ValueError, match="part 'val' is missing"):
-    class_references.constant({"train": _parts()["train"]})
+    references.constant({"train": _parts()["train"]})
   with pytest.raises(ValueError, match="grid .* is empty"):
-    class_references.logistic(_parts(), strengths=[])
+    references.logistic(_parts(), strengths=[])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import linear_model
 
-from experiments import references
-from sne_jax.learning import metrics
+from sne_jax.learning import metrics, references
+from sne_jax.learning.dataset import Networks
 from sne_jax.networks.spec import NetworkSpec, TensorSpec, plain_axis
 
 QUICK = {"learning_rates": (0.1,), "max_leaf_nodes": (7,), "max_iter": 30}
@@ -124,13 +124,6 @@ def test_number_of_trees_is_that_of_the_least_validation_error():
   assert error == full.chosen["val_mse"]
 
 
-def test_selection_by_rank_correlation():
-  chosen = references.ridge(_parts(), select="kendall_tau").chosen
-  assert chosen["val_kendall_tau"] > 0.9
-  with pytest.raises(ValueError, match="select='tau'"):
-    references.ridge(_parts(), select="tau")
-
-
 def test_constant_features_do_no_harm():
   parts = {
     part: (np.concatenate([x, np.full((len(y), 1), 1 / 3)], axis=1), y)
@@ -156,20 +149,20 @@ def _spec(out, extra=0):
 def test_features_of_one_and_of_several_architectures():
   rng = np.random.default_rng(0)
   first, second = rng.normal(size=(3, 6)), rng.normal(size=(2, 8))
-  one = references.features([(_spec(3), first, np.array([2, 0, 1]))])
+  one = references.features(_networks([_spec(3)], [0, 0, 0], first))
   assert one.shape == (3, 7)
-  np.testing.assert_allclose(one[2, 0], first[0].mean())
-  mixed = references.features(
-    [
-      (_spec(3), first, np.array([4, 0, 1])),
-      (_spec(2, extra=1), second, np.array([3, 2])),
-    ]
-  )
+  np.testing.assert_allclose(one[2, 0], first[2].mean())
+  specs = [_spec(3), _spec(2, extra=1)]
+  vectors = [first[0], second[0], first[1], second[1], first[2]]
+  mixed = references.features(_networks(specs, [0, 1, 0, 1, 0], vectors))
   assert mixed.shape == (5, 70)
-  np.testing.assert_allclose(mixed[4, 0], first[0].mean())
-  np.testing.assert_allclose(mixed[2, 0], second[1].mean())
-  with pytest.raises(ValueError, match="every row from 0 on once"):
-    references.features([(_spec(3), first, np.array([0, 0, 1]))])
+  np.testing.assert_allclose(mixed[4, 0], first[2].mean())
+  np.testing.assert_allclose(mixed[3, 0], second[1].mean())
+
+
+def _networks(specs, numbers, vectors):
+  targets = np.zeros((len(numbers), 1))
+  return Networks(tuple(specs), np.array(numbers), list(vectors), targets)
 
 
 def test_faults_are_named():

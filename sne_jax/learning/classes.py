@@ -1,12 +1,12 @@
 """Properties that are classes: text, such as the optimizer of a network.
 
 A class is carried as its number: its place among the sorted values of the
-training members. Only here do numbers and names meet.
+training members.
 
 Dimensions: `N` members of a part, `K` classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,40 +22,52 @@ MONITORS = ("loss", "accuracy")
 """What is measured on the validation part while training."""
 
 
-def numbered(
-  parts: Mapping[str, np.ndarray],
-) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-  """Returns the classes, and their numbers as floats `[N]` by part.
+def names_of(values: np.ndarray) -> tuple[str, ...]:
+  """Returns the classes of training members, sorted.
 
   Args:
-    parts: text `[N]` by part; the classes are the sorted values of `train`.
+    values: text `[N]`.
 
   Raises:
-    ValueError: training has one class only, or another part has one that
-      training has not.
+    ValueError: they are of one class only.
   """
-  names = np.unique(parts["train"])
+  names = np.unique(values)
   if len(names) < 2:
     raise ValueError(
       f"all training members are of one class, {str(names[0])!r}; choose"
       " another target, or a zoo in which it varies"
     )
-  numbers = {}
-  for part, values in parts.items():
-    unseen = values[~np.isin(values, names)]
-    if unseen.size:
-      raise ValueError(
-        f"{unseen.size} members of the part {part!r} are of classes that no"
-        f" training member has (first: {str(unseen[0])!r}); training has"
-        f" {', '.join(names)}: choose another split or other zoos"
-      )
-    numbers[part] = np.searchsorted(names, values).astype(np.float64)
-  return tuple(names.tolist()), numbers
+  return tuple(names.tolist())
 
 
-def certain(numbers: np.ndarray, count: int) -> np.ndarray:
-  """Returns numbers `[N, 1]` as probabilities `[N, K]`, all at one class."""
-  return np.eye(count)[np.asarray(numbers, int)[:, 0]]
+def numbers(
+  names: Sequence[str], values: np.ndarray, part: str = ""
+) -> np.ndarray:
+  """Returns the numbers of classes, floats `[N]`.
+
+  Args:
+    names: of the classes, sorted or not.
+    values: text `[N]`.
+    part: what errors call the members.
+
+  Raises:
+    ValueError: one is of a class that training has not.
+  """
+  place = {name: number for number, name in enumerate(names)}
+  unseen = values[~np.isin(values, list(names))]
+  if unseen.size:
+    raise ValueError(
+      f"{unseen.size} members{f' of the part {part!r}' if part else ''} are of"
+      " classes that no training member has (first:"
+      f" {str(unseen[0])!r}); training has {', '.join(names)}: choose another"
+      " split or other zoos"
+    )
+  return np.array([place[str(value)] for value in values], np.float64)
+
+
+def certain(places: np.ndarray, count: int) -> np.ndarray:
+  """Returns numbers `[N, 1]` of classes as certain probabilities `[N, K]`."""
+  return np.eye(count)[np.asarray(places, int)[:, 0]]
 
 
 def monitored(numbers: np.ndarray, logits: np.ndarray) -> dict[str, float]:
@@ -76,14 +88,6 @@ def most_probable(scores: np.ndarray) -> np.ndarray:
   """
   finite = np.isfinite(scores).all(axis=-1)
   return np.where(finite, np.argmax(scores, axis=-1), np.nan)
-
-
-def measured(
-  numbers: np.ndarray, probabilities: np.ndarray, clusters: np.ndarray
-) -> dict[str, dict[str, float]]:
-  """Returns `METRICS` of probabilities `[N, K]`, with intervals."""
-  found = most_probable(probabilities)
-  return metrics.evaluate(numbers, found, METRICS, clusters=clusters)
 
 
 def mean_confusion(
