@@ -19,7 +19,6 @@ rows.
 """
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -64,8 +63,8 @@ class _Members(NamedTuple):
   """The sets of one kind that a network brings, set after set."""
 
   sizes: np.ndarray  # int [owners]
-  column: np.ndarray  # int [members], number of the column they come from
-  row: np.ndarray  # int [members], row in the network's own table
+  column: np.ndarray  # int8 [members], number of the column they come from
+  row: np.ndarray  # int32 [members], row in the network's own table
 
 
 class _Part(NamedTuple):
@@ -264,8 +263,8 @@ class Packer:
       order = np.argsort(owner, kind="stable")
       sets[name] = _Members(
         np.bincount(owner, minlength=rows[self._target(columns[0])]),
-        np.repeat(np.arange(len(counts)), counts)[order],
-        np.concatenate([np.arange(count) for count in counts])[order],
+        np.repeat(np.arange(len(counts), dtype=np.int8), counts)[order],
+        np.concatenate([np.arange(n, dtype=np.int32) for n in counts])[order],
       )
     return _Part(tables, rows, sets)
 
@@ -274,62 +273,57 @@ class Packer:
     return self._refs.get(column, "networks")
 
   def _build(self, numbers: tuple[int, ...], sizes: Sizes) -> Joined:
-    # Runs of equal networks are written at once.
-    runs = [
-      (self._parts[number], len(tuple(run)))
-      for number, run in itertools.groupby(numbers)
-    ]
-    starts = _edges([times for _, times in runs])
+    parts = [self._parts[number] for number in numbers]
     counted = dict(sizes)
-    first, total = {}, {}  # By table: rows before each network; of the batch.
-    for table in runs[0][0].rows:
-      count = np.repeat([p.rows[table] for p, _ in runs], np.diff(starts))
-      first[table] = _edges(count)
-      total[table] = counted.get((table, 0), 0) + (table in self._none)
+    # By table: rows of each network, rows before each, rows of the batch.
+    rows = {t: np.array([p.rows[t] for p in parts]) for t in parts[0].rows}
+    first = {table: _edges(count) for table, count in rows.items()}
+    total = {
+      table: counted.get((table, 0), 0) + (table in self._none)
+      for table in rows
+    }
     total["networks"] = len(numbers)  # Never padded.
 
     def column(table: str, name: str) -> np.ndarray:
       """Concatenates a column; numbers of rows move by the rows before."""
-      target = self._refs.get((table, name))
-      like = runs[0][0].tables[table][name]
-      none = target in self._none
-      fill = 0 if target is None or none else total[target]
-      out = np.full((total[table], *like.shape[1:]), fill, like.dtype)
-      base = int(table in self._none)
-      for (part, times), start in zip(runs, starts, strict=False):
-        piece = part.tables[table][name]
-        rows = slice(base + first[table][start], None)
-        block = out[rows][: times * len(piece)].reshape(times, *piece.shape)
-        if target is None:
-          block[...] = piece
-          continue
-        shift = first[target][start : start + times]
-        np.add(piece, shift.reshape(-1, *(1,) * piece.ndim), out=block)
-        if none:
-          block[:, piece == 0] = 0
+      pieces = [part.tables[table][name] for part in parts]
+      target, base = self._refs.get((table, name)), int(table in self._none)
+      if target is not None:
+        before = first[target].tolist()
+        has_none = target in self._none
+        pieces = [
+          np.where(piece > 0, piece + start, 0) if has_none else piece + start
+          for piece, start in zip(pieces, before, strict=False)
+        ]
+      out = np.empty((total[table], *pieces[0].shape[1:]), pieces[0].dtype)
+      stop = base + first[table][-1]
+      np.concatenate(pieces, out=out[base:stop])
+      out[:base] = 0
+      out[stop:] = 0 if target is None or has_none else total[target]
       return out
 
     tables = {}
-    for table, rows in total.items():
-      base = int(table in self._none)
-      row = np.arange(rows) - base
+    for table, count in total.items():
+      row = np.arange(count) - (table in self._none)
       tables[table] = {"real": (row >= 0) & (row < first[table][-1])} | {
-        name: column(table, name) for name in runs[0][0].tables.get(table, {})
+        name: column(table, name) for name in parts[0].tables.get(table, {})
       }
     sets, order = {}, {}
     for name, columns in self._sets.items():
+      each = [part.sets[name] for part in parts]
       # Members are numbered over the tables of all columns, padding included.
       bases = _edges([total[table] for table, _ in columns])[:-1, None]
       shift = bases + np.stack([first[table][:-1] for table, _ in columns])
-      members, each = [], []
-      for (part, times), start in zip(runs, starts, strict=False):
-        found = part.sets[name]
-        by_network = shift[:, start : start + times].T[:, found.column]
-        members.append((by_network + found.row).ravel())
-        each.append(np.tile(found.sizes, times))
-      shapes = [(w, n) for (key, w), n in sizes if key == name and w]
+      lengths = [len(e.row) for e in each]
+      if len(columns) == 1:
+        shift = np.repeat(shift[0], lengths)
+      else:
+        network = np.repeat(np.arange(len(each)), lengths)
+        shift = shift[np.concatenate([e.column for e in each]), network]
       sets[name], place = _rectangles(
-        np.concatenate(each), np.concatenate(members), shapes
+        np.concatenate([e.sizes for e in each]),
+        np.concatenate([e.row for e in each]) + shift,
+        [(w, n) for (key, w), n in sizes if key == name and w],
       )
       order[name] = np.zeros(total[self._target(columns[0])], np.int32)
       order[name][: len(place)] = place
@@ -362,14 +356,11 @@ def _rectangles(
     block = np.flatnonzero(group == number)
     place[block] = above + np.arange(len(block))
     above += height
-    mask = np.zeros((height, width), bool)
-    mask[: len(block)] = np.arange(width) < sizes[block][:, None]
+    within = np.arange(width)
     rows = np.zeros((height, width), np.int32)
-    # A mask's places are in the order of sets, and so are their members.
-    taken = np.repeat(starts[block], sizes[block])
-    within = np.arange(len(taken)) - np.repeat(
-      _edges(sizes[block])[:-1], sizes[block]
-    )
-    rows[mask] = members[taken + within]
+    mask = np.zeros((height, width), bool)
+    mask[: len(block)] = within < sizes[block][:, None]
+    member = np.minimum(starts[block][:, None] + within, len(members) - 1)
+    rows[: len(block)] = np.where(mask[: len(block)], members[member], 0)
     filled.append(Sets(rows, mask))
   return tuple(filled), place

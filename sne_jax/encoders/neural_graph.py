@@ -8,6 +8,7 @@ References:
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,6 +66,27 @@ class NeuralGraphOptions(Checked):
   dropout: float = option(0.0, least=0, below=1)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 3))
+def segment_extreme(function, rows, owner, count: int):
+  """Returns `function(rows, owner, count)`, the least or most of segments.
+
+  Its derivative is shared equally among equal extremes, as JAX does it, but
+  takes one sum over segments, where JAX's own takes about twice the time.
+  """
+  return function(rows, owner, count)
+
+
+@segment_extreme.defjvp
+def _segment_extreme_jvp(function, count, primals, tangents):
+  rows, owner = primals
+  extreme = segment_extreme(function, rows, owner, count)
+  is_extreme = rows == extreme[owner]
+  ties = jax.ops.segment_sum(is_extreme.astype(rows.dtype), owner, count)
+  tangent = jnp.where(is_extreme, tangents[0], 0)
+  tangent = jax.ops.segment_sum(tangent, owner, count)
+  return extreme, tangent / jnp.maximum(ties, 1)
+
+
 class PNAConv(nn.Module):
   """One round of messages; no nonlinearity, no residual.
 
@@ -99,8 +121,8 @@ class PNAConv(nn.Module):
     square = jax.ops.segment_sum(message**2, target, count) * share
     spread = jnp.maximum(square - mean**2, 1e-5)
     spread = jnp.where(spread > 1e-5, jnp.sqrt(spread), 0)
-    least = jax.ops.segment_min(message, target, count)
-    most = jax.ops.segment_max(message, target, count)
+    least = segment_extreme(jax.ops.segment_min, message, target, count)
+    most = segment_extreme(jax.ops.segment_max, message, target, count)
     found = jnp.concatenate([mean, least, most, spread], axis=-1)
     found = jnp.where(degree > 0, found, 0)
     found = jnp.concatenate(
