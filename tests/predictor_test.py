@@ -120,6 +120,24 @@ def test_the_gradient_is_that_of_finite_differences(
   )
 
 
+def test_forward_mode_and_vmap_agree_with_the_gradient(
+  description, params, networks
+):
+  function = predictor.Predictor(description, params).function(INR)
+  weights = np.stack([networks[0][1], networks[2][1]])
+  direction = np.random.default_rng(1).standard_normal(weights.shape[1])
+  direction = direction.astype(np.float32)
+
+  def both(w):
+    value, slope = jax.jvp(function, (w,), (direction,))
+    rows = jax.vmap(lambda t: jax.vjp(function, w)[1](t)[0])(np.eye(len(value)))
+    return slope, rows, jax.jacfwd(function)(w)
+
+  slopes, backward, forward = jax.jit(jax.vmap(both))(weights)
+  np.testing.assert_allclose(forward, backward, rtol=1e-3, atol=1e-4)
+  np.testing.assert_allclose(slopes, backward @ direction, rtol=1e-3, atol=1e-3)
+
+
 def test_nothing_to_predict_is_said(description, params):
   with pytest.raises(ValueError, match="no networks given"):
     predictor.Predictor(description, params).predict([])

@@ -260,6 +260,17 @@ def test_gradients_are_finite(name):
   for weights in (batch.weights, zeros.weights):
     for leaf in jax.tree.leaves(slope(encode.params, weights)):
       assert np.isfinite(leaf).all()
+  # Forward mode gives the same derivative as reverse mode.
+  direction = np.random.default_rng(0).standard_normal(batch.weights.shape)
+  forward = jax.jit(
+    lambda w, t: jax.jvp(lambda w: loss(encode.params, w), (w,), (t,))[1],
+    compiler_options=FAST,
+  )
+  backward = slope(encode.params, batch.weights)[1] @ direction
+  close = 1e-3 if name in SINGLE else 1e-8
+  np.testing.assert_allclose(
+    forward(batch.weights, direction), backward, rtol=close, atol=close
+  )
 
 
 @pytest.mark.parametrize("name", TIED)

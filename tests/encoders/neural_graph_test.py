@@ -582,3 +582,23 @@ def test_edits_are_equivariant(name, spec):
       index = symmetry.draw_uncoupled(spec, rng)
       changes.append(np.abs(apply(values, w[index]) - out[index]).max())
     assert max(changes) > 1e-4 * size
+
+
+@pytest.mark.parametrize("function", ["min", "max"])
+def test_extremes_of_segments_have_the_derivative_of_jax(function):
+  plain = getattr(jax.ops, f"segment_{function}")
+  rows = np.array([[1.0, 2], [3, 2], [3, 0], [5, 5], [1, 1]], np.float32)
+  owner = np.array([0, 0, 0, 2, 3])  # Equal extremes; none of 1; 3: padding.
+  direction = np.arange(10, dtype=np.float32).reshape(5, 2) - 3
+
+  def moved(segment):
+    value = lambda x: jnp.where(
+      np.array([[True], [False], [True]]), segment(x) ** 2, 0
+    )
+    tangent = jax.jvp(value, (rows,), (direction,))
+    return *tangent, jax.grad(lambda x: value(x).sum())(rows)
+
+  ours = moved(lambda x: neural_graph.segment_extreme(plain, x, owner, 3))
+  for one, other in zip(ours, moved(lambda x: plain(x, owner, 3)), strict=True):
+    assert np.abs(one).max() > 0
+    np.testing.assert_allclose(one, other, rtol=1e-6)
