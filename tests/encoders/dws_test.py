@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sne_jax.encoders import dws, features, parity_torch
+from sne_jax.encoders import dws, features
 from sne_jax.networks import families, symmetry
+from tests.encoders import parity_torch
 
 FAST = {"xla_backend_optimization_level": "0"}
 FIXTURE = np.load(pathlib.Path(__file__).parents[1] / "fixtures/dws_model.npz")

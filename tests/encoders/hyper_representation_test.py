@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from sne_jax.encoders import hyper_representation as hyper
-from sne_jax.encoders import parity_torch, token_layers
+from sne_jax.encoders import token_layers
 from sne_jax.networks import families
+from tests.encoders import parity_torch
 
 FAST = {"xla_backend_optimization_level": "0"}
 FIXTURE = np.load(

@@ -14,10 +14,10 @@ from sne_jax.encoders import (
   graph_transformer,
   graphs,
   neural_graph,
-  parity_torch,
   table,
 )
 from sne_jax.networks import families, inference, symmetry
+from tests.encoders import parity_torch
 from tests.networks import inference_conventions_test as named
 
 FAST = {"xla_backend_optimization_level": "0"}

@@ -13,10 +13,10 @@ from sne_jax.encoders import (
   feature_layers,
   features,
   nft,
-  parity_torch,
   perceiver,
 )
 from sne_jax.networks import families, symmetry
+from tests.encoders import parity_torch
 
 FAST = {"xla_backend_optimization_level": "0"}
 FIXTURE = np.load(pathlib.Path(__file__).parents[1] / "fixtures/nft.npz")

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sne_jax.encoders import parity_torch, sane, sane_coder, sane_networks
+from sne_jax.encoders import sane, sane_coder, sane_networks
 from sne_jax.networks import families, tokens, windows
+from tests.encoders import parity_torch
 
 FAST = {"xla_backend_optimization_level": "0"}
 FIXTURE = np.load(pathlib.Path(__file__).parents[1] / "fixtures/sane.npz")

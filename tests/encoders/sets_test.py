@@ -13,7 +13,8 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from sne_jax.encoders import parity, set_attention, sets
+from sne_jax.encoders import set_attention, sets
+from tests.encoders import parity
 
 FIXTURE = pathlib.Path(__file__).parents[1] / "fixtures" / "set_transformer.npz"
 ATOL = 2e-5  # float32, other order of summation
