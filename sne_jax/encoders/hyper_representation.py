@@ -146,13 +146,12 @@ class Block(nn.Module):
   ) -> Float[Array, "B N d"]:
     """Returns tokens of the same shape."""
     drop = nn.Dropout(self.dropout, deterministic=deterministic)
-    norm = (
-      (lambda name: Norm(name=name)) if self.norm else lambda _: lambda x: x
-    )
+    first = Norm(name="norm_1") if self.norm else lambda x: x
+    second = Norm(name="norm_2") if self.norm else lambda x: x
     attention = Attention(self.heads, self.attention_dropout, name="attn")
-    x = x + drop(attention(norm("norm_1")(x), deterministic))
+    x = x + drop(attention(first(x), deterministic))
     feed = FeedForward(self.feed_forward, self.dropout, name="ff")
-    return x + drop(feed(norm("norm_2")(x), deterministic))
+    return x + drop(feed(second(x), deterministic))
 
 
 class Tokeniser(nn.Module):

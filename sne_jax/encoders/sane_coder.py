@@ -40,7 +40,6 @@ class SANECoderOptions(Checked):
     halo: tokens of context on either side of them.
     spare: further entries of the position tables, as a share of what training
       networks need; for larger networks to predict for.
-    dropout: share dropped while training.
   """
 
   width: int = 64
@@ -51,7 +50,6 @@ class SANECoderOptions(Checked):
   window: int = option(128, least=1)
   halo: int = option(64, least=0)
   spare: float = option(0.0, least=0)
-  dropout: float = 0.0
 
   def __post_init__(self):
     super().__post_init__()
@@ -59,7 +57,7 @@ class SANECoderOptions(Checked):
 
   def sane(self, **changes: int) -> sane.SANEOptions:
     """Returns the options of the model itself."""
-    shared = {"width", "hidden", "blocks", "heads", "dropout"}
+    shared = {"width", "hidden", "blocks", "heads"}
     return sane.SANEOptions(
       **{n: v for n, v in vars(self).items() if n in shared} | changes
     )
@@ -85,12 +83,10 @@ class Coder(nn.Module):
     places = jnp.asarray(self.place_scales, weights.dtype)
     weights = weights * own["scale"] / places[own["place"]]
     x = jnp.where(table["mask"], weights[table["index"]], 0)  # [N, C]
-    real = jnp.asarray(cut["present"])
     z = sane.SANE(self.options, name="body").encode(
       x[cut["tokens"]],
       jnp.asarray(table["positions"])[cut["tokens"]],
-      real,
-      deterministic,
+      jnp.asarray(cut["present"]),
     )
     content = jnp.asarray(cut["content"])
     sums = jnp.sum(z, axis=1, where=content[..., None])
