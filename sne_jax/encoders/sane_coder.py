@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sne_jax.encoders import interface, joining, sane
+from sne_jax.encoders import interface, joining, sane, scaling
 from sne_jax.networks import scales, tokens, windows
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
@@ -78,10 +78,7 @@ class Coder(nn.Module):
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
     table, cut = batch.tables["tokens"], batch.tables["windows"]
-    weights = jnp.asarray(batch.weights)
-    own = batch.tables["weights"]
-    places = jnp.asarray(self.place_scales, weights.dtype)
-    weights = weights * own["scale"] / places[own["place"]]
+    weights = scaling.scaled(batch, self.place_scales)
     x = jnp.where(table["mask"], weights[table["index"]], 0)  # [N, C]
     z = sane.SANE(self.options, name="body").encode(
       x[cut["tokens"]],
@@ -110,10 +107,7 @@ def describe(
   count, own = tiling.index.shape
   room = ((0, 0), (0, length - own))
   return {
-    "weights": {
-      "scale": scales.fan_in_root(spec),
-      "place": scales.place_of(spec),
-    },
+    "weights": scaling.columns(spec),
     "tokens": {
       "index": layout.index,
       "mask": layout.mask,
