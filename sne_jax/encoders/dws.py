@@ -24,7 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sne_jax.encoders import deepsets, features, interface, joining, sets, tied
+from sne_jax.encoders import features, interface, joining, sets, tied
 from sne_jax.encoders.features import Features
 from sne_jax.encoders.set_layers import affine
 from sne_jax.networks.checked import Checked, option
@@ -61,7 +61,7 @@ class DWSOptions(Checked):
   layers: int = option(3, least=1)
   set_layer: str = option("ds", choices=SET_LAYERS)
   heads: int = option(8, least=1)
-  reduction: str = option("max", choices=deepsets.POOLINGS)
+  reduction: str = option("max", choices=("max", "mean", "sum"))
   diagonal: bool = False
   complete: bool = True
   norm: str = option("layer", choices=NORMS)

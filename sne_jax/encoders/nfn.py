@@ -11,6 +11,7 @@ Reference: Zhou et al., Permutation Equivariant Neural Functionals, NeurIPS
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,7 @@ import jax
 from sne_jax.encoders import (
   feature_layers,
   features,
+  interface,
   joining,
   nfn_linear,
   tied,
@@ -127,3 +129,16 @@ def layout_of(
   """Returns the layout; an error names encoders that can read the spec."""
   least = max(LEAST_LAYERS[kind], 2 if options.pool == "hnp" else 1)
   return features.layout_of(spec, kind, least=least)
+
+
+def row(kind: str, **words) -> interface.Row:
+  """Returns the row of `nfn_np` or `nfn_hnp`."""
+  return tied.row(
+    kind,
+    functools.partial(NFN, kind=kind),
+    check=functools.partial(layout_of, kind),
+    paper="Zhou et al., NeurIPS 2023, arXiv:2302.14040",
+    options=NFNOptions,
+    prefix="nfn_",
+    **words,
+  )

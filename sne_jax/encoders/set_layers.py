@@ -35,9 +35,6 @@ class SetOptions(Checked):
     activation: of the published feed-forward and of DeepSets: relu or gelu
       (exact).
     dropout: share of entries dropped from each residual branch in training.
-    scale: scores are divided by the root of the width or of the head width;
-      form takes width for coded and head for published (the paper writes the
-      root of `d`, the width that one head sees).
     dtype: of the computation: float32, bfloat16 (parameters, softmax and norms
       stay in float32) or float64 (needs `jax_enable_x64`).
 
@@ -52,7 +49,6 @@ class SetOptions(Checked):
   feed_forward: int = option(2, least=1)
   activation: str = option("relu", choices=("relu", "gelu"))
   dropout: float = option(0.0, least=0, below=1)
-  scale: str = option("form", choices=("form", "width", "head"))
   dtype: str = option("float32", choices=("float32", "bfloat16", "float64"))
 
   def __post_init__(self):
@@ -65,11 +61,13 @@ class SetOptions(Checked):
 
   @property
   def score_scale(self) -> float:
-    """The factor of the attention scores."""
-    by_width = self.scale == "width" or (
-      self.scale == "form" and self.form == "coded"
-    )
-    return (self.width // (1 if by_width else self.heads)) ** -0.5
+    """The factor of the attention scores.
+
+    The authors' code divides by the root of the width; the paper writes that of
+    `d`, the width that one head sees.
+    """
+    parts = 1 if self.form == "coded" else self.heads
+    return (self.width // parts) ** -0.5
 
 
 class Dense(nn.Module):
@@ -129,12 +127,6 @@ def feed_forward(
 def layer_norm(options: SetOptions, name: str) -> nn.LayerNorm:
   """Layer norm in float32, with the epsilon of the authors' framework."""
   return nn.LayerNorm(epsilon=1e-5, dtype=options.dtype, name=name)
-
-
-def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-  """Raises `ValueError` if the value of an argument is not a known one."""
-  if value not in known:
-    raise ValueError(f"{name} must be one of {known}, got {value!r}")
 
 
 def check_mask(
