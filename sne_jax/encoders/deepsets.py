@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sne_jax.encoders import set_layers
-from sne_jax.encoders.set_layers import Dense
+from sne_jax.encoders.set_layers import dense
 
 
 class Mean(NamedTuple):
@@ -60,11 +60,11 @@ class DeepSets(nn.Module):
     x = set_layers.clean("x", x, mask, o)
     drop = nn.Dropout(o.dropout, deterministic=deterministic)
     for layer in range(self.phi_layers):
-      x = Dense(o.width, o, name=f"phi_{layer}")(x)
+      x = dense(o, f"phi_{layer}")(x)
       x = drop(set_layers.activate(o, x))
-    x = Dense(o.width, o, name="rho_0")(mean(x, mask))
+    x = dense(o, "rho_0")(mean(x, mask))
     x = drop(set_layers.activate(o, x))
-    return Dense(o.width, o, name="rho_1")(x)
+    return dense(o, "rho_1")(x)
 
 
 class DeepSetsBlock(nn.Module):
@@ -88,8 +88,8 @@ class DeepSetsBlock(nn.Module):
     if stage == "part":
       return mean_part(x, mask)
     pooled = mean(x, mask) if whole is None else whole.mean
-    pooled = Dense(o.width, o, use_bias=False, name="Lambda")(pooled)
-    x = Dense(o.width, o, name="Gamma")(x) - pooled[..., None, :]
+    pooled = dense(o, "Lambda", use_bias=False)(pooled)
+    x = dense(o, "Gamma")(x) - pooled[..., None, :]
     if o.norm != "none":
       x = set_layers.layer_norm(o, "norm")(x)
     drop = nn.Dropout(o.dropout, deterministic=deterministic)

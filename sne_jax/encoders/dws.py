@@ -17,6 +17,7 @@ Spaces, ICML 2023, arXiv:2301.12780, and the authors' code.
 """
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -24,9 +25,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sne_jax.encoders import features, interface, joining, sets, tied
+from sne_jax.encoders import (
+  feature_layers,
+  features,
+  interface,
+  joining,
+  sets,
+  tied,
+)
 from sne_jax.encoders.features import Features
-from sne_jax.encoders.set_layers import affine
+from sne_jax.encoders.set_layers import Dense
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
@@ -81,27 +89,18 @@ class Tensor(NamedTuple):
     return tuple(layer for layer in layers if 0 < layer < depth)
 
 
-class Affine(nn.Module):
-  """An affine map with the authors' initial values."""
-
-  outputs: int
-  use_bias: bool = True
-
-  @nn.compact
-  def __call__(self, x):
-    """Maps `[..., F]` to `[..., outputs]`."""
-    inputs = x.shape[-1]
-    spread = 2 * math.sqrt(inputs / (self.outputs * (inputs + self.outputs)))
-    kernel = self.param(
-      "kernel", nn.initializers.normal(spread), (inputs, self.outputs)
-    )
-    if not self.use_bias:
-      return affine(x, kernel, None)
-    return affine(x, kernel, self.param("bias", _small, (self.outputs,)))
+def _kernel(key, shape, dtype=jnp.float32):
+  inputs, outputs = shape
+  spread = 2 * math.sqrt(inputs / (outputs * (inputs + outputs)))
+  return spread * jax.random.normal(key, shape, dtype)
 
 
-def _small(key, shape, dtype=jnp.float32):
+def _bias(key, shape, dtype=jnp.float32):
   return jax.random.uniform(key, shape, dtype, -1e-4, 1e-4)
+
+
+Affine = functools.partial(Dense, kernel_init=_kernel, bias_init=_bias)
+"""An affine map with the authors' initial values."""
 
 
 class Block(nn.Module):
@@ -180,9 +179,7 @@ class DWSLayer(nn.Module):
         for source in tensors
         if not self.options.diagonal or _is_near(source, target)
       ]
-      total = parts[0]
-      for part in parts[1:]:
-        total = total + part
+      total = functools.reduce(jnp.add, parts)
       layer = self.layout.layers[target.number]
       shape = (total.shape[0], layer.outputs)
       shape += (layer.inputs,) if target.kind == "weight" else ()
@@ -259,24 +256,6 @@ class InvariantLayer(nn.Module):
     return nn.Dense(self.outputs, name="layer")(jnp.concatenate(parts, -1))
 
 
-class BatchNorm(nn.Module):
-  """Norm of each feature over a tensor and the batch; for reproduction.
-
-  There are no running statistics: every batch is normed by its own.
-  """
-
-  @nn.compact
-  def __call__(self, x):
-    """Returns `[..., F]`, normed."""
-    scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-    axes = tuple(range(x.ndim - 1))
-    x = x - jnp.mean(x, axes, keepdims=True)
-    x = x * jax.lax.rsqrt(jnp.mean(x**2, axes, keepdims=True) + 1e-5)
-    lead = (1,) * (x.ndim - 1) + (-1,)
-    return x * scale.reshape(lead) + bias.reshape(lead)
-
-
 class Equivariant(nn.Module):
   """The equivariant part: weights in, weights out."""
 
@@ -297,7 +276,8 @@ class Equivariant(nn.Module):
 
   def _normed(self, x: Features, name: str) -> Features:
     """A norm of its own for every tensor."""
-    norm = nn.LayerNorm if self.options.norm == "layer" else BatchNorm
+    norms = {"layer": nn.LayerNorm, "batch": feature_layers.BatchNorm}
+    norm = norms[self.options.norm]
     return features.each(
       x,
       lambda l, w: norm(name=f"{name}_weight_{l}")(w),

@@ -81,13 +81,11 @@ class ChannelNorm(nn.Module):
   """
 
   epsilon: float = 1e-5
+  scale: str = "scale"  # What the parameter is called.
 
   @nn.compact
   def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
     """Returns the normed entries."""
-    scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-    lead = (1,) * (x.ndim - 1)
     centered = x - x.mean(axis=-1, keepdims=True)
     square = jnp.sum(centered**2, axis=-1, keepdims=True)
     variance = square / max(x.shape[-1] - 1, 1)
@@ -95,8 +93,31 @@ class ChannelNorm(nn.Module):
     deviation = jnp.where(
       positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0
     )
-    normed = centered / (deviation + self.epsilon)
-    return normed * scale.reshape(*lead, -1) + bias.reshape(*lead, -1)
+    return _moved(self, centered / (deviation + self.epsilon), self.scale)
+
+
+class BatchNorm(nn.Module):
+  """Norm of each feature over all other axes, the batch included.
+
+  There are no running statistics: every batch is normed by its own, in
+  evaluation too.
+  """
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+    """Returns the normed features."""
+    axes = tuple(range(x.ndim - 1))
+    x = x - jnp.mean(x, axes, keepdims=True)
+    root = jnp.sqrt(jnp.mean(x**2, axes, keepdims=True) + 1e-5)
+    return _moved(self, x / root)
+
+
+def _moved(module: nn.Module, x, name: str = "scale"):
+  """Returns features times a learned scale, plus a learned bias."""
+  lead, shape = (1,) * (x.ndim - 1), x.shape[-1:]
+  scale = module.param(name, nn.initializers.ones, shape)
+  bias = module.param("bias", nn.initializers.zeros, shape)
+  return x * scale.reshape(*lead, -1) + bias.reshape(*lead, -1)
 
 
 class SimpleNorm(nn.Module):

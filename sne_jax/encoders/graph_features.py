@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,6 +23,7 @@ from sne_jax.encoders import (
   joining,
   probes,
   scaling,
+  segments,
 )
 from sne_jax.encoders.graph_batches import Measured
 from sne_jax.networks.checked import Checked, option
@@ -252,17 +252,10 @@ class Readout(nn.Module):
         table["outputs"]["real"], network[table["outputs"]["node"]], count
       )
       means = (
-        segment_mean(outputs, owner, count),
-        segment_mean(x, network, count),
+        segments.mean(outputs, owner, count),
+        segments.mean(x, network, count),
       )
       code = jnp.concatenate(means, axis=-1)
     for layer in range(self.layers):
       code = nn.relu(nn.Dense(self.width, name=f"layer_{layer}")(code))
     return code
-
-
-def segment_mean(x, owner, count: int):
-  """Means of the rows of each segment; zeros where it has none."""
-  total = jax.ops.segment_sum(x, owner, count)
-  number = jax.ops.segment_sum(jnp.ones_like(x[:, :1]), owner, count)
-  return total / jnp.maximum(number, 1)

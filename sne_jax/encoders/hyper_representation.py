@@ -20,6 +20,7 @@ References:
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ from sne_jax.encoders import (
   tied,
   token_layers,
 )
+from sne_jax.encoders.feature_layers import ChannelNorm
 from sne_jax.encoders.token_layers import HeadOptions, Linear
 from sne_jax.networks import neuron_tokens
 from sne_jax.networks.checked import Checked, option
@@ -78,21 +80,8 @@ class HyperRepresentationOptions(Checked):
       )
 
 
-class Norm(nn.Module):
-  """Layer norm with the unbiased deviation, epsilon added to it."""
-
-  epsilon: float = 1e-6
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-    """Returns the normed vectors."""
-    alpha = self.param("alpha", nn.initializers.ones, x.shape[-1:])
-    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-    x = x - x.mean(axis=-1, keepdims=True)
-    square = jnp.sum(x * x, axis=-1, keepdims=True) / (x.shape[-1] - 1)
-    spread = jnp.sqrt(jnp.maximum(square, 1e-30)) + self.epsilon
-    lead = (1,) * (x.ndim - 1) + (-1,)
-    return alpha.reshape(lead) * x / spread + bias.reshape(lead)
+Norm = functools.partial(ChannelNorm, epsilon=1e-6, scale="alpha")
+"""Layer norm with the unbiased deviation, epsilon added to it."""
 
 
 class Attention(nn.Module):

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from sne_jax.encoders import set_attention, token_layers
-from sne_jax.encoders.set_layers import affine
+from sne_jax.encoders.set_layers import Dense
 from sne_jax.networks import tokens
 from sne_jax.networks.checked import Checked, option
 
@@ -83,22 +83,10 @@ class SANEOptions(Checked):
     tokens.check_positions(layout, self.tables)
 
 
-class Kernel(nn.Module):
-  """A linear map whose first kernel is normal; a bias begins at 0."""
-
-  features: int
-  bias: bool = True
-  stddev: float = _STDDEV
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
-    """Returns the mapped vectors."""
-    shape = (x.shape[-1], self.features)
-    kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
-    bias = None
-    if self.bias:
-      bias = self.param("bias", nn.initializers.zeros, shape[1:])
-    return affine(x, kernel, bias)
+def kernel(features: int, *, bias: bool = False, stddev=_STDDEV, name=None):
+  """Returns a linear map whose first kernel is normal; a bias begins at 0."""
+  init = nn.initializers.normal(stddev)
+  return Dense(features, bias, kernel_init=init, name=name)
 
 
 class Attention(nn.Module):
@@ -113,14 +101,14 @@ class Attention(nn.Module):
   ) -> Float[Array, "B T d"]:
     """Returns what each token gathers; those that are not real are not read."""
     width = x.shape[-1]
-    joint = Kernel(3 * width, bias=False, name="c_attn")(x)
+    joint = kernel(3 * width, name="c_attn")(x)
     answers = set_attention.attention(
       *jnp.split(joint, 3, axis=-1),
       real,
       heads=self.heads,
       scale=(width // self.heads) ** -0.5,
     )
-    out = Kernel(width, bias=False, stddev=self.out_stddev, name="c_proj")
+    out = kernel(width, stddev=self.out_stddev, name="c_proj")
     return out(answers)
 
 
@@ -133,8 +121,8 @@ class FeedForward(nn.Module):
   def __call__(self, x: Float[Array, "B T d"]) -> Float[Array, "B T d"]:
     """Returns vectors of the same width."""
     width = x.shape[-1]
-    hidden = Kernel(4 * width, bias=False, name="c_fc")(x)
-    out = Kernel(width, bias=False, stddev=self.out_stddev, name="c_proj")
+    hidden = kernel(4 * width, name="c_fc")(x)
+    out = kernel(width, stddev=self.out_stddev, name="c_proj")
     return out(nn.gelu(hidden, approximate=False))
 
 
@@ -212,7 +200,7 @@ class Projection(nn.Module):
       )
     x = z.reshape(z.shape[0], -1)
     for layer in (0, 3):
-      x = Kernel(o.projection, bias=False, name=f"head_{layer}")(x)
+      x = kernel(o.projection, name=f"head_{layer}")(x)
       x = nn.LayerNorm(epsilon=1e-5, name=f"head_{layer + 1}")(x)
       x = nn.relu(x)
     return x
@@ -232,13 +220,13 @@ class SANE(nn.Module):
   def setup(self):
     """Builds the parts."""
     o = self.options
-    self.tokenizer = Kernel(o.hidden)
+    self.tokenizer = kernel(o.hidden, bias=True)
     self.pe = Positions(o)
     self.transformer_encoder = Transformer(o)
-    self.encoder_comp = Kernel(o.width)
-    self.decoder_comp = Kernel(o.hidden)
+    self.encoder_comp = kernel(o.width, bias=True)
+    self.decoder_comp = kernel(o.hidden, bias=True)
     self.transformer_decoder = Transformer(o)
-    self.detokenizer = Kernel(o.token_size)
+    self.detokenizer = kernel(o.token_size, bias=True)
     self.projection_head = Projection(o)
 
   def encode(

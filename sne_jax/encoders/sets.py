@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from sne_jax.encoders import deepsets, set_layers
 from sne_jax.encoders.attention_blocks import ISAB, MAB, PMA, SAB
 from sne_jax.encoders.deepsets import DeepSets, DeepSetsBlock
-from sne_jax.encoders.set_layers import Dense, Mask, SetOptions
+from sne_jax.encoders.set_layers import Mask, SetOptions, dense
 
 __all__ = [
   "ISAB",
@@ -64,7 +64,7 @@ class SetBlocks(nn.Module):
       block = make_block(self.kind, o, self.num_inducing, f"block_{place}")
       x = block(x, mask, deterministic=deterministic)
     if x.shape[-1] != o.width:
-      x = set_layers.zero(Dense(o.width, o, name="linear")(x), mask)
+      x = set_layers.zero(dense(o, "linear")(x), mask)
     return x
 
 

@@ -72,24 +72,6 @@ class Table(nn.Module):
     return jnp.asarray(self.param("embedding", init, shape))
 
 
-class BatchNorm(nn.Module):
-  """Batch norm by the statistics of the batch, in evaluation too.
-
-  So do the references, whose running statistics are never read.
-  """
-
-  epsilon: float = 1e-5
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
-    """Returns the normalised rows."""
-    scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-    root = jnp.sqrt(jnp.var(x, axis=0) + self.epsilon)
-    x = (x - jnp.mean(x, axis=0)[None]) / root[None]
-    return x * scale[None] + bias[None]
-
-
 class ProjectionHead(nn.Module):
   """From a code to what is contrasted: linear, batch norm, ReLU; repeated."""
 
@@ -102,6 +84,6 @@ class ProjectionHead(nn.Module):
     widths = [o.width] * o.layers + [o.outputs]
     for layer, width in enumerate(widths):
       z = Linear(width, "kaiming", name=f"layers_{3 * layer}")(z)
-      z = BatchNorm(name=f"layers_{3 * layer + 1}")(z)
+      z = feature_layers.BatchNorm(name=f"layers_{3 * layer + 1}")(z)
       z = nn.relu(z) if layer < o.layers else z
     return z
