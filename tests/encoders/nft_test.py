@@ -78,9 +78,7 @@ def test_encodings_give_the_authors_numbers():
   for found, case in (
     (feature_layers.fourier(PLAN, x, table), "gauss"),
     (
-      feature_layers.io_sinusoidal(
-        PLAN, x, max_freq=10.0, bands=3, levels=True
-      ),
+      feature_layers.io_sinusoidal(PLAN, x, bands=3, levels=True),
       "io_sin",
     ),
   ):
