@@ -22,10 +22,21 @@ import jax
 import numpy as np
 
 from benchmarks import machine, results, shapes
-from experiments import environment, figures
+from experiments import figures
 
 CURVE_SIZES = (1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000)
 """Weights of a network, along the cost curve."""
+
+COLUMNS = {
+  **{"case": ("case", ""), "chunks": ("chunks", "d")},
+  **{"params": ("num_params", "d"), "compile s": ("compile_seconds", ".1f")},
+  **{"ms": ("seconds_ms", ".1f"), "fastest": ("fastest_ms", ".1f")},
+  **{"slowest": ("slowest_ms", ".1f"), "GFLOP": ("gflop", ".3f")},
+  "nets/s": ("networks_per_second", ".1f"),
+  **{"GFLOP/s": ("gflops_per_second", ".1f"), "of peak": ("share", ".1%")},
+  **{"MiB": ("mib", ".1f"), "host ms": ("host_seconds_ms", ".2f")},
+}
+"""Of the table: title, value and its format."""
 
 
 def measure(
@@ -76,18 +87,15 @@ def measure_cost(
         "networks": case.batch_size,
         "layer_function": case.sne.layer_function,
       }
-      # A donated state is consumed, so the forward pass takes the latest.
-      args = (step.state.params, step.packed)
-      compiled = step.forward.lower(*args).compile()
-      forward = None
-      if shapes.fits(compiled, max_bytes):
-        forward = machine.timed(step.forward, *args, repeats=repeats)
-      for label, seconds, program in (
-        ("step", update.seconds, update.compiled),
-        ("forward", forward.seconds if forward else math.nan, compiled),
-      ):
-        memory = machine.peak_memory(program).program
-        row[f"{label}_seconds"] = seconds / case.batch_size
+      forward = machine.timed(
+        step.forward,
+        *(step.state.params, step.packed),
+        repeats=repeats,
+        max_bytes=max_bytes,
+      )
+      for label, timing in (("step", update), ("forward", forward)):
+        memory = machine.peak_memory(timing.compiled).program
+        row[f"{label}_seconds"] = timing.seconds / case.batch_size
         row[f"{label}_bytes"] = (memory or math.nan) / case.batch_size
       rows.append(row)
       print(
@@ -130,24 +138,14 @@ def draw_cost(stem: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def table(rows: Sequence[dict[str, Any]], peak: float) -> str:
   """Returns the rows as text; `peak` is in GFLOP/s."""
-  head = (
-    f"{'case':<48} {'chunks':>7} {'params':>8} {'compile s':>9}"
-    f" {'ms':>8} {'fastest':>8} {'slowest':>8} {'nets/s':>8} {'GFLOP':>8}"
-    f" {'GFLOP/s':>8} {'of peak':>7} {'MiB':>8} {'host ms':>8}"
-  )
-  lines = [head]
+  printed = []
   for row in rows:
     memory = (row["program_bytes"] or math.nan) / 2**20
-    lines.append(
-      f"{row['case']:<48} {row['chunks']:>7} {row['num_params']:>8}"
-      f" {row['compile_seconds']:>9.1f} {1e3 * row['seconds']:>8.1f}"
-      f" {1e3 * row['fastest']:>8.1f} {1e3 * row['slowest']:>8.1f}"
-      f" {row['networks_per_second']:>8.1f} {row['gflop']:>8.3f}"
-      f" {row['gflops_per_second']:>8.1f}"
-      f" {row['gflops_per_second'] / peak:>7.1%} {memory:>8.1f}"
-      f" {1e3 * row['host_seconds']:>8.2f}"
-    )
-  return "\n".join(lines)
+    more = {"share": row["gflops_per_second"] / peak, "mib": memory}
+    for name in ("seconds", "fastest", "slowest", "host_seconds"):
+      more[f"{name}_ms"] = 1e3 * row[name]
+    printed.append(row | more)
+  return results.table(printed, COLUMNS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -202,10 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   process = machine.peak_memory().process / 2**20
   print(f"peak memory of the process so far: {process:.0f} MiB")
-  head = {
-    "device": machine.device_name(),
+  head = results.head() | {
     "num_devices": jax.local_device_count(),
-    "environment": environment.environment(),
     "peak_gflops_before": before,
     "peak_gflops_after": after,
     "peak_size": side,
@@ -224,7 +220,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
       max_bytes=given.max_gigabytes * 1e9,
       small=given.quick,
     )
-    stem.parent.mkdir(parents=True, exist_ok=True)
     draw_cost(stem, costs)
     results.write(stem.with_suffix(".json"), head | {"cost": costs})
 

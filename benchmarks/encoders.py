@@ -18,7 +18,6 @@ import math
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import results
+from benchmarks import nfn_peer, results
 from sne_jax.encoders import feature_layers, features, nfn_linear
 from sne_jax.learning import parallel
 from sne_jax.networks import families
@@ -97,56 +96,21 @@ def their_step(
   kind: str, widths: tuple[int, ...], batch: int, channels: int, head: int
 ) -> tuple[Callable[[], Any], int]:
   """Returns a training step of the authors' code, and its parameters."""
-  import torch
-  from nfn import common, layers
-
-  nn = torch.nn
-  pairs = list(zip(widths[:-1], widths[1:], strict=True))
-  spec = common.NetworkSpec(
-    [common.ArraySpec((out, into)) for into, out in pairs],
-    [common.ArraySpec((out,)) for _, out in pairs],
-  )
-  layer = {"np": layers.NPLinear, "hnp": layers.HNPLinear}[kind]
-  equivariant = []
-  for number in range(3):
-    into = channels if number else 1
-    equivariant += [layer(spec, into, channels), layers.TupleOp(nn.ReLU())]
-  model = nn.Sequential(
-    *equivariant,
-    layers.HNPPool(spec),
-    nn.Flatten(),
-    nn.Linear(channels * layers.HNPPool.get_num_outs(spec), head),
-    nn.ReLU(),
-    nn.Linear(head, 1),
-    nn.Flatten(0),
-  )
-  rng = np.random.default_rng(0)
-  draw = lambda *shape: torch.as_tensor(
-    rng.standard_normal(shape), dtype=torch.float32
-  )
-  x = common.WeightSpaceFeatures(
-    [draw(batch, 1, out, into) for into, out in pairs],
-    [draw(batch, 1, out) for _, out in pairs],
-  )
-  targets = draw(batch)
+  torch = nfn_peer.import_torch()
+  options = nfn_peer.PeerOptions(channels=channels, head_dim=head)
+  model = nfn_peer.build(options, widths, kind)
+  size = families.inr(widths).num_weights
+  x, targets = torch.randn(batch, size), torch.randn(batch)
   optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
   def step():
-    loss = nn.functional.mse_loss(model(x), targets)
+    loss = torch.nn.functional.mse_loss(model(x), targets)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
     return loss.item()
 
   return step, sum(p.numel() for p in model.parameters())
-
-
-def seconds_per_step(step: Callable[[], Any], steps: int) -> float:
-  """Returns the mean time of a step over a block of them."""
-  start = time.perf_counter()
-  for _ in range(steps):
-    step()
-  return (time.perf_counter() - start) / steps
 
 
 def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -161,17 +125,21 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
       raise ValueError(
         f"{kind}: {our_params} parameters of ours, {their_params} of theirs"
       )
+
+    def block(step):
+      for _ in range(options.steps):
+        step()
+      return options.batch * options.steps
+
     for step in (ours, theirs):  # Compiles; fills caches.
       step()
       step()
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(options.blocks):
-      times["ours"].append(seconds_per_step(ours, options.steps))
-      times["theirs"].append(seconds_per_step(theirs, options.steps))
-    median = {name: statistics.median(found) for name, found in times.items()}
-    ratios = [
-      b / a for a, b in zip(times["ours"], times["theirs"], strict=True)
-    ]
+    turns = results.in_turns(
+      lambda step=ours: block(step),
+      lambda step=theirs: block(step),
+      options.blocks,
+    )
+    our_speed, their_speed = turns.medians
     rows.append(
       {
         "kind": kind,
@@ -180,13 +148,13 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
         "micro_batches": options.micro_batches,
         "channels": options.channels,
         "params": our_params,
-        "our_ms": 1e3 * median["ours"],
-        "their_ms": 1e3 * median["theirs"],
-        "our_networks_per_second": options.batch / median["ours"],
-        "their_networks_per_second": options.batch / median["theirs"],
-        "ratio": statistics.median(ratios),
-        "ratio_low": min(ratios),
-        "ratio_high": max(ratios),
+        "our_ms": 1e3 * options.batch / our_speed,
+        "their_ms": 1e3 * options.batch / their_speed,
+        "our_networks_per_second": our_speed,
+        "their_networks_per_second": their_speed,
+        "ratio": statistics.median(turns.ratios),
+        "ratio_low": turns.ratios[0],
+        "ratio_high": turns.ratios[-1],
       }
     )
   return rows
@@ -210,10 +178,7 @@ def main() -> None:
   try:
     rows = compare(options)
   except ImportError as error:
-    sys.exit(
-      f"the authors' code needs {error.name}; install it with"
-      " `pip install -e '.[torch]'`"
-    )
+    sys.exit(str(error))
   for row in rows:
     low, high = row["ratio_low"], row["ratio_high"]
     print(
@@ -221,10 +186,9 @@ def main() -> None:
       f" {row['our_ms']:.1f} ms, theirs {row['their_ms']:.1f} ms a step;"
       f" {row['ratio']:.2f} times as fast [{low:.2f}, {high:.2f}]"
     )
-  load = os.getloadavg()[0]
   if options.out:
-    found = {"rows": rows, "load": load, "cores": os.cpu_count()}
-    results.write(options.out, found)
+    load = os.getloadavg()[0]
+    results.write(options.out, results.head() | {"rows": rows, "load": load})
   if not all(math.isfinite(row["ratio"]) for row in rows):
     sys.exit(json.dumps(rows))
 

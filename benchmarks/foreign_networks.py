@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from benchmarks import results
 from sne_jax import predictor as predictor_lib
 from sne_jax.learning import metrics
 from sne_jax.zoo import checkpoints
@@ -85,20 +86,17 @@ def make(folder: pathlib.Path, images: str, count: int, seed: int) -> None:
       {k: v.numpy() for k, v in state.items()}, folder / f"{name}.safetensors"
     )
     print(f"{name}: {accuracies[name]:.3f}", file=sys.stderr)
-  (folder / "accuracies.json").write_text(json.dumps(accuracies, indent=1))
+  results.write(folder / "accuracies.json", accuracies)
 
 
 def judge(
   folder: pathlib.Path, predictor: Any, suffix: str
 ) -> dict[str, float]:
   """Returns what a predictor of ours says of every file with a suffix."""
-  networks, names = [], []
-  for path in sorted(folder.glob(f"*{suffix}")):
-    network = checkpoints.load(path)
-    networks.append((network.spec, network.weights()))
-    names.append(path.stem)
-  found = predictor.predict(networks)[:, 0]
-  return dict(zip(names, map(float, found), strict=True))
+  paths = sorted(folder.glob(f"*{suffix}"))
+  networks = [checkpoints.load(path) for path in paths]
+  scores = predictor.predict([(n.spec, n.weights()) for n in networks])[:, 0]
+  return {path.stem: float(s) for path, s in zip(paths, scores, strict=True)}
 
 
 def main() -> None:
@@ -132,7 +130,7 @@ def main() -> None:
   if args.out:
     content = {"networks": len(y), "metrics": found, "apart": apart}
     content |= {"truth": truth, "predicted": one}
-    pathlib.Path(args.out).write_text(json.dumps(content, indent=1) + "\n")
+    results.write(args.out, content)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,33 @@
 """Encodes networks of 1 M to 124 M weights from files: seconds and memory.
 
-Every network is a safetensors file of random float32 weights, written and read
-in blocks, in the naming of its library; its spec is found from names and shapes
-(MLPs are given theirs). Every one is encoded by a fresh SNE of random
-parameters, in a process of its own, whose largest resident memory counts from
-the moment when all is imported and no file has been opened.
+Every network is a safetensors file of random float32 weights in the naming of
+its library; its spec is found from names and shapes (MLPs are given theirs).
+Every one is encoded by a fresh SNE of random parameters, in a process of its
+own, whose largest resident memory counts from the moment when all is imported
+and no file has been opened.
 
 Dimensions: `P` weights of a network.
 """
 
 import argparse
 import json
-import math
 import os
 import pathlib
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import numpy as np
+import safetensors.numpy
 
-from benchmarks import machine
+from benchmarks import results
 from sne_jax import predictor
 from sne_jax.encoders import interface, sne_options, table
-from sne_jax.networks import chunking, families, inference
+from sne_jax.networks import chunking, families
 from sne_jax.networks.spec import NetworkSpec
-
-BLOCK = 2**20
-"""Weights that are drawn and written at a time."""
+from sne_jax.zoo import checkpoints
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -52,7 +51,7 @@ def resnet_18() -> Shapes:
       if into != out:
         conv(f"{name}.downsample.0", f"{name}.downsample.1", out, into, 1)
       into = out
-  return shapes | {"fc.weight": (1000, 512), "fc.bias": (1000,)}
+  return shapes | _layer("fc", (1000, 512))
 
 
 def vit_b_16() -> Shapes:
@@ -60,59 +59,45 @@ def vit_b_16() -> Shapes:
   dim, hidden = 768, 3072
   shapes: Shapes = {
     "class_token": (1, 1, dim),
-    "conv_proj.weight": (dim, 3, 16, 16),
-    "conv_proj.bias": (dim,),
+    **_layer("conv_proj", (dim, 3, 16, 16)),
     "encoder.pos_embedding": (1, 197, dim),
   }
-  for layer in range(12):
+  for number in range(12):
+    layer = f"encoder.layers.encoder_layer_{number}"
     shapes |= {
-      f"encoder.layers.encoder_layer_{layer}.{name}": shape
-      for name, shape in {
-        "ln_1.weight": (dim,),
-        "ln_1.bias": (dim,),
-        "self_attention.in_proj_weight": (3 * dim, dim),
-        "self_attention.in_proj_bias": (3 * dim,),
-        "self_attention.out_proj.weight": (dim, dim),
-        "self_attention.out_proj.bias": (dim,),
-        "ln_2.weight": (dim,),
-        "ln_2.bias": (dim,),
-        "mlp.0.weight": (hidden, dim),
-        "mlp.0.bias": (hidden,),
-        "mlp.3.weight": (dim, hidden),
-        "mlp.3.bias": (dim,),
-      }.items()
+      **_layer(f"{layer}.ln_1", (dim,)),
+      f"{layer}.self_attention.in_proj_weight": (3 * dim, dim),
+      f"{layer}.self_attention.in_proj_bias": (3 * dim,),
+      **_layer(f"{layer}.self_attention.out_proj", (dim, dim)),
+      **_layer(f"{layer}.ln_2", (dim,)),
+      **_layer(f"{layer}.mlp.0", (hidden, dim)),
+      **_layer(f"{layer}.mlp.3", (dim, hidden)),
     }
-  return shapes | {
-    "encoder.ln.weight": (dim,),
-    "encoder.ln.bias": (dim,),
-    "heads.head.weight": (1000, dim),
-    "heads.head.bias": (1000,),
-  }
+  return (
+    shapes | _layer("encoder.ln", (dim,)) | _layer("heads.head", (1000, dim))
+  )
 
 
 def gpt_2() -> Shapes:
   """Returns the names and shapes of GPT-2 as `transformers` saves it."""
   dim = 768
   shapes: Shapes = {"wte.weight": (50257, dim), "wpe.weight": (1024, dim)}
-  for layer in range(12):
+  for number in range(12):
+    layer = f"h.{number}"
     shapes |= {
-      f"h.{layer}.{name}": shape
-      for name, shape in {
-        "ln_1.weight": (dim,),
-        "ln_1.bias": (dim,),
-        "attn.c_attn.weight": (dim, 3 * dim),
-        "attn.c_attn.bias": (3 * dim,),
-        "attn.c_proj.weight": (dim, dim),
-        "attn.c_proj.bias": (dim,),
-        "ln_2.weight": (dim,),
-        "ln_2.bias": (dim,),
-        "mlp.c_fc.weight": (dim, 4 * dim),
-        "mlp.c_fc.bias": (4 * dim,),
-        "mlp.c_proj.weight": (4 * dim, dim),
-        "mlp.c_proj.bias": (dim,),
-      }.items()
+      **_layer(f"{layer}.ln_1", (dim,)),
+      **_layer(f"{layer}.attn.c_attn", (dim, 3 * dim), out=-1),
+      **_layer(f"{layer}.attn.c_proj", (dim, dim), out=-1),
+      **_layer(f"{layer}.ln_2", (dim,)),
+      **_layer(f"{layer}.mlp.c_fc", (dim, 4 * dim), out=-1),
+      **_layer(f"{layer}.mlp.c_proj", (4 * dim, dim), out=-1),
     }
-  return shapes | {"ln_f.weight": (dim,), "ln_f.bias": (dim,)}
+  return shapes | _layer("ln_f", (dim,))
+
+
+def _layer(name: str, shape: tuple[int, ...], out: int = 0) -> Shapes:
+  """Returns a weight and its bias, of as many entries as axis `out`."""
+  return {f"{name}.weight": shape, f"{name}.bias": (shape[out],)}
 
 
 FOUND = {"resnet_18": resnet_18, "vit_b_16": vit_b_16, "gpt_2": gpt_2}
@@ -132,58 +117,24 @@ def shapes_of(name: str) -> Shapes:
 
 
 def write(path: pathlib.Path, shapes: Shapes) -> None:
-  """Writes a safetensors file of random weights, block by block."""
-  header, end = {}, 0
-  for name, shape in shapes.items():
-    start, end = end, end + 4 * math.prod(shape)
-    header[name] = {
-      "dtype": "F32",
-      "shape": shape,
-      "data_offsets": (start, end),
-    }
-  text = json.dumps(header).encode()
-  text += b" " * (-len(text) % 8)
+  """Writes a safetensors file of random weights."""
   rng = np.random.default_rng(0)
-  with path.open("wb") as file:
-    file.write(len(text).to_bytes(8, "little") + text)
-    for name, shape in shapes.items():
-      size = math.prod(shape)
-      for first in range(0, size, BLOCK):
-        drawn = rng.standard_normal(min(BLOCK, size - first), np.float32)
-        drawn *= np.float32(shape[-1] ** -0.5 if len(shape) > 1 else 0.1)
-        if name.endswith("running_var"):
-          drawn = np.abs(drawn) + np.float32(0.1)
-        drawn.tofile(file)
+  tensors = {}
+  for name, shape in shapes.items():
+    drawn = rng.standard_normal(shape, np.float32)
+    drawn *= np.float32(shape[-1] ** -0.5 if len(shape) > 1 else 0.1)
+    if name.endswith("running_var"):
+      drawn = np.abs(drawn) + np.float32(0.1)
+    tensors[name] = drawn
+  safetensors.numpy.save_file(tensors, path)
 
 
-def opened(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """Maps the tensors of a file that `write` wrote."""
-  with path.open("rb") as file:
-    length = int.from_bytes(file.read(8), "little")
-    header = json.loads(file.read(length))
-  return {
-    name: np.memmap(
-      path,
-      np.float32,
-      "r",
-      offset=8 + length + item["data_offsets"][0],
-      shape=tuple(item["shape"]),
-    )
-    for name, item in header.items()
-  }
-
-
-def network(name: str, path: pathlib.Path):
+def network(name: str, path: pathlib.Path) -> tuple[NetworkSpec, Any]:
   """Returns the spec of a file, and its tensors by the spec's names."""
-  tensors = opened(path)
   if name not in FOUND:
-    return mlp_spec(name), tensors
-  found = inference.infer(
-    {key: array.shape for key, array in tensors.items()},
-    framework="safetensors",
-  )
-  views = {s.tensor: s.take(tensors[s.name]) for s in found.sources}
-  return found.spec, views
+    return mlp_spec(name), checkpoints.read(path).entries
+  found = checkpoints.load(path)
+  return found.spec, found.lazy(finite=False)
 
 
 def encode(args: argparse.Namespace) -> dict:
@@ -296,7 +247,7 @@ def main() -> None:
       f" {row['peak_mib']:6.0f} MiB above {row['import_mib']:.0f}",
       flush=True,
     )
-  report = {"device": machine.device_name(), "networks": rows}
+  report = results.head() | {"networks": rows}
   report |= {"options": {k: str(v) for k, v in vars(args).items()}}
   mlps = [row for row in rows if row["network"].startswith("mlp")]
   if len(mlps) > 2:
@@ -304,7 +255,7 @@ def main() -> None:
       report[f"mlps, {field}"] = fitted(mlps, field)
       print(f"MLPs, {field}: {report[f'mlps, {field}']}")
   if args.out:
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    results.write(args.out, report)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ reports its time next to `matmul_peak`, the speed of a large matrix product
 measured in the same minute, and next to the operations it needed (`dot_flops`).
 """
 
+import functools
 import math
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend import core
+
+from experiments import environment
 
 
 class Timing(NamedTuple):
@@ -55,25 +57,34 @@ class Memory(NamedTuple):
   device: int | None
 
 
+@functools.cache
 def device_name() -> str:
   """Names the device that JAX computes on, for example `NVIDIA H200`."""
   device = jax.devices()[0]
   if device.platform != "cpu":
     return f"{jax.device_count()} x {device.device_kind}"
-  return f"{_processor()}, {_num_cores()} cores"
+  return f"{environment.environment()['cpu']}, {num_cores()} cores"
 
 
 def timed(
-  fn: Callable[..., Any], *args: Any, repeats: int = 10, warmup: int = 1
+  fn: Callable[..., Any],
+  *args: Any,
+  repeats: int = 10,
+  warmup: int = 1,
+  max_bytes: float = math.inf,
+  renew: Callable[[Any], tuple] | None = None,
 ) -> Timing:
   """Times a call of `fn`, compiled ahead of time.
 
   Args:
-    fn: a function of arrays. One that is already jitted keeps its options; it
-      must not donate its arguments, since every repeat passes the same ones.
+    fn: a function of arrays. One that is already jitted keeps its options.
     *args: what it is called with.
     repeats: timed calls, at least 1.
     warmup: calls before the timed ones, at least 0.
+    max_bytes: a program that plans for more is compiled, but not run; its
+      seconds are nan.
+    renew: from the results of a call to the arguments of the next; where
+      arguments are donated. Else every call has the same ones.
 
   Returns:
     The `Timing`.
@@ -87,13 +98,15 @@ def timed(
   jitted: Any = fn if hasattr(fn, "lower") else jax.jit(fn)
   compiled = jitted.lower(*args).compile()
   compile_seconds = time.perf_counter() - start
-  for _ in range(warmup):
-    jax.block_until_ready(compiled(*args))
   seconds = []
-  for _ in range(repeats):
+  if (peak_memory(compiled).program or 0) > max_bytes:
+    seconds, repeats, warmup = [math.nan], 0, 0
+  for number in range(warmup + repeats):
     start = time.perf_counter()
-    jax.block_until_ready(compiled(*args))
-    seconds.append(time.perf_counter() - start)
+    results = jax.block_until_ready(compiled(*args))
+    if number >= warmup:
+      seconds.append(time.perf_counter() - start)
+    args = renew(results) if renew else args
   return Timing(
     seconds=statistics.median(seconds),
     fastest=min(seconds),
@@ -247,19 +260,7 @@ def _nested(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
   return found
 
 
-def _processor() -> str:
-  """The processor's model name, where the system tells."""
-  try:
-    with open("/proc/cpuinfo") as lines:
-      for line in lines:
-        if line.startswith("model name"):
-          return line.partition(":")[2].strip()
-  except OSError:
-    pass
-  return platform.processor() or platform.machine()
-
-
-def _num_cores() -> int:
+def num_cores() -> int:
   """Cores that this process may use."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))

@@ -16,6 +16,7 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ def train(
   options = options or PeerOptions()
   splits = {"train": train_rows, "val": val_rows, "test": test_rows}
   _validate(weights, targets, splits, options)
-  torch = _import_torch()
+  torch = import_torch()
   torch.manual_seed(options.seed)
 
   mean, std = _tensor_moments(weights[train_rows])
@@ -146,45 +147,55 @@ def train(
   )
 
 
-def build(options: PeerOptions) -> Any:
-  """Returns the peer, a `torch.nn.Module` that maps `[B, P]` to `[B]`."""
-  torch = _import_torch()
+def build(
+  options: PeerOptions, widths: Sequence[int] = WIDTHS, kind: str = "hnp"
+) -> Any:
+  """Returns the peer, a `torch.nn.Module` that maps `[B, P]` to `[B]`.
+
+  Args:
+    options: of its layers.
+    widths: of the networks that it reads.
+    kind: of its layers: np, or hnp.
+  """
+  torch = import_torch()
   from nfn import common, layers
 
   nn = torch.nn
+  shapes = _shapes(widths)
   spec = common.NetworkSpec(
-    [common.ArraySpec(shape) for shape, is_bias in _shapes() if not is_bias],
-    [common.ArraySpec(shape) for shape, is_bias in _shapes() if is_bias],
+    *(
+      [common.ArraySpec(s) for s in some]
+      for some in (shapes[::2], shapes[1::2])
+    )
   )
 
   class Unflatten(nn.Module):
-    """Cuts `[B, P]` into the tensors of `nfn`, with one channel each."""
+    """Cuts `[B, P]` into weights `[B, 1, out, in]` and biases `[B, 1, out]`."""
 
     def forward(self, flat):
-      """Maps `[B, P]` to weights `[B, 1, out, in]` and biases `[B, 1, out]`."""
-      sizes = [math.prod(shape) for shape, _ in _shapes()]
+      parts = flat.split([math.prod(shape) for shape in shapes], dim=1)
       tensors = [
         part.reshape(-1, 1, *shape)
-        for part, (shape, _) in zip(
-          flat.split(sizes, dim=1), _shapes(), strict=True
-        )
+        for part, shape in zip(parts, shapes, strict=True)
       ]
       return common.WeightSpaceFeatures(tensors[0::2], tensors[1::2])
 
+  layer = {"np": layers.NPLinear, "hnp": layers.HNPLinear}[kind]
   equivariant = []
   for place in range(options.depth):
     in_channels = options.channels if place else 1
     equivariant += [
-      layers.HNPLinear(spec, in_channels, options.channels),
+      layer(spec, in_channels, options.channels),
       layers.TupleOp(nn.ReLU()),
     ]
-  pooled = options.channels * layers.HNPPool.get_num_outs(spec)
   return nn.Sequential(
     Unflatten(),
     *equivariant,
     layers.HNPPool(spec),
     nn.Flatten(),
-    nn.Linear(pooled, options.head_dim),
+    nn.Linear(
+      options.channels * layers.HNPPool.get_num_outs(spec), options.head_dim
+    ),
     nn.ReLU(),
     nn.Linear(options.head_dim, 1),
     nn.Flatten(0),
@@ -193,7 +204,7 @@ def build(options: PeerOptions) -> Any:
 
 def _train_epoch(model, optimizer, schedule, data, batch_size) -> None:
   """One pass over the data in random order; the last, short batch is left."""
-  torch = _import_torch()
+  torch = import_torch()
   inputs, outputs = data
   order = torch.randperm(len(inputs))
   model.train()
@@ -208,25 +219,23 @@ def _train_epoch(model, optimizer, schedule, data, batch_size) -> None:
 
 def _mse(model, inputs, outputs) -> float:
   """Mean squared error over a whole split."""
-  torch = _import_torch()
+  torch = import_torch()
   model.eval()
   with torch.no_grad():
     parts = [model(part) for part in inputs.split(256)]
     return torch.nn.functional.mse_loss(torch.cat(parts), outputs).item()
 
 
-def _shapes() -> list[tuple[tuple[int, ...], bool]]:
-  """Shape of each tensor in the order of the vector, and whether a bias."""
-  found = []
-  for fan_in, fan_out in zip(WIDTHS[:-1], WIDTHS[1:], strict=True):
-    found += [((fan_out, fan_in), False), ((fan_out,), True)]
-  return found
+def _shapes(widths: Sequence[int] = WIDTHS) -> list[tuple[int, ...]]:
+  """Shape of each tensor in the order of the vector: weight, bias, ..."""
+  pairs = zip(widths[:-1], widths[1:], strict=True)
+  return [shape for into, out in pairs for shape in ((out, into), (out,))]
 
 
 def _tensor_moments(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Mean and standard deviation of each tensor, spread over its entries."""
   means, stds, start = [], [], 0
-  for shape, _ in _shapes():
+  for shape in _shapes():
     size = math.prod(shape)
     part = weights[:, start : start + size]
     means.append(np.full(size, part.mean()))
@@ -237,7 +246,7 @@ def _tensor_moments(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _validate(weights, targets, splits, options) -> None:
   """Raises `ValueError` naming the first fault of the data."""
-  num_weights = sum(math.prod(shape) for shape, _ in _shapes())
+  num_weights = sum(map(math.prod, _shapes()))
   if weights.ndim != 2 or weights.shape[1] != num_weights:
     raise ValueError(
       f"weights of shape {weights.shape} are not [N, {num_weights}]: the peer"
@@ -264,7 +273,7 @@ def _validate(weights, targets, splits, options) -> None:
     )
 
 
-def _import_torch() -> Any:
+def import_torch() -> Any:
   """Returns PyTorch, or says in one line what to install."""
   try:
     import nfn  # noqa: F401

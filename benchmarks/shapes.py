@@ -10,7 +10,6 @@ Dimensions: `B` networks of a batch, `P` weights of a network.
 import dataclasses
 import math
 import pathlib
-import time
 from typing import Any
 
 import jax
@@ -94,51 +93,30 @@ def cases(*, quick: bool = False) -> list[Case]:
       "resnet", image_shape=(3, 32, 32), widths=channels[:2], num_classes=10
     ),
   )
-  flat = chunking.ChunkOptions(chunk_size=32, linear_rule="flat")
+  neuron = chunking.ChunkOptions(chunk_size=34)
+  flat = chunking.ChunkOptions.published(32)
   flat_cnn = dataclasses.replace(flat, conv_rule="flat")
   kernel = dataclasses.replace(flat, chunk_size=9, conv_rule="kernel")
+  literal = [  # Attention over the scalars of the INR's chunks.
+    ("h 64, 2 blocks", {}),
+    ("h 64, 3 blocks", {"chunk_blocks": 3}),
+    ("h 64, 2 blocks, tile 32", {"chunk_tile": 32}),
+    (
+      "h 64, 2 blocks, gelu, tile 32",
+      {"chunk_tile": 32, "activation": "gelu"},
+    ),
+    ("h 64, 2 blocks, coded", {"form": "coded"}),
+    ("h 128, 2 blocks", {"width": 128}),
+  ]
   rows = [
-    ("product, INR", (inr,), 32, usual.sne, usual.chunk),
-    ("product, INR", (inr,), 64, usual.sne, usual.chunk),
-    ("attention, INR, h 64, 2 blocks", (inr,), 64, attention(), flat),
-    (
-      "attention, INR, h 64, 3 blocks",
-      (inr,),
-      64,
-      attention(chunk_blocks=3),
-      flat,
-    ),
-    (
-      "attention, INR, h 64, 2 blocks, tile 32",
-      (inr,),
-      64,
-      attention(chunk_tile=32),
-      flat,
-    ),
-    (
-      "attention, INR, h 64, 2 blocks, gelu, tile 32",
-      (inr,),
-      64,
-      attention(chunk_tile=32, activation="gelu"),
-      flat,
-    ),
-    (
-      "attention, INR, h 64, 2 blocks, coded",
-      (inr,),
-      64,
-      attention(form="coded"),
-      flat,
-    ),
-    (
-      "attention, INR, h 128, 2 blocks",
-      (inr,),
-      64,
-      attention(width=128),
-      flat,
+    *(("product, INR", (inr,), n, usual.sne, neuron) for n in (32, 64)),
+    *(
+      (f"attention, INR, {name}", (inr,), 64, attention(**changes), flat)
+      for name, changes in literal
     ),
     ("attention, CNN by kernel, c 9", (cnn,), 32, attention(), kernel),
     ("attention, CNN flat, c 32", (cnn,), 32, attention(), flat_cnn),
-    ("product, four families mixed", mixed, 32, usual.sne, usual.chunk),
+    ("product, four families mixed", mixed, 32, usual.sne, neuron),
   ]
   found = [
     Case(name=name, specs=s, batch_size=size, sne=o, chunk=c)
@@ -158,22 +136,20 @@ def curve_cases(num_weights: int) -> dict[str, Case]:
   spec = growing_mlp(num_weights)
   size = max(1, min(32, CURVE_BATCH // num_weights))
   product = dataclasses.replace(usual.sne, layer_function="isab")
-  flat = chunking.ChunkOptions(chunk_size=32, linear_rule="flat")
+  literal = attention(layer_function="isab", chunk_tile=32)
+  encoders = {
+    "product": (product, chunking.ChunkOptions(chunk_size=34)),
+    "attention": (literal, chunking.ChunkOptions.published(32)),
+  }
   return {
-    "product": Case(
-      name=f"product, {spec.num_weights} weights",
+    name: Case(
+      name=f"{name}, {spec.num_weights} weights",
       specs=(spec,),
       batch_size=size,
-      sne=product,
-      chunk=usual.chunk,
-    ),
-    "attention": Case(
-      name=f"attention, {spec.num_weights} weights",
-      specs=(spec,),
-      batch_size=size,
-      sne=attention(layer_function="isab", chunk_tile=32),
-      chunk=flat,
-    ),
+      sne=sne,
+      chunk=chunk,
+    )
+    for name, (sne, chunk) in encoders.items()
   }
 
 
@@ -225,7 +201,7 @@ class Step:
     self.batch_fn = pipeline.Pipeline(
       networks,
       encoder.make_packer(case.specs),
-      pipeline.DataOptions(batch_size=case.batch_size),
+      pipeline.DataOptions(batch_size=case.batch_size, augment_signs=False),
       seed=0,
       devices=mesh.size,
       place=lambda batch: parallel.shard(batch, mesh),
@@ -259,26 +235,18 @@ class Step:
     It is compiled but not run, and its seconds are nan, where the compiled
     program asks for more than `max_bytes`.
     """
-    start = time.perf_counter()
-    compiled = self.update.lower(self.state, self.batch).compile()
-    compile_seconds = time.perf_counter() - start
-    seconds = [math.nan]
-    if fits(compiled, max_bytes):
-      state, metrics = compiled(self.state, self.batch)
-      jax.block_until_ready((state, metrics))
-      seconds = []
-      for _ in range(repeats):
-        start = time.perf_counter()
-        state, metrics = compiled(state, self.batch)
-        jax.block_until_ready((state, metrics))
-        seconds.append(time.perf_counter() - start)
-      self.state = state
-    return machine.Timing(
-      seconds=float(np.median(seconds)),
-      fastest=min(seconds),
-      slowest=max(seconds),
-      compile_seconds=compile_seconds,
-      compiled=compiled,
+
+    def renew(results):
+      self.state = results[0]
+      return self.state, self.batch
+
+    return machine.timed(
+      self.update,
+      self.state,
+      self.batch,
+      repeats=repeats,
+      max_bytes=max_bytes,
+      renew=renew,
     )
 
 
@@ -287,8 +255,3 @@ def small(case: Case) -> Case:
   narrow = dataclasses.replace(case.sne, width=8, heads=2, identifier_dim=4)
   size = max(2, len(case.specs))
   return dataclasses.replace(case, batch_size=size, sne=narrow)
-
-
-def fits(compiled: Any, max_bytes: float) -> bool:
-  """Whether a compiled program plans for at most `max_bytes`."""
-  return (machine.peak_memory(compiled).program or 0) <= max_bytes

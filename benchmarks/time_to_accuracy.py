@@ -13,10 +13,6 @@ flags behind it override it. PyTorch and `nfn` are needed (`nfn_peer.py`).
 """
 
 import dataclasses
-import importlib
-import math
-import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,11 +23,12 @@ import numpy as np
 from absl import flags
 
 from benchmarks import machine, nfn_peer, results, shapes
-from experiments import config, environment
+from benchmarks.races import Race, read_curve, summarize, text
+from experiments import config
 from experiments import options as options_lib
 from experiments.tasks import members
 from experiments.tasks import property as property_lib
-from sne_jax.learning import logging, metrics, training
+from sne_jax.learning import metrics, training
 from sne_jax.networks.checked import Checked, option
 
 WARMUP_STEPS = 2  # The state of the second update is laid out as all later.
@@ -75,37 +72,6 @@ class RaceOptions(Checked):
     if min(found) < 1:
       raise ValueError(f"nfn_epochs must be at least 1, got {self.nfn_epochs}")
     return found
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Race:
-  """One training and its error over time.
-
-  Attributes:
-    name: who trained, and for how long.
-    seed: of the training.
-    curve: seconds of training and validation MSE at every evaluation.
-    validation_mse: at the end of the schedule.
-    test_mse: at the end of the schedule.
-    num_params: trained parameters.
-    networks_per_second: training networks per second of training.
-  """
-
-  name: str
-  seed: int
-  curve: list[tuple[float, float]]
-  validation_mse: float
-  test_mse: float
-  num_params: int
-  networks_per_second: float
-
-  def seconds_to(self, threshold: float) -> float:
-    """Seconds of training at the first evaluation at most `threshold`.
-
-    Infinite if there is none.
-    """
-    reached = (seconds for seconds, mse in self.curve if mse <= threshold)
-    return next(reached, math.inf)
 
 
 class SneRacer(property_lib.Trainer):
@@ -166,22 +132,6 @@ class SneRacer(property_lib.Trainer):
       jax.device_get(params), self._judge.batches(test), len(test.numbers)
     )
     return metrics.mse(test.targets[:, 0], self._judge.scaled(logits)[:, 0])
-
-
-def read_curve(
-  history: Sequence[logging.Record],
-) -> list[tuple[float, float]]:
-  """Returns seconds of training and validation MSE at every evaluation."""
-  seconds = {
-    record["step"]: record["time/seconds"]
-    for record in history
-    if "time/seconds" in record
-  }
-  return [
-    (seconds[record["step"]], record["val/loss"])
-    for record in history
-    if "val/loss" in record
-  ]
 
 
 class NfnRacer:
@@ -252,82 +202,6 @@ def run_all(
   return found
 
 
-def summarize(
-  pairs: Sequence[tuple[Race, Sequence[Race]]], threshold: float
-) -> dict[str, Any]:
-  """Returns seconds to the threshold, seed by seed, and their medians.
-
-  The peer has the fastest of its trainings in every seed. A ratio is SNE over
-  peer: below 1, SNE is faster; 0, only SNE arrives; infinite, only the peer;
-  nan, neither.
-  """
-  rows = []
-  for ours, peers in pairs:
-    mine = ours.seconds_to(threshold)
-    best = min(peers, key=lambda race: race.seconds_to(threshold))
-    other = best.seconds_to(threshold)
-    neither = math.isinf(mine) and math.isinf(other)
-    rows.append(
-      {
-        "seed": ours.seed,
-        "sne_seconds": mine,
-        "nfn_seconds": other,
-        "nfn_schedule": best.name,
-        "ratio": math.nan if neither else mine / other,
-      }
-    )
-  ratios = [row["ratio"] for row in rows]
-  # A median over seeds in which neither arrives would hide them.
-  unknown = any(math.isnan(ratio) for ratio in ratios)
-  return {
-    "threshold": threshold,
-    "seeds": rows,
-    "median_sne_seconds": statistics.median(r["sne_seconds"] for r in rows),
-    "median_nfn_seconds": statistics.median(r["nfn_seconds"] for r in rows),
-    "median_ratio": math.nan if unknown else statistics.median(ratios),
-  }
-
-
-def text(pairs: Sequence[tuple[Race, Sequence[Race]]], summary) -> str:
-  """Returns two tables: every training, then seconds to the threshold."""
-  threshold = summary["threshold"]
-  lines = [
-    f"{'training':<24} {'seed':>4} {'to ' + format(threshold, 'g'):>9}"
-    f" {'whole s':>8} {'val MSE':>8} {'test MSE':>8} {'params':>8}"
-    f" {'nets/s':>8}"
-  ]
-  for race in [race for ours, peers in pairs for race in (ours, *peers)]:
-    lines.append(
-      f"{race.name:<24} {race.seed:>4} {race.seconds_to(threshold):>9.2f}"
-      f" {race.curve[-1][0]:>8.1f} {race.validation_mse:>8.3f}"
-      f" {race.test_mse:>8.3f} {race.num_params:>8}"
-      f" {race.networks_per_second:>8.1f}"
-    )
-  lines += [
-    "",
-    f"seconds of training to validation MSE {threshold:g}"
-    " (inf: not within its schedule)",
-    f"{'seed':>6} {'SNE':>9} {'NFN-HNP':>9} {'SNE/NFN':>8}  peer's schedule",
-  ]
-  for row in summary["seeds"]:
-    lines.append(
-      f"{row['seed']:>6} {row['sne_seconds']:>9.2f} {row['nfn_seconds']:>9.2f}"
-      f" {row['ratio']:>8.3f}  {row['nfn_schedule']}"
-    )
-  lines.append(
-    f"{'median':>6} {summary['median_sne_seconds']:>9.2f}"
-    f" {summary['median_nfn_seconds']:>9.2f} {summary['median_ratio']:>8.3f}"
-  )
-  for key, name in (("sne_seconds", "SNE"), ("nfn_seconds", "NFN-HNP")):
-    failed = [r["seed"] for r in summary["seeds"] if math.isinf(r[key])]
-    if failed:
-      lines.append(
-        f"{name} never reached {threshold:g} with seeds"
-        f" {', '.join(map(str, failed))}"
-      )
-  return "\n".join(lines)
-
-
 def check(options: options_lib.Options) -> None:
   """Refuses what the peer cannot do too.
 
@@ -354,17 +228,11 @@ def set_torch_threads() -> int:
     ValueError: PyTorch or `nfn` is missing.
   """
   try:
-    importlib.import_module("nfn")
-    torch: Any = importlib.import_module("torch")
+    torch = nfn_peer.import_torch()
   except ImportError as error:
-    raise ValueError(
-      f"the peer needs {error.name}; install it with `pip install -e"
-      " '.[torch]'`"
-    ) from error
-  has_affinity = hasattr(os, "sched_getaffinity")
-  cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-  torch.set_num_threads(cores)
-  return cores
+    raise ValueError(str(error)) from error
+  torch.set_num_threads(machine.num_cores())
+  return machine.num_cores()
 
 
 def compare(
@@ -403,16 +271,14 @@ def compare(
     f"{machine.device_name()}; matrix product of {race.peak_size}:"
     f" {peak[0]:.1f} GFLOP/s before, {peak[1]:.1f} after"
   )
-  return {
+  return results.head() | {
     "summary": summary,
     "races": [
       dataclasses.asdict(r) for ours, peers in pairs for r in (ours, *peers)
     ],
     "compile_seconds": compiling,
     "torch_threads": threads,
-    "device": machine.device_name(),
     "peak_gflops": peak,
-    "environment": environment.environment(),
     "options": config.resolved(*options.groups(), race),
   }
 

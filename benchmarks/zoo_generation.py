@@ -14,15 +14,12 @@ PyTorch is needed: `pip install -e '.[torch]'`.
 
 import argparse
 import os
-import statistics
-import time
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from benchmarks import machine, results
-from experiments import environment
 from sne_jax.networks import families
 from sne_jax.zoo import image_fit, partial
 
@@ -32,13 +29,13 @@ RATE = 1e-3
 def ours(
   x: np.ndarray, y: np.ndarray, batch: int, networks: int
 ) -> Callable[[int], float]:
-  """Returns what trains a population; it gives network-steps per second.
+  """Returns what trains a population; it gives the network-steps taken.
 
   It is given the number of epochs of `x` `[N, side, side]` uint8.
   """
   side = x.shape[1]
   spec = families.architecture("arch1", (1, side, side))
-  devices = jax.local_devices()
+  devices = tuple(jax.local_devices())
   epoch = image_fit.make_epoch_fn(
     spec,
     "adam",
@@ -48,32 +45,20 @@ def ours(
     dropout=False,
     devices=devices,
   )
-  one = np.ones(networks, np.float32)
-  hyper = image_fit.Hyper(
-    key=image_fit.member_keys(0, np.arange(networks)),
-    learning_rate=RATE * one,
-    weight_decay=0 * one,
-    dropout=0 * one,
-    label_noise=0 * one,
-    num_images=np.full(networks, len(x), np.int32),
-    init_std=one,
-    init_scale=one,
-  )
-  start = image_fit.make_start_fn(spec, "he_normal")
+  keys = image_fit.member_keys(0, np.arange(networks))
+  hyper = image_fit.same_hyper(keys, len(x), learning_rate=RATE, init_std=1.0)
   view = image_fit.make_view_fn(len(x), 10)(hyper, y)
-  state = image_fit.begin("adam", jax.tree.map(np.asarray, start(hyper)))
+  state = image_fit.begin("adam", image_fit.draw(spec, "he_normal", hyper))
   state, hyper, view = partial.place((state, hyper, view), devices)
   data = image_fit.Data(jax.numpy.asarray(x.reshape(len(x), -1)), y)
   held = [epoch(state, hyper, view, data, np.int32(0))]  # compiles
   jax.block_until_ready(held)
 
   def run(epochs: int) -> float:
-    begun = time.perf_counter()
     for number in range(epochs):
       held[0] = epoch(held[0], hyper, view, data, np.int32(number))
     jax.block_until_ready(held)
-    steps = epochs * networks * -(-len(x) // batch)
-    return steps / (time.perf_counter() - begun)
+    return epochs * networks * -(-len(x) // batch)
 
   return run
 
@@ -92,7 +77,6 @@ def theirs(x: np.ndarray, y: np.ndarray, batch: int) -> Callable[[int], float]:
   optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
 
   def run(steps: int) -> float:
-    begun = time.perf_counter()
     order = torch.randperm(len(images))
     for step in range(steps):
       first = step * batch % (len(images) - batch)
@@ -103,7 +87,7 @@ def theirs(x: np.ndarray, y: np.ndarray, batch: int) -> Callable[[int], float]:
       optimizer.zero_grad()
       loss.backward()
       optimizer.step()
-    return steps / (time.perf_counter() - begun)
+    return steps
 
   run(5)  # Warm.
   return run
@@ -133,34 +117,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
   print(f"device: {machine.device_name()}", flush=True)
   rows = []
   for batch in map(int, given.batches.split(",")):
-    sides = {
-      "sne_jax": (ours(x, y, batch, given.networks), given.epochs),
-      "torch": (theirs(x, y, batch), given.torch_steps),
-    }
-    found = {name: [] for name in sides}
-    for _ in range(given.turns):
-      for name, (run, amount) in sides.items():
-        found[name].append(run(amount))
-    middle = {name: statistics.median(all_) for name, all_ in found.items()}
-    ratio = middle["sne_jax"] / middle["torch"]
-    rows.append({"batch": batch, "found": found, "ratio": ratio})
+    our_run, their_run = ours(x, y, batch, given.networks), theirs(x, y, batch)
+    turns = results.in_turns(
+      lambda run=our_run: run(given.epochs),
+      lambda run=their_run: run(given.torch_steps),
+      given.turns,
+    )
+    mine, other = turns.medians
+    rows.append(
+      {
+        "batch": batch,
+        "found": {"sne_jax": turns.ours, "torch": turns.theirs},
+        "ratio": mine / other,
+      }
+    )
     print(
-      f"batch {batch}: sne_jax {middle['sne_jax']:.0f} network-steps/s"
-      f" ({min(found['sne_jax']):.0f} to {max(found['sne_jax']):.0f}), PyTorch"
-      f" {middle['torch']:.0f} ({min(found['torch']):.0f} to"
-      f" {max(found['torch']):.0f}): {ratio:.2f} times",
+      f"batch {batch}: sne_jax {mine:.0f} network-steps/s"
+      f" ({min(turns.ours):.0f} to {max(turns.ours):.0f}), PyTorch"
+      f" {other:.0f} ({min(turns.theirs):.0f} to {max(turns.theirs):.0f}):"
+      f" {mine / other:.2f} times",
       flush=True,
     )
   if given.out:
-    results.write(
-      given.out,
-      {
-        "device": machine.device_name(),
-        "environment": environment.environment(),
-        "options": vars(given),
-        "rows": rows,
-      },
-    )
+    content = results.head() | {"options": vars(given), "rows": rows}
+    results.write(given.out, content)
 
 
 if __name__ == "__main__":

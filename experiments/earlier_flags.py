@@ -1,5 +1,6 @@
 """Command lines and flagfiles of earlier versions, as ones of this version."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,8 @@ def translated(
   """Returns the arguments in the flags that there are now.
 
   What was a flag and is now an item of another (`--encoder_option`, whose field
-  says so by its metadata `takes`) becomes one. What is gone is left out where
-  it says what remains (`checked.GONE`).
+  says so by its metadata `takes`) becomes one. What is gone (`checked.GONE`),
+  and options of Python alone, are left out where they say what remains.
 
   Raises:
     flags.Error: it says something else.
@@ -29,8 +30,12 @@ def translated(
     if "takes" in metadata:
       takers[flag.name] = metadata["takes"]
       gone |= metadata["gone"]()
+    prefix = flag.name.removesuffix(field)
     for other, value in checked.GONE.get(cls.__name__, {}).items():
-      gone[flag.name.removesuffix(field) + other] = value
+      gone[prefix + other] = value
+    for other in dataclasses.fields(cls):
+      if not other.metadata.get("flag", True):
+        gone[prefix + other.name] = other.default
   result = []
   for argument in arguments:
     name, equals, text = argument.lstrip("-").partition("=")

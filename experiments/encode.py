@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import config, console, encoder_options, given_files, memory
+from sne_jax import atomic
 from sne_jax.learning import pretraining
 
 SUFFIXES = (".npz", ".csv")
@@ -117,21 +118,17 @@ def opened(workdir: str, held: memory.MemoryOptions):
 
 def write(path: pathlib.Path, names: list[str], codes: np.ndarray) -> None:
   """Writes codes `[N, D]`; nothing half-written is left."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + ".partial")
   if path.suffix == ".npz":
-    held = io.BytesIO()
-    np.savez(held, codes=codes, files=np.array(names))
-    partial.write_bytes(held.getvalue())
-  else:
-    with partial.open(
-      "w", newline="", encoding="utf-8", errors="surrogateescape"
-    ) as file:
-      writer = csv.writer(file)
-      writer.writerow(["file", *(f"code_{n}" for n in range(codes.shape[1]))])
-      for name, code in zip(names, codes, strict=True):
-        writer.writerow([name, *(f"{value:.9g}" for value in code)])
-  partial.replace(path)
+    content = io.BytesIO()
+    np.savez(content, codes=codes, files=np.array(names))
+    atomic.write_atomically(path, content.getvalue())
+    return
+  text = io.StringIO(newline="")
+  writer = csv.writer(text)
+  writer.writerow(["file", *(f"code_{n}" for n in range(codes.shape[1]))])
+  for name, code in zip(names, codes, strict=True):
+    writer.writerow([name, *(f"{value:.9g}" for value in code)])
+  atomic.write_atomically(path, text.getvalue())
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from experiments import zoos
 from experiments.tasks import members
 from sne_jax.networks import families
 from sne_jax.networks.spec import NetworkSpec
-from sne_jax.zoo import image_fit
+from sne_jax.zoo import image_tiles
 
 TILE = 8
 """Networks that are run at a time."""
@@ -131,7 +131,7 @@ def _right(data: members.Data, part: str, spare, runs, count: int):
 def _images(spec: NetworkSpec, x, y, count: int):
   """Returns pixels as a network takes them, and labels; the first `count`."""
   pixels = x[:count].astype(np.float32) / 127.5 - 1.0
-  shape = image_fit.image_shape(spec)
+  shape = image_tiles.image_shape(spec)
   return pixels.reshape(count, *shape), np.asarray(y[:count])
 
 

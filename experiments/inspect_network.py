@@ -15,7 +15,7 @@ import pathlib
 from absl import flags
 
 from experiments import config, console, given_files, network_figure, report
-from sne_jax.learning.logging import write_atomically
+from sne_jax.atomic import write_atomically
 from sne_jax.networks.spec import Axis
 from sne_jax.zoo import checkpoints
 

@@ -81,7 +81,7 @@ TOPICS = {
     *("augment_permutation", "augment_signs", "augment_scales"),
     *("augment_pi_shifts", "augment_noise", "augment_mask"),
     *("augment_quantile", "augment_translate", "augment_rotate"),
-    *("augment_zoom", "augment_mixup"),
+    *("augment_zoom", "augment_mixup", "assume_activation"),
   ),
   "Comparisons": (
     *("matrix", "encoders", "rates", "search_share", "variants", "only"),

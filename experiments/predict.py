@@ -39,8 +39,8 @@ from experiments import (
 from experiments.tasks import calibration
 from experiments.tasks.property import CODES_FILE
 from sne_jax import predictor as predictor_lib
+from sne_jax.atomic import write_atomically
 from sne_jax.learning import conformal, novelty
-from sne_jax.learning.logging import write_atomically
 from sne_jax.networks.checked import Checked, option
 
 

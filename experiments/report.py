@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sne_jax.learning import logging
+from sne_jax.atomic import write_atomically as write_text
 
 MISSING = "n/a"
 """What stands in a table for a value that is unknown or undefined."""
@@ -225,10 +225,3 @@ def _cell(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def write_text(path: pathlib.Path, text: str) -> pathlib.Path:
-  """Writes a text file whole or not at all, and its folder."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  logging.write_atomically(path, text)
-  return path

@@ -49,8 +49,9 @@ from experiments.tasks import (
   variants,
 )
 from experiments.tasks.property import Trainer
+from sne_jax.atomic import write_atomically
 from sne_jax.learning import checkpoint, training
-from sne_jax.learning.logging import read_json, write_atomically
+from sne_jax.learning.logging import read_json
 from sne_jax.zoo import lock
 
 NOT_IDENTITY = (

@@ -42,8 +42,9 @@ from experiments import options as options_lib
 from experiments.sweeping import executors, search, summary, trials
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.plan import Plan
+from sne_jax.atomic import write_atomically
 from sne_jax.learning import checkpoint
-from sne_jax.learning.logging import read_json, write_atomically
+from sne_jax.learning.logging import read_json
 from sne_jax.zoo import errors, lock
 
 PATIENCE = 60.0

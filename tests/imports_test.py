@@ -14,7 +14,14 @@ MODULES = sorted(
   path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py")
 )
 
-FLOORS = {"networks": 0, "encoders": 1, "zoo": 1, "learning": 2, "predictor": 3}
+FLOORS = {
+  "atomic": -1,
+  "networks": 0,
+  "encoders": 1,
+  "zoo": 1,
+  "learning": 2,
+  "predictor": 3,
+}
 TOP = 4  # sne_jax/__init__.py: public names only.
 
 OUTSIDE = ("experiments", "benchmarks", "tests")

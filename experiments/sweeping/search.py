@@ -15,8 +15,8 @@ from experiments.sweeping import launch, trials
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.executors import Executor
 from experiments.sweeping.plan import Plan
+from sne_jax.atomic import write_atomically
 from sne_jax.learning import progress
-from sne_jax.learning.logging import write_atomically
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS_FILE = "trial.flags"

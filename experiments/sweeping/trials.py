@@ -16,8 +16,9 @@ import optuna
 from optuna.trial import TrialState
 
 from experiments.sweeping.plan import Plan
+from sne_jax.atomic import write_atomically
 from sne_jax.learning import metrics
-from sne_jax.learning.logging import read_json, read_metrics, write_atomically
+from sne_jax.learning.logging import read_json, read_metrics
 
 CHANGES = "changes.json"
 JOURNAL = "study.journal"

@@ -13,7 +13,7 @@ from experiments import make_zoo
 from experiments import options as options_lib
 from experiments.tasks import members
 from sne_jax.learning import generation
-from sne_jax.networks import families, transfer
+from sne_jax.networks import families, matching, transfer
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo import fine_tune
 
@@ -84,7 +84,7 @@ def chosen_anchors(
   weights = np.stack([train.vectors[int(row)] for row in best])
   if options.sampling.align:
     first = weights[0] if reference is None else reference
-    weights = generation.aligned(one, first, weights)
+    weights = matching.align_all(one, first, weights)
   same = np.flatnonzero(np.asarray(train.numbers) == number)
   clusters = data.clusters("train")[best]
   first = np.unique(clusters, return_index=True)[1]

@@ -15,7 +15,8 @@ import numpy as np
 
 from experiments import options as options_lib
 from experiments.tasks import members
-from sne_jax.learning import conformal, logging, novelty
+from sne_jax import atomic
+from sne_jax.learning import conformal, novelty
 
 FILE = "calibration.json"
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -66,7 +67,7 @@ def measure(
 
 def write(workdir: pathlib.Path, found: dict[str, Any]) -> None:
   """Writes the file that `read` reads."""
-  logging.write_atomically(workdir / FILE, json.dumps(found, indent=2) + "\n")
+  atomic.write_atomically(workdir / FILE, json.dumps(found, indent=2) + "\n")
 
 
 class Calibration(NamedTuple):

@@ -93,7 +93,8 @@ def collect(
     "notes": [
       f"{count} members of {name} are flagged as {what}."
       for (name, what), count in flagged.items()
-    ],
+    ]
+    + (good[0].get("notes", []) if good else []),
   }
   if good and data.classes:
     results["confusion"] = classes.mean_confusion(

@@ -19,6 +19,7 @@ from absl import logging as log
 from experiments import comparison, figures, report, run_report
 from experiments import options as options_lib
 from experiments.tasks import members, outcome
+from sne_jax import atomic
 from sne_jax.encoders import statistics
 from sne_jax.learning import (
   logging,
@@ -103,7 +104,7 @@ class Trainer:
     np.savez(folder / CODES_FILE, **codes)
     found |= probed(self.options, data, codes)
     text = json.dumps(report.to_json(found), indent=2, sort_keys=True)
-    logging.write_atomically(folder / RESULT_FILE, text)
+    atomic.write_atomically(folder / RESULT_FILE, text)
     return found
 
   def _trained(self, folder, seed: int, data: members.Data):
@@ -111,7 +112,7 @@ class Trainer:
     options, description = self.options, self.description(data)
     seen = sorted(members.identities(data, ("train", "val")))
     text = json.dumps(description | {"seen": seen}, sort_keys=True)
-    logging.write_atomically(folder / pretraining.FILE, text)
+    atomic.write_atomically(folder / pretraining.FILE, text)
     method, init, update, evaluate = self._compiled(description)
     inputs = {
       part: pretraining.prepared(description, stacked(data, part))

@@ -13,17 +13,20 @@ from absl import logging as log
 
 from experiments import options as options_lib
 from experiments.tasks import beginning, classes, members
+from sne_jax import atomic
 from sne_jax import predictor as predictor_lib
 from sne_jax.encoders import table
 from sne_jax.learning import (
   invariance,
   logging,
   metrics,
+  notes,
   optimizers,
   parallel,
   pipeline,
   training,
 )
+from sne_jax.networks import chunking
 
 MONITORS = ("loss", "kendall_tau")
 """What is measured on the validation part while training."""
@@ -46,6 +49,7 @@ class Trainer:
     self.options = options
     self.data = data
     self.description = describe(options, data)
+    self.notes = _notes(options, data, self.description)
     if options.run.init_from:
       self.description |= beginning.measured(options, data, self.description)
     self._encoder = predictor_lib.build_encoder(self.description)
@@ -164,6 +168,7 @@ class Trainer:
     best = self._judge
     best.params = params
     report: dict[str, Any] = {"metrics": {}, "predictions": {}}
+    report["notes"] = self.notes
     codes = {}
     for part in ("val", *self.data.tests()):
       networks = self.data.parts[part]
@@ -185,7 +190,7 @@ class Trainer:
     report["invariance"] = invariance.measure(
       best.logits,
       as_list(self.data.parts["test"]),
-      self.options.chunk.chunk_size,
+      self.description["chunk_options"]["chunk_size"],
       seed=seed,
     )
     return report, codes
@@ -214,6 +219,8 @@ def describe(
   name = options.run.encoder
   own = options.encoder_options(name)
   measured = table.measure(name, own, as_list(train))
+  trained = [train.specs[n] for n in sorted(set(train.numbers))]
+  chunk = chunking.resolved(options.chunk, trained)
   spread = train.targets.std(axis=0)
   scaling = {
     "target_mean": train.targets.mean(axis=0).tolist(),
@@ -222,7 +229,7 @@ def describe(
   return {
     "encoder": name,
     "encoder_options": dataclasses.asdict(own),
-    "chunk_options": dataclasses.asdict(options.chunk),
+    "chunk_options": dataclasses.asdict(chunk),
     **measured,
     "head": {
       "hidden_width": options.run.head_width,
@@ -231,8 +238,29 @@ def describe(
     "targets": list(members.target_labels(options.run)),
     "loss": options.run.loss,
     **({"classes": list(data.classes)} if data.classes else scaling),
-    "max_level": max(train.specs[n].num_levels for n in set(train.numbers)) - 1,
+    "max_level": max(spec.num_levels for spec in trained) - 1,
   }
+
+
+def _notes(
+  options: options_lib.Options, data: members.Data, description: dict[str, Any]
+) -> list[str]:
+  """Logs, and returns for the report, what is to be said of symmetries."""
+  sne = options.run.encoder == "sne"
+  chunk = chunking.ChunkOptions(**description["chunk_options"])
+  if sne and not options.chunk.chunk_size:
+    log.info("chunk_size %d, derived from the networks", chunk.chunk_size)
+  parts = [data.parts[part] for part in ("train", "val", *data.tests())]
+  found = notes.of_training(
+    options.sne if sne else None,
+    chunk,
+    options.data,
+    parts,
+    options.invariance.invariance_weight,
+  )
+  for line in found:
+    log.warning("%s", line)
+  return found
 
 
 def as_list(networks: pipeline.Networks) -> list:
@@ -261,4 +289,4 @@ def _scaled_targets(networks: pipeline.Networks, description):
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
-  logging.write_atomically(path, json.dumps(value, indent=2, sort_keys=True))
+  atomic.write_atomically(path, json.dumps(value, indent=2, sort_keys=True))

@@ -105,7 +105,7 @@ class ChunkStream:
       log_scale = np.where(found.mask, self._log_scales[found.tensor], 0)
     kind = self._options.index_features
     positions = encodings.positions_of(found, kind)
-    if kind == "io" and not found.io.any():
+    if kind == "io" and not np.any(found.io):
       positions = None
     slots = slots_lib.Slots(
       weights=weights,

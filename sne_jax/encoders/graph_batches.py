@@ -68,7 +68,7 @@ def packer(
     functools.partial(describe, places, plan, tuple(activations)),
     refs=REFS,
     shared={"dense": {"node": np.arange(widest)}} if dense else {},
-    by_layout=plan is None and not activations,
+    seen_as=lambda spec: spec if plan or activations else spec.layout,
   )
 
 

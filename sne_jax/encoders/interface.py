@@ -6,7 +6,7 @@ Dimensions: `B` networks, `P` weights of one, `D` width of a code.
 import dataclasses
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import flax.linen as nn
 import numpy as np
@@ -17,6 +17,7 @@ Network = tuple[NetworkSpec, Any]
 """A spec, and weights `[P]`."""
 
 
+@runtime_checkable
 class Packer(Protocol):
   """Makes batches of networks, of the specs that it was made for.
 

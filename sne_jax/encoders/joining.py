@@ -97,8 +97,9 @@ class Packer:
       sets, one for each row that they name. A row's place in the columns'
       tables, one after the other, is its number as a member.
     shared: tables that every batch has as they are, whatever its networks.
-    by_layout: specs that differ in activations or options only are one to the
-      encoder, which is shown their layout.
+    seen_as: what the encoder sees of a spec; those that it sees alike are one
+      architecture to it. Usually the layout: activations and options are not
+      seen.
   """
 
   def __init__(
@@ -110,10 +111,10 @@ class Packer:
     none: Sequence[str] = (),
     sets: Mapping[str, Sequence[Column]] | None = None,
     shared: Tables | None = None,
-    by_layout: bool = True,
+    seen_as: Callable[[NetworkSpec], NetworkSpec] = lambda spec: spec.layout,
   ):
     self.specs = tuple(specs)
-    seen = [spec.layout if by_layout else spec for spec in self.specs]
+    seen = [seen_as(spec) for spec in self.specs]
     known = {spec: place for place, spec in enumerate(dict.fromkeys(seen))}
     self._number = np.array([known[spec] for spec in seen])
     self._refs, self._none, self._sets = refs or {}, none, sets or {}

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sne_jax.encoders import graphs, joining
-from sne_jax.networks import families
+from sne_jax.networks import augment, families
 from sne_jax.networks.spec import NetworkSpec
 
 READABLE = ("mlp", "inr")
@@ -61,7 +61,7 @@ class Plan:
 
   def __init__(self, specs: Sequence[NetworkSpec]):
     for spec in specs:
-      if not spec.activations:
+      if not spec.activations or augment.UNKNOWN in spec.activations:
         raise ValueError(
           f"{spec.describe()} does not say its activations; they are needed to"
           " run it on probes"

@@ -67,7 +67,14 @@ def packer(
 
   Chunks are sets of slots, layers sets of chunks, networks sets of layers (or
   of chunks, without a layer function) and then of residual connections.
+
+  Args:
+    specs: the architectures at hand.
+    options: say which columns and sets are needed.
+    chunk_options: how tensors are cut into chunks; a chunk size of 0 is derived
+      from all of the specs.
   """
+  chunk_options = chunking.resolved(chunk_options, specs)
   rows = "chunks" if options.layer_function == "none" else "layers"
   networks = [(rows, "network")]
   if options.skip_tokens:

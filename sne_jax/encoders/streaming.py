@@ -91,7 +91,8 @@ def make_encode_fn(
     ValueError: the limit does not hold one chunk.
   """
   o, module = options, sne.SNE(options, global_scale, place_scales)
-  size = chunks_at_a_time(o, chunk_options.chunk_size, memory_limit)
+  most = chunk_options.chunk_size or chunking.MOST_SLOTS
+  size = chunks_at_a_time(o, most, memory_limit)
   stages = _stages(module)
 
   def encode(

@@ -44,8 +44,8 @@ def packer(
   for other in specs:
     if other.anatomy != spec.anatomy:
       raise refusal(name, spec, other)
-  # All are packed as the one, so that no batch is padded.
-  return joining.Packer([spec] * len(specs), lambda spec: {})
+  # All are seen as the one, so that no batch is padded.
+  return joining.Packer(specs, lambda spec: {}, seen_as=lambda other: spec)
 
 
 def the_spec(name: str, networks: Sequence[Network]) -> NetworkSpec:

@@ -100,15 +100,10 @@ def sane_loss(
   one, other = jnp.split(projected, 2)
   contrasted = contrast.contrast(options, one, other)
   error = contrast.reconstruction(options, y, both, mask)
-  loss = contrast.total(options.gamma, contrasted, error)
   mean = jnp.mean(both, axis=0, where=mask, keepdims=True)
   mean = jnp.where(mask.any(axis=0, keepdims=True), mean, 0.0)
-  parts = {
-    "contrast": contrasted,
-    "reconstruction": error,
-    "explained": contrast.explained(y, both, mask, mean),
-  }
-  return loss, parts
+  explained = contrast.explained(y, both, mask, mean)
+  return _total(options, contrasted, error, explained)
 
 
 def hyper_loss(
@@ -144,11 +139,15 @@ def hyper_loss(
   contrasted = contrast.contrast(options, one, other)
   everything = np.ones((1, 1), bool)
   error = contrast.reconstruction(options, y, both, everything)
-  loss = contrast.total(options.gamma, contrasted, error)
   mean = jnp.mean(both, axis=0, keepdims=True)
-  parts = {
-    "contrast": contrasted,
-    "reconstruction": error,
-    "explained": contrast.explained(y, both, everything, mean),
-  }
-  return loss, parts
+  explained = contrast.explained(y, both, everything, mean)
+  return _total(options, contrasted, error, explained)
+
+
+def _total(
+  options: contrast.ContrastOptions, contrasted, error, explained
+) -> tuple[Float[Array, ""], Parts]:
+  """Returns the mixed loss, and its parts."""
+  loss = contrast.total(options.gamma, contrasted, error)
+  names = ("contrast", "reconstruction", "explained")
+  return loss, dict(zip(names, (contrasted, error, explained), strict=True))

@@ -25,7 +25,7 @@ import numpy as np
 from absl import logging
 from orbax.checkpoint.experimental import v1 as ocp
 
-from sne_jax.learning.logging import write_atomically
+from sne_jax.atomic import write_atomically
 
 CONFIG = "config.json"
 _WHOLE = ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt")

@@ -14,6 +14,7 @@ References:
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -54,7 +55,6 @@ def nt_xent(
   second: Float[Array, "B D"],
   *,
   temperature: float = 0.1,
-  real: Bool[Array, "B"] | None = None,
 ) -> Float[Array, ""]:
   """Normalised temperature-scaled cross-entropy of pairs of views, in nats.
 
@@ -65,24 +65,17 @@ def nt_xent(
     first: projections of the first views.
     second: of the second views, in the same order.
     temperature: cosines are divided by it.
-    real: networks that count; others are no negatives either.
 
   Returns:
     The mean over views; 0 for a single network, which has no negatives.
   """
   _check_pair(first, second)
   count = first.shape[0]
-  real = jnp.ones(count, bool) if real is None else real
-  both = jnp.concatenate([real, real])
-  z = _unit(jnp.where(both[:, None], jnp.concatenate([first, second]), 0.0))
-  similarity = z @ z.T / temperature
-  others = ~np.eye(2 * count, dtype=bool) & both[None, :]
-  raised = jnp.where(others, similarity, -jnp.inf)
-  top = jnp.max(jnp.where(others, similarity, -1 / temperature), axis=1)
-  total = jnp.sum(jnp.exp(raised - top[:, None]), axis=1)
-  total = jnp.log(jnp.where(both, total, 1.0)) + top
+  z = _unit(jnp.concatenate([first, second]))
+  others = ~np.eye(2 * count, dtype=bool)
+  raised = jnp.where(others, z @ z.T / temperature, -jnp.inf)
   pair = jnp.sum(z * jnp.roll(z, count, axis=0), axis=1) / temperature
-  return _mean(total - pair, both)
+  return jnp.mean(jax.nn.logsumexp(raised, axis=1) - pair)
 
 
 def positive(
@@ -90,12 +83,10 @@ def positive(
   second: Float[Array, "B D"],
   *,
   temperature: float = 0.1,
-  real: Bool[Array, "B"] | None = None,
 ) -> Float[Array, ""]:
   """Minus the mean cosine of pairs, over the temperature; no negatives."""
   _check_pair(first, second)
-  cosine = jnp.sum(_unit(first) * _unit(second), axis=1)
-  return _mean(-cosine / temperature, real)
+  return -jnp.mean(jnp.sum(_unit(first) * _unit(second), axis=1)) / temperature
 
 
 def positive_reference(
@@ -103,7 +94,6 @@ def positive_reference(
   second: Float[Array, "B D"],
   *,
   temperature: float = 0.1,
-  real: Bool[Array, "B"] | None = None,
 ) -> Float[Array, ""]:
   """What the authors' code has for `positive`; for parity.
 
@@ -112,8 +102,7 @@ def positive_reference(
   """
   _check_pair(first, second)
   cosine = jnp.sum(_unit(first) * _unit(second), axis=1) / temperature
-  count = first.shape[0] if real is None else jnp.maximum(jnp.sum(real), 1)
-  return _mean(jnp.square(cosine), real) / (2 * count)
+  return jnp.mean(jnp.square(cosine)) / (2 * first.shape[0])
 
 
 _CONTRASTS = {
@@ -127,11 +116,10 @@ def contrast(
   options: ContrastOptions,
   first: Float[Array, "B D"],
   second: Float[Array, "B D"],
-  real: Bool[Array, "B"] | None = None,
 ) -> Float[Array, ""]:
   """Returns the contrast loss that the options name."""
   function = _CONTRASTS[options.contrast]
-  return function(first, second, temperature=options.temperature, real=real)
+  return function(first, second, temperature=options.temperature)
 
 
 def masked_mse(
@@ -204,14 +192,6 @@ def _unit(z):
   """Scales rows to norm 1; rows of zeros stay, with finite gradients."""
   square = jnp.sum(jnp.square(z), axis=1, keepdims=True)
   return z / jnp.sqrt(jnp.maximum(square, _SMALL**2))
-
-
-def _mean(values, real):
-  """Mean over the rows that count."""
-  if real is None:
-    return jnp.mean(values)
-  kept = jnp.where(real, values, 0.0)
-  return jnp.sum(kept) / jnp.maximum(jnp.sum(real), 1)
 
 
 def _check_pair(first, second) -> None:

@@ -15,7 +15,6 @@ References:
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,8 +24,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sne_jax.encoders import sane_networks
-from sne_jax.learning import pretraining, sampling
-from sne_jax.networks import matching, standardise, tokens
+from sne_jax.learning import pretrain_methods, pretraining, sampling
+from sne_jax.networks import standardise, tokens
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
@@ -66,9 +65,6 @@ class Sampled(NamedTuple):
 ALGORITHMS = ("kde", "subsample", "bootstrap", "gauss")
 """Draws as they come; the best of many; the same again and again; a control:
 anchors that no network has."""
-
-AT_ONCE = 64
-"""Networks that are encoded, or decoded, at once; for memory."""
 
 COUPLED = "_coupled"
 """What follows an algorithm whose draws are near copies of single anchors."""
@@ -171,22 +167,6 @@ def best_share(
   return finite[order]
 
 
-def aligned(
-  spec: NetworkSpec,
-  reference: Float[np.ndarray, "P"],
-  weights: Float[np.ndarray, "M P"],
-) -> Float[np.ndarray, "M P"]:
-  """Returns networks with hidden neurons in the order of a reference's.
-
-  A draw that mixes tokens of several anchors needs it. What a network is
-  matched to depends on the two alone.
-  """
-  rng = lambda: np.random.default_rng(0)
-  return np.stack(
-    [w[matching.align(spec, reference, w, rng())] for w in weights]
-  )
-
-
 def weight_codec(spec: NetworkSpec, measured: Mapping[str, Any]) -> Codec:
   """Codes that are the weights: standardised rows, a neuron each.
 
@@ -239,14 +219,11 @@ def trained_codec(model: pretraining.Pretrained, spec: NetworkSpec) -> Codec:
     layout, tiling = method.layout, method.tiling
     encode = lambda p, x: sane_networks.encode(module, p, layout, tiling, x)
     decode = lambda p, z: sane_networks.decode(module, p, layout, tiling, z)
-  by_parts = lambda function: functools.partial(
-    _by_parts, functools.partial(jax.jit(function), model.params)
-  )
-  encode, decode = by_parts(encode), by_parts(decode)
+  encode, decode = map(pretrain_methods.by_parts, (encode, decode))
   reference = model.description.get("reference")
   return Codec(
-    lambda weights: encode(model.prepare(weights)),
-    lambda codes: model.restore(decode(codes)),
+    lambda weights: encode(model.params, model.prepare(weights)),
+    lambda codes: model.restore(decode(model.params, codes)),
     None if reference is None else np.asarray(reference, np.float32),
   )
 
@@ -294,8 +271,7 @@ def sample(
       how |= {"num": options.candidates, "keep": options.networks}
       if algorithm == "bootstrap":
         how["rounds"] = options.rounds
-      choose = getattr(sampling, algorithm)
-      kept = choose(key_draw, codes, score_codes, **how)
+      kept = sampling.subsample(key_draw, codes, score_codes, **how)
       weights, scores = _decoded(codec, kept.codes), kept.scores
     found.append(Sampled(weights, scores, bandwidth))
   means = [np.nan_to_num(s.scores, nan=-np.inf).mean() for s in found]
@@ -309,16 +285,6 @@ def nearest(
   one, two = (np.asarray(x, np.float64) for x in (weights, others))
   square = (one**2).sum(1)[:, None] + (two**2).sum(1)[None] - 2 * one @ two.T
   return np.sqrt(np.maximum(square, 0.0).min(axis=1))
-
-
-def _by_parts(function, x: np.ndarray) -> np.ndarray:
-  """Applies a function to `AT_ONCE` rows at a time; the last are filled."""
-  found = []
-  for first in range(0, len(x), AT_ONCE):
-    part = x[first : first + AT_ONCE]
-    filled = part[np.arange(AT_ONCE) % len(part)]
-    found.append(np.asarray(function(filled))[: len(part)])
-  return np.concatenate(found)
 
 
 def _decoded(codec: Codec, codes) -> np.ndarray:

@@ -17,6 +17,8 @@ from typing import Any
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
+from sne_jax.atomic import write_atomically
+
 # Generated classes, which type checkers do not see.
 _Event = getattr(event_pb2, "Event")  # noqa: B009
 _SessionLog = getattr(event_pb2, "SessionLog")  # noqa: B009
@@ -148,21 +150,6 @@ def read_metrics(workdir: str | os.PathLike) -> list[Record]:
         " this line"
       ) from error
   return records
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all; names of files stay as they are."""
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    with temporary.open(
-      "w", encoding="utf-8", errors="surrogateescape"
-    ) as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ Dimensions: `B` members of a batch, `T` target properties, `K` classes of one,
 
 import jax.numpy as jnp
 import optax
-from jax.scipy import special
 from jaxtyping import Array, Bool, Float
 
 MemberWeight = (
@@ -26,7 +25,6 @@ def mse(
   target: Float[Array, "B T"],
   *,
   member_weight: MemberWeight | None = None,
-  target_weight: Float[Array, "T"] | None = None,
 ) -> Float[Array, ""]:
   """Mean squared error, in the squared unit of the targets.
 
@@ -35,7 +33,6 @@ def mse(
     target: true properties.
     member_weight: at least 0, or a mask; `[B, T]` where some properties of a
       member are unknown. All 1 by default.
-    target_weight: at least 0, one per target. All 1 by default.
 
   Raises:
     ValueError: shapes do not agree (see `weighted_mean`).
@@ -43,7 +40,7 @@ def mse(
   _check_pair(prediction, target)
   prediction, target, weight = _present(prediction, target, member_weight)
   error = jnp.square(prediction - target)
-  return weighted_mean(error, weight, target_weight)
+  return weighted_mean(error, weight)
 
 
 def bce_with_logits(
@@ -51,18 +48,16 @@ def bce_with_logits(
   target: Float[Array, "B T"],
   *,
   member_weight: MemberWeight | None = None,
-  target_weight: Float[Array, "T"] | None = None,
 ) -> Float[Array, ""]:
   """Binary cross-entropy of `sigmoid(logits)` against soft targets, in nats.
 
   The gradient with respect to a logit is `sigmoid(logit) - target`: finite for
-  any logit. The least value is not 0 but `target_entropy`.
+  any logit. The least value is not 0 but the entropy of the targets.
 
   Args:
     logits: the head's output before the sigmoid.
     target: properties in [0, 1], such as accuracies; not made binary.
     member_weight: as in `mse`.
-    target_weight: as in `mse`.
 
   Raises:
     ValueError: shapes do not agree (see `weighted_mean`).
@@ -70,7 +65,7 @@ def bce_with_logits(
   _check_pair(logits, target)
   logits, target, weight = _present(logits, target, member_weight)
   error = optax.sigmoid_binary_cross_entropy(logits, target)
-  return weighted_mean(error, weight, target_weight)
+  return weighted_mean(error, weight)
 
 
 def cross_entropy_with_logits(
@@ -135,29 +130,6 @@ def soft_cross_entropy_with_logits(
   return weighted_mean(error[:, None], weight[:, :1])
 
 
-def target_entropy(
-  target: Float[Array, "B T"],
-  *,
-  member_weight: MemberWeight | None = None,
-  target_weight: Float[Array, "T"] | None = None,
-) -> Float[Array, ""]:
-  """The least value that `bce_with_logits` can take on these targets, in nats.
-
-  Subtract it before plotting: what is left is a divergence with floor 0.
-
-  Args:
-    target: properties in [0, 1].
-    member_weight: as in `mse`.
-    target_weight: as in `mse`.
-  """
-  _check_pair(target, target)
-  target, _, weight = _present(target, target, member_weight)
-  entropy = -special.xlogy(target, target) - special.xlog1py(
-    1.0 - target, -target
-  )
-  return weighted_mean(entropy, weight, target_weight)
-
-
 def invariance_error(
   first: Float[Array, "B D"],
   second: Float[Array, "B D"],
@@ -187,7 +159,6 @@ def invariance_error(
 def weighted_mean(
   values: Float[Array, "B T"],
   member_weight: MemberWeight | None = None,
-  target_weight: Float[Array, "T"] | None = None,
 ) -> Float[Array, ""]:
   """Weighted mean over the members of each target, then over targets.
 
@@ -197,7 +168,6 @@ def weighted_mean(
   Args:
     values: one per member and target.
     member_weight: at least 0, or a mask, `[B]` or `[B, T]`.
-    target_weight: at least 0. Only the proportions matter.
 
   Raises:
     ValueError: `values` is not `[B, T]`, or weights have another shape.
@@ -207,16 +177,7 @@ def weighted_mean(
   total = jnp.sum(weight, axis=0)  # [T]
   sums = jnp.sum(values * weight, axis=0)
   means = jnp.where(total > 0, sums / jnp.where(total > 0, total, 1.0), 0.0)
-  if target_weight is None:
-    return jnp.mean(means)
-  target_weight = jnp.asarray(target_weight, means.dtype)
-  if target_weight.shape != means.shape:
-    raise ValueError(
-      f"target_weight must be of shape {means.shape}, one per target; got"
-      f" {target_weight.shape}"
-    )
-  scale = jnp.sum(target_weight)
-  return jnp.sum(means * target_weight) / jnp.where(scale > 0, scale, 1.0)
+  return jnp.mean(means)
 
 
 def _member_weight(values, member_weight) -> Float[Array, "B T"]:
@@ -226,15 +187,11 @@ def _member_weight(values, member_weight) -> Float[Array, "B T"]:
   weight = jnp.asarray(member_weight, values.dtype)
   if weight.ndim == 1:
     weight = weight[:, None]
-  if weight.ndim != 2 or weight.shape[0] != values.shape[0]:
+  members, targets = values.shape
+  if weight.shape not in ((members, 1), (members, targets)):
     raise ValueError(
-      f"member_weight must be of shape [{values.shape[0]}] or"
-      f" {list(values.shape)}, got {list(jnp.shape(member_weight))}"
-    )
-  if weight.shape[1] not in (1, values.shape[1]):
-    raise ValueError(
-      f"member_weight must be of shape [{values.shape[0]}] or"
-      f" {list(values.shape)}, got {list(weight.shape)}"
+      f"member_weight must be of shape [{members}] or {[members, targets]}, got"
+      f" {list(jnp.shape(member_weight))}"
     )
   return jnp.broadcast_to(weight, values.shape)
 

@@ -11,10 +11,15 @@ one float. It is nan, never an error, where it is undefined:
 
 Of a property that is a class, `y` and its prediction are numbers of classes.
 
+Ranks, correlations and resampling are SciPy's. What is computed here is
+computed of all resamples at once, `[R, N]`: thousands of calls would take
+longer than a training.
+
 Dimensions: `N` members, `R` bootstrap resamples.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +31,9 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 DENSE_LIMIT = 1024
 """Up to this many members, tau is bootstrapped by a matrix of all pairs."""
 
+BLOCK = 2_000_000
+"""Numbers that are resampled at a time; memory stays bounded."""
+
 
 def kendall_tau(y: Real[np.ndarray, "N"], prediction) -> float:
   """Kendall's tau-b in [-1, 1]; 1 when both rank the members alike.
@@ -33,20 +41,12 @@ def kendall_tau(y: Real[np.ndarray, "N"], prediction) -> float:
   With C concordant and D discordant pairs and T pairs tied in one only,
   `(C - D) / sqrt((C + D + T_y) (C + D + T_prediction))`.
   """
-  y, prediction = _checked(y, prediction)
-  if not _rankable(y, prediction):
-    return float("nan")
-  tau: Any = stats.kendalltau(y, prediction)
-  return float(tau.statistic)
+  return _value(_kendall_rows, y, prediction, least=2)
 
 
 def spearman(y: Real[np.ndarray, "N"], prediction) -> float:
   """Spearman's rank correlation in [-1, 1]; ties get their mean rank."""
-  y, prediction = _checked(y, prediction)
-  if not _rankable(y, prediction):
-    return float("nan")
-  rho: Any = stats.spearmanr(y, prediction)
-  return float(rho.statistic)
+  return _value(_spearman_rows, y, prediction, least=2)
 
 
 def r_squared(y: Real[np.ndarray, "N"], prediction) -> float:
@@ -54,35 +54,22 @@ def r_squared(y: Real[np.ndarray, "N"], prediction) -> float:
 
   0 is the constant predictor that knows the mean of these members.
   """
-  y, prediction = _checked(y, prediction)
-  if y.size < 2 or not _finite(y, prediction) or _constant(y):
-    return float("nan")
-  residual = np.sum((y - prediction) ** 2)
-  return float(1.0 - residual / np.sum((y - y.mean()) ** 2))
+  return _value(_r_squared_rows, y, prediction, least=2)
 
 
 def mse(y: Real[np.ndarray, "N"], prediction) -> float:
   """Mean squared error, in the squared unit of the property."""
-  y, prediction = _checked(y, prediction)
-  if y.size < 1 or not _finite(y, prediction):
-    return float("nan")
-  return float(np.mean((y - prediction) ** 2))
+  return _value(_mse_rows, y, prediction)
 
 
 def mae(y: Real[np.ndarray, "N"], prediction) -> float:
   """Mean absolute error, in the unit of the property."""
-  y, prediction = _checked(y, prediction)
-  if y.size < 1 or not _finite(y, prediction):
-    return float("nan")
-  return float(np.mean(np.abs(y - prediction)))
+  return _value(_mae_rows, y, prediction)
 
 
 def accuracy(y: Real[np.ndarray, "N"], prediction) -> float:
   """Share of the members whose class is predicted, in [0, 1]."""
-  y, prediction = _checked(y, prediction)
-  if y.size < 1 or not _finite(y, prediction):
-    return float("nan")
-  return float(np.mean(y == prediction))
+  return _value(_accuracy_rows, y, prediction)
 
 
 def balanced_accuracy(y: Real[np.ndarray, "N"], prediction) -> float:
@@ -91,10 +78,7 @@ def balanced_accuracy(y: Real[np.ndarray, "N"], prediction) -> float:
   One class for all members gives `1 / K` with `K` classes, however frequent it
   is.
   """
-  y, prediction = _checked(y, prediction)
-  if y.size < 1 or not _finite(y, prediction):
-    return float("nan")
-  return float(_balanced_rows(y[None], prediction[None])[0])
+  return _value(_balanced_rows, y, prediction)
 
 
 METRICS: dict[str, Metric] = {
@@ -151,14 +135,18 @@ def bootstrap_interval(
     raise ValueError(f"confidence must lie within (0, 1), got {confidence}")
   if y.size == 0 or not np.isfinite(metric(y, prediction)):
     return float("nan"), float("nan")
-  rng = np.random.default_rng(seed)
-  vectorised = _VECTORISED.get(metric, _one_by_one(metric))
-  with np.errstate(divide="ignore", invalid="ignore"):
-    if clusters is None or len(np.unique(clusters)) == len(clusters):
-      draws = vectorised(y, prediction, rng, num_resamples)
-    else:
-      rows = _cluster_draws(rng, clusters, num_resamples)
-      draws = np.array([metric(y[row], prediction[row]) for row in rows])
+  groups = _groups(clusters, y.size)
+  if len(groups) == y.size:
+    of_rows = _ROWS.get(metric, _one_by_one(metric))
+    statistic = lambda rows, axis: of_rows(y[rows], prediction[rows])
+    if metric is kendall_tau and y.size <= DENSE_LIMIT:
+      statistic = _kendall_counted(y, prediction)
+  else:
+    members = lambda picks: np.concatenate([groups[pick] for pick in picks])
+    statistic = lambda draws, axis: np.array(
+      [metric(y[rows], prediction[rows]) for rows in map(members, draws)]
+    )
+  draws = _draws(statistic, len(groups), num_resamples, seed)
   draws = draws[np.isfinite(draws)]
   if draws.size == 0:
     return float("nan"), float("nan")
@@ -255,128 +243,112 @@ def _checked(y, prediction) -> tuple[np.ndarray, np.ndarray]:
   return y, prediction
 
 
-def _constant(x) -> bool:
-  return bool(np.all(x == x[0]))
+def _value(rows_metric, y, prediction, least: int = 1) -> float:
+  """Returns a metric of all members; nan where it is undefined."""
+  y, prediction = _checked(y, prediction)
+  finite = np.isfinite(y).all() and np.isfinite(prediction).all()
+  if y.size < least or not finite:
+    return float("nan")
+  with np.errstate(divide="ignore", invalid="ignore"):
+    return float(rows_metric(y[None], prediction[None])[0])
 
 
-def _finite(y, prediction) -> bool:
-  return bool(np.isfinite(y).all() and np.isfinite(prediction).all())
-
-
-def _rankable(y, prediction) -> bool:
-  if y.size < 2 or not _finite(y, prediction):
-    return False
-  return not _constant(y) and not _constant(prediction)
-
-
-def _draws(rng, size: int, num_resamples: int) -> Iterator[np.ndarray]:
-  """Yields indices `[r, N]`, some resamples at a time; memory stays bounded."""
-  rows = max(1, min(num_resamples, 2_000_000 // size))
-  for start in range(0, num_resamples, rows):
-    yield rng.integers(0, size, (min(rows, num_resamples - start), size))
-
-
-def _cluster_draws(rng, clusters, num_resamples: int) -> Iterator[np.ndarray]:
-  """Yields the members of as many clusters as there are, drawn anew."""
+def _groups(clusters, size: int) -> list[np.ndarray]:
+  """Returns the members of every cluster; each for itself without clusters."""
+  clusters = np.arange(size) if clusters is None else np.asarray(clusters)
   order = np.argsort(clusters, kind="stable")
-  members = np.split(order, _group_starts(np.asarray(clusters)[order])[1:])
-  for _ in range(num_resamples):
-    picks = rng.integers(0, len(members), len(members))
-    yield np.concatenate([members[pick] for pick in picks])
+  return np.split(order, _group_starts(clusters[order])[1:])
+
+
+def _draws(statistic, size: int, num_resamples: int, seed: int) -> np.ndarray:
+  """Returns a statistic of resampled places `[r, size]`, for every draw."""
+  if size == 1:  # SciPy wants two; all draws are this one.
+    return statistic(np.zeros((1, 1), int), axis=-1)
+  with (
+    np.errstate(divide="ignore", invalid="ignore"),
+    warnings.catch_warnings(),
+  ):
+    warnings.simplefilter("ignore")  # Undefined draws are left out.
+    return stats.bootstrap(
+      (np.arange(size),),
+      statistic,
+      n_resamples=num_resamples,
+      batch=max(1, BLOCK // size),
+      method="percentile",
+      vectorized=True,
+      rng=np.random.default_rng(seed),
+    ).bootstrap_distribution
 
 
 def _one_by_one(metric: Metric):
-  def values(y, prediction, rng, num_resamples):
-    return np.array(
-      [
-        metric(y[row], prediction[row])
-        for index in _draws(rng, y.size, num_resamples)
-        for row in index
-      ]
-    )
-
-  return values
+  return lambda y, prediction: np.array(list(map(metric, y, prediction)))
 
 
-def _by_rows(rows_metric):
-  """Bootstraps a metric of `[r, N]` arrays; equal draws for every metric."""
+def _mse_rows(y, prediction):
+  return np.mean((y - prediction) ** 2, axis=1)
 
-  def values(y, prediction, rng, num_resamples):
-    parts = [
-      rows_metric(y[index], prediction[index])
-      for index in _draws(rng, y.size, num_resamples)
-    ]
-    return np.concatenate(parts)
 
-  return values
+def _mae_rows(y, prediction):
+  return np.mean(np.abs(y - prediction), axis=1)
+
+
+def _accuracy_rows(y, prediction):
+  return np.mean(y == prediction, axis=1)
 
 
 def _r_squared_rows(y, prediction):
   total = np.sum((y - y.mean(axis=1, keepdims=True)) ** 2, axis=1)
-  total = np.where(np.ptp(y, axis=1) == 0, 0.0, total)
   ratio = np.sum((y - prediction) ** 2, axis=1) / total
-  return np.where(total == 0, np.nan, 1.0 - ratio)
+  return np.where(np.ptp(y, axis=1) == 0, np.nan, 1.0 - ratio)
 
 
 def _balanced_rows(y, prediction):
-  """Balanced accuracy `[r]` of rows, over the classes that each of them has."""
+  """Balanced accuracy `[R]` of rows, over the classes that each of them has."""
   shares = []
   for number in np.unique(y):
-    own = y == number
-    found = np.sum(own & (prediction == number), axis=1)
-    size = np.sum(own, axis=1)
-    shares.append(np.where(size, found / np.maximum(size, 1), np.nan))
+    members = y == number
+    right = np.sum(members & (prediction == number), axis=1)
+    size = np.sum(members, axis=1)
+    shares.append(np.where(size, right / np.maximum(size, 1), np.nan))
   return np.nanmean(shares, axis=0)
 
 
-def _spearman_resamples(y, prediction, rng, num_resamples):
-  """Spearman's correlation of resamples, from counts; nothing is sorted."""
-  parts = []
-  for counts in _counted_draws(rng, y.size, num_resamples):
-    first, second = _mean_ranks(y, counts), _mean_ranks(prediction, counts)
-    first_square = np.sum(counts * first**2, axis=1)
-    second_square = np.sum(counts * second**2, axis=1)
-    product = np.sum(counts * first * second, axis=1)
-    parts.append(product / np.sqrt(first_square * second_square))
-  return np.concatenate(parts)
+def _spearman_rows(y, prediction):
+  """Pearson's correlation of ranks; 0 / 0 where one of them is constant."""
+  ranks = [stats.rankdata(x, axis=1) for x in (y, prediction)]
+  one, other = (x - x.mean(axis=1, keepdims=True) for x in ranks)
+  square = np.sum(one**2, axis=1) * np.sum(other**2, axis=1)
+  return np.sum(one * other, axis=1) / np.sqrt(square)
 
 
-def _kendall_resamples(y, prediction, rng, num_resamples):
-  """Tau-b of resamples.
+def _kendall_rows(y, prediction):
+  pairs = zip(y, prediction, strict=True)
+  results: list[Any] = [stats.kendalltau(one, other) for one, other in pairs]
+  return np.array([result.statistic for result in results])
 
-  Few members: from counts `w`, as `w' S w` with `S` the agreement of every
-  pair. Many: sorted one by one, which then is cheaper.
+
+def _kendall_counted(y, prediction):
+  """Returns tau-b as a function of resampled places `[R, N]`.
+
+  From counts `w` of the members, as `w' S w` with `S` the agreement of every
+  pair: a hundred times as fast as sorting every resample.
   """
-  order = np.lexsort((prediction, y))
-  if y.size > DENSE_LIMIT:
-    place = np.argsort(order)
-    y, prediction = y[order], prediction[order]
-    rows = (
-      np.sort(row)  # sorts faster when it is sorted by y already
-      for index in _draws(rng, y.size, num_resamples)
-      for row in place[index]
-    )
-    return np.array([kendall_tau(y[row], prediction[row]) for row in rows])
   agreement = np.sign(y[:, None] - y) * np.sign(
     prediction[:, None] - prediction
   )
-  parts = []
-  for counts in _counted_draws(rng, y.size, num_resamples):
+  orders = [(x, np.argsort(x)) for x in (y, prediction)]
+
+  def statistic(rows, axis):
+    counts = [np.bincount(row, minlength=y.size) for row in rows]
+    counts = np.stack(counts).astype(np.float32)  # Exact below 2^24.
     agree = (counts @ agreement.astype(np.float32)) * counts
     untied = [
-      y.size**2 - _tied_pairs(counts[:, place], x[place])
-      for x, place in ((y, order), (prediction, np.argsort(prediction)))
+      y.size**2 - _tied_pairs(counts[:, order], x[order]) for x, order in orders
     ]
     agree = np.sum(agree, axis=1, dtype=np.float64)
-    parts.append(agree / np.sqrt(untied[0] * untied[1]))
-  return np.concatenate(parts)
+    return agree / np.sqrt(untied[0] * untied[1])
 
-
-def _counted_draws(rng, size: int, num_resamples: int) -> Iterator[np.ndarray]:
-  """Yields `[r, N]`: how often each member occurs in each resample."""
-  for index in _draws(rng, size, num_resamples):
-    rows = [np.bincount(row, minlength=size) for row in index]
-    yield np.stack(rows).astype(np.float32)  # integers: exact below 2^24
+  return statistic
 
 
 def _group_starts(ordered) -> np.ndarray:
@@ -385,30 +357,17 @@ def _group_starts(ordered) -> np.ndarray:
 
 
 def _tied_pairs(counts, ordered):
-  """Ordered pairs of draws `[r]` that are equal; a draw and itself too."""
+  """Ordered pairs of draws `[R]` that are equal; a draw and itself too."""
   sizes = np.add.reduceat(counts, _group_starts(ordered), axis=1)
   return np.sum(np.square(sizes, dtype=np.float64), axis=1)
 
 
-def _mean_ranks(x, counts):
-  """Centred ranks `[r, N]` of members in resamples; ties get the mean."""
-  order = np.argsort(x, kind="stable")
-  starts = _group_starts(x[order])
-  sizes = np.add.reduceat(counts[:, order], starts, axis=1, dtype=np.float64)
-  ranks = np.cumsum(sizes, axis=1) - (sizes + x.size) / 2
-  group = np.empty(x.size, np.int64)
-  group[order] = np.repeat(
-    np.arange(starts.size), np.diff(np.append(starts, x.size))
-  )
-  return ranks[:, group]
-
-
-_VECTORISED: dict[Metric, Callable[..., np.ndarray]] = {
-  kendall_tau: _kendall_resamples,
-  spearman: _spearman_resamples,
-  r_squared: _by_rows(_r_squared_rows),
-  mse: _by_rows(lambda y, p: np.mean((y - p) ** 2, axis=1)),
-  mae: _by_rows(lambda y, p: np.mean(np.abs(y - p), axis=1)),
-  accuracy: _by_rows(lambda y, p: np.mean(y == p, axis=1)),
-  balanced_accuracy: _by_rows(_balanced_rows),
+_ROWS: dict[Metric, Callable[..., np.ndarray]] = {
+  kendall_tau: _kendall_rows,
+  spearman: _spearman_rows,
+  r_squared: _r_squared_rows,
+  mse: _mse_rows,
+  mae: _mae_rows,
+  accuracy: _accuracy_rows,
+  balanced_accuracy: _balanced_rows,
 }

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sne_jax.encoders import buckets
+from sne_jax.encoders import buckets, interface
 from sne_jax.learning import mixing
-from sne_jax.networks import augment, noise, symmetry
+from sne_jax.networks import augment, families, noise, symmetry
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo import batching
@@ -53,9 +53,11 @@ class DataOptions(Checked):
     micro_batches: in so many parts a device takes its networks of a step, one
       after the other; the gradients are averaged. Less memory, and on a CPU
       often less time, for the arrays of a part then stay in its cache.
-    augment_permutation: permute hidden neurons anew at every step.
+    augment_permutation: permute hidden neurons anew at every step. It does
+      nothing to an encoder that is exactly invariant.
     augment_signs: flip the signs of neurons with an odd activation (tanh,
-      sine) anew at every step; the network's function stays the same.
+      sine) anew at every step; the network's function stays the same. On by
+      default: the best of all that was measured has it (docs/results).
     augment_pi_shifts: shift the phases of sine neurons by up to so many times
       pi anew at every step; the network's function stays the same. 0: none.
     augment_scales: scale neurons with a homogeneous activation (relu, leaky
@@ -78,12 +80,16 @@ class DataOptions(Checked):
       are shuffled first) or aligned (its neurons are matched to the other's, by
       linear assignment on the host: some milliseconds per network). Mixed
       first, before all else. Classes are mixed as probabilities.
+    assume_activation: activation of the hidden layers of networks whose files
+      or zoo do not say it, such as relu: signs, scales and phases of neurons
+      stay as they are where it is not known. Of none, relu, leaky_relu, gelu,
+      silu, selu, tanh, sigmoid and sine.
   """
 
   batch_size: int = option(32, least=1)
   micro_batches: int = option(1, least=1)
   augment_permutation: bool = False
-  augment_signs: bool = False
+  augment_signs: bool = True
   augment_pi_shifts: int = option(0, least=0)
   augment_scales: float = option(0.0, least=0)
   augment_noise: float = option(0.0, least=0)
@@ -93,6 +99,7 @@ class DataOptions(Checked):
   augment_rotate: float = option(0.0, least=0, most=180)
   augment_zoom: float = option(0.0, least=0, below=1)
   augment_mixup: str = option("none", choices=mixing.KINDS)
+  assume_activation: str = option("", choices=("", *families.ACTIVATIONS))
 
 
 def augmented(
@@ -103,9 +110,10 @@ def augmented(
 ) -> np.ndarray:
   """Returns a randomly moved copy of one network's weights `[P]`."""
   o = options
+  spec = augment.assumed(spec, o.assume_activation)
   if o.augment_permutation:
     vector = vector[symmetry.draw_permutation(spec, rng)]
-  if o.augment_signs:
+  if o.augment_signs and augment.sign_groups(spec):
     vector = vector * augment.draw_signs(spec, rng)
   if o.augment_pi_shifts:
     factor, offset = augment.draw_pi_shifts(spec, rng, o.augment_pi_shifts)
@@ -150,7 +158,7 @@ class Pipeline:
   def __init__(
     self,
     networks: Networks,
-    packer: Any,
+    packer: interface.Packer,
     options: DataOptions,
     *,
     seed: int,
@@ -241,7 +249,9 @@ class Pipeline:
     return self._place(stacked)
 
 
-def fixed_batches(networks: Networks, packer: Any, batch_size: int):
+def fixed_batches(
+  networks: Networks, packer: interface.Packer, batch_size: int
+):
   """Yields `(members [b], packed)` over all networks, each once.
 
   Specs with at least `batch_size` networks have batches of their own, which
@@ -268,7 +278,9 @@ def fixed_batches(networks: Networks, packer: Any, batch_size: int):
     yield _filled(networks, packer, mixed[start : start + size], size)
 
 
-def _filled(networks: Networks, packer: Any, members: np.ndarray, size: int):
+def _filled(
+  networks: Networks, packer: interface.Packer, members: np.ndarray, size: int
+):
   """Packs some networks, the last of them repeated up to `size`."""
   filled = np.concatenate(
     [members, np.repeat(members[-1:], size - len(members))]

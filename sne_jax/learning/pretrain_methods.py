@@ -41,7 +41,8 @@ from sne_jax.networks import checked, standardise, tokens, windows
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
-_AT_ONCE = 64  # Networks that are encoded at once.
+AT_ONCE = 64
+"""Networks that are encoded, or decoded, at once; for memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -203,8 +204,8 @@ def _sane(description, options, spec, pair, losses) -> Method:
     init,
     lambda count: None,
     loss,
-    _by_parts(encode),
-    _by_parts(reconstruct),
+    by_parts(encode),
+    by_parts(reconstruct),
     module,
     layout,
     tiling,
@@ -251,8 +252,8 @@ def _hyper(description, options, spec, pair, losses) -> Method:
     init,
     lambda count: None,
     loss,
-    _by_parts(apply("encode")),
-    _by_parts(reconstruct),
+    by_parts(apply("encode")),
+    by_parts(reconstruct),
     module,
   )
 
@@ -307,7 +308,7 @@ def _sne(description, options, spec, pair, losses) -> Method:
     init,
     lambda count: template(2 * count),
     loss,
-    _by_parts(encode, template),
+    by_parts(encode, template),
     None,
     net,
   )
@@ -332,23 +333,26 @@ def _pair_sampler(spec: NetworkSpec, pair):
   return draw
 
 
-def _by_parts(function, template=None):
-  """Maps many networks in parts of one size, compiled once."""
+def by_parts(function, template=None):
+  """Maps many networks in parts of one size, compiled once.
+
+  Args:
+    function: `(params, rows, *constants) -> rows`.
+    template: from a count of rows to a constant; None: there is none.
+  """
   compiled = jax.jit(function)
 
   @functools.cache
-  def constants():
-    return () if template is None else (jax.device_put(template(_AT_ONCE)),)
+  def constants(count):
+    return () if template is None else (jax.device_put(template(count)),)
 
-  def mapped(params, weights) -> np.ndarray:
-    found = []
-    for start in range(0, len(weights), _AT_ONCE):
-      part = np.asarray(weights[start : start + _AT_ONCE])
-      room = ((0, _AT_ONCE - len(part)), (0, 0))
-      filled = np.pad(part, room)
-      found.append(
-        np.asarray(compiled(params, filled, *constants()))[: len(part)]
-      )
-    return np.concatenate(found)
+  def mapped(params, rows) -> np.ndarray:
+    results = []
+    for start in range(0, len(rows), AT_ONCE):
+      part = np.asarray(rows[start : start + AT_ONCE])
+      filled = part[np.arange(AT_ONCE) % len(part)]
+      values = compiled(params, filled, *constants(AT_ONCE))
+      results.append(np.asarray(values)[: len(part)])
+    return np.concatenate(results)
 
   return mapped

@@ -23,7 +23,7 @@ from sne_jax.learning import (
   pretrain_methods,
   views,
 )
-from sne_jax.networks import matching, standardise
+from sne_jax.networks import chunking, matching, standardise
 from sne_jax.networks.spec import NetworkSpec
 
 FILE = "pretrained.json"
@@ -65,14 +65,14 @@ def describe(
   weights = np.asarray(weights, np.float32)
   if options.align:
     reference = weights[0].tolist()
-    weights = aligned(spec, reference, weights)
+    weights = matching.align_all(spec, weights[0], weights)
   found = {
     "method": method,
     "spec": spec.to_json(),
     "reference": reference,
     "measured": standardise.measure(spec, weights, options.standardise),
     "encoder_options": dataclasses.asdict(encoder),
-    "chunk_options": dataclasses.asdict(chunk),
+    "chunk_options": dataclasses.asdict(chunking.resolved(chunk, [spec])),
     "view": dataclasses.asdict(view),
     "losses": dataclasses.asdict(losses),
     "options": dataclasses.asdict(options),
@@ -201,18 +201,7 @@ def prepared(
   spec = NetworkSpec.from_json(description["spec"])
   weights = np.asarray(weights, np.float32)
   if description.get("reference") is not None:
-    weights = aligned(spec, description["reference"], weights)
+    reference = np.asarray(description["reference"], np.float32)
+    weights = matching.align_all(spec, reference, weights)
   found = standardise.standardise(spec, description["measured"], weights)
   return np.asarray(found, np.float32)
-
-
-def aligned(
-  spec: NetworkSpec, reference: Any, weights: Float[np.ndarray, "N P"]
-) -> Float[np.ndarray, "N P"]:
-  """Returns networks with neurons in the order of a reference `[P]`."""
-  reference = np.asarray(reference, np.float32)
-  rows = []
-  for row in weights:
-    rng = np.random.default_rng(0)  # A network's order is its own affair.
-    rows.append(row[matching.align(spec, reference, row, rng)])
-  return np.stack(rows)

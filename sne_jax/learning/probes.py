@@ -63,19 +63,19 @@ def fit(
   Raises:
     ValueError: no training or validation target is known.
   """
+  from sklearn import linear_model  # noqa: PLC0415 (takes a second)
+
   x, y = _known("training", codes, targets)
   x_val, y_val = (
     (x, y) if validation is None else _known("validation", *validation)
   )
   ones = np.append(x, np.ones((len(x), 1)), axis=1)
-  wide = ones.shape[1] > ones.shape[0]  # The dual is the smaller system.
-  gram = ones @ ones.T if wide else ones.T @ ones
-  moment = y if wide else ones.T @ y
   best = None
   for penalty in penalties:
-    found = np.linalg.solve(gram + penalty * np.eye(len(gram)), moment)
-    found = ones.T @ found if wide else found
-    probe = Probe(found[:-1], float(found[-1]), float(penalty), 0.0)
+    coefficients = linear_model.ridge_regression(
+      ones, y, penalty, solver="cholesky"
+    )
+    probe = Probe(coefficients[:-1], coefficients[-1], penalty, 0.0)
     score = r2(probe.predict(x_val), y_val)
     if best is None or score > best.score:
       best = probe._replace(score=score)

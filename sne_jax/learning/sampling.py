@@ -14,7 +14,7 @@ References:
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,13 +96,6 @@ def normal_anchors(
   return mean + deviation * jax.random.normal(key, shape)
 
 
-def uniform_codes(
-  key: PRNGKeyArray, num: int, width: int
-) -> Float[Array, "R 1 D"]:
-  """Draws codes uniformly from the cube that bounded codes lie in."""
-  return jax.random.uniform(key, (num, 1, width), minval=-1.0, maxval=1.0)
-
-
 def best(
   codes: Float[Array | np.ndarray, "R N D"],
   scores: Sequence[float] | np.ndarray,
@@ -134,79 +127,35 @@ def subsample(
   anchors: Float[Array | np.ndarray, "E N D"],
   score: Callable[[Float[Array, "R N D"]], Sequence[float] | np.ndarray],
   *,
+  rounds: int = 1,
   num: int = 50,
   keep: int = 10,
-  bandwidth: float = 0.2,
-  mode: str = "token",
-  coupled: bool = False,
+  **density: Any,
 ) -> Kept:
-  """Draws codes and keeps the best.
+  """Draws codes and keeps the best; those of a round are the next's anchors.
 
   Args:
     key: consumed.
-    anchors: see `kde`.
+    anchors: of the first round, see `kde`.
     score: from codes to a number each, higher is better. It decodes, restores
       and tries the networks, on data that nothing is tested on.
-    num: codes drawn.
-    keep: codes kept.
-    bandwidth: see `kde`.
-    mode: see `kde`.
-    coupled: see `kde`.
-
-  Raises:
-    ValueError: as `kde` and `best`.
-  """
-  drawn = kde(
-    key, anchors, num, bandwidth=bandwidth, mode=mode, coupled=coupled
-  )
-  return best(drawn, score(drawn), keep)
-
-
-def bootstrap(
-  key: PRNGKeyArray,
-  anchors: Float[Array | np.ndarray, "E N D"],
-  score: Callable[[Float[Array, "R N D"]], Sequence[float] | np.ndarray],
-  *,
-  rounds: int,
-  num: int = 50,
-  keep: int = 10,
-  bandwidth: float = 0.2,
-  mode: str = "token",
-  coupled: bool = False,
-) -> Kept:
-  """Subsamples again and again: what is kept are the next anchors.
-
-  Args:
-    key: consumed.
-    anchors: of the first round.
-    score: see `subsample`.
-    rounds: at least 1.
+    rounds: at least 1; of more than one it is bootstrapping.
     num: codes drawn in each.
     keep: codes kept of each.
-    bandwidth: see `kde`.
-    mode: see `kde`.
-    coupled: see `kde`.
+    **density: bandwidth, mode and coupled of `kde`.
 
   Returns:
     What the last round keeps, best first.
 
   Raises:
-    ValueError: as `subsample`, or no rounds.
+    ValueError: as `kde` and `best`, or no rounds.
   """
   _check_count("rounds", rounds)
-  kept = None
-  for key_round in jax.random.split(key, rounds):
-    kept = subsample(
-      key_round,
-      anchors if kept is None else kept.codes,
-      score,
-      num=num,
-      keep=keep,
-      bandwidth=bandwidth,
-      mode=mode,
-      coupled=coupled,
-    )
-  assert kept is not None
+  keys = jax.random.split(key, rounds) if rounds > 1 else [key]
+  for key_round in keys:
+    drawn = kde(key_round, anchors, num, **density)
+    kept = best(drawn, score(drawn), keep)
+    anchors = kept.codes
   return kept
 
 

@@ -23,15 +23,17 @@ References:
   NeurIPS 2022, arXiv:2205.14258.
 """
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from sne_jax.networks import spec as spec_lib
 
@@ -41,7 +43,34 @@ ODD = frozenset({"tanh", "sine"})
 HOMOGENEOUS = frozenset({"relu", "leaky_relu"})
 """Activations `f` with `f(s x) = s f(x)` for `s > 0`."""
 
+UNKNOWN = "unknown"
+"""An activation of a spec that says those of other levels only."""
 
+
+def is_known(spec: spec_lib.NetworkSpec) -> bool:
+  """Whether the spec says what stands behind all neurons that could move."""
+  found = [_activation(spec, maker) for maker in _makers(spec).values()]
+  return not {None, UNKNOWN} & set(found)
+
+
+@functools.lru_cache(maxsize=1024)
+def assumed(
+  spec: spec_lib.NetworkSpec, activation: str
+) -> spec_lib.NetworkSpec:
+  """Returns the spec with an activation where it says none.
+
+  Args:
+    spec: of files or zoos that do not say how networks are run.
+    activation: behind every hidden level that is not known; "" changes none.
+  """
+  if not activation:
+    return spec
+  said = spec.activations or (*[UNKNOWN] * (spec.num_levels - 1), "none")
+  names = tuple(activation if name == UNKNOWN else name for name in said)
+  return dataclasses.replace(spec, activations=names)
+
+
+@functools.lru_cache(maxsize=1024)
 def sign_groups(spec: spec_lib.NetworkSpec) -> tuple[str, ...]:
   """Returns the groups whose neurons may change sign."""
   pools = dict(spec.options).get("pools", ())
@@ -53,6 +82,7 @@ def sign_groups(spec: spec_lib.NetworkSpec) -> tuple[str, ...]:
   )
 
 
+@functools.lru_cache(maxsize=1024)
 def scale_groups(spec: spec_lib.NetworkSpec) -> tuple[str, ...]:
   """Returns the groups whose neurons may change scale."""
   return tuple(
@@ -63,7 +93,12 @@ def scale_groups(spec: spec_lib.NetworkSpec) -> tuple[str, ...]:
 
 
 def shift_groups(spec: spec_lib.NetworkSpec) -> tuple[str, ...]:
-  """Returns the groups whose phases may shift: sine neurons with biases."""
+  """Returns the groups whose phases may shift: sine neurons with biases.
+
+  Of a network of no family the factor `w0` is not known, and none may.
+  """
+  if spec.family == "unknown" and "w0" not in dict(spec.options):
+    return ()
   makers = _makers(spec)
   biased = {t.of for t in spec.tensors}
   return tuple(
@@ -94,25 +129,6 @@ def draw_signs(
     for group in sign_groups(spec)
   }
   return signs_from(spec, signs, np)
-
-
-def make_sign_sampler(
-  spec: spec_lib.NetworkSpec, probability: float = 0.5
-) -> Callable[[PRNGKeyArray], Float[Array, "P"]]:
-  """Returns `sample(key) -> factor`, `draw_signs` on the device. Pure."""
-  groups = sign_groups(spec)
-  ends = np.cumsum([0] + [_size(spec, group) for group in groups]).tolist()
-
-  def sample(key: PRNGKeyArray) -> Float[Array, "P"]:
-    flips = jax.random.bernoulli(key, probability, (ends[-1],))
-    signs = jnp.where(flips, -1.0, 1.0)
-    by_group = {
-      group: signs[start:stop]
-      for group, start, stop in zip(groups, ends[:-1], ends[1:], strict=True)
-    }
-    return signs_from(spec, by_group, jnp)
-
-  return sample
 
 
 def signs_from(
@@ -285,6 +301,7 @@ def _first_dense(spec: spec_lib.NetworkSpec, weights):
   return spec.unflatten(weights), xp
 
 
+@functools.lru_cache(maxsize=1024)
 def _makers(spec: spec_lib.NetworkSpec) -> dict[str, spec_lib.TensorSpec]:
   """Returns the groups that one weight makes and only weights read."""
   makers = {}

@@ -16,7 +16,7 @@ well its units do, in their best order.
 
 The result is a local optimum. Far from one, it depends on the order of visits.
 
-Dimensions: `P` weights of a network, `n` places of an axis.
+Dimensions: `N` networks of `P` weights, `n` places of an axis.
 
 References:
   Ainsworth et al., Git Re-Basin: Merging Models modulo Permutation Symmetries,
@@ -119,6 +119,19 @@ def align(
     if best == before:
       break
   return index
+
+
+def align_all(
+  spec: spec_lib.NetworkSpec,
+  reference: Float[np.ndarray, "P"],
+  weights: Float[np.ndarray, "N P"],
+) -> Float[np.ndarray, "N P"]:
+  """Returns networks with hidden neurons in the order of a reference's.
+
+  What a network is matched to depends on the two alone.
+  """
+  rng = lambda: np.random.default_rng(0)
+  return np.stack([w[align(spec, reference, w, rng())] for w in weights])
 
 
 @functools.lru_cache(maxsize=256)

@@ -87,12 +87,7 @@ def tokenise(
   Raises:
     ValueError: the vectors do not have the spec's length.
   """
-  spec = layout.spec
-  if weights.shape[-1] != spec.num_weights:
-    raise ValueError(
-      f"{spec.describe()} has {spec.num_weights} weights, got an array of shape"
-      f" {tuple(weights.shape)}"
-    )
+  layout.spec.check_length(weights)
   return tuple(weights[..., index] for index in layout.layers)
 
 

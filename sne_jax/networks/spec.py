@@ -231,6 +231,14 @@ class NetworkSpec:
     names = ", ".join(t.name for t in self.tensors)
     raise KeyError(f"no tensor {name!r} in {self.describe()}; it has {names}")
 
+  def check_length(self, weights) -> None:
+    """Raises `ValueError` unless the last axis is `P` long."""
+    if weights.shape[-1] != self.num_weights:
+      raise ValueError(
+        f"{self.describe()} has {self.num_weights} weights, got an array of"
+        f" shape {tuple(weights.shape)}"
+      )
+
   def unflatten(self, weights) -> dict[str, Any]:
     """Cuts `[..., P]` into tensors `[..., *shape]`, by name.
 
@@ -240,11 +248,7 @@ class NetworkSpec:
     Raises:
       ValueError: the last axis is not `P` long.
     """
-    if weights.shape[-1] != self.num_weights:
-      raise ValueError(
-        f"{self.describe()} has {self.num_weights} weights, got an array of"
-        f" shape {tuple(weights.shape)}"
-      )
+    self.check_length(weights)
     lead = weights.shape[:-1]
     return {
       t.name: weights[..., start : start + t.size].reshape(*lead, *t.shape)

@@ -98,24 +98,6 @@ def restore(
   return weights * scale + shift
 
 
-def unit_layers(
-  spec: NetworkSpec,
-  weights: Float[np.ndarray, "N P"],
-  *,
-  batch_norms: bool = True,
-) -> Float[np.ndarray, "N P"]:
-  """Divides each layer of each network by its own norm. Not invertible.
-
-  Layers of zeros stay.
-  """
-  found = np.array(weights)
-  for layer in tokens.rows(spec, batch_norms):
-    places = layer.index.reshape(-1)
-    size = np.linalg.norm(found[:, places], axis=1, keepdims=True)
-    found[:, places] /= np.where(size > 0, size, 1)
-  return found
-
-
 def per_weight(
   spec: NetworkSpec, measured: Mapping[str, Any], ndim: int = 1, dtype=None
 ) -> tuple[np.ndarray, np.ndarray]:

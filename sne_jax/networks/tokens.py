@@ -185,12 +185,7 @@ def tokenise(
   Raises:
     ValueError: the vectors do not have the spec's length.
   """
-  spec = layout.spec
-  if weights.shape[-1] != spec.num_weights:
-    raise ValueError(
-      f"{spec.describe()} has {spec.num_weights} weights, got an array of shape"
-      f" {tuple(weights.shape)}"
-    )
+  layout.spec.check_length(weights)
   xp = _module(weights)
   mask = layout.mask.reshape((1,) * (weights.ndim - 1) + layout.mask.shape)
   zero = xp.zeros((), weights.dtype)

@@ -6,11 +6,11 @@ Dimensions: `N` images of height `H`, width `W`, with `C` channels.
 """
 
 import importlib
-import os
 
 import numpy as np
 
-from sne_jax.zoo import errors, files
+from sne_jax import atomic
+from sne_jax.zoo import errors
 
 # Repository, its configuration, and the columns of images and labels.
 _HUB = {
@@ -59,10 +59,9 @@ def download(name: str, path: str) -> None:
       f"{repository} cannot be fetched ({error})",
       "try again where there is a network, or put the file there yourself",
     ) from error
-  os.makedirs(os.path.dirname(path) or os.curdir, exist_ok=True)
 
   def write(temporary):
     with open(temporary, "wb") as file:
       np.savez_compressed(file, **arrays)
 
-  files.replace_file(path, write)
+  atomic.replace_file(path, write)

@@ -13,7 +13,7 @@ class ZooError(ValueError):
   """A zoo that cannot be read or written. One line: where, what, remedy."""
 
 
-def fault(path, file: str, problem: str, remedy: str) -> ZooError:
+def fault(path, file: str, problem: str, remedy: str = BROKEN) -> ZooError:
   """Returns a `ZooError` of one line, to be raised by the caller.
 
   Args:
@@ -27,10 +27,16 @@ def fault(path, file: str, problem: str, remedy: str) -> ZooError:
 
 
 class CheckpointError(ValueError):
-  """A checkpoint that cannot be read. One line: file, what, remedy."""
+  """A checkpoint that cannot be read. One line: file, what, remedy.
+
+  Attributes:
+    problem: what is wrong, without the file.
+  """
+
+  problem: str = ""
 
 
-def unreadable(path, problem: str, remedy: str) -> CheckpointError:
+def unreadable(path, problem: str, remedy: str = DAMAGED) -> CheckpointError:
   """Returns a `CheckpointError` of one line, to be raised by the caller.
 
   What comes from the file itself (names, numbers) may be long or hold control
@@ -42,4 +48,7 @@ def unreadable(path, problem: str, remedy: str) -> CheckpointError:
     remedy: what the user can do.
   """
   text = " ".join(f"{os.fspath(path)}: {problem[:600]}; {remedy}".split())
-  return CheckpointError("".join(c if c.isprintable() else "?" for c in text))
+  clean = "".join(c if c.isprintable() else "?" for c in text)
+  error = CheckpointError(clean)
+  error.problem = problem
+  return error

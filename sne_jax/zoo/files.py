@@ -1,4 +1,4 @@
-"""Files of a zoo: rows of weights that are mapped, and atomic replacement.
+"""Files of weights, whose rows are mapped.
 
 A weights file is a safetensors file of one float32 tensor, `weights [N, P]`.
 It is written row block by row block and read through a memory map, so that
@@ -7,62 +7,26 @@ neither needs the whole file in memory.
 Dimensions: `N` rows of a weights file, `P` weights of one network.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from sne_jax import atomic
+from sne_jax.zoo import errors
+from sne_jax.zoo.checkpoints import limits, safetensors_file
+
 TENSOR = "weights"
 BLOCK_BYTES = 1 << 23
 """Bytes read at a time where a whole file is gone through."""
 
-MAX_HEADER_BYTES = 1 << 20
+LIMITS = limits.Limits(max_header_bytes=1 << 20)
 """A longer header is no header of ours."""
-
-
-def sync_folder(path: str) -> None:
-  """Makes the entries of a folder survive a crash of the machine."""
-  number = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(number)
-  finally:
-    os.close(number)
-
-
-def replace_file(path: str, write: Callable[[str], Any]) -> None:
-  """Writes a file so that, at any moment, either the old or the new is there.
-
-  Args:
-    path: file to make or replace.
-    write: is given the name of a file to write; it lies beside `path`.
-  """
-  temporary = f"{path}.tmp-{os.getpid()}"
-  try:
-    write(temporary)
-    with open(temporary, "rb") as file:
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  finally:
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(temporary)
-  sync_folder(os.path.dirname(path) or ".")
-
-
-def write_json(path: str, value: Any) -> None:
-  """Writes plain values as JSON, atomically; equal values, equal bytes."""
-  text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-  def write(temporary):
-    with open(temporary, "w", encoding="utf-8") as file:
-      file.write(text)
-
-  replace_file(path, write)
 
 
 def file_digest(path: str) -> str:
@@ -96,7 +60,7 @@ def write_rows(path: str, rows: Float[Any, "N P"]) -> str:
         digest.update(part.data)
         file.write(part.data)
 
-  replace_file(path, write)
+  atomic.replace_file(path, write)
   return digest.hexdigest()
 
 
@@ -104,18 +68,18 @@ def map_rows(path: str) -> Float[np.ndarray, "N P"]:
   """Maps a weights file: read-only float32 `[N, P]`, nothing is read yet.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: the file is cut short, too long, or no weights file. The
-      message says what is wrong, but not which file.
+    CheckpointError: there is no such file, or it is cut short, too long, or no
+      weights file.
   """
-  start, shape = _read_header(path)
-  want, have = start + 4 * shape[0] * shape[1], os.path.getsize(path)
-  if have != want:
-    state = "cut short" if have < want else "too long"
-    raise ValueError(f"{state}: {have} bytes where {want} are due")
-  if 0 in shape:
-    return np.zeros(shape, np.float32)
-  return np.memmap(path, dtype="<f4", mode="r", offset=start, shape=shape)
+  entries = safetensors_file.read(path, LIMITS).entries
+  entry = entries.get(TENSOR)
+  if entry is None or entry.dtype != "float32" or len(entry.shape) != 2:
+    raise errors.unreadable(
+      path,
+      f"not a weights file: it holds {list(entries.values())}, where a tensor"
+      f" {TENSOR!r} of float32 and 2 axes is due",
+    )
+  return entry.read()
 
 
 def scan_rows(
@@ -127,7 +91,7 @@ def scan_rows(
     path: the file.
     rows: what `map_rows` gave for it.
   """
-  start, _ = _read_header(path)
+  start = os.path.getsize(path) - rows.nbytes
   finite = np.ones(len(rows), bool)
   with open(path, "rb") as file:
     digest = hashlib.sha256(file.read(start))
@@ -143,32 +107,3 @@ def _blocks(num_rows: int, num_weights: int) -> Iterator[slice]:
   step = max(1, BLOCK_BYTES // max(1, 4 * num_weights))
   for start in range(0, num_rows, step):
     yield slice(start, min(start + step, num_rows))
-
-
-def _read_header(path: str) -> tuple[int, tuple[int, int]]:
-  """Returns where the rows of a weights file begin, and their shape."""
-  with open(path, "rb") as file:
-    head = file.read(8)
-    if len(head) < 8:
-      raise ValueError(f"cut short: {len(head)} bytes")
-    (length,) = struct.unpack("<Q", head)
-    if length > MAX_HEADER_BYTES:
-      raise ValueError(f"not a weights file: header of {length} bytes")
-    text = file.read(length)
-  if len(text) < length:
-    raise ValueError(f"cut short: {8 + len(text)} bytes, header is {length}")
-  try:
-    entry = json.loads(text)[TENSOR]
-    dtype, shape = entry["dtype"], tuple(entry["shape"])
-    first = entry["data_offsets"][0]
-  except (ValueError, KeyError, TypeError, IndexError) as error:
-    raise ValueError(
-      f"not a weights file: no tensor {TENSOR!r} in its header"
-    ) from error
-  plain = all(type(size) is int and size >= 0 for size in shape)
-  if dtype != "F32" or len(shape) != 2 or not plain or first != 0:
-    raise ValueError(
-      f"tensor {TENSOR!r} is {dtype} of shape {list(shape)} at {first},"
-      " where F32 of 2 axes at 0 is due"
-    )
-  return 8 + length, shape

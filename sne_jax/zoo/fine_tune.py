@@ -9,7 +9,6 @@ Dimensions: `S` networks of `P` weights, `K` epochs, `A` images.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
-from sne_jax.zoo import image_fit, images, partial
+from sne_jax.zoo import image_fit, image_tiles, images, partial
 
 PARTS = ("validation", "test")
 """Images that networks are evaluated on."""
@@ -135,18 +134,14 @@ class Tuner:
     """
     _check_images(spec, data)
     self.spec, self.settings, self.data = spec, settings, data
-    self._devices = jax.local_devices()
-    tile = image_fit.tile_members(
+    self._devices = tuple(jax.local_devices())
+    tile = image_tiles.tile_members(
       spec, settings.batch_size, self._devices[0].platform
     )
-    self.slots = image_fit.even_slots(slots, tile, len(self._devices))
+    self.slots = image_tiles.even_slots(slots, tile, len(self._devices))
     self._labels = data.labels.astype(np.int32)
-    mesh = jax.sharding.Mesh(np.array(self._devices), ("members",))
-    self._held = jax.device_put(
-      image_fit.Data(data.pixels.reshape(len(data.pixels), -1), self._labels),
-      jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
-    )
-    self._evaluate = _evaluate_fn(spec, tuple(self._devices))
+    self._held = image_fit.hold(data.pixels, self._labels, self._devices)
+    self._evaluate = image_fit.make_evaluate_fn(spec, self._devices)
     self._seen = partial.place(self._places(), self._devices)
 
   def score(
@@ -194,7 +189,15 @@ class Tuner:
     view = jax.tree.map(np.asarray, view)
     state = image_fit.begin(self.settings.optimizer, self._tensors(weights))
     state, view, hyper = partial.place((state, view, hyper), self._devices)
-    epoch_fn = self._epoch_fn()
+    epoch_fn = image_fit.make_epoch_fn(
+      self.spec,
+      self.settings.optimizer,
+      num_train=self.data.sizes[0],
+      num_classes=self.data.num_classes,
+      batch_size=self.settings.batch_size,
+      dropout=self.settings.dropout > 0,
+      devices=self._devices,
+    )
     rows = [self._evaluated(state.tensors)]
     for epoch in range(epochs):
       state = epoch_fn(state, hyper, view, self._held, np.int32(epoch))
@@ -217,35 +220,17 @@ class Tuner:
     std: float = 0.02,
   ) -> Float[np.ndarray, "S P"]:
     """Draws networks as a zoo's are drawn; `std` where it is normal."""
-    bare = dataclasses.replace(self.spec, activations=())
-    start = image_fit.make_start_fn(bare, initializer)
-    tensors = start(self._hyper(np.asarray(keys), std))
-    return self.spec.flatten(jax.tree.map(np.asarray, tensors), np)
+    hyper = self._hyper(np.asarray(keys), std)
+    return self.spec.flatten(image_fit.draw(self.spec, initializer, hyper), np)
 
   def _hyper(self, keys, std: float = 0.02) -> image_fit.Hyper:
-    size, s = len(keys), self.settings
-    full = lambda value: np.full(size, value, np.float32)
-    return image_fit.Hyper(
-      key=keys,
-      learning_rate=full(s.learning_rate),
-      weight_decay=full(s.weight_decay),
-      dropout=full(s.dropout),
-      label_noise=full(0.0),
-      num_images=np.full(size, self.data.sizes[0], np.int32),
-      init_std=full(std),
-      init_scale=full(1.0),
-    )
-
-  def _epoch_fn(self):
-    s = self.settings
-    return _epoch_fn(
-      self.spec,
-      s.optimizer,
+    return image_fit.same_hyper(
+      keys,
       self.data.sizes[0],
-      self.data.num_classes,
-      s.batch_size,
-      s.dropout > 0,
-      tuple(self._devices),
+      learning_rate=self.settings.learning_rate,
+      weight_decay=self.settings.weight_decay,
+      dropout=self.settings.dropout,
+      init_std=std,
     )
 
   def _tensors(self, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -277,27 +262,9 @@ class Tuner:
     return found
 
 
-@functools.lru_cache(maxsize=8)  # Each holds programs; data sets share them.
-def _epoch_fn(spec, optimizer, num_train, num_classes, size, dropout, devices):
-  return image_fit.make_epoch_fn(
-    spec,
-    optimizer,
-    num_train=num_train,
-    num_classes=num_classes,
-    batch_size=size,
-    dropout=dropout,
-    devices=devices,
-  )
-
-
-@functools.lru_cache(maxsize=8)
-def _evaluate_fn(spec, devices):
-  return image_fit.make_evaluate_fn(spec, devices)
-
-
 def _check_images(spec: NetworkSpec, data: ImageParts) -> None:
   """Raises `ValueError` unless a network takes the images and their classes."""
-  shape, wanted = data.pixels.shape[1:], image_fit.image_shape(spec)
+  shape, wanted = data.pixels.shape[1:], image_tiles.image_shape(spec)
   fits = math.prod(shape) == math.prod(wanted)
   if not fits or (len(wanted) == 3 and tuple(shape) != tuple(wanted)):
     raise ValueError(

@@ -19,6 +19,7 @@ from sne_jax.zoo import (
   image_fit,
   image_options,
   image_properties,
+  image_tiles,
   images,
   partial,
   ranges,
@@ -166,9 +167,9 @@ def free_batch_members(
   found = most  # For each device.
   for spec in specs:
     # Forward and back; a CPU holds only the activations of a tile.
-    step = 2 * image_fit.activation_bytes(spec, batch_size)
+    step = 2 * image_tiles.activation_bytes(spec, batch_size)
     each = 24 * spec.num_weights + images_each
-    tile = image_fit.tile_members(spec, batch_size, platform)
+    tile = image_tiles.tile_members(spec, batch_size, platform)
     if tile < most:
       free_here, spent = free - step * tile, each
     else:
@@ -267,36 +268,35 @@ class _Trainer:
     self._networks = networks
     self._classes = data.num_classes
     self._num_train, self._num_test = len(data.x_train), len(data.x_test)
-    self._devices = jax.local_devices()
+    self._devices = tuple(jax.local_devices())
     pixels = np.concatenate([data.x_train, data.x_test])
     labels = np.concatenate([data.y_train, data.y_test]).astype(np.int32)
     self._labels = labels
-    self._data = image_fit.Data(pixels.reshape(len(pixels), -1), labels)
-    mesh = jax.sharding.Mesh(np.array(self._devices), ("members",))
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    self._data = jax.device_put(self._data, everywhere)
-    cached = functools.lru_cache(maxsize=8)  # Each holds programs.
-    self._epoch_fn = cached(self._make_epoch_fn)
-    self._evaluate_fn = cached(
-      functools.partial(image_fit.make_evaluate_fn, devices=self._devices)
-    )
-    self._start_fn = cached(image_fit.make_start_fn)
+    self._data = image_fit.hold(pixels, labels, self._devices)
     self._view = image_fit.make_view_fn(self._num_train, self._classes)
 
   def train(self, batch: Batch, told) -> dict[str, np.ndarray]:
     """Trains a batch; returns weights `[S, K, P]` and metrics `[S, K, 4]`."""
     spec = self._networks.specs[batch.spec]
     count = len(batch.members)
-    tile = image_fit.tile_members(
+    tile = image_tiles.tile_members(
       spec, self._options.batch_size, self._devices[0].platform
     )
-    size = image_fit.even_slots(batch.slots, tile, len(self._devices))
+    size = image_tiles.even_slots(batch.slots, tile, len(self._devices))
     # Places that are left over repeat the first member.
     members = np.concatenate(
       [batch.members, np.full(size - count, batch.members[0])]
     )
-    epoch_fn = self._epoch_fn(batch.spec, batch.optimizer)
-    evaluate = self._evaluate_fn(spec)
+    epoch_fn = image_fit.make_epoch_fn(
+      spec,
+      batch.optimizer,
+      num_train=self._num_train,
+      num_classes=self._classes,
+      batch_size=self._options.batch_size,
+      dropout=ranges.highest("dropout", self._options.dropout) > 0,
+      devices=self._devices,
+    )
+    evaluate = image_fit.make_evaluate_fn(spec, self._devices)
     hyper = self._hyper(members)
     # Drawn on one device: cutting these over several would gain nothing.
     tensors = self._start(spec, hyper, members)
@@ -325,18 +325,6 @@ class _Trainer:
       "metrics": np.stack(metrics, axis=1),
     }
 
-  def _make_epoch_fn(self, spec: int, optimizer: str):
-    options = self._options
-    return image_fit.make_epoch_fn(
-      self._networks.specs[spec],
-      optimizer,
-      num_train=self._num_train,
-      num_classes=self._classes,
-      batch_size=options.batch_size,
-      dropout=ranges.highest("dropout", options.dropout) > 0,
-      devices=self._devices,
-    )
-
   def _hyper(self, members: np.ndarray) -> image_fit.Hyper:
     numbers = {
       name: found[members].astype(np.float32)
@@ -349,11 +337,9 @@ class _Trainer:
 
   def _start(self, spec, hyper, members) -> dict[str, np.ndarray]:
     """Returns first weights, each by its own initialiser, as tensors."""
-    # What follows a layer does not matter to it: fewer programs.
-    bare = dataclasses.replace(spec, activations=())
     schemes = np.array(self._networks.initializer)[members]
     drawn = {
-      name: jax.tree.map(np.asarray, self._start_fn(bare, name)(hyper))
+      name: image_fit.draw(spec, name, hyper)
       for name in sorted(set(schemes.tolist()))
     }
 

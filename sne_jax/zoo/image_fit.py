@@ -5,17 +5,17 @@ Whatever else differs between them is an array over members. They take their
 steps together; an epoch is as many steps as all training images take, also
 for a member that sees only a share of them and so sees those more often.
 
-A device works through its members in tiles, small enough that what a step
-computes stays in a CPU's cache; on an accelerator one tile is all members.
+How members are cut over devices and into tiles is in `image_tiles`.
 
 Dimensions: `S` members trained together, `P` weights of a network, `N`
 training images, `A` all images, `D` pixels of an image, `B` images of a step,
 `E` images that are evaluated on.
 """
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +26,8 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
+from sne_jax.zoo import image_tiles
+from sne_jax.zoo.image_tiles import ALL, OWN
 
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
   "sgd": optax.identity,
@@ -35,26 +37,11 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
 }
 """Optimisers, without their learning rates."""
 
-CACHE_BYTES = 1 << 20
-"""What a tile's activations may take on a CPU."""
-
-STEP_BYTES = 12 << 20
-"""What the activations of a member should take on a CPU, at most.
-
-A larger batch takes its gradient in equal parts: a quarter faster.
-"""
-
-LEAST_PART = 32
-"""Images of such a part, at least: fewer are slower again."""
-
 BLOCK = 250
 """Images that a member is evaluated on at a time."""
 
 # What a member's key is folded with, for each of its random draws.
 _WEIGHTS, _SUBSET, _NOISE, _ORDER, _DROPOUT = range(5)
-
-_AXIS = "members"
-_OWN, _ALL = jax.sharding.PartitionSpec(_AXIS), jax.sharding.PartitionSpec()
 
 # For programs that run once: compiling would take longer than running.
 _ONCE = {"xla_backend_optimization_level": "0"}
@@ -101,6 +88,7 @@ class Metrics(NamedTuple):
   loss: Float[Array, "S"]
 
 
+@functools.lru_cache(maxsize=8)  # Each holds programs.
 def make_epoch_fn(
   spec: spec_lib.NetworkSpec,
   optimizer: str,
@@ -109,9 +97,11 @@ def make_epoch_fn(
   num_classes: int,
   batch_size: int,
   dropout: bool,
-  devices: Sequence[Any],
+  devices: tuple[Any, ...],
 ) -> Callable[..., FitState]:
   """Returns the compiled function that trains a population for an epoch.
+
+  It is kept, as those below are: data sets and batches share programs.
 
   The loss is the cross-entropy. Weight decay is L2 on weights, not on biases:
   `weight_decay * w` is added to the gradient.
@@ -132,7 +122,7 @@ def make_epoch_fn(
   transform = OPTIMIZERS[optimizer]()
   decayed = _decayed(spec)
   steps = math.ceil(num_train / batch_size)
-  parts = step_parts(spec, batch_size, devices[0].platform)
+  parts = image_tiles.step_parts(spec, batch_size, devices[0].platform)
   size = batch_size // parts
 
   def gradient_fn(tensors, hyper, order, labels, data, seed, first):
@@ -189,17 +179,18 @@ def make_epoch_fn(
 
     return jax.lax.fori_loop(0, steps, body, state)
 
-  mapped = _over_members(
+  mapped = image_tiles.over_members(
     epoch_fn,
-    (_OWN, _OWN, _OWN, _ALL, _ALL),
+    (OWN, OWN, OWN, ALL, ALL),
     devices,
-    tile_members(spec, batch_size, devices[0].platform),
+    image_tiles.tile_members(spec, batch_size, devices[0].platform),
   )
   return jax.jit(mapped, donate_argnums=0)
 
 
+@functools.lru_cache(maxsize=8)
 def make_evaluate_fn(
-  spec: spec_lib.NetworkSpec, devices: Sequence[Any]
+  spec: spec_lib.NetworkSpec, devices: tuple[Any, ...]
 ) -> Callable[..., Metrics]:
   """Returns the compiled function that evaluates a population.
 
@@ -225,19 +216,24 @@ def make_evaluate_fn(
     )
     return Metrics(right / real.sum(), loss / real.sum())
 
-  mapped = _over_members(
+  mapped = image_tiles.over_members(
     evaluate_fn,
-    (_OWN, _ALL, _OWN, _OWN, _OWN),
+    (OWN, ALL, OWN, OWN, OWN),
     devices,
-    tile_members(spec, BLOCK, devices[0].platform),
+    image_tiles.tile_members(spec, BLOCK, devices[0].platform),
   )
   return jax.jit(mapped)
 
 
+@functools.lru_cache(maxsize=8)
 def make_start_fn(
   spec: spec_lib.NetworkSpec, initializer: str
 ) -> Callable[[Hyper], dict[str, Array]]:
-  """Returns the compiled function that draws the first weights of members."""
+  """Returns the compiled function that draws the first weights of members.
+
+  What follows a layer does not matter to it: a spec without activations gives
+  the same draws, and specs that differ in them share a program.
+  """
   decayed = _decayed(spec)
 
   def start_fn(hyper):
@@ -272,6 +268,35 @@ def make_view_fn(
   return jax.jit(jax.vmap(view_fn, in_axes=(0, None)), compiler_options=_ONCE)
 
 
+def hold(
+  pixels: UInt8[np.ndarray, "A C H W"],
+  labels: Int[np.ndarray, "A"],
+  devices: tuple[Any, ...],
+) -> Data:
+  """Puts a copy of all images on every device."""
+  everywhere = jax.sharding.NamedSharding(image_tiles.mesh(devices), ALL)
+  data = Data(pixels.reshape(len(pixels), -1), labels)
+  return jax.device_put(data, everywhere)
+
+
+def draw(
+  spec: spec_lib.NetworkSpec, initializer: str, hyper: Hyper
+) -> dict[str, np.ndarray]:
+  """Returns the first weights of members, as tensors on the host."""
+  bare = dataclasses.replace(spec, activations=())
+  return jax.tree.map(np.asarray, make_start_fn(bare, initializer)(hyper))
+
+
+def same_hyper(
+  key: UInt32[np.ndarray, "S 2"], num_images: int, **values: float
+) -> Hyper:
+  """Returns members that differ in their keys alone; 0 what is not given."""
+  values = dict.fromkeys(Hyper._fields[1:], 0.0) | {"init_scale": 1.0} | values
+  full = {k: np.full(len(key), v, np.float32) for k, v in values.items()}
+  numbers: Any = full | {"num_images": np.full(len(key), num_images, np.int32)}
+  return Hyper(key=key, **numbers)
+
+
 def begin(
   optimizer: str, tensors: dict[str, Float[np.ndarray, "S ..."]]
 ) -> FitState:
@@ -287,53 +312,6 @@ def member_keys(seed: int, numbers: np.ndarray) -> UInt32[np.ndarray, "S 2"]:
   return np.asarray(jax.random.key_data(keys))
 
 
-def image_shape(spec: spec_lib.NetworkSpec) -> tuple[int, ...]:
-  """Returns the shape of a network's input; of an mlp, flat."""
-  flat = (spec.tensors[0].shape[-1],)
-  return tuple(dict(spec.options).get("image_shape", flat))
-
-
-@functools.lru_cache(maxsize=4096)
-def activation_bytes(spec: spec_lib.NetworkSpec, batch_size: int) -> int:
-  """Returns the bytes of all that a forward pass computes for one member.
-
-  Of the traced program: what a compiler fuses is counted too.
-  """
-  tensors = {
-    t.name: jax.ShapeDtypeStruct(t.shape, jnp.float32) for t in spec.tensors
-  }
-  x = jax.ShapeDtypeStruct((batch_size, *image_shape(spec)), jnp.float32)
-  traced = jax.make_jaxpr(functools.partial(families.run, spec))(tensors, x)
-  return sum(
-    math.prod(v.aval.shape) * 4  # pyright: ignore[reportAttributeAccessIssue]
-    for equation in traced.jaxpr.eqns
-    for v in equation.outvars
-  )
-
-
-def tile_members(
-  spec: spec_lib.NetworkSpec, batch_size: int, platform: str
-) -> int:
-  """Returns how many members a device trains side by side, at most."""
-  if platform != "cpu":
-    return 1 << 30
-  return max(1, CACHE_BYTES // activation_bytes(spec, batch_size))
-
-
-def step_parts(
-  spec: spec_lib.NetworkSpec, batch_size: int, platform: str
-) -> int:
-  """Returns in how many equal parts a member's batch is best taken."""
-  if platform != "cpu":
-    return 1
-  most = max(1, batch_size // LEAST_PART)
-  counts = [p for p in range(1, most + 1) if batch_size % p == 0]
-  for parts in counts:
-    if activation_bytes(spec, batch_size // parts) <= STEP_BYTES:
-      return parts
-  return counts[-1]
-
-
 def _decayed(spec: spec_lib.NetworkSpec) -> frozenset[str]:
   """Names of the tensors that weight decay and the initial scale act on."""
   return frozenset(
@@ -344,49 +322,7 @@ def _decayed(spec: spec_lib.NetworkSpec) -> frozenset[str]:
 def _images(spec, data: Data, places: Int[Array, "B"]) -> Array:
   """Returns images as a network takes them, pixels in [-1, 1]."""
   x = data.pixels[places].astype(jnp.float32) / 127.5 - 1.0
-  return x.reshape(places.shape[0], *image_shape(spec))
-
-
-def _mesh(devices: Sequence[Any]) -> jax.sharding.Mesh:
-  return jax.sharding.Mesh(np.array(devices), (_AXIS,))
-
-
-def _over_members(fn, specs, devices, tile: int):
-  """Maps a function over members (the arguments of spec `_OWN`), in tiles."""
-  axes = tuple(0 if s is _OWN else None for s in specs)
-
-  def local(*args):
-    mine = [a for a, s in zip(args, specs, strict=True) if s is _OWN]
-
-    def one_tile(part):
-      parts = iter(part)
-      filled = [
-        next(parts) if s is _OWN else a
-        for a, s in zip(args, specs, strict=True)
-      ]
-      return jax.vmap(fn, in_axes=axes)(*filled)
-
-    count = jax.tree.leaves(mine)[0].shape[0]
-    size = max(d for d in range(1, min(tile, count) + 1) if count % d == 0)
-    if size == count:
-      return one_tile(mine)
-    cut = lambda a: a.reshape(count // size, size, *a.shape[1:])
-    made = jax.lax.map(one_tile, jax.tree.map(cut, mine))
-    return jax.tree.map(lambda a: a.reshape(count, *a.shape[2:]), made)
-
-  return jax.shard_map(
-    local, mesh=_mesh(devices), in_specs=specs, out_specs=_OWN, check_vma=False
-  )
-
-
-def even_slots(count: int, tile: int, num_devices: int) -> int:
-  """Returns the least slots for `count` members that divide evenly.
-
-  Over devices first, and on each into tiles of equal size, `tile` at most.
-  """
-  each = math.ceil(count / num_devices)
-  tiles = math.ceil(each / tile)
-  return math.ceil(each / tiles) * tiles * num_devices
+  return x.reshape(places.shape[0], *image_tiles.image_shape(spec))
 
 
 def _key(raw: UInt32[Array, "2"]) -> Array:

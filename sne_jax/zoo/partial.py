@@ -8,7 +8,6 @@ same zoo. When all batches are there, the zoo is written, whole or not at all.
 import contextlib
 import json
 import os
-import pathlib
 import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +17,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sne_jax.zoo import errors, files, lock, store
+from sne_jax import atomic
+from sne_jax.zoo import errors, lock, store
 
 PLAN_FILE = "plan.json"
 
@@ -111,7 +111,7 @@ def part(
   arrays = {k: np.ascontiguousarray(v) for k, v in make().items()}
   # Not by its save_file, which hides that a disk is full.
   content = safetensors.numpy.save(arrays)
-  files.replace_file(file, lambda name: pathlib.Path(name).write_bytes(content))
+  atomic.write_atomically(file, content)
   return arrays, False
 
 
@@ -154,7 +154,7 @@ def _begin(
   os.makedirs(partial, exist_ok=True)
   if not os.path.exists(plan_file):
     batch = wanted or find_batch_members()
-    files.write_json(plan_file, {**made, "batch_members": batch})
+    atomic.write_json(plan_file, {**made, "batch_members": batch})
     return batch
   try:
     with open(plan_file, encoding="utf-8") as file:

@@ -63,12 +63,6 @@ def chosen(choices: Sequence[str], share: Float[np.ndarray, "M"]) -> list[str]:
   return [choices[int(place * len(choices))] for place in share]
 
 
-def varies(name: str, text: str) -> bool:
-  """Whether a range has more than one value."""
-  low, high = _ends(name, text)
-  return low != high
-
-
 def highest(name: str, text: str) -> float:
   """Returns the greatest value of a range."""
   return _ends(name, text)[1]

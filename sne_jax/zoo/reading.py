@@ -6,6 +6,7 @@ The format is described in `store`. Every function takes the folder to read,
 Dimensions: `M` members of a zoo, `N` rows of a weights file, `P` weights.
 """
 
+import functools
 import json
 import os
 from collections.abc import Iterable
@@ -29,22 +30,20 @@ FOREIGN = "point to the folder of a zoo written by sne_jax"
 
 def read_index(path: str, name: str) -> dict[str, Any]:
   """Reads `zoo.json` and checks that it has the fields that we need."""
-
-  def bad(problem, remedy=FOREIGN):
-    return errors.fault(name, INDEX_FILE, problem, remedy)
+  bad = functools.partial(errors.fault, name, INDEX_FILE)
 
   try:
     with open(os.path.join(path, INDEX_FILE), encoding="utf-8") as file:
       index = json.load(file)
   except (FileNotFoundError, NotADirectoryError) as error:
-    raise bad("file is missing") from error
+    raise bad("file is missing", FOREIGN) from error
   except ValueError as error:
-    raise bad(f"not JSON ({error})", errors.BROKEN) from error
+    raise bad(f"not JSON ({error})") from error
   if not isinstance(index, dict) or index.get("format") != FORMAT:
-    raise bad(f"not the index of a zoo (format is not {FORMAT!r})")
+    raise bad(f"not the index of a zoo (format is not {FORMAT!r})", FOREIGN)
   version = index.get("version")
   if not isinstance(version, int) or version < 1:
-    raise bad(f"format version is {version!r}", errors.BROKEN)
+    raise bad(f"format version is {version!r}")
   if version > VERSION:
     raise bad(
       f"format version {version}, this sne_jax reads up to {VERSION}",
@@ -53,9 +52,7 @@ def read_index(path: str, name: str) -> dict[str, Any]:
   fields = {"specs": list, "members": dict, "properties": dict}
   for key, kind in (fields | {"provenance": dict, "licence": str}).items():
     if not isinstance(index.get(key), kind):
-      raise bad(
-        f"field {key!r} is missing or no {kind.__name__}", errors.BROKEN
-      )
+      raise bad(f"field {key!r} is missing or no {kind.__name__}")
   counts = [(index["members"], "count")]
   for entry in index["specs"]:
     weights = entry.get("weights") if isinstance(entry, dict) else None
@@ -63,14 +60,14 @@ def read_index(path: str, name: str) -> dict[str, Any]:
   for entry, key in counts:
     file = entry.get("file")
     if not isinstance(file, str) or file in ("", ".", "..") or "/" in file:
-      raise bad(f"{file!r} is no name of a file in the folder", errors.BROKEN)
+      raise bad(f"{file!r} is no name of a file in the folder")
     if not isinstance(entry.get(key), int):
-      raise bad(f"{file}: {key!r} is {entry.get(key)!r}", errors.BROKEN)
+      raise bad(f"{file}: {key!r} is {entry.get(key)!r}")
     if not isinstance(entry.get("sha256"), str):
-      raise bad(f"{file}: 'sha256' is {entry.get('sha256')!r}", errors.BROKEN)
+      raise bad(f"{file}: 'sha256' is {entry.get('sha256')!r}")
   for key, entry in index["properties"].items():
     if key in OWN_COLUMNS or not isinstance(entry, dict):
-      raise bad(f"property {key!r} is not described rightly", errors.BROKEN)
+      raise bad(f"property {key!r} is not described rightly")
   return index
 
 
@@ -81,32 +78,23 @@ def read_specs(name: str, index) -> tuple[spec_lib.NetworkSpec, ...]:
     try:
       specs.append(spec_lib.NetworkSpec.from_json(entry.get("spec")))
     except (ValueError, AttributeError) as error:
-      raise errors.fault(
-        name, INDEX_FILE, f"spec {number}: {error}", errors.BROKEN
-      ) from error
+      raise errors.fault(name, INDEX_FILE, f"spec {number}: {error}") from error
   return tuple(specs)
 
 
 def map_weights(path: str, name: str, spec, entry) -> np.ndarray:
   """Maps a weights file and checks its size and shape."""
+  bad = functools.partial(errors.fault, name, entry["file"])
+  file = os.path.join(path, entry["file"])
+  if not os.path.exists(file):
+    raise bad("file is missing")
   try:
-    rows = files.map_rows(os.path.join(path, entry["file"]))
-  except FileNotFoundError as error:
-    raise errors.fault(
-      name, entry["file"], "file is missing", errors.BROKEN
-    ) from error
-  except ValueError as error:
-    raise errors.fault(
-      name, entry["file"], str(error), errors.BROKEN
-    ) from error
+    rows = files.map_rows(file)
+  except errors.CheckpointError as error:
+    raise bad(error.problem) from error
   due = (entry["rows"], spec.num_weights)
   if rows.shape != due:
-    raise errors.fault(
-      name,
-      entry["file"],
-      f"shape is {rows.shape} where {due} is due",
-      errors.BROKEN,
-    )
+    raise bad(f"shape is {rows.shape} where {due} is due")
   return rows
 
 
@@ -115,9 +103,7 @@ def check_digest(path: str, name: str, entry) -> None:
   try:
     digest = files.file_digest(os.path.join(path, entry["file"]))
   except FileNotFoundError as error:
-    raise errors.fault(
-      name, entry["file"], "file is missing", errors.BROKEN
-    ) from error
+    raise errors.fault(name, entry["file"], "file is missing") from error
   _compare(name, entry, digest)
 
 
@@ -128,7 +114,6 @@ def _compare(name: str, entry, digest: str) -> None:
       entry["file"],
       f"contents changed: SHA-256 is {digest[:12]}..., {INDEX_FILE} says"
       f" {entry['sha256'][:12]}...",
-      errors.BROKEN,
     )
 
 
@@ -136,27 +121,19 @@ def read_members(path: str, name: str, index) -> dict[str, np.ndarray]:
   """Reads the members' columns `[M]` and checks them against the index."""
   entry = index["members"]
   file = entry["file"]
+  bad = functools.partial(errors.fault, name, file)
   columns = [*OWN_COLUMNS, *index["properties"]]
   members = tables.read_table(path, name, file, columns)
   for column, kind in zip(OWN_COLUMNS, "Uiib", strict=True):
     found = members[column].dtype
     if found.kind != kind:
-      raise errors.fault(
-        name, file, f"column {column!r} is of type {found}", errors.BROKEN
-      )
+      raise bad(f"column {column!r} is of type {found}")
   ids = members["id"]
   if len(ids) != entry["count"]:
-    raise errors.fault(
-      name,
-      file,
-      f"{len(ids)} rows where {entry['count']} are due",
-      errors.BROKEN,
-    )
+    raise bad(f"{len(ids)} rows where {entry['count']} are due")
   unique, counts = np.unique(ids, return_counts=True)
   if (counts > 1).any():
-    raise errors.fault(
-      name,
-      file,
+    raise bad(
       f"ids occur more than once: {listed(unique[counts > 1])}",
       "give every member an id of its own",
     )
@@ -166,27 +143,22 @@ def read_members(path: str, name: str, index) -> dict[str, np.ndarray]:
 
 def _check_rows(name: str, file: str, index, members) -> None:
   """Checks that every member's spec and row exist."""
+  bad = functools.partial(errors.fault, name, file)
   rows = np.array([entry["weights"]["rows"] for entry in index["specs"]])
   spec, row, ids = members["spec"], members["row"], members["id"]
   wrong = np.flatnonzero((spec < 0) | (spec >= len(rows)))
   if wrong.size:
-    raise errors.fault(
-      name,
-      file,
+    raise bad(
       f"member {ids[wrong[0]]!r} has spec {spec[wrong[0]]}; there are"
-      f" {len(rows)} specs",
-      errors.BROKEN,
+      f" {len(rows)} specs"
     )
   wrong = np.flatnonzero((row < 0) | (row >= rows[spec]))
   if wrong.size:
     first = wrong[0]
-    raise errors.fault(
-      name,
-      file,
+    raise bad(
       f"member {ids[first]!r} has row {row[first]};"
       f" {index['specs'][spec[first]]['weights']['file']} has"
-      f" {rows[spec[first]]} rows",
-      errors.BROKEN,
+      f" {rows[spec[first]]} rows"
     )
 
 
@@ -221,7 +193,7 @@ def read_splits(
   for column in SPLIT_COLUMNS:
     if table[column].dtype.kind != "U":
       raise errors.fault(
-        name, SPLITS_FILE, f"column {column!r} is not of strings", errors.BROKEN
+        name, SPLITS_FILE, f"column {column!r} is not of strings"
       )
   found = {}
   for split in np.unique(table["split"]):
@@ -245,12 +217,11 @@ def check_split(
     parts: for each part, its member ids.
     ids: all member ids `[M]`, unique.
   """
+  bad = functools.partial(errors.fault, name, SPLITS_FILE)
   what = f"split {split!r}"
   unknown = [part for part in parts if part not in splits.PARTS]
   if unknown or not parts:
-    raise errors.fault(
-      name,
-      SPLITS_FILE,
+    raise bad(
       f"{what} has {f'part {unknown[0]!r}' if unknown else 'no parts'}",
       f"parts are {', '.join(splits.PARTS)}",
     )
@@ -262,9 +233,7 @@ def check_split(
     numbers[part] = order[np.minimum(places, len(ids) - 1)].astype(np.int64)
     missing = wanted[ids[numbers[part]] != wanted]
     if missing.size:
-      raise errors.fault(
-        name,
-        SPLITS_FILE,
+      raise bad(
         f"{what}, part {part!r} names {missing.size} missing members:"
         f" {listed(missing)}",
         f"name members that {MEMBERS_FILE} has",
@@ -273,9 +242,7 @@ def check_split(
     np.concatenate(list(numbers.values())), return_counts=True
   )
   if (counts > 1).any():
-    raise errors.fault(
-      name,
-      SPLITS_FILE,
+    raise bad(
       f"{what} has {(counts > 1).sum()} members more than once:"
       f" {listed(ids[unique[counts > 1]])}",
       "put every member into one part, once",

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sne_jax.zoo import errors, files
+from sne_jax import atomic
+from sne_jax.zoo import errors
 
 
 def read_table(
@@ -27,18 +28,15 @@ def read_table(
   try:
     table = pq.read_table(os.path.join(path, file), memory_map=False)
   except FileNotFoundError as error:
-    raise errors.fault(name, file, "file is missing", errors.BROKEN) from error
+    raise errors.fault(name, file, "file is missing") from error
   except (pa.ArrowException, OSError) as error:
-    raise errors.fault(
-      name, file, f"not a Parquet file ({error})", errors.BROKEN
-    ) from error
+    raise errors.fault(name, file, f"not a Parquet file ({error})") from error
   missing = [column for column in columns if column not in table.column_names]
   if missing:
     raise errors.fault(
       name,
       file,
       f"no column {missing[0]!r}; it has " + ", ".join(table.column_names),
-      errors.BROKEN,
     )
   return {column: _to_numpy(name, file, column, table) for column in columns}
 
@@ -50,7 +48,7 @@ def write_table(path: str, columns: Mapping[str, np.ndarray]) -> None:
     for name, values in columns.items()
   }
   table = pa.table(arrays)
-  files.replace_file(path, lambda temporary: pq.write_table(table, temporary))
+  atomic.replace_file(path, lambda temporary: pq.write_table(table, temporary))
 
 
 def plain_column(path: str, file: str, name: str, values) -> np.ndarray:
@@ -84,10 +82,7 @@ def _to_numpy(name: str, file: str, column: str, table: pa.Table) -> np.ndarray:
     return values.to_numpy().astype(np.float64)  # a null becomes NaN
   if values.null_count:
     raise errors.fault(
-      name,
-      file,
-      f"column {column!r} has {values.null_count} nulls",
-      errors.BROKEN,
+      name, file, f"column {column!r} has {values.null_count} nulls"
     )
   if pa.types.is_integer(kind):
     return values.to_numpy().astype(np.int64)
@@ -95,9 +90,7 @@ def _to_numpy(name: str, file: str, column: str, table: pa.Table) -> np.ndarray:
     return values.to_numpy().astype(bool)
   if pa.types.is_string(kind) or pa.types.is_large_string(kind):
     return np.array(values.to_pylist(), dtype=str)
-  raise errors.fault(
-    name, file, f"column {column!r} is of type {kind}", errors.BROKEN
-  )
+  raise errors.fault(name, file, f"column {column!r} is of type {kind}")
 
 
 def _arrow_type(values: np.ndarray) -> pa.DataType:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sne_jax import atomic
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo import errors, files, lock, reading, store, tables
 
@@ -70,36 +71,15 @@ def write_zoo(
     ZooError: `path` holds something, or what is given is no valid zoo.
   """
   path = os.path.abspath(path)
-  if os.path.exists(path) and not (
-    os.path.isdir(path) and not os.listdir(path)
-  ):
-    raise errors.fault(
-      path, "", "something is there already", "remove it or choose another"
-    )
   count = len(ids)
-  if len(weights) != len(specs) or not count:
-    raise errors.fault(
-      path,
-      "",
-      f"{len(specs)} specs, {len(weights)} weights, {count} members given",
-      "give weights for every spec, and at least one member",
-    )
-  if len(specs) > 1 and (spec_numbers is None or rows is None):
-    raise errors.fault(
-      path, "", f"{len(specs)} specs given", "give spec_numbers and rows too"
-    )
+  _check(path, specs, weights, count, spec_numbers, rows)
   columns = {
     "id": np.array([str(name) for name in ids], str),
     "spec": _integers(spec_numbers, np.zeros(count)),
     "row": _integers(rows, np.arange(count)),
     "valid": np.asarray(np.ones(count) if valid is None else valid, bool),
   }
-  described = {}
-  for name, item in (properties or {}).items():
-    columns[_free_name(path, name)] = tables.plain_column(
-      path, reading.MEMBERS_FILE, name, item.values
-    )
-    described[name] = {"description": item.description, "units": item.units}
+  columns |= _property_columns(path, properties or {})
   for name, values in columns.items():
     if values.shape != (count,):
       raise errors.fault(
@@ -120,7 +100,10 @@ def write_zoo(
         _write_weights(path, staged, number, spec, array)
         for number, (spec, array) in enumerate(zip(specs, weights, strict=True))
       ],
-      "properties": described,
+      "properties": {
+        name: {"description": item.description, "units": item.units}
+        for name, item in (properties or {}).items()
+      },
       "provenance": dict(provenance or {}),
       "licence": licence,
     }
@@ -136,7 +119,7 @@ def write_zoo(
       for name, parts in (splits or {}).items()
     }
     _write_splits(staged, numbered, columns["id"])
-    files.write_json(os.path.join(staged, reading.INDEX_FILE), index)
+    atomic.write_json(os.path.join(staged, reading.INDEX_FILE), index)
     store.read_zoo(staged, name=path, verify=True)
     try:
       os.rename(staged, path)
@@ -146,7 +129,7 @@ def write_zoo(
       ) from error
   finally:
     shutil.rmtree(staged, ignore_errors=True)
-  files.sync_folder(os.path.dirname(path))
+  atomic.sync_folder(os.path.dirname(path))
   return store.Zoo.open(path, verify=False)
 
 
@@ -188,6 +171,45 @@ def add_split(
     return store.Zoo.open(path, verify=False)
 
 
+def _check(path: str, specs, weights, count: int, spec_numbers, rows) -> None:
+  """Refuses a folder that holds something, and arguments that do not fit."""
+  if os.path.exists(path) and not (
+    os.path.isdir(path) and not os.listdir(path)
+  ):
+    raise errors.fault(
+      path, "", "something is there already", "remove it or choose another"
+    )
+  if len(weights) != len(specs) or not count:
+    raise errors.fault(
+      path,
+      "",
+      f"{len(specs)} specs, {len(weights)} weights, {count} members given",
+      "give weights for every spec, and at least one member",
+    )
+  if len(specs) > 1 and (spec_numbers is None or rows is None):
+    raise errors.fault(
+      path, "", f"{len(specs)} specs given", "give spec_numbers and rows too"
+    )
+
+
+def _property_columns(
+  path: str, properties: Mapping[str, Property]
+) -> dict[str, np.ndarray]:
+  """Returns the values of properties `[M]`, of plain types."""
+  for name in properties:
+    if name in reading.OWN_COLUMNS:
+      raise errors.fault(
+        path,
+        reading.MEMBERS_FILE,
+        f"no property can be called {name!r}",
+        f"names taken are {', '.join(reading.OWN_COLUMNS)}",
+      )
+  return {
+    name: tables.plain_column(path, reading.MEMBERS_FILE, name, item.values)
+    for name, item in properties.items()
+  }
+
+
 def _same_parts(one, other) -> bool:
   """Whether two splits have the same members in each part that has any."""
   none = np.zeros(0, np.int64)
@@ -199,17 +221,6 @@ def _same_parts(one, other) -> bool:
 
 def _integers(values, default: np.ndarray) -> np.ndarray:
   return np.asarray(default if values is None else values).astype(np.int64)
-
-
-def _free_name(path: str, name: str) -> str:
-  if name in reading.OWN_COLUMNS:
-    raise errors.fault(
-      path,
-      reading.MEMBERS_FILE,
-      f"no property can be called {name!r}",
-      f"names taken are {', '.join(reading.OWN_COLUMNS)}",
-    )
-  return name
 
 
 def _write_weights(

@@ -23,7 +23,7 @@ TINY = shapes.Case(
     network_function="deepsets",
     network_blocks=1,
   ),
-  chunk=shapes.chunking.ChunkOptions(chunk_size=4),
+  chunk=shapes.chunking.ChunkOptions.published(4),
 )
 
 
@@ -51,8 +51,7 @@ def row(**changes):
 
 def test_the_flagfile_gives_the_options_of_its_product_shape():
   options = shapes.flagfile_options()
-  assert options.chunk.chunk_size == 34
-  assert options.chunk.by_neuron
+  assert options.chunk.linear_rule == "neuron"
   assert options.sne.chunk_function == "product"
   assert options.data.batch_size == 32
 

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import nfn_peer, results, shapes, time_to_accuracy
+from experiments import config
 from experiments.tasks import members
 from sne_jax.learning import pipeline
 from sne_jax.networks import families
@@ -175,10 +177,7 @@ def test_what_the_peer_cannot_do_is_refused(change):
 
 
 def test_missing_torch_is_said_in_one_line(monkeypatch):
-  def missing(name):
-    raise ImportError("no", name=name)
-
-  monkeypatch.setattr(time_to_accuracy.importlib, "import_module", missing)
+  monkeypatch.setitem(sys.modules, "nfn", None)
   with pytest.raises(ValueError, match="needs nfn; install it with") as found:
     time_to_accuracy.set_torch_threads()
   assert "\n" not in str(found.value)
@@ -275,7 +274,7 @@ def test_another_backend_is_refused(monkeypatch):
 
 def test_every_option_can_become_a_flag():
   values = shapes.flags.FlagValues()
-  shapes.config.define_flags(
+  config.define_flags(
     time_to_accuracy.RaceOptions,
     *shapes.options_lib.CLASSES,
     prefixes=shapes.options_lib.PREFIXES,

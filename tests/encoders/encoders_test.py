@@ -261,13 +261,16 @@ def test_gradients_are_finite(name):
   # Forward mode gives the same derivative as reverse mode.
   direction = np.random.default_rng(0).standard_normal(batch.weights.shape)
   forward = jax.jit(
-    lambda w, t: jax.jvp(lambda w: loss(encode.params, w), (w,), (t,))[1],
+    lambda params, w, t: jax.jvp(lambda w: loss(params, w), (w,), (t,))[1],
     compiler_options=FAST,
   )
   backward = slope(encode.params, batch.weights)[1] @ direction
   close = 1e-3 if name in SINGLE else 1e-8
   np.testing.assert_allclose(
-    forward(batch.weights, direction), backward, rtol=close, atol=close
+    forward(encode.params, batch.weights, direction),
+    backward,
+    rtol=close,
+    atol=close,
   )
 
 

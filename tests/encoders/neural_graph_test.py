@@ -524,9 +524,11 @@ def test_nodes_are_equivariant(name, spec):
     moved = apply(values, w[index])
     np.testing.assert_allclose(in_order(moved), out, atol=1e-10 * size)
     assert np.abs(moved - apply(values, w)).max() > 1e-4 * size
-    index = symmetry.draw_uncoupled(spec, rng)
-    other = in_order(apply(values, w[index]))
-    assert np.abs(other - out).max() > 1e-4 * size
+    changes = []
+    for _ in range(4):  # One may be a permutation by luck.
+      index = symmetry.draw_uncoupled(spec, rng)
+      changes.append(np.abs(in_order(apply(values, w[index])) - out).max())
+    assert max(changes) > 1e-4 * size
 
 
 @pytest.mark.parametrize("function", ["min", "max"])

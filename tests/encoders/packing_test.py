@@ -10,7 +10,7 @@ from sne_jax.networks import chunking, families
 SPECS = families.tiny_specs()
 NAMES = ("inr", "mlp", "cnn_pool", "cnn_flat", "resnet", "transformer")
 OPTIONS = {
-  "flat": chunking.ChunkOptions(chunk_size=8),
+  "flat": chunking.ChunkOptions.published(8),
   "neuron": chunking.ChunkOptions(
     chunk_size=16, linear_rule="neuron", conv_rule="neuron"
   ),
@@ -182,7 +182,7 @@ def test_specs_of_one_layout_are_one_architecture():
   one = joining.Packer([spec, other], describe)
   assert one.reserve(np.array([0, 1]), 2) is None
   assert one.template((0, 1)).room == 2 * spec.num_weights
-  two = joining.Packer([spec, other], describe, by_layout=False)
+  two = joining.Packer([spec, other], describe, seen_as=lambda spec: spec)
   assert two.reserve(np.array([0, 1]), 2) is not None
   assert two.template((0, 1)).room > 2 * spec.num_weights
 

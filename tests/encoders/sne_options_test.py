@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sne_jax.encoders import sne_options
-from sne_jax.networks import chunking, families
+from sne_jax.networks import chunking, families, symmetry
 
 SPECS = (
   families.mlp((2, 3, 2)),
@@ -189,3 +189,23 @@ def test_options_are_plain_values_that_flags_can_carry():
     assert field.type in (int, float, bool, str)
     assert type(field.default) is field.type
     assert field.name in (sne_options.SNEOptions.__doc__ or "")
+
+
+def test_the_default_is_exactly_invariant(make_encoder):
+  """True permutations leave the codes alone, and shuffles do not."""
+  specs = (
+    families.mlp((3, 40, 24, 2)),
+    families.cnn((1, 6, 6), (4, 5), num_classes=3, head="flatten"),
+    families.transformer(
+      (1, 4, 4), patch=2, dim=8, depth=1, heads=2, hidden=9, num_classes=2
+    ),
+  )
+  encoder = make_encoder(specs, chunking.ChunkOptions())
+  rng = np.random.default_rng(0)
+  own = [(spec, families.random_weights(spec, rng)) for spec in specs]
+  permuted = [(s, w[symmetry.draw_permutation(s, rng)]) for s, w in own]
+  shuffled = [(s, w[symmetry.draw_uncoupled(s, rng)]) for s, w in own]
+  codes, same, other = (encoder(*nets) for nets in (own, permuted, shuffled))
+  spread = codes.std(axis=0).mean()
+  assert np.abs(same - codes).max() < 1e-3 * spread
+  assert (np.abs(other - codes).max(axis=1) > 1e-2 * spread).all()

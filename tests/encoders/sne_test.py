@@ -33,7 +33,9 @@ ROWS = chunking.ChunkOptions(
 NEURON = chunking.ChunkOptions(
   chunk_size=64, linear_rule="neuron", conv_rule="neuron"
 )
-FLAT = chunking.ChunkOptions(chunk_size=16, conv_rule="flat")
+FLAT = chunking.ChunkOptions(
+  chunk_size=16, linear_rule="flat", conv_rule="flat", embedding_rule="flat"
+)
 TINY = {
   "width": 8,
   "heads": 2,
@@ -129,7 +131,7 @@ def test_swapped_halves_are_the_same_set_but_not_the_same_sequence(
 ):
   # Flattened [1 2 3 4 5 6] and [4 5 6 1 2 3], in chunks of three.
   spec = families.mlp((2, 3), bias=False)
-  options = chunking.ChunkOptions(chunk_size=3)
+  options = chunking.ChunkOptions.published(3)
   one = spec, np.array([1, 2, 3, 4, 5, 6], np.float32)
   other = spec, np.array([4, 5, 6, 1, 2, 3], np.float32)
   for index_features, same in (("none", True), ("chunk", False)):
@@ -246,16 +248,14 @@ def test_a_code_depends_neither_on_batch_mates_nor_on_padding(
 def test_a_code_does_not_depend_on_the_room_given(make_encoder, pad_mask):
   options = TINY | BATCHED["deepsets"] | {"pad_mask": pad_mask}
   spec, net = SPECS["mlp"], network("mlp")
-  encoder = make_encoder(
-    [spec], chunking.ChunkOptions(chunk_size=32), **options
-  )
+  encoder = make_encoder([spec], chunking.ChunkOptions.published(32), **options)
   sizes = encoder.packer.sizes([(0,) * 3])
   exact, padded = encoder.pack(net), encoder.pack(net, sizes=sizes)
   assert exact.room < padded.room
   np.testing.assert_allclose(encoder(net, sizes=sizes), encoder(net), atol=1e-5)
   # Longer chunks of the same weights: the padding of chunks is masked, or, in
   # the literal reading of the paper, counts as zeros.
-  longer = make_encoder([spec], chunking.ChunkOptions(chunk_size=40), **options)
+  longer = make_encoder([spec], chunking.ChunkOptions.published(40), **options)
   assert (far(longer(net), encoder(net)) < 1e-5) == pad_mask
 
 
@@ -404,7 +404,7 @@ def test_flat_chunks_are_invariant_only_if_no_row_is_cut(
   make_encoder, chunk_size, invariant
 ):
   spec = families.mlp((1, 8, 8, 1))
-  options = chunking.ChunkOptions(chunk_size=chunk_size)
+  options = chunking.ChunkOptions.published(chunk_size)
   encoder = make_encoder([spec], options, **PLAIN)
   rng = np.random.default_rng(0)
   net = spec, families.random_weights(spec, rng)

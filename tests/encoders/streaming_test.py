@@ -39,7 +39,9 @@ SPECS = {
 NEURON = chunking.ChunkOptions(
   chunk_size=8, linear_rule="neuron", conv_rule="neuron"
 )
-FLAT = chunking.ChunkOptions(chunk_size=16, conv_rule="flat")
+FLAT = chunking.ChunkOptions(
+  chunk_size=16, linear_rule="flat", conv_rule="flat", embedding_rule="flat"
+)
 TINY = {
   "width": 8,
   "heads": 2,

@@ -135,6 +135,7 @@ def test_flagfiles_of_earlier_versions_are_read(tmp_path):
   path.write_text(
     "--stat_width=7\n--nograph_reverse\n--view_pool_size=0\n"
     "--symmetry_on=host\n--sample_learning_rate=0.0\n--decay_vectors=false\n"
+    "--zoo_points=0\n"
   )
   options = resolved(f"--flagfile={path}")
   assert options.encoder_options("stat_nn").width == 7

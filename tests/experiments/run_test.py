@@ -93,6 +93,8 @@ def test_a_run_leaves_what_it_promises(done):
   assert "mean of 2 seed(s)" in report
   assert "figures/predicted_frequency.png" in report
   assert "reference: ridge" in report
+  inexact = "chunk_function=linear reads weights in their order"
+  assert inexact in report.partition("## Notes")[2]
   results = json.loads((workdir / "results.json").read_text())
   assert results["sizes"] == {"train": 14, "val": 5, "test": 5}
   assert results["environment"]["versions"]["jax"]

@@ -1,6 +1,5 @@
 """What a sweep varies: lists, ranges, draws, and what it refuses."""
 
-import copy
 import json
 import pathlib
 
@@ -17,12 +16,14 @@ ROOT = pathlib.Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "experiments" / "flags" / "sweeps").glob("*.flags"))
 
 
-DEFINED = flags.FlagValues()
-plan_lib.define_flags(DEFINED)  # Once: reading all their help takes a while.
+def defined():
+  values = flags.FlagValues()
+  plan_lib.define_flags(values)
+  return values
 
 
 def plan(*arguments):
-  values = copy.deepcopy(DEFINED)
+  values = defined()
   config.parse(["sweep.py", *arguments], values)
   return plan_lib.make(values)
 

@@ -4,7 +4,6 @@ Most tests put a program that takes no time in the place of run.py.
 """
 
 import contextlib
-import copy
 import functools
 import importlib
 import io
@@ -31,8 +30,6 @@ from sne_jax.zoo import lock, store
 
 ROOT = pathlib.Path(__file__).parents[2]
 GRID = "--grid=learning_rate=1e-3,2e-3,3e-3,4e-3;head_width=4,8"
-DEFINED = flags.FlagValues()
-plan_lib.define_flags(DEFINED)
 
 TRIAL = """
 import json, os, pathlib, signal, sys, time
@@ -76,6 +73,12 @@ class Ended(NamedTuple):
     return self.err
 
 
+def defined():
+  values = flags.FlagValues()
+  plan_lib.define_flags(values)
+  return values
+
+
 @pytest.fixture
 def programs(tmp_path):
   """Returns `programs(behaviour) -> Programs` of fast trials."""
@@ -103,7 +106,7 @@ def start(tmp_path, programs, monkeypatch):
     chosen = programs(behaviour)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
       try:
-        values = copy.deepcopy(DEFINED)
+        values = defined()
         config.parse(["sweep.py", *given], values)
         main = lambda argv: sweep.main(argv, values, chosen)
         code = config.guarded(main, ["sweep.py"], values)
@@ -361,7 +364,7 @@ def test_no_trial_is_stopped_unasked_or_after_its_last_step(start, tmp_path):
 
 
 def test_hyperband_is_told_the_steps_of_training():
-  values = copy.deepcopy(DEFINED)
+  values = defined()
   asked = ["--pruner=hyperband", "--num_steps=900", "--eval_every=100", GRID]
   config.parse(["sweep.py", *asked], values)
   pruner = plan_lib.make(values).pruner()
@@ -615,7 +618,7 @@ def test_a_sweep_of_before_is_left_alone(start, tmp_path):
 
 def test_the_workdir_of_a_run(start, tmp_path):
   (tmp_path / "run").mkdir()
-  values = copy.deepcopy(DEFINED)
+  values = defined()
   config.parse(["sweep.py"], values)
   found = config.resolved(*options_lib.from_flags(values).groups())
   (tmp_path / "run" / "config.json").write_text(json.dumps(found))

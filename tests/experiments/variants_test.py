@@ -1,6 +1,7 @@
 """Lists of variants and flagfiles: all resolve, build, and differ."""
 
 import collections
+import dataclasses
 import json
 import pathlib
 
@@ -11,8 +12,9 @@ import pytest
 from experiments import config, references
 from experiments.tasks import variants
 from sne_jax import predictor
+from sne_jax.encoders import sne_options
 from sne_jax.learning import training
-from sne_jax.networks import families, scales
+from sne_jax.networks import chunking, families, scales
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGFILES = sorted((ROOT / "experiments" / "flags").glob("*.flags"))
@@ -46,6 +48,24 @@ def test_flagfiles_resolve(path, resolve, monkeypatch):
   assert asked + options.run.test_members <= options.zoo.num_networks
   if options.run.variants:
     assert variants.chosen(options)
+
+
+def test_the_published_preset_is_its_flagfile(resolve, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  options = resolve("--flagfile=experiments/flags/shared/published.flags")
+  preset = sne_options.SNEOptions.published()
+  # A tile changes no number.
+  assert dataclasses.replace(options.sne, chunk_tile=0) == preset
+  assert options.chunk == chunking.ChunkOptions.published()
+  paper = resolve("--flagfile=experiments/flags/paper.flags")
+  assert (paper.sne, paper.chunk) == (options.sne, options.chunk)
+  assert paper.invariance.invariance_weight == 1
+  assert not paper.data.augment_signs
+  ours = resolve("--flagfile=experiments/flags/inr_frequency.flags")
+  assert ours.sne == sne_options.SNEOptions()
+  assert ours.chunk == chunking.ChunkOptions()
+  assert ours.data.augment_signs
+  assert (paper.zoo, paper.train) == (ours.zoo, ours.train)
 
 
 def test_flagfiles_are_those_that_are_promised():

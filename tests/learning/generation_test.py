@@ -12,7 +12,7 @@ from sne_jax.learning import (
   pretraining,
   views,
 )
-from sne_jax.networks import chunking, families, standardise, symmetry
+from sne_jax.networks import chunking, families, matching, standardise, symmetry
 
 SPEC = families.mlp((3, 4, 2))
 OPTIONS = generation.GenerationOptions(
@@ -132,7 +132,7 @@ def test_alignment_undoes_permutations():
   rng = np.random.default_rng(3)
   index = symmetry.draw_permutation(SPEC, rng)
   assert not np.array_equal(weights[index], weights)
-  found = generation.aligned(SPEC, weights, np.stack([weights, weights[index]]))
+  found = matching.align_all(SPEC, weights, np.stack([weights, weights[index]]))
   np.testing.assert_array_equal(found, [weights, weights])
 
 
@@ -143,7 +143,7 @@ def trained(kind, encoder, **changes):
     SPEC,
     networks(6),
     encoder=encoder,
-    chunk=chunking.ChunkOptions(chunk_size=4),
+    chunk=chunking.ChunkOptions.published(4),
     view=views.ViewOptions(),
     losses=contrast.ContrastOptions(),
     options=pretrain_methods.PretrainOptions(**changes),
@@ -163,7 +163,8 @@ def trained(kind, encoder, **changes):
   ["sane", pytest.param("hyper_representation", marks=pytest.mark.slow)],
 )
 def test_codes_of_an_autoencoder_become_networks(kind, monkeypatch):
-  monkeypatch.setattr(generation, "AT_ONCE", 4)  # Two blocks, one not full.
+  # Two blocks, one not full.
+  monkeypatch.setattr(pretrain_methods, "AT_ONCE", 4)
   sizes = {
     "sane": {"width": 3, "hidden": 8, "blocks": 1, "heads": 2, "window": 4},
     "hyper_representation": {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
+from sne_jax import atomic
 from sne_jax.learning import logging
 
 
@@ -129,8 +130,8 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
 
 def test_an_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
   path = tmp_path / "file"
-  logging.write_atomically(path, "old")
+  atomic.write_atomically(path, "old")
   with pytest.raises(TypeError):
-    logging.write_atomically(path, 3)
+    atomic.write_atomically(path, 3)
   assert path.read_text() == "old"
   assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -1,5 +1,6 @@
 """Metrics against scipy, hand examples, and a bootstrap done by loops."""
 
+import functools
 import math
 
 import numpy as np
@@ -128,12 +129,32 @@ def test_bootstrap_equals_plain_loops(name, dense_limit, monkeypatch):
   assert fast == pytest.approx(plain, abs=1e-10)
 
 
-def test_bootstrap_draws_are_bounded_and_complete():
-  rng = np.random.default_rng(0)
-  blocks = list(metrics._draws(rng, 1_000_000, 5))
-  assert [block.shape for block in blocks] == [(2, 1_000_000)] * 2 + [
-    (1, 1_000_000)
+@pytest.mark.parametrize("clusters", [None, np.arange(40) // 3])
+def test_bootstrap_draws_are_those_of_one_generator(clusters, monkeypatch):
+  y, prediction = _example(40, ties=True)
+  groups = [
+    np.flatnonzero(clusters == c) if clusters is not None else np.array([c])
+    for c in (range(40) if clusters is None else np.unique(clusters))
   ]
+  rng, values = np.random.default_rng(5), []
+  for _ in range(50):
+    rows = np.concatenate(
+      [groups[g] for g in rng.integers(0, len(groups), len(groups))]
+    )
+    values.append(np.mean((y - prediction)[rows] ** 2))
+  interval = functools.partial(
+    metrics.bootstrap_interval,
+    metrics.mse,
+    y,
+    prediction,
+    clusters=clusters,
+    num_resamples=50,
+    seed=5,
+  )
+  expected = tuple(np.percentile(values, [2.5, 97.5]))
+  assert interval() == pytest.approx(expected, rel=1e-14)
+  monkeypatch.setattr(metrics, "BLOCK", 150)  # A few resamples at a time.
+  assert interval() == pytest.approx(expected, rel=1e-14)
 
 
 def test_bootstrap_interval_of_a_mean_is_the_known_one():

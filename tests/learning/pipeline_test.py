@@ -13,7 +13,9 @@ MLP = families.mlp((2, 4, 3, 1), activation="tanh")
 INR = families.inr((1, 3, 1))
 CNN = families.cnn((1, 4, 4), (2,), num_classes=2)
 SPECS = (MLP, INR, CNN)
-CHUNKS = chunking.ChunkOptions(chunk_size=8, conv_rule="flat")
+CHUNKS = chunking.ChunkOptions(
+  chunk_size=8, linear_rule="flat", conv_rule="flat", embedding_rule="flat"
+)
 
 
 def networks_of(specs=SPECS, count=4):
@@ -30,7 +32,7 @@ def pipe(networks, seed=0, pairs=False, devices=1, **options):
   return pipeline.Pipeline(
     networks,
     packer,
-    pipeline.DataOptions(**{"batch_size": 6} | options),
+    pipeline.DataOptions(**{"batch_size": 6, "augment_signs": False} | options),
     seed=seed,
     pairs=pairs,
     devices=devices,

@@ -62,9 +62,6 @@ def test_one_anchor_without_noise_comes_back_and_draws_repeat():
 def test_controls_have_their_spread():
   found = sampling.normal_anchors(key(), (5, 20, 30))
   assert abs(float(found.std()) - 10) < 0.5
-  found = sampling.uniform_codes(key(), 100, 7)
-  assert found.shape == (100, 1, 7)
-  assert float(abs(found).max()) <= 1 and float(found.min()) < -0.9
 
 
 def test_the_best_are_kept_in_order():
@@ -83,7 +80,7 @@ def test_bootstrapping_climbs_and_ends_sorted():
 
   options = {"num": 30, "keep": 5, "bandwidth": 2.0, "mode": "joint"}
   first = sampling.subsample(key(), ANCHORS, score, **options)
-  last = sampling.bootstrap(key(), ANCHORS, score, rounds=4, **options)
+  last = sampling.subsample(key(), ANCHORS, score, rounds=4, **options)
   assert len(seen) == 5 and all(len(codes) == 30 for codes in seen)
   assert (np.diff(last.scores) <= 0).all()
   assert last.scores.mean() > first.scores.mean()
@@ -102,7 +99,7 @@ def test_bootstrapping_climbs_and_ends_sorted():
     (lambda: sampling.best(ANCHORS, [1.0], 1), "6 codes need as many scores"),
     (lambda: sampling.best(ANCHORS, [1.0] * 6, 7), "cannot keep 7 of 6"),
     (
-      lambda: sampling.bootstrap(key(), ANCHORS, len, rounds=0),
+      lambda: sampling.subsample(key(), ANCHORS, len, rounds=0),
       "rounds must be at least 1",
     ),
   ],

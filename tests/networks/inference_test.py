@@ -154,9 +154,7 @@ def spec_tensors(found, tensors):
   """The tensors of a file as those of the spec, also under jit."""
   made = {}
   for source in found.sources:
-    array = tensors[source.name]
-    if not source.is_plain:
-      array = array.transpose(source.order)
+    array = tensors[source.name].reshape(source.view).transpose(source.order)
     made[source.tensor] = array.reshape(source.shape)
   return made
 

@@ -79,17 +79,6 @@ def test_standardising_commutes_with_permutations():
   )
 
 
-def test_unit_layers_have_norm_one():
-  weights = zoo(SPEC)
-  weights[0, :9] = 0
-  found = standardise.unit_layers(SPEC, weights)
-  layer = tokens.layer_of(SPEC)
-  for number in range(2):
-    size = np.linalg.norm(found[:, layer == number], axis=1)
-    np.testing.assert_allclose(size[1:], 1, rtol=1e-5)
-  assert (found[0, layer == 0] == 0).all()
-
-
 def test_bad_input_is_named():
   with pytest.raises(ValueError, match="unknown mode 'median'"):
     standardise.measure(SPEC, zoo(SPEC), "median")

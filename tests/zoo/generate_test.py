@@ -22,6 +22,7 @@ from sne_jax.zoo import (
   image_fit,
   image_options,
   image_properties,
+  image_tiles,
   images,
   lock,
   partial,
@@ -433,7 +434,7 @@ def test_a_batch_is_found_for_the_memory_there_is(monkeypatch):
     assert found == generate.CPU_MEMBERS * count
     # All of them are filled, whatever their tiles: no place is left over.
     for tile in range(1, 20):
-      assert image_fit.even_slots(found, tile, count) == found
+      assert image_tiles.even_slots(found, tile, count) == found
   monkeypatch.setattr(partial, "_free_host_bytes", lambda: 1 << 20)
   assert generate.free_batch_members([spec], 128, data) == 1
 

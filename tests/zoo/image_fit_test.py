@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sne_jax.networks import families
-from sne_jax.zoo import image_fit, partial
+from sne_jax.zoo import image_fit, image_tiles, partial
 
 N, SIDE, BATCH, EPOCHS = 40, 6, 8, 10  # 10 epochs of 5 steps.
 DECAY = 0.03
@@ -63,7 +63,7 @@ def epoch_of(spec, optimizer, *, dropout=False, devices=1):
     num_classes=3,
     batch_size=BATCH,
     dropout=dropout,
-    devices=jax.local_devices()[:devices],
+    devices=tuple(jax.local_devices()[:devices]),
   )
 
 
@@ -268,7 +268,7 @@ def test_evaluation_counts_what_is_real(data):
   places = rng.integers(0, N, (2, width)).astype(np.int32)
   labels = data.labels[places]
   real = rng.random((2, width)) < 0.3
-  evaluate = image_fit.make_evaluate_fn(spec, jax.local_devices()[:1])
+  evaluate = image_fit.make_evaluate_fn(spec, tuple(jax.local_devices()[:1]))
   found = evaluate(tensors, data, places, labels, real)
   for member in range(2):
     rows = places[member][real[member]]
@@ -286,10 +286,10 @@ def test_evaluation_counts_what_is_real(data):
 
 
 def test_slots_divide_evenly():
-  assert image_fit.even_slots(5, 4, 1) == 6
-  assert image_fit.even_slots(83, 1, 2) == 84
-  assert image_fit.even_slots(1, 1 << 30, 2) == 2
-  assert image_fit.even_slots(7, 100, 1) == 7
+  assert image_tiles.even_slots(5, 4, 1) == 6
+  assert image_tiles.even_slots(83, 1, 2) == 84
+  assert image_tiles.even_slots(1, 1 << 30, 2) == 2
+  assert image_tiles.even_slots(7, 100, 1) == 7
 
 
 @pytest.mark.slow
@@ -299,11 +299,12 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(monkeypatch):
   pixels = rng.integers(0, 256, (128, 256), np.uint8)
   labels = rng.integers(0, 10, 128).astype(np.int32)
   found = []
-  for most in (image_fit.STEP_BYTES, 1):
-    monkeypatch.setattr(image_fit, "STEP_BYTES", most)
-    parts = image_fit.step_parts(spec, 64, "cpu")
+  for most in (image_tiles.STEP_BYTES, 1):
+    monkeypatch.setattr(image_tiles, "STEP_BYTES", most)
+    image_fit.make_epoch_fn.cache_clear()
+    parts = image_tiles.step_parts(spec, 64, "cpu")
     assert parts == (1 if most > 1 else 2)
-    devices = jax.local_devices()[:1]
+    devices = tuple(jax.local_devices()[:1])
     epoch = image_fit.make_epoch_fn(
       spec,
       "sgd",

@@ -81,7 +81,10 @@ def test_what_is_written_is_read(path):
 
 def test_weights_are_mapped_and_read_only(path):
   zoo = store.Zoo.open(path, verify=False)
-  assert isinstance(zoo.weights(0), np.memmap)
+  base = zoo.weights(0)
+  while not isinstance(base, np.memmap):
+    base = base.base
+    assert base is not None
   with pytest.raises(ValueError, match="read-only"):
     zoo.weights(0)[0, 0] = 1
   one, other = zoo.vectors([1, 3])
@@ -232,7 +235,7 @@ DAMAGES = {
   "no splits": (remove("splits.parquet"), ["splits.parquet", "missing"]),
   "truncated": (
     truncate("weights-0.safetensors", 150),
-    ["weights-0.safetensors", "cut short: 150 bytes"],
+    ["weights-0.safetensors", "cut short: 62 bytes of numbers"],
   ),
   "truncated header": (
     truncate("weights-0.safetensors", 20),

@@ -4,7 +4,8 @@
 in which slot of which chunk and what it is; `gather(layout, weights)` fetches
 the numbers. The parts: `options` (which rule cuts what), `cuts` and `neuron`
 (the rules), `neurons` (numbers of the hidden neurons), `ranges` (any part of
-the chunks, for networks too large to lay out at once), `arrays` (the layout).
+the chunks, for networks too large to lay out at once), `arrays` (the layout),
+`sizes` (a chunk size from networks, and what it does to the symmetry).
 """
 
 from sne_jax.networks.chunking.arrays import (
@@ -15,14 +16,18 @@ from sne_jax.networks.chunking.arrays import (
   unchunk,
 )
 from sne_jax.networks.chunking.cuts import ROLES
-from sne_jax.networks.chunking.options import ChunkOptions
+from sne_jax.networks.chunking.options import MOST_SLOTS, ChunkOptions
+from sne_jax.networks.chunking.sizes import keeps_symmetry, resolved
 
 __all__ = [
+  "MOST_SLOTS",
   "ROLES",
   "ChunkLayout",
   "ChunkOptions",
   "gather",
+  "keeps_symmetry",
   "layout",
   "num_chunks",
+  "resolved",
   "unchunk",
 ]

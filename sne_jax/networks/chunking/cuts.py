@@ -170,7 +170,7 @@ def cut_weight(
   """
   tensor = spec.tensors[place]
   conv = tensor.kind == "conv_weight"
-  rule = options.conv_rule if conv else options.linear_rule
+  rule = options.rule(tensor.kind)
   per_head = options.attention_rule == "per_head" and tensor.kind in _ATTENTION
   blocks, out, inner, kernel = _grid(tensor, per_head)
   segments, columns = {

@@ -2,14 +2,17 @@
 
 References:
   The literal rule of Andreis et al., Set-based Neural Network Encoding Without
-  Weight Tying, NeurIPS 2024, arXiv:2305.16625, is the first value of
-  `linear_rule` and of `conv_rule`. The paper is silent on the others; they,
-  and all defaults, are choices of this library.
+  Weight Tying, NeurIPS 2024, arXiv:2305.16625, is `ChunkOptions.published()`.
+  The neuron rule, the default, is this library's; docs/results has what it is
+  worth.
 """
 
 import dataclasses
 
 from sne_jax.networks.checked import Checked, option
+
+MOST_SLOTS = 320
+"""The largest chunk size that is derived from networks: see `chunk_size`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,12 +23,15 @@ class ChunkOptions(Checked):
   cut, each by itself: a chunk never holds parts of two pieces.
 
   Attributes:
-    chunk_size: weights per chunk. 9 suits kernels of 3x3.
-    linear_rule: linear weights. flat: the whole matrix, row-major. row: each
-      output neuron. col: each input neuron. neuron: see `neuron.py`; it holds
-      for linear and convolution weights together.
-    conv_rule: convolution weights. kernel: each kernel [height, width]. filter:
-      each output channel. flat: the whole tensor. neuron: as above.
+    chunk_size: weights per chunk. 0: as many as the largest piece of the
+      networks at hand has (by the neuron rule fan-in + fan-out + biases and
+      norm vectors), at most 320: see `sizes.py`. A training derives it from its
+      training networks, and the model keeps the number. 9 suits kernels of 3x3.
+    linear_rule: linear weights. neuron: each neuron with all that touches it,
+      see `neuron.py`. flat: the whole matrix, row-major. row: each output
+      neuron. col: each input neuron.
+    conv_rule: convolution weights. neuron: as above. kernel: each kernel
+      [height, width]. filter: each output channel. flat: the whole tensor.
     bias_rule: biases. own: a pseudo-layer of their own. append: each after its
       neuron's row (needs linear_rule=row, conv_rule=filter). drop: left out.
       Under the neuron rule a bias lies in its neuron's chunks, whatever is said
@@ -35,25 +41,25 @@ class ChunkOptions(Checked):
       one norm layer in one pseudo-layer. fold: refuses running statistics,
       which `networks.folding.fold_norms` removes; what is left is cut as
       under own.
-    embedding_rule: embedding, class token and position. flat: the whole table.
-      row: each entry.
+    embedding_rule: embedding, class token and position. row: each entry. flat:
+      the whole table.
     attention_rule: attention weights, which `linear_rule` cuts. typed: four
       kinds. one_type: one kind, attention_q, for all. per_head: four kinds, and
       each head's block is cut by itself (rows of q, k and v; columns of o).
 
   Raises:
-    ValueError: a size below 1, an unknown rule, or rules that exclude each
+    ValueError: a size below 0, an unknown rule, or rules that exclude each
       other; the message names the values.
   """
 
-  chunk_size: int = option(32, least=1)
-  linear_rule: str = option("flat", choices=("flat", "row", "col", "neuron"))
+  chunk_size: int = option(0, least=0)
+  linear_rule: str = option("neuron", choices=("neuron", "flat", "row", "col"))
   conv_rule: str = option(
-    "kernel", choices=("kernel", "filter", "flat", "neuron")
+    "neuron", choices=("neuron", "kernel", "filter", "flat")
   )
   bias_rule: str = option("own", choices=("own", "append", "drop"))
   norm_rule: str = option("own", choices=("own", "concat", "fold"))
-  embedding_rule: str = option("flat", choices=("flat", "row"))
+  embedding_rule: str = option("row", choices=("row", "flat"))
   attention_rule: str = option(
     "typed", choices=("typed", "one_type", "per_head")
   )
@@ -63,29 +69,41 @@ class ChunkOptions(Checked):
     super().__post_init__()
     rules = (self.linear_rule, self.conv_rule)
     seen = f"linear_rule={rules[0]!r}, conv_rule={rules[1]!r}"
-    if rules.count("neuron") == 1:
+    if self.bias_rule == "append" and self.attention_rule == "per_head":
       raise ValueError(
-        f"{seen}: a neuron's chunk holds weights of both kinds; set both to"
-        " 'neuron', or neither"
+        "bias_rule='append' with attention_rule='per_head': the rows of"
+        " attention_o are cut apart; use bias_rule='own'"
       )
-    if self.bias_rule == "append" and not self.by_neuron:
-      if self.linear_rule != "row" and self.conv_rule != "filter":
-        raise ValueError(
-          f"bias_rule='append' with {seen}: there is no neuron's row to append"
-          " to; set linear_rule='row' and conv_rule='filter'"
-        )
-      if self.attention_rule == "per_head":
-        raise ValueError(
-          "bias_rule='append' with attention_rule='per_head': the rows of"
-          " attention_o are cut apart; use bias_rule='own'"
-        )
-    if self.attention_rule == "per_head" and self.by_neuron:
+    with_rows = ("row", "filter", "neuron")
+    if self.bias_rule == "append" and not set(rules) & set(with_rows):
+      raise ValueError(
+        f"bias_rule='append' with {seen}: there is no neuron's row to append"
+        " to; set linear_rule='row' and conv_rule='filter'"
+      )
+    if self.attention_rule == "per_head" and self.linear_rule == "neuron":
       raise ValueError(
         f"attention_rule='per_head' with {seen}: a neuron is cut by itself"
-        " already; use attention_rule='typed'"
+        " already; use attention_rule='typed', or linear_rule='row'"
       )
 
-  @property
-  def by_neuron(self) -> bool:
-    """Whether weights are cut by the neuron rule."""
-    return self.linear_rule == "neuron"
+  @classmethod
+  def published(cls, chunk_size: int = 32) -> "ChunkOptions":
+    """Returns the rules of the paper: layers padded and cut flat.
+
+    Matrices and biases are pseudo-layers of their own, and of a convolution
+    each kernel is. The paper does not say how norms and tables are cut: here
+    flat, each by itself. Its chunk sizes vary by experiment.
+
+    Args:
+      chunk_size: weights per chunk.
+    """
+    return cls(
+      chunk_size=chunk_size,
+      linear_rule="flat",
+      conv_rule="kernel",
+      embedding_rule="flat",
+    )
+
+  def rule(self, kind: str) -> str:
+    """Returns the rule that cuts weights of a kind of `spec.WEIGHT_KINDS`."""
+    return self.conv_rule if kind == "conv_weight" else self.linear_rule

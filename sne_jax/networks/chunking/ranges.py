@@ -22,7 +22,7 @@ from sne_jax.networks.chunking import cuts as cuts_lib
 from sne_jax.networks.chunking import neuron as neuron_lib
 from sne_jax.networks.chunking import neurons as neurons_lib
 from sne_jax.networks.chunking.cuts import ROLES, Cut, Piece
-from sne_jax.networks.chunking.options import ChunkOptions
+from sne_jax.networks.chunking.options import MOST_SLOTS, ChunkOptions
 from sne_jax.networks.spec import KINDS, NetworkSpec, TensorSpec
 
 SLOT_FIELDS = ("index", "role", "places", "io", "other", "tensor")
@@ -106,7 +106,7 @@ def plan(spec: NetworkSpec, options: ChunkOptions) -> Plan:
 
   Args:
     spec: the network.
-    options: chunk size and rules.
+    options: chunk size and rules; a size of 0 is derived from this spec.
 
   Raises:
     ValueError: the spec has running statistics under `norm_rule="fold"`, a
@@ -115,7 +115,7 @@ def plan(spec: NetworkSpec, options: ChunkOptions) -> Plan:
   """
   neurons = neurons_lib.number(spec)
   cuts = _cuts(spec, neurons, options)
-  size = options.chunk_size
+  size = options.chunk_size or min(MOST_SLOTS, max(c.width for c in cuts))
   counts = [cut.num_segments * -(-cut.width // size) for cut in cuts]
   return Plan(
     spec=spec,
@@ -359,14 +359,18 @@ def _cuts(
         f"norm_rule='fold', but the spec has running statistics {left}; pass"
         " the spec and the weights through networks.folding.fold_norms first"
       )
-  by_neuron, append = options.by_neuron, options.bias_rule == "append"
-  weight = neuron_lib.cut_neurons if by_neuron else cuts_lib.cut_weight
+  by_neuron = lambda tensor: options.rule(tensor.kind) == "neuron"
+  append = options.bias_rule == "append"
   cuts, rest = [], []
   for place, tensor in enumerate(spec.tensors):
-    owned = numbers.owners[place] is not None
+    owner = numbers.owners[place]
     if neurons_lib.is_weight(tensor):
-      cuts.append(weight(spec, numbers, place, options))
-    elif not owned or not (by_neuron or append and cuts_lib.is_bias(tensor)):
+      neuron = by_neuron(tensor)
+      cut = neuron_lib.cut_neurons if neuron else cuts_lib.cut_weight
+      cuts.append(cut(spec, numbers, place, options))
+    elif owner is None or not (
+      by_neuron(spec.tensors[owner]) or append and cuts_lib.is_bias(tensor)
+    ):
       rest.append(place)
   cuts += cuts_lib.cut_rest(spec, rest, options)
   return sorted(cuts, key=lambda cut: cut.tensor)

@@ -68,7 +68,6 @@ def cnn(
   Raises:
     ValueError: an option is malformed, or the image shrinks to nothing.
   """
-  depth, *size = parts.image(image_shape)
   channels = parts.sizes("channels", channels, at_least=1)
   dense = parts.sizes("dense", dense, at_least=0)
   parts.sizes("num_classes", (num_classes,), at_least=1)
@@ -81,31 +80,10 @@ def cnn(
   paddings = parts.per_layer("paddings", paddings, count, 0)
   pools = parts.per_layer("pools", pools, count, 1)
   skips = parts.per_layer("skips", skips or -1, count, -1)
-  groups = _groups(channels, skips)
-
-  size = (size[0], size[1])
-  into = spec_lib.plain_axis(depth)
-  tensors, seen = [], []
-  for level, width in enumerate(channels):
-    kernel = kernels[level]
-    out = spec_lib.plain_axis(width, groups[level])
-    tensors += parts.convolution(
-      f"conv{level}", out, into, kernel, level, bias=bias
-    )
-    size = parts.conv_size(size, kernel, strides[level], paddings[level])
-    if skips[level] >= 0 and seen[skips[level]] != size:
-      raise ValueError(
-        f"skips: conv{skips[level]} gives images of {seen[skips[level]]}, and"
-        f" conv{level} of {size}; pad and use stride 1 in between"
-      )
-    size = (size[0] // pools[level], size[1] // pools[level])
-    if min(size) < 1:
-      raise ValueError(
-        f"nothing is left of the image behind the pooling of conv{level};"
-        " use a larger image, or smaller strides and pools"
-      )
-    seen.append(size)
-    into = out
+  steps = (kernels, strides, paddings, pools)
+  tensors, into, size = _convolutions(
+    parts.image(image_shape), channels, steps, skips, bias
+  )
   if head == "flatten":
     image = spec_lib.plain_axis(size[0] * size[1])
     into = into + image if flatten_order == "channels_first" else image + into
@@ -133,6 +111,43 @@ def cnn(
     skips=tuple((a, b) for b, a in enumerate(skips) if a >= 0),
     options=tuple(sorted(options.items())),
   )
+
+
+def _convolutions(
+  image: tuple[int, int, int],
+  channels: Sequence[int],
+  steps: tuple[Sequence[int], ...],
+  skips: Sequence[int],
+  bias: bool,
+) -> tuple[list[spec_lib.TensorSpec], spec_lib.Axis, tuple[int, int]]:
+  """Returns the tensors of all convolutions, the last axis and image size.
+
+  `steps` are kernels, strides, paddings and pools; see `cnn`.
+  """
+  groups = _groups(channels, skips)
+  into, size = spec_lib.plain_axis(image[0]), image[1:]
+  tensors, seen = [], []
+  for level, width in enumerate(channels):
+    kernel, stride, padding, pool = (values[level] for values in steps)
+    out = spec_lib.plain_axis(width, groups[level])
+    tensors += parts.convolution(
+      f"conv{level}", out, into, kernel, level, bias=bias
+    )
+    size = parts.conv_size(size, kernel, stride, padding)
+    if skips[level] >= 0 and seen[skips[level]] != size:
+      raise ValueError(
+        f"skips: conv{skips[level]} gives images of {seen[skips[level]]}, and"
+        f" conv{level} of {size}; pad and use stride 1 in between"
+      )
+    size = (size[0] // pool, size[1] // pool)
+    if min(size) < 1:
+      raise ValueError(
+        f"nothing is left of the image behind the pooling of conv{level};"
+        " use a larger image, or smaller strides and pools"
+      )
+    seen.append(size)
+    into = out
+  return tensors, into, size
 
 
 def _groups(channels: Sequence[int], skips: Sequence[int]) -> list[str | None]:

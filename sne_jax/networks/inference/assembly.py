@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sne_jax.networks import spec as spec_lib
+from sne_jax.networks.inference import activations
 from sne_jax.networks.inference.sources import Source
 from sne_jax.networks.inference.tape import Part, Tape, Use
 
@@ -38,7 +39,6 @@ def assemble(
   tape: Tape,
   family: str = "unknown",
   options: Mapping[str, Any] | None = None,
-  activations: tuple[str, ...] = (),
 ) -> tuple[spec_lib.NetworkSpec, tuple[Source, ...]]:
   """Returns the spec that a tape describes, and the sources of its tensors.
 
@@ -46,7 +46,6 @@ def assemble(
     tape: all of the network; it is finished here.
     family: see `NetworkSpec`.
     options: see `NetworkSpec`.
-    activations: see `NetworkSpec`.
 
   Raises:
     ValueError: the tape holds no weights.
@@ -82,7 +81,9 @@ def assemble(
   spec = spec_lib.NetworkSpec(
     family=family,
     tensors=tuple(tensors),
-    activations=activations,
+    activations=activations.by_level(
+      tape.noted, 1 + max(t.level for t in tensors)
+    ),
     skips=tuple(tape.skips),
     options=tuple(sorted((options or {}).items())),
   )

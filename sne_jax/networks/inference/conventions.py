@@ -63,7 +63,7 @@ def torchvision_resnet(p: Player) -> None:
   root = _prefix(p, r"layer1\.0\.conv1\.weight")
   stem = f"{root}conv1.weight"
   x = p.tape.input((1, p.shape(stem)[1], 1, 1))
-  x = p.activate(_bn(p, p.conv(x, stem), f"{root}bn1"))
+  x = p.activate(_bn(p, p.conv(x, stem), f"{root}bn1"), "relu")
   stage = 1
   while p.has(f"{root}layer{stage}.0.conv1.weight"):
     for block in range(_count(p, f"{root}layer{stage}.")):
@@ -81,12 +81,12 @@ def _residual_block(p: Player, x: Value, name: str) -> Value:
   while p.has(f"{name}.conv{count + 1}.weight"):
     count += 1
     if count > 1:
-      y = p.activate(y)
+      y = p.activate(y, "relu")
     y = _bn(p, p.conv(y, f"{name}.conv{count}.weight"), f"{name}.bn{count}")
   for short in ("downsample", "shortcut"):
     if p.has(f"{name}.{short}.0.weight"):
       x = _bn(p, p.conv(x, f"{name}.{short}.0.weight"), f"{name}.{short}.1")
-  return p.activate(p.add(y, x))
+  return p.activate(p.add(y, x), "relu")
 
 
 def _tokens(p: Player, x: Value, token: str, position: str) -> Value:

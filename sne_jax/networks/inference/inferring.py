@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.networks.inference import chain, conventions, naming
+from sne_jax.networks.inference import activations, chain, conventions, naming
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.found import AmbiguousError, Found
 from sne_jax.networks.inference.override import Override, as_override
@@ -47,6 +47,11 @@ def infer_file(
 ) -> Found:
   """Finds the spec of a file of tensors; see `infer`."""
   entries = tensors.entries
+  override = as_override(override)
+  if not override.activation:
+    metadata = getattr(tensors, "metadata", {})
+    name = activations.stated(tensors.format, metadata)
+    override = dataclasses.replace(override, activation=name)
   return infer(
     {name: tuple(entry.shape) for name, entry in entries.items()},
     framework=tensors.format,

@@ -109,6 +109,8 @@ def norm(
     cut = (groups, channels // groups)
     tape.axes.regroup([x.axes[places[0]]], cut, "groups of a norm")
   level = max(x.level or 0, 0) + 1
+  if not vectors:
+    tape.note((x,))
   for kind, vector in vectors.items():
     for place, axis in zip(places, vector.axes, strict=True):
       tape.axes.unify(x.axes[place], axis, "a norm of other channels")

@@ -15,6 +15,7 @@ be left out.
 | `norm_behind` | {norm name: layer name} | which layer a norm follows |
 | `transposed` | tensor names | dense weights stored as [in, out] |
 | `leave_out` | tensor names | tensors that are no weights |
+| `activation` | "relu", "tanh", ... | what stands behind every hidden layer |
 | `opaque` | true | nothing is known: no permutation is claimed |
 | `family`, `options` | see `families.build` | a network that can be run |
 
@@ -25,6 +26,8 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from typing import Any
+
+from sne_jax.networks.families import ACTIVATIONS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,9 @@ class Override:
   transposed: tuple[str, ...] = ()
   # Tensors that are no weights.
   leave_out: tuple[str, ...] = ()
+  # Behind every hidden layer; "" is not known. Signs and scales of neurons
+  # (`networks.augment`) need it.
+  activation: str = ""
   # Whether to claim nothing: levels by order, no permutation.
   opaque: bool = False
   # A family that can run it, and the options that build it.
@@ -63,6 +69,11 @@ class Override:
       raise ValueError(
         "override: flatten must be channels_first or channels_last, got"
         f" {self.flatten!r}"
+      )
+    if self.activation and self.activation not in ACTIVATIONS:
+      raise ValueError(
+        f"override: activation is {self.activation!r}; choose one of"
+        f" {', '.join(ACTIVATIONS)}"
       )
     for name in ("heads", "places"):
       value = getattr(self, name)

@@ -140,8 +140,14 @@ class Player:
     y = operations.convolution(self.tape, x, kernel, places, groups)
     return self.bias(y, bias, place=1)
 
-  def activate(self, x: Value) -> Value:
-    """Applies an activation that treats all neurons alike."""
+  def activate(self, x: Value, name: str = "") -> Value:
+    """Applies an activation that treats all neurons alike.
+
+    Args:
+      x: the neurons.
+      name: of the activation; "" is the override's, if that says one.
+    """
+    self.tape.note((x,), name or self.override.activation)
     return self.tape.elementwise(x)
 
   def batch_norm(

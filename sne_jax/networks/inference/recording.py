@@ -16,6 +16,9 @@ from sne_jax.networks.inference import axes as axes_lib
 
 Axis = axes_lib.Axis
 
+MAXIMUM = "max"
+"""What is noted of a maximum over places: it commutes with scales only."""
+
 Part = tuple[str, tuple[tuple[int, int], ...]]
 """A weight, or a part of it: its name, and (enumerated node, member) pairs."""
 
@@ -85,6 +88,8 @@ class Recorder:
     self.uses: dict[Part, Use] = {}
     self.skips: dict[tuple[int, int], None] = {}
     self.outputs: list[Value] = []
+    self.noted: dict[int, set[str]] = {}  # Activations, by level.
+    self.muted = False  # Whether what is played is noted already.
     self._levels: list[int] = []  # Of every activation, by its bit.
     self._reads: dict[int, int] = {}  # How often each is read, by its past.
     self._norm_levels: dict[str, int] = {}
@@ -114,6 +119,21 @@ class Recorder:
     self.outputs.append(value)
     for axis in value.axes:
       self.axes.pin(axis)
+
+  def note(self, values: Sequence[Value], name: str = "") -> None:
+    """Notes what is applied to neurons.
+
+    Args:
+      values: what it is applied to; weights and constants do not count.
+      name: of an activation, `MAXIMUM`, or "" if it is not known.
+    """
+    for value in () if self.muted else values:
+      levels = {value.level}
+      if value.origin in self.uses:  # A weight may be used again, deeper.
+        levels.add(self.uses[value.origin].level)
+      for level in levels:
+        if level is not None and level >= 0:
+          self.noted.setdefault(level, set()).add(name)
 
   def _act(self, part: Part, x: Value, made: Value, op: str) -> int:
     """Notes a vector or table that acts on an activation; returns the level.

@@ -39,12 +39,6 @@ class Source:
   order: tuple[int, ...]
   shape: tuple[int, ...]
 
-  @property
-  def is_plain(self) -> bool:
-    """Whether the array is taken as it is stored, but for axes of size 1."""
-    long = [p for p in self.order if self._left()[p] > 1]
-    return not self.picks and long == sorted(long)
-
   def describe(self) -> str:
     """Says what is done to the file's array, in one line."""
     steps = []

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from sne_jax.networks.inference import axes as axes_lib
 from sne_jax.networks.inference.recording import (
+  MAXIMUM,
   Axis,
   Part,
   Recorder,
@@ -18,7 +19,7 @@ from sne_jax.networks.inference.recording import (
   Value,
 )
 
-__all__ = ["Part", "Tape", "Use", "Value"]
+__all__ = ["MAXIMUM", "Part", "Tape", "Use", "Value"]
 
 
 class Tape(Recorder):
@@ -66,6 +67,8 @@ class Tape(Recorder):
     fixed = [v for v in values if v.level is None and v.parts]
     if not active:
       return made
+    if len(active) > 1 and op != "add":
+      self.note(active)  # One gates the other.
     if op == "add" and len(active) == 2 and active[0].shape == active[1].shape:
       self._note_skip(active[0], active[1])
     if len(active) == 1:
@@ -126,6 +129,8 @@ class Tape(Recorder):
     shape = tuple(v.shape[p] for v, p in places)
     made = self._join((x, y), shape, tuple(v.axes[p] for v, p in places))
     for value, other, mine in ((x, y, 0), (y, x, 1)):
+      if other.level is None and not other.parts:
+        self.note((value,))  # A constant reads neurons.
       if value.level is not None or not value.parts:
         continue
       if other.level is None:
@@ -134,6 +139,7 @@ class Tape(Recorder):
       kept = right if mine else left
       return self._applied(made, other, value, axes, kept, batch)
     if x.level is not None and y.level is not None:
+      self.note((x, y))
       return self._levelled(self._attended(made, x, y))
     return self._levelled(made)
 
@@ -200,7 +206,10 @@ class Tape(Recorder):
 
   def reduce(self, x: Value, places: Iterable[int]) -> Value:
     """Sums, averages or takes the maximum over axes, which are dropped."""
-    kept = _others(len(x.shape), [p % len(x.shape) for p in places])
+    places = [p % len(x.shape) for p in places]
+    if any(self.axes.is_free(x.axes[p]) for p in places):
+      self.note((x,))  # Neurons are summed: no weight reads each.
+    kept = _others(len(x.shape), places)
     made = self._join(
       (x,), tuple(x.shape[p] for p in kept), tuple(x.axes[p] for p in kept)
     )

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from sne_jax.networks.inference import naming, operations
+from sne_jax.networks.inference import activations, naming, operations
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.found import Found
 from sne_jax.networks.inference.tape import Tape, Value
@@ -103,6 +103,34 @@ def _struct(leaf: Any) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
 
 
+def _primitives(closed: Any) -> set[str]:
+  """Returns the names of all primitives of a jaxpr, through calls."""
+  found = set()
+  for eqn in getattr(closed, "jaxpr", closed).eqns:
+    if eqn.primitive.name not in _CALLS:
+      found.add(eqn.primitive.name)
+      continue
+    found |= _primitives(next(eqn.params[k] for k in _INNER if k in eqn.params))
+  return found
+
+
+def _activation(eqn: Any, values: Sequence[Value]) -> str | None:
+  """Returns what an equation is to neurons; see `activations.of_operation`."""
+  name = eqn.primitive.name
+  zeros = [
+    isinstance(v, core.Literal) and np.all(v.val == 0) for v in eqn.invars
+  ]
+  if name == "max" and any(zeros):
+    return "relu"
+  if name in activations.JAX:
+    return activations.JAX[name]
+  if name == "pad" and zeros[1]:
+    return None
+  if name.startswith("reduce_window"):
+    values = values[:1]  # Without where the sum or maximum begins.
+  return activations.of_operation(name, values)
+
+
 class _Player:
   """Plays a jaxpr on a tape."""
 
@@ -146,8 +174,11 @@ class _Player:
         value(v) if isinstance(v, core.Literal) else known[v]
         for v in eqn.invars
       ]
-      return self.play(inner, lazy)
+      return self._called(eqn.params.get("name", ""), inner, lazy)
     values = [value(v) for v in eqn.invars]
+    act = _activation(eqn, values)
+    if act is not None:
+      self.tape.note(values, act)
     if name in _LINEAR or name in _PLACE_BY_PLACE:
       op = _LINEAR.get(name, "map")
       return [self.tape.elementwise(*values, op=op, shape=shapes[0])]
@@ -158,6 +189,17 @@ class _Player:
     if made is None:
       return self.tape.unknown(values, shapes, name)
     return made if isinstance(made, list) else [made]
+
+  def _called(self, name: str, inner: Any, heard: Sequence[Any]) -> list[Value]:
+    """Plays a call; one that is an activation is noted as a whole."""
+    allowed = activations.JAX_CALLS.get(name, ())
+    if allowed is not None and not _primitives(inner) <= set(allowed):
+      return self.play(inner, heard)
+    self.tape.note([v for v in heard if isinstance(v, Value)], name)
+    muted, self.tape.muted = self.tape.muted, True
+    made = self.play(inner, heard)
+    self.tape.muted = muted
+    return made
 
   def _reduce(self, params, shapes, x):
     return self.tape.reduce(x, params["axes"])

@@ -162,7 +162,7 @@ class Archive:
       )
 
   def _bad(self, problem: str) -> errors.CheckpointError:
-    return errors.unreadable(self.path, problem, errors.DAMAGED)
+    return errors.unreadable(self.path, problem)
 
 
 def check_path(path: str, name: str) -> None:

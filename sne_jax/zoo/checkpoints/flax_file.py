@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from sne_jax.zoo import errors
 from sne_jax.zoo.checkpoints import foreign, trees
 from sne_jax.zoo.checkpoints.limits import Budget, Limits
 from sne_jax.zoo.checkpoints.msgpack_walk import Span, Walk
-from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors
+from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors, add
 
 ARRAY, COMPLEX, SCALAR = 1, 2, 3
 """Codes of the extensions."""
@@ -59,14 +58,9 @@ def read(path: str, limits: Limits) -> Tensors:
   taken, metadata = trees.variables(found, is_tensor, budget)
   entries = {}
   for names, leaf in taken:
-    name = "/".join(names) or "tensor"
-    if name in entries:
-      raise errors.unreadable(
-        path, f"two arrays are called {name!r}", errors.DAMAGED
-      )
     load = functools.partial(_load, path, leaf)
-    entries[name] = Entry(name, leaf.shape, leaf.dtype, load)
-    budget.take(name, entries[name].num_bytes, stored=size)
+    name = "/".join(names) or "tensor"
+    add(entries, Entry(name, leaf.shape, leaf.dtype, load), budget, size)
   return Tensors(entries, "flax", path, metadata)
 
 

@@ -1,6 +1,7 @@
 """What every reader does with bytes of a stranger: map, guard, parse JSON."""
 
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -55,6 +56,39 @@ def file_size(path: str) -> int:
   return found.st_size
 
 
+def read_head(path: str, num_bytes: int = -1) -> bytes:
+  """Returns the first bytes of a file; all by default.
+
+  Raises:
+    CheckpointError: it cannot be read.
+  """
+  with (
+    guard(path, "cannot be read", OSError, "check the path"),
+    open(path, "rb") as file,
+  ):
+    return file.read(num_bytes)
+
+
+def library(name: str, path: str, what: str, extra: str = "checkpoints") -> Any:
+  """Imports an optional library.
+
+  Args:
+    name: of the module.
+    path: file that needs it.
+    what: what cannot be done without it, for the error.
+    extra: of sne_jax that installs it.
+
+  Raises:
+    CheckpointError: it is not installed.
+  """
+  try:
+    return importlib.import_module(name)
+  except ImportError:
+    raise errors.unreadable(
+      path, what, f"pip install 'sne_jax[{extra}]'"
+    ) from None
+
+
 def map_array(
   path: str,
   offset: int,
@@ -77,7 +111,7 @@ def map_array(
     return np.zeros(shape, dtype)
   if offset + num_bytes > (size := file_size(path)):
     raise errors.unreadable(
-      path, f"cut short: {size} of {offset + num_bytes} bytes", errors.DAMAGED
+      path, f"cut short: {size} of {offset + num_bytes} bytes"
     )
   with guard(path, "cannot be mapped", (OSError, ValueError)):
     raw = np.asarray(np.memmap(path, np.uint8, "r", offset, (num_bytes,)))

@@ -4,16 +4,15 @@ huggingface_hub is optional and imported only here. Nothing but files of
 weights and `config.json` is downloaded, safetensors where there are any.
 """
 
-import importlib
 import os
 import re
 
 from sne_jax.zoo import errors
+from sne_jax.zoo.checkpoints import foreign
 
 SCHEME = "hf://"
 SAFE = ("*.safetensors", "*.safetensors.index.json", "config.json")
 OTHERS = ("*.bin", "*.bin.index.json", "*.msgpack", "*.h5", "*.onnx")
-INSTALL = "pip install 'sne_jax[checkpoints]'"
 
 
 def download(name: str) -> str:
@@ -32,12 +31,9 @@ def download(name: str) -> str:
   match = re.fullmatch(r"hf://([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?", name)
   if match is None:
     raise errors.unreadable(name, "no name of the Hub", "hf://owner/name")
-  try:
-    library = importlib.import_module("huggingface_hub")
-  except ImportError:
-    raise errors.unreadable(
-      name, "huggingface_hub is not installed", INSTALL
-    ) from None
+  library = foreign.library(
+    "huggingface_hub", name, "huggingface_hub is not installed"
+  )
   for patterns in (SAFE, OTHERS):
     try:
       folder = library.snapshot_download(

@@ -19,12 +19,11 @@ import numpy as np
 from sne_jax.zoo import errors
 from sne_jax.zoo.checkpoints import archive, foreign, trees
 from sne_jax.zoo.checkpoints.limits import Budget, Limits
-from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors
+from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors, add
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 OPTIMIZER = ("optimizer", "optimizer_weights")
 MAX_DEPTH = 64
-INSTALL = "pip install 'sne_jax[checkpoints]'"
 
 
 def read(path: str, limits: Limits) -> Tensors:
@@ -60,15 +59,9 @@ def read(path: str, limits: Limits) -> Tensors:
     entries, first = {}, {}
     for _, address, name, shape, dtype in sorted(datasets):
       tied_to = first.setdefault(address, name)
-      entries[name] = Entry(
-        name,
-        shape,
-        dtype,
-        functools.partial(_load, path, limits, name, dtype),
-        tied_to if tied_to != name else None,
-      )
-      width = 0 if tied_to != name else entries[name].num_bytes
-      budget.take(name, width, stored=size)
+      tied_to = tied_to if tied_to != name else None
+      load = functools.partial(_load, path, limits, name, dtype)
+      add(entries, Entry(name, shape, dtype, load, tied_to), budget, size)
   if not entries:
     raise errors.unreadable(
       path, "it holds no arrays", "save the network's weights in it"
@@ -88,12 +81,9 @@ def _is_zip(path: str) -> bool:
 @contextlib.contextmanager
 def _opened(path: str, limits: Limits) -> Iterator[Any]:
   """Gives the HDF5 file, which may be a member of an archive."""
-  try:
-    h5py = importlib.import_module("h5py")
-  except ImportError:
-    raise errors.unreadable(
-      path, "a Keras or HDF5 file, and h5py is not installed", INSTALL
-    ) from None
+  h5py = foreign.library(
+    "h5py", path, "a Keras or HDF5 file, and h5py is not installed"
+  )
   with contextlib.ExitStack() as stack:
     source: Any = path
     if _is_zip(path):

@@ -59,11 +59,7 @@ def read_npy(path: str, limits: Limits) -> Tensors:
   """
   size = foreign.file_size(path)
   budget = Budget(path, limits)
-  with (
-    foreign.guard(path, "cannot be read", OSError, "check the path"),
-    open(path, "rb") as file,
-  ):
-    head = file.read(HEADER_BYTES)
+  head = foreign.read_head(path, HEADER_BYTES)
   shape, fortran, dtype, start = _header(path, SINGLE, head)
   entry = _entry(path, SINGLE, shape, fortran, dtype)
   _check_size(path, SINGLE, size - start, shape, dtype)
@@ -142,5 +138,4 @@ def _check_size(path, name, have, shape, dtype) -> None:
       path,
       f"array {name!r} of shape {list(shape)} has {have} bytes where {due} are"
       " due",
-      errors.DAMAGED,
     )

@@ -18,7 +18,7 @@ import numpy as np
 from sne_jax.zoo import errors
 from sne_jax.zoo.checkpoints import archive, foreign
 from sne_jax.zoo.checkpoints.limits import Budget, Limits
-from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors
+from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors, add
 
 TYPES = {
   **{1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16"},
@@ -30,7 +30,6 @@ TYPES = {
 """Their numbers of dtypes -> ours."""
 
 MAX_BYTES = (1 << 31) - 1
-INSTALL = "pip install 'sne_jax[checkpoints]'"
 
 
 def read(path: str, limits: Limits) -> Tensors:
@@ -45,12 +44,9 @@ def read(path: str, limits: Limits) -> Tensors:
     CheckpointError: the file is damaged or hostile, or onnx is missing.
   """
   size = foreign.file_size(path)
-  try:
-    onnx = importlib.import_module("onnx")
-  except ImportError:
-    raise errors.unreadable(
-      path, "an ONNX file, and onnx is not installed", INSTALL
-    ) from None
+  onnx = foreign.library(
+    "onnx", path, "an ONNX file, and onnx is not installed"
+  )
   if size > MAX_BYTES:
     raise errors.unreadable(
       path, f"an ONNX file of {size} bytes", "save it with external data"
@@ -63,15 +59,12 @@ def read(path: str, limits: Limits) -> Tensors:
     metadata = _describe(model, budget)
     entries, out, stored = {}, [], size
     for name, tensor in _tensors(graph, "", 0, out):
-      if name in entries:
-        raise ValueError(f"two tensors are called {name!r}")
       entry, outside = _entry(path, name, tensor)
       if entry is None:
         out.append(name)
         continue
       stored += outside
-      budget.take(name, entry.num_bytes, stored=stored)
-      entries[name] = entry
+      add(entries, entry, budget, stored)
   if not entries:
     raise errors.unreadable(
       path, "it holds no tensors", "export the network with its weights"

@@ -14,7 +14,7 @@ import numpy as np
 from sne_jax.zoo import errors
 from sne_jax.zoo.checkpoints import foreign, trees
 from sne_jax.zoo.checkpoints.limits import Budget, Limits
-from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors
+from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors, add
 
 TREE = "_METADATA"
 """File of a folder that holds a tree."""
@@ -69,15 +69,12 @@ def read(folder: str, limits: Limits) -> Tensors:
   for names, leaf in taken:
     name = "/".join(names) or "tensor"
     dtype, shape = str(np.dtype(leaf.dtype)), tuple(leaf.shape)
-    if name in entries or dtype not in DTYPES or not foreign.is_shape(shape):
+    if dtype not in DTYPES or not foreign.is_shape(shape):
       raise errors.unreadable(
-        path,
-        f"array {name!r} of {dtype}{list(shape)} is none, or there twice",
-        errors.DAMAGED,
+        path, f"array {name!r} of {dtype}{list(shape)} is none"
       )
     load = functools.partial(_load, path, tree, names)
-    entries[name] = Entry(name, shape, dtype, load)
-    budget.take(name, entries[name].num_bytes, stored=stored)
+    add(entries, Entry(name, shape, dtype, load), budget, stored)
   return Tensors(entries, "orbax", folder, metadata)
 
 
@@ -106,7 +103,7 @@ def _described(path: str, budget: Budget) -> Any:
     table = foreign.parse_json(handle.read(), file, "it")
   leaves = table.get("tree_metadata") if isinstance(table, dict) else None
   if not isinstance(leaves, dict):
-    raise errors.unreadable(file, "it describes no tree", errors.DAMAGED)
+    raise errors.unreadable(file, "it describes no tree")
   if len(leaves) > budget.limits.max_entries:
     raise budget.fault(f"{len(leaves)} leaves", "max_entries")
   for leaf in leaves.values():
@@ -114,9 +111,7 @@ def _described(path: str, budget: Budget) -> Any:
     for key in keys if isinstance(keys, list) else [None]:
       name = key.get("key") if isinstance(key, dict) else None
       if not isinstance(name, str | int) or _leads_out(str(name)):
-        raise errors.unreadable(
-          file, f"a leaf is called {name!r}", errors.DAMAGED
-        )
+        raise errors.unreadable(file, f"a leaf is called {name!r}")
   with foreign.guard(path, "a damaged Orbax checkpoint"):
     found = _checkpointer().metadata(path).item_metadata
     if found is None:

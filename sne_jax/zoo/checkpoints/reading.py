@@ -74,12 +74,8 @@ def read(
     return shards.read(path, each, limits)
   size = foreign.file_size(path)
   if not size:
-    raise errors.unreadable(path, "it is empty", errors.DAMAGED)
-  with (
-    foreign.guard(path, "cannot be read", OSError, "check the path"),
-    open(path, "rb") as file,
-  ):
-    head = file.read(HEAD)
+    raise errors.unreadable(path, "it is empty")
+  head = foreign.read_head(path, HEAD)
   reader = _reader(path, head, size, limits)
   if reader in (torch_file.read, torch_file.read_old):
     return reader(path, limits, part)

@@ -7,13 +7,12 @@ References:
   The format's description, github.com/huggingface/safetensors.
 """
 
-import os
 import struct
 
-from sne_jax.zoo import errors
 from sne_jax.zoo.checkpoints import foreign
 from sne_jax.zoo.checkpoints.limits import Budget, Limits
 from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors
+from sne_jax.zoo.errors import unreadable
 
 NAMES = {
   **{"BOOL": "bool", "C64": "complex64", "BF16": "bfloat16"},
@@ -41,7 +40,7 @@ def read(path: str, limits: Limits) -> Tensors:
   if not isinstance(metadata, dict) or not all(
     isinstance(value, str) for value in metadata.values()
   ):
-    raise _bad(path, "its __metadata__ is no table of texts")
+    raise unreadable(path, "its __metadata__ is no table of texts")
   entries, stretches = {}, []
   for name, item in header.items():
     dtype, shape, (first, last) = _item(path, name, item)
@@ -49,7 +48,7 @@ def read(path: str, limits: Limits) -> Tensors:
     for axis in shape:
       due *= axis
     if last - first != due:
-      raise _bad(
+      raise unreadable(
         path,
         f"tensor {name!r} has {last - first} bytes where"
         f" {dtype}{list(shape)} takes {due}",
@@ -72,45 +71,45 @@ def _entry(path, name, offset, dtype, shape) -> Entry:
 
 def _header(path: str, size: int, budget: Budget) -> tuple[int, dict]:
   """Returns where the numbers begin, and the parsed header."""
-  with (
-    foreign.guard(path, "cannot be read", OSError, "check the path"),
-    open(path, "rb") as file,
-  ):
-    head = file.read(8)
-    if len(head) < 8:
-      raise _bad(path, f"cut short: {len(head)} bytes, not even a header")
-    (length,) = struct.unpack("<Q", head)
-    if length > size - 8:
-      raise _bad(path, f"its header has {length} bytes, the file only {size}")
-    budget.check_header("a header", length)
-    text = file.read(length)
+  head = foreign.read_head(path, 8)
+  if len(head) < 8:
+    raise unreadable(path, f"cut short: {len(head)} bytes, not even a header")
+  (length,) = struct.unpack("<Q", head)
+  if length > size - 8:
+    raise unreadable(
+      path, f"cut short: {size} bytes, where its header has {length}"
+    )
+  budget.check_header("a header", length)
+  text = foreign.read_head(path, 8 + length)[8:]
   header = foreign.parse_json(text, path, "its header")
   if not isinstance(header, dict):
-    raise _bad(path, "its header is no table")
+    raise unreadable(path, "its header is no table")
   return 8 + length, header
 
 
 def _item(path: str, name: str, item) -> tuple[str, tuple, tuple[int, int]]:
   """Returns dtype, shape and stretch of one tensor of the header."""
   if not isinstance(item, dict):
-    raise _bad(path, f"tensor {name!r} is described by {type(item).__name__}")
+    raise unreadable(
+      path, f"tensor {name!r} is described by {type(item).__name__}"
+    )
   dtype, shape = item.get("dtype"), item.get("shape")
   offsets = item.get("data_offsets")
   if not isinstance(dtype, str) or dtype not in NAMES:
-    raise errors.unreadable(
+    raise unreadable(
       path,
       f"tensor {name!r} has dtype {dtype!r}",
       f"save it as one of {', '.join(NAMES)}",
     )
   if not isinstance(shape, list) or not foreign.is_shape(shape):
-    raise _bad(path, f"tensor {name!r} has shape {shape!r}")
+    raise unreadable(path, f"tensor {name!r} has shape {shape!r}")
   if (
     not isinstance(offsets, list)
     or len(offsets) != 2
     or not all(map(foreign.is_count, offsets))
     or offsets[0] > offsets[1]
   ):
-    raise _bad(path, f"tensor {name!r} has offsets {offsets!r}")
+    raise unreadable(path, f"tensor {name!r} has offsets {offsets!r}")
   return NAMES[dtype], tuple(shape), (offsets[0], offsets[1])
 
 
@@ -119,14 +118,14 @@ def _check_stretches(path: str, stretches: list, room: int) -> None:
   end, before = 0, "the header"
   for first, last, name in sorted(stretches):
     if first < end:
-      raise _bad(path, f"tensors {before!r} and {name!r} overlap")
+      raise unreadable(path, f"tensors {before!r} and {name!r} overlap")
     if first > end:
-      raise _bad(path, f"{first - end} bytes before {name!r} are of no tensor")
+      raise unreadable(
+        path, f"{first - end} bytes before {name!r} are of no tensor"
+      )
     end, before = last, name
   if end != room:
     state = "cut short" if end > room else "too long"
-    raise _bad(path, f"{state}: {room} bytes of numbers where {end} are due")
-
-
-def _bad(path: str, problem: str) -> errors.CheckpointError:
-  return errors.unreadable(os.fspath(path), problem, errors.DAMAGED)
+    raise unreadable(
+      path, f"{state}: {room} bytes of numbers where {end} are due"
+    )

@@ -48,17 +48,13 @@ def read(
       )
     foreign.check_inside(path, folder, file)
     if os.path.isdir(file) or file.endswith(SUFFIX):
-      raise errors.unreadable(
-        path, f"shard {shard!r} is no file of tensors", errors.DAMAGED
-      )
+      raise errors.unreadable(path, f"shard {shard!r} is no file of tensors")
     tensors = read_shard(file)
     first = first or tensors
     stored += os.path.getsize(file)
     for name in due[shard]:
       if name not in tensors.entries:
-        raise errors.unreadable(
-          path, f"shard {shard!r} has no tensor {name!r}", errors.DAMAGED
-        )
+        raise errors.unreadable(path, f"shard {shard!r} has no tensor {name!r}")
     for name, entry in tensors.entries.items():
       if table.get(name) == shard:
         budget.take(
@@ -68,7 +64,7 @@ def read(
       else:
         out.append(name)
   if first is None:
-    raise errors.unreadable(path, "it names no tensors", errors.DAMAGED)
+    raise errors.unreadable(path, "it names no tensors")
   left_out = {"left_out": ", ".join(out)[:1000]} if out else {}
   return Tensors(entries, first.format, path, {**first.metadata, **left_out})
 
@@ -84,22 +80,14 @@ def names(path: str) -> set[str]:
 def _table(path: str, budget: Budget) -> dict[str, str]:
   """Returns which tensor is in which file."""
   budget.check_header("an index", foreign.file_size(path))
-  with (
-    foreign.guard(path, "cannot be read", OSError, "check the path"),
-    open(path, "rb") as file,
-  ):
-    index = foreign.parse_json(file.read(), path, "it")
+  index = foreign.parse_json(foreign.read_head(path), path, "it")
   table = index.get("weight_map") if isinstance(index, dict) else None
   if not isinstance(table, dict) or not all(
     isinstance(shard, str) for shard in table.values()
   ):
-    raise errors.unreadable(
-      path, "it has no weight_map of names and files", errors.DAMAGED
-    )
+    raise errors.unreadable(path, "it has no weight_map of names and files")
   for shard in set(table.values()):
     archive.check_path(path, shard)
     if "/" in shard:
-      raise errors.unreadable(
-        path, f"shard {shard!r} is not beside it", errors.DAMAGED
-      )
+      raise errors.unreadable(path, f"shard {shard!r} is not beside it")
   return table

@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from sne_jax.zoo import errors
+from sne_jax.zoo.checkpoints.limits import Budget
 
 BLOCK = 1 << 20
 """Numbers looked at a time where a whole tensor is gone through."""
@@ -86,7 +87,6 @@ class Entry:
         self.name,
         f"read as {array.dtype}{list(array.shape)} where"
         f" {self.dtype}{list(self.shape)} was announced",
-        errors.DAMAGED,
       )
     return array
 
@@ -120,6 +120,23 @@ class Tensors:
   def num_numbers(self) -> int:
     """Count of numbers; tied tensors count once."""
     return sum(e.size for e in self.entries.values() if e.tied_to is None)
+
+
+def add(
+  entries: dict[str, Entry], entry: Entry, budget: Budget, stored: int
+) -> None:
+  """Adds an entry to those of a file, and counts it; tied ones take nothing.
+
+  Raises:
+    CheckpointError: there is one of that name, or a limit is passed.
+  """
+  if entry.name in entries:
+    raise errors.unreadable(
+      budget.path, f"two tensors are called {entry.name!r}"
+    )
+  num_bytes = 0 if entry.tied_to else entry.num_bytes
+  budget.take(entry.name, num_bytes, stored=stored)
+  entries[entry.name] = entry
 
 
 def not_finite(entry: Entry, *, as_float32: bool = False) -> int:

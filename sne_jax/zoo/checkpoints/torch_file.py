@@ -19,7 +19,7 @@ import numpy as np
 from sne_jax.zoo import errors
 from sne_jax.zoo.checkpoints import archive, foreign, pickles, torch_load, trees
 from sne_jax.zoo.checkpoints.limits import Budget, Limits
-from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors
+from sne_jax.zoo.checkpoints.tensors import DTYPES, Entry, Tensors, add
 
 STORAGES = {
   **{"Float": "float32", "Double": "float64", "Half": "float16"},
@@ -99,20 +99,12 @@ def collect(tree: Any, budget: Budget, size: int, part: str = "") -> Tensors:
   first: dict[Any, str] = {}
   for names, view in taken:
     name = ".".join(names) or "tensor"
-    if name in entries:
-      raise _bad(budget.path, f"two tensors are called {name!r}")
     same = (view.storage, view.dtype, view.offset, view.shape, view.stride)
     empty = 0 in view.shape
     tied_to = None if empty else first.setdefault(same, name)
-    entry = Entry(
-      name,
-      view.shape,
-      view.dtype,
-      view.read,
-      tied_to if tied_to != name else None,
-    )
-    budget.take(name, 0 if entry.tied_to else entry.num_bytes, stored=size)
-    entries[name] = entry
+    tied_to = tied_to if tied_to != name else None
+    entry = Entry(name, view.shape, view.dtype, view.read, tied_to)
+    add(entries, entry, budget, size)
   if prefix := trees.prefix(entries):
     metadata["prefix"] = prefix
   if modules := _modules(tree, metadata.get("part", "")):
@@ -305,7 +297,7 @@ def _is_big_endian(found: archive.Archive, member: str) -> bool:
     return False
   order = found.read(member) if found.members[member] < 16 else b""
   if order not in (b"little", b"big"):
-    raise _bad(found.path, f"its byte order is {order!r}")
+    raise errors.unreadable(found.path, f"its byte order is {order!r}")
   return order == b"big"
 
 
@@ -324,7 +316,3 @@ def _modules(tree: Any, part: str) -> str:
   }
   plain = (int, type(None))
   return json.dumps({n: v for n, v in versions.items() if isinstance(v, plain)})
-
-
-def _bad(path: str, problem: str) -> errors.CheckpointError:
-  return errors.unreadable(path, problem, errors.DAMAGED)

@@ -65,19 +65,9 @@ def _conv(
 
 
 @_plays("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def _conv_transpose(
-  tape,
-  shapes,
-  x,
-  weight,
-  bias=None,
-  stride=1,
-  padding=0,
-  output_padding=0,
-  groups=1,
-  dilation=1,
-):
-  if groups != 1:
+def _conv_transpose(tape, shapes, x, weight, bias=None, *steps, groups=1, **_):
+  # By place they are stride, padding, output_padding, groups, dilation.
+  if (*steps[3:4], groups)[0] != 1:
     return None
   rank = len(weight.shape)
   kernel = tape.transpose(weight, (1, 0, *range(2, rank)))
@@ -86,19 +76,9 @@ def _conv_transpose(
 
 
 @_plays("convolution")
-def _convolution(
-  tape,
-  shapes,
-  x,
-  weight,
-  bias,
-  stride,
-  padding,
-  dilation,
-  transposed,
-  _,
-  groups,
-):
+def _convolution(tape, shapes, x, weight, bias, *steps):
+  # They are stride, padding, dilation, transposed, output_padding, groups.
+  *_, transposed, _, groups = steps
   play = _conv_transpose if transposed else _conv
   return play(tape, shapes, x, weight, bias, groups=groups)
 
@@ -353,9 +333,8 @@ for _rank in (1, 2, 3):
     _TABLE[f"{_name}{_rank}d"] = _pool(_rank)
   _TABLE[f"adaptive_max_pool{_rank}d"] = _pool(_rank)
   _TABLE[f"max_pool{_rank}d_with_indices"] = _pool(_rank)
-for _name in ("upsample_nearest2d", "upsample_bilinear2d", "pixel_unshuffle"):
+for _name in ("upsample_nearest2d", "upsample_bilinear2d"):
   _TABLE[_name] = _pool(2)
-_TABLE.pop("pixel_unshuffle")
 
 
 @_plays("pad", "constant_pad_nd")

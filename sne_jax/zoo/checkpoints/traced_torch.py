@@ -22,6 +22,7 @@ except ImportError as error:
     "tracing a PyTorch model takes torch: pip install 'sne_jax[torch]'"
   ) from error
 
+from sne_jax.networks.inference import activations
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.found import Found
 from sne_jax.networks.inference.tape import Tape, Value
@@ -211,12 +212,20 @@ class _Player:
     values = torch_operations.values_in([*args, *kwargs.values()])
     if not shapes:
       return None
+    plain = name.rstrip("_") or name
+    numbers = plain in ("add", "sub") and any(
+      isinstance(a, int | float) for a in node.args[:2]
+    )
+    act = activations.TORCH.get(plain)
+    if act is None:
+      act = activations.of_operation(plain, values, numbers)
+    if act is not None:
+      self.tape.note(values, act)
     operation = torch_operations.find(name)
     made = None
     if operation is not None:
       made = operation(self.tape, shapes, *args, **kwargs)
     elif torch.Tag.pointwise in getattr(target, "tags", ()) and values:
-      plain = name.rstrip("_")
       made = torch_operations.place_by_place(self.tape, shapes, plain, values)
     if made is None:
       many = self.tape.unknown(values, shapes, name)

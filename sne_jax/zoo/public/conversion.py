@@ -10,14 +10,15 @@ Dimensions: `M` networks of a source, `N` of one spec, `P` weights.
 import collections
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo import errors, partial, splits, store, writing
-from sne_jax.zoo.public import parts
+from sne_jax.zoo.public import listing, parts
+from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
 
 PART_BYTES = 1 << 26
@@ -78,6 +79,29 @@ def convert(
   return partial.make_zoo(
     path, made, batch_members=1, find_batch_members=lambda: 1, make=make
   )
+
+
+def reader(
+  describe: Callable[[str, options_lib.ConvertOptions], source_lib.Source],
+) -> Callable[..., store.Zoo]:
+  """Returns `convert(source, path, options, progress=None)` of a published zoo.
+
+  It converts the folder `source` into a zoo at `path`; see `convert`. Beyond
+  its errors it raises `ValueError` for an option that the zoo has no use for.
+
+  Args:
+    describe: from the folder and the options to what there is to convert.
+  """
+
+  def read(source, path, options, progress=None) -> store.Zoo:
+    return convert(
+      path,
+      describe(listing.folder(source), options),
+      skip_damaged=options.skip_damaged,
+      progress=progress,
+    )
+
+  return read
 
 
 def grouped_split(

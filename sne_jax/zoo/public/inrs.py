@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sne_jax.networks import families
-from sne_jax.zoo import files, partial, splits, store
+from sne_jax.zoo import splits
 from sne_jax.zoo.public import conversion, listing, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
@@ -97,13 +97,10 @@ class Found(NamedTuple):
   split_name: str = ""  # Name of the published split file in the folder.
 
 
-def convert(
-  source: str | os.PathLike,
-  path: str | os.PathLike,
-  options: options_lib.ConvertOptions,
-  progress: partial.Progress | None = None,
-) -> store.Zoo:
-  """Converts a folder of INRs of any of the three layouts.
+def describe(
+  folder: str, options: options_lib.ConvertOptions
+) -> source_lib.Source:
+  """Says which INRs there are, of any of the three layouts, and their split.
 
   Properties: `label` (class of the image) and `image` (its number).
 
@@ -112,31 +109,9 @@ def convert(
       not what was published.
     ValueError: an option that this zoo has no use for.
   """
-  folder = listing.folder(source)
-  finders = (_find_mnist, _find_fmnist, _find_nfn)
-  found = [some for finder in finders if (some := finder(folder))]
-  if len(found) != 1:
-    names = ", ".join(some.layout for some in found) or "none"
-    raise listing.fault(
-      folder,
-      f"layouts of INRs in it: {names}; one is due",
-      "point to the folder that holds mnist_png_*, or train and test, or"
-      " randinit_smaller_*s",
-    )
-  own = ("train_networks",) if found[0].published is NFN else ("split_file",)
-  options.only(found[0].layout, ("seed", "val_networks", *own))
-  return conversion.convert(
-    path,
-    describe(folder, found[0], options),
-    skip_damaged=options.skip_damaged,
-    progress=progress,
-  )
-
-
-def describe(
-  folder: str, found: Found, options: options_lib.ConvertOptions
-) -> source_lib.Source:
-  """Says which INRs there are, and how they are split."""
+  found = _find(folder)
+  uses = "train_networks" if found.published is NFN else "split_file"
+  options.only(found.layout, ("seed", "val_networks", uses))
   split_file = options.split_file
   if not split_file and found.split_name:
     named = os.path.join(folder, found.split_name)
@@ -171,7 +146,7 @@ def describe(
       "seed": options.seed,
       "train_networks": options.train_networks,
       "val_networks": options.val_networks,
-      "split_file": files.file_digest(split_file)[:16] if split_file else "",
+      "split_file": listing.file_digest(split_file),
     },
     ids=found.ids,
     read=read,
@@ -182,6 +157,21 @@ def describe(
     },
     splits=lambda kept: every,
   )
+
+
+def _find(folder: str) -> Found:
+  """Returns the INRs of the one layout that a folder has."""
+  finders = (_find_mnist, _find_fmnist, _find_nfn)
+  layouts = [some for finder in finders if (some := finder(folder))]
+  if len(layouts) != 1:
+    names = ", ".join(some.layout for some in layouts) or "none"
+    raise listing.fault(
+      folder,
+      f"layouts of INRs in it: {names}; one is due",
+      "point to the folder that holds mnist_png_*, or train and test, or"
+      " randinit_smaller_*s",
+    )
+  return layouts[0]
 
 
 def _find_mnist(folder: str) -> Found | None:
@@ -332,3 +322,6 @@ def _read_split(file: str, found: Found) -> dict[str, list[str]]:
   if len(set(every)) != len(every):
     raise listing.fault(file, "a network is in it more than once")
   return parts
+
+
+convert = conversion.reader(describe)

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from sne_jax.zoo import errors
+from sne_jax.zoo import errors, files
 
 UNPACKED = "point --source to the unpacked folder of the published archive"
+FOREIGN = "this is a network of another zoo"
 MAX_TEXT_BYTES = 1 << 28
 """Bytes of a file of JSON or CSV that is read at once, at most."""
 
@@ -126,6 +127,11 @@ def digest(parts: Iterable[object]) -> str:
   for part in parts:
     found.update(repr(part).encode())
   return found.hexdigest()[:16]
+
+
+def file_digest(file: str | None) -> str:
+  """Returns such digits of a file's content; empty where there is no file."""
+  return files.file_digest(file)[:16] if file else ""
 
 
 def last(path: str, count: int) -> str:

@@ -24,7 +24,6 @@ import numpy as np
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import partial, store
 from sne_jax.zoo.public import conversion, listing, residual_states, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
@@ -78,13 +77,10 @@ _RESULTS = (
 )  # fmt: skip
 
 
-def convert(
-  source: str | os.PathLike,
-  path: str | os.PathLike,
-  options: options_lib.ConvertOptions,
-  progress: partial.Progress | None = None,
-) -> store.Zoo:
-  """Converts the folder of one zoo; see `conversion.convert`.
+def describe(
+  folder: str, options: options_lib.ConvertOptions
+) -> source_lib.Source:
+  """Says which snapshots there are.
 
   Ids are `<folder of the run>/<epoch>`. A snapshot without a result, or a run
   without its files, is left out, and counted in the provenance.
@@ -94,42 +90,9 @@ def convert(
     ValueError: an option that this zoo has no use for.
   """
   options.only("model_zoos", ("epochs", "seed"))
-  return conversion.convert(
-    path,
-    describe(listing.folder(source), options),
-    skip_damaged=options.skip_damaged,
-    progress=progress,
-  )
-
-
-def describe(
-  folder: str, options: options_lib.ConvertOptions
-) -> source_lib.Source:
-  """Says which snapshots there are."""
-  ids, places, runs = [], [], []
-  left_out: list[tuple[str, str]] = []
-  for run in listing.names(folder, folders=True):
-    inside = os.path.join(folder, run)
-    snapshots = _snapshots(inside)
-    if not snapshots and not run.startswith("NN_tune_trainable"):
-      continue
-    missing = [
-      reason
-      for file, reason in ((PARAMS, NO_PARAMS), (RESULT, NO_RESULT_FILE))
-      if not os.path.isfile(os.path.join(inside, file))
-    ]
-    if missing:
-      left_out.append((run, missing[0]))
-      continue
-    for epoch, name in sorted(snapshots.items()):
-      if not options.takes(epoch):
-        continue
-      if not os.path.isfile(os.path.join(inside, name, STATE)):
-        left_out.append((f"{run}/{name}", NO_STATE))
-        continue
-      ids.append(f"{run}/{epoch:03d}")
-      places.append((run, name, epoch))
-      runs.append(run)
+  places, left_out = _places(folder, options)
+  ids = [f"{run}/{epoch:03d}" for run, _, epoch in places]
+  runs = [run for run, _, _ in places]
   if not ids:
     why = (
       f"; left out: {left_out[0][0]}, as {left_out[0][1]}" if left_out else ""
@@ -187,6 +150,33 @@ def describe(
     left_out=left_out,
     facts={"runs": len(set(runs))},
   )
+
+
+def _places(folder: str, options: options_lib.ConvertOptions):
+  """Returns run, folder and epoch of every snapshot; and what is left out."""
+  places: list[tuple[str, str, int]] = []
+  left_out: list[tuple[str, str]] = []
+  for run in listing.names(folder, folders=True):
+    inside = os.path.join(folder, run)
+    snapshots = _snapshots(inside)
+    if not snapshots and not run.startswith("NN_tune_trainable"):
+      continue
+    missing = [
+      reason
+      for file, reason in ((PARAMS, NO_PARAMS), (RESULT, NO_RESULT_FILE))
+      if not os.path.isfile(os.path.join(inside, file))
+    ]
+    if missing:
+      left_out.append((run, missing[0]))
+      continue
+    for epoch, name in sorted(snapshots.items()):
+      if not options.takes(epoch):
+        continue
+      if not os.path.isfile(os.path.join(inside, name, STATE)):
+        left_out.append((f"{run}/{name}", NO_STATE))
+        continue
+      places.append((run, name, epoch))
+  return places, left_out
 
 
 def _snapshots(folder: str) -> dict[int, str]:
@@ -285,3 +275,6 @@ def _number(value: Any) -> float:
   if not is_number or value == UNUSED or abs(value) > 1e300:
     return math.nan
   return float(value)
+
+
+convert = conversion.reader(describe)

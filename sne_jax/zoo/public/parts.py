@@ -17,8 +17,8 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float
 
+from sne_jax import atomic
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import files
 from sne_jax.zoo.public import source as source_lib
 
 _KEY = "part"
@@ -75,7 +75,7 @@ def write(
   )
   arrays = {str(k): np.stack(rows) for k, rows in enumerate(weights)}
   file = _file(folder, first)
-  files.replace_file(
+  atomic.replace_file(
     file,
     lambda name: safetensors.numpy.save_file(arrays, name, {_KEY: text}),
   )

@@ -64,13 +64,13 @@ def network(
     raise listing.fault(
       file,
       f"its tensors are no residual network ({error})",
-      "this is a network of another zoo",
+      listing.FOREIGN,
     ) from None
   if views:
     raise listing.fault(
       file,
       f"tensor {next(iter(views))[:100]!r} is one too many",
-      "this is a network of another zoo",
+      listing.FOREIGN,
     )
   return spec, states.in_order(file, spec, ordered)
 

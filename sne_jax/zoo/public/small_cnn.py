@@ -13,7 +13,6 @@ References:
 
 import ast
 import functools
-import os
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import pyarrow.csv as pa_csv
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import files, partial, splits, store
+from sne_jax.zoo import splits
 from sne_jax.zoo.public import conversion, listing, nfn_order
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
@@ -84,13 +83,10 @@ _COLUMNS = (
 )
 
 
-def convert(
-  source: str | os.PathLike,
-  path: str | os.PathLike,
-  options: options_lib.ConvertOptions,
-  progress: partial.Progress | None = None,
-) -> store.Zoo:
-  """Converts the folder of one image set; see `conversion.convert`.
+def describe(
+  folder: str, options: options_lib.ConvertOptions
+) -> source_lib.Source:
+  """Reads all but the weights of one image set; checks that they are there.
 
   Ids are `<image set>-<row of the published file>`. The number of the run of a
   member is the property `run`.
@@ -100,18 +96,6 @@ def convert(
     ValueError: an option that this zoo has no use for.
   """
   options.only("small_cnn", USES)
-  return conversion.convert(
-    path,
-    describe(listing.folder(source), options),
-    skip_damaged=options.skip_damaged,
-    progress=progress,
-  )
-
-
-def describe(
-  folder: str, options: options_lib.ConvertOptions
-) -> source_lib.Source:
-  """Reads all but the weights; checks that they are there."""
   layout = listing.required(folder, "layout.csv")
   check_layout(layout)
   weights = map_weights(listing.required(folder, "weights.npy"))
@@ -143,24 +127,20 @@ def describe(
 
   def make_splits(kept: np.ndarray) -> source_lib.Splits:
     named = np.array(ids, str)
-    found: dict[str, Any] = {}
+    splits_ = {}
     finals = named[kept & final].tolist()
     if len(finals) > train:
-      part = splits.random_split(
-        finals, seed=options.seed, parts={"train": train}
-      )["train"]
-      rest = sorted(set(finals) - set(part.tolist()))
-      found["unterthiner"] = {"train": part, "test": rest}
+      splits_["unterthiner"] = _fixed_size(finals, train, options.seed)
     if order is not None:
       by_row = dict(zip(rows.tolist(), ids, strict=True))
-      found["nfn"] = {
+      splits_["nfn"] = {
         part: [by_row[row] for row in some if row in by_row]
         for part, some in nfn_order.split(order, last).items()
       }
-    found["default"] = conversion.grouped_split(
+    splits_["default"] = conversion.grouped_split(
       named[kept], columns["run"][kept], options.seed
     )
-    return found
+    return splits_
 
   return source_lib.Source(
     generator=__name__,
@@ -169,10 +149,10 @@ def describe(
       "epochs": options.epochs,
       "seed": options.seed,
       "train_networks": train,
-      "layout": files.file_digest(layout)[:16],
-      "metrics": files.file_digest(metrics)[:16],
+      "layout": listing.file_digest(layout),
+      "metrics": listing.file_digest(metrics),
       "weights": [*weights.shape, str(weights.dtype)],
-      "split_file": files.file_digest(order_file)[:16] if order_file else "",
+      "split_file": listing.file_digest(order_file),
     },
     ids=ids,
     read=read,
@@ -191,6 +171,12 @@ def describe(
       },
     },
   )
+
+
+def _fixed_size(ids: list[str], train: int, seed: int) -> dict[str, Any]:
+  """Draws a part `train` of a fixed size; the rest is for test."""
+  part = splits.random_split(ids, seed=seed, parts={"train": train})["train"]
+  return {"train": part, "test": sorted(set(ids) - set(part.tolist()))}
 
 
 def check_layout(file: str) -> None:
@@ -336,3 +322,6 @@ def order_of(spec: spec_lib.NetworkSpec) -> np.ndarray:
     axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[array.ndim]
     tensors[name] = array.transpose(axes)
   return spec.flatten(tensors, np)
+
+
+convert = conversion.reader(describe)

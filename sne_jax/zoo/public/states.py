@@ -86,7 +86,7 @@ def numbered(
       raise listing.fault(
         file,
         f"tensor {name[:100]!r} is not called like {pattern}",
-        "this is a network of another zoo",
+        listing.FOREIGN,
       )
     found.append(((int(match[1]), match[2] == "bias"), name, view))
   return [(name, view) for _, name, view in sorted(found, key=lambda f: f[0])]
@@ -107,7 +107,7 @@ def in_order(
     raise listing.fault(
       file,
       f"{len(views)} tensors, where {spec.describe()} has {len(spec.tensors)}",
-      "this is a network of another zoo",
+      listing.FOREIGN,
     )
   parts = []
   for (name, view), tensor in zip(views, spec.tensors, strict=True):
@@ -116,7 +116,7 @@ def in_order(
         file,
         f"tensor {name[:100]!r} is {view.dtype} of shape {view.shape}, where"
         f" {tensor.name} of shape {tensor.shape} is due",
-        "this is a network of another zoo",
+        listing.FOREIGN,
       )
     try:
       parts.append(np.asarray(view.read(), np.float32).reshape(-1))

@@ -20,7 +20,7 @@ import numpy as np
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import files, partial, splits, store
+from sne_jax.zoo import splits
 from sne_jax.zoo.public import conversion, listing, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
@@ -50,13 +50,10 @@ _DESCRIPTIONS = {
 }
 
 
-def convert(
-  source: str | os.PathLike,
-  path: str | os.PathLike,
-  options: options_lib.ConvertOptions,
-  progress: partial.Progress | None = None,
-) -> store.Zoo:
-  """Converts the folder of trials; see `conversion.convert`.
+def describe(
+  folder: str, options: options_lib.ConvertOptions
+) -> source_lib.Source:
+  """Says which checkpoints there are, and how they are split.
 
   Ids are `<trial>/<checkpoint>`, as in the split file.
 
@@ -65,18 +62,6 @@ def convert(
     ValueError: an option that this zoo has no use for.
   """
   options.only("wild_park", ("epochs", "split_file", "seed"))
-  return conversion.convert(
-    path,
-    describe(listing.folder(source), options),
-    skip_damaged=options.skip_damaged,
-    progress=progress,
-  )
-
-
-def describe(
-  folder: str, options: options_lib.ConvertOptions
-) -> source_lib.Source:
-  """Says which checkpoints there are, and how they are split."""
   ids, left_out = [], []
   for trial in listing.names(folder, folders=True):
     inside = os.path.join(folder, trial)
@@ -141,7 +126,7 @@ def describe(
       "checkpoints": listing.digest(ids),
       "epochs": options.epochs,
       "seed": options.seed,
-      "split_file": files.file_digest(split_file)[:16] if split_file else "",
+      "split_file": listing.file_digest(split_file),
     },
     ids=ids,
     read=read,
@@ -262,3 +247,6 @@ def _word(value: Any) -> str:
   if not isinstance(value, str):
     raise ValueError(f"{str(value)[:50]!r} is no name")
   return value
+
+
+convert = conversion.reader(describe)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sne_jax.zoo import errors
-from sne_jax.zoo.checkpoints import onnx_file, reading
+from sne_jax.zoo.checkpoints import network, onnx_file, reading
 from tests.zoo.checkpoints import samples
 
 onnx = pytest.importorskip("onnx")
@@ -165,3 +165,27 @@ def test_tensors_that_are_no_arrays_are_left_out(tmp_path):
   assert found.metadata["left_out"] == "0.weight" and len(found.entries) == 3
   with pytest.raises(errors.CheckpointError, match="no tensors"):
     reading.read(write(tmp_path, {}))
+
+
+def test_the_graph_says_the_activation(tmp_path):
+  rng = np.random.default_rng(0)
+  shapes = {"a.weight": (6, 3), "a.bias": (6,), "b.weight": (2, 6)}
+  tensors = [
+    onnx.numpy_helper.from_array(rng.standard_normal(shape, np.float32), name)
+    for name, shape in shapes.items()
+  ]
+  helper = onnx.helper
+  value = lambda name, shape: helper.make_tensor_value_info(
+    name, onnx.TensorProto.FLOAT, shape
+  )
+  nodes = [
+    helper.make_node("Gemm", ["x", "a.weight", "a.bias"], ["h"], transB=1),
+    helper.make_node("Tanh", ["h"], ["z"]),
+    helper.make_node("Gemm", ["z", "b.weight"], ["logits"], transB=1),
+    helper.make_node("Softmax", ["logits"], ["y"]),
+  ]
+  ends = [value("x", [1, 3])], [value("y", [1, 2])]
+  graph = helper.make_graph(nodes, "graph", *ends, tensors)
+  path = tmp_path / "model.onnx"
+  onnx.save(helper.make_model(graph), path)
+  assert network.load(path).spec.activations == ("tanh", "none")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sne_jax.networks import inference, symmetry
+from sne_jax.networks import augment, inference, symmetry
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -294,3 +294,37 @@ def test_a_model_that_torch_cannot_trace():
   model = Run(lambda m, x: m.a(x) if float(x.sum()) > 0 else x, a=L(2, 2))
   with pytest.raises(ValueError, match="torch cannot trace Run"):
     traced_torch.trace(model, torch.randn(2, 2))
+
+
+def plain_norm(m, x):
+  return m.out(torch.tanh(nn.functional.layer_norm(m.a(x), (8,))))
+
+
+@pytest.mark.parametrize(
+  ("run", "name", "moves"),
+  [
+    (lambda m, x: m.out(torch.tanh(m.a(x))), "tanh", True),
+    (lambda m, x: m.out(torch.relu(m.a(x))), "relu", True),
+    (lambda m, x: m.out(torch.sin(30 * m.a(x))), "sine", True),
+    (lambda m, x: m.out(torch.tanh(m.a(x)).mean(1)), "tanh", True),
+    (lambda m, x: m.out(torch.relu(m.a(x)).amax(1)), "relu", True),
+    (lambda m, x: m.out(torch.tanh(m.a(x)).amax(1)), "", False),
+    (lambda m, x: m.out(torch.tanh(m.a(x) + 1)), "", False),
+    (plain_norm, "", False),
+  ],
+)
+def test_activations_of_a_trace(run, name, moves):
+  """Signs and scales move only where the function stays the same."""
+  model, x = Run(run, a=L(4, 8), out=L(8, 2)), torch.randn(3, 5, 4)
+  found = traced_torch.trace(model, x)
+  spec = found.spec
+  if name:
+    assert spec.activations[0] == name
+  assert bool(augment.sign_groups(spec) + augment.scale_groups(spec)) == moves
+  weights = found.gather(traced_torch.tensors_of(model))
+  forward = traced_torch.make_forward(model)
+  rng = np.random.default_rng(0)
+  factor = augment.draw_signs(spec, rng) * augment.draw_scales(spec, rng)
+  assert (factor != 1).any() == moves
+  old, new = (forward(found.scatter(w), x) for w in (weights, weights * factor))
+  np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5)

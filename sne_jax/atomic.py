@@ -1,0 +1,61 @@
+"""Files that are there whole or not at all, whenever a process is killed."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+
+def replace_file(
+  path: str | os.PathLike, write: Callable[[str], Any]
+) -> pathlib.Path:
+  """Writes a file so that, at any moment, either the old or the new is there.
+
+  Args:
+    path: file to make or replace; its folder is made where it is missing.
+    write: is given the name of a file to write; it lies beside `path`.
+
+  Returns:
+    The path.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    write(str(temporary))
+    with open(temporary, "rb") as file:
+      os.fsync(file.fileno())
+    temporary.replace(path)
+  finally:
+    with contextlib.suppress(FileNotFoundError):
+      temporary.unlink()
+  sync_folder(path.parent)
+  return path
+
+
+def write_atomically(
+  path: str | os.PathLike, content: str | bytes
+) -> pathlib.Path:
+  """Writes bytes, or text in UTF-8; names of files in it stay as they are."""
+  if isinstance(content, str):
+    content = content.encode("utf-8", errors="surrogateescape")
+  return replace_file(
+    path, lambda temporary: pathlib.Path(temporary).write_bytes(content)
+  )
+
+
+def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
+  """Writes plain values as JSON: equal values, equal bytes."""
+  text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+  return write_atomically(path, text + "\n")
+
+
+def sync_folder(path: str | os.PathLike) -> None:
+  """Makes the entries of a folder survive a crash of the machine."""
+  number = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(number)
+  finally:
+    os.close(number)
