@@ -29,6 +29,7 @@ def translated(
     metadata = cls.__dataclass_fields__[field].metadata
     if "takes" in metadata:
       takers[flag.name] = metadata["takes"]
+      gone |= metadata["gone"]()
     prefix = flag.name.removesuffix(field)
     for other, value in checked.GONE.get(cls.__name__, {}).items():
       gone[prefix + other] = value
@@ -39,6 +40,8 @@ def translated(
   for argument in arguments:
     name, equals, text = argument.lstrip("-").partition("=")
     text = text if equals else "true"
+    if name in takers and text.partition("=")[0] in gone:
+      name, _, text = text.partition("=")
     is_known = lambda n: n in gone or any(takes(n) for takes in takers.values())
     if not equals and name.startswith("no") and is_known(name[2:]):
       name, text = name[2:], "false"

@@ -22,6 +22,7 @@ from absl import flags
 from experiments import help_text
 from sne_jax.encoders import table
 from sne_jax.encoders.sne_options import SNEOptions
+from sne_jax.networks import checked
 
 _PARSERS = {
   int: flags.IntegerParser(),
@@ -47,6 +48,16 @@ def known() -> dict[str, Known]:
     if row.options is not SNEOptions
     for kinds in (typing.get_type_hints(row.options),)
     for field in dataclasses.fields(row.options)
+  }
+
+
+def gone() -> dict[str, Any]:
+  """Returns options of earlier versions: by name, the value that remains."""
+  return {
+    row.prefix + name: value
+    for row in table.ENCODERS.values()
+    if row.options is not SNEOptions
+    for name, value in checked.GONE.get(row.options.__name__, {}).items()
   }
 
 
@@ -84,7 +95,8 @@ class EncoderOptions:
   """
 
   encoder_option: tuple[str, ...] = dataclasses.field(
-    default=(), metadata={"takes": lambda name: name in known()}
+    default=(),
+    metadata={"takes": lambda name: name in known(), "gone": lambda: gone()},
   )
 
   def __post_init__(self):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from sne_jax.encoders import set_attention, set_layers
-from sne_jax.encoders.set_layers import Dense, Mask, SetOptions
+from sne_jax.encoders.set_layers import Mask, SetOptions, dense
 
 PARTS = ("part", "part_of_own")
 """Stages of modules that can work on a set part by part: with `stage="part"`
@@ -64,11 +64,11 @@ class MAB(nn.Module):
     is_published = o.form == "published"
     queries = set_layers.clean("queries", queries, query_mask, o)
     if is_published and queries.shape[-1] != o.width:
-      queries = Dense(o.width, o, name="query_input")(queries)
+      queries = dense(o, "query_input")(queries)
     if keys is not None:
       keys = set_layers.clean("keys", keys, key_mask, o)
       if is_published and keys.shape[-1] != o.width:
-        keys = Dense(o.width, o, name="key_input")(keys)
+        keys = dense(o, "key_input")(keys)
     residual = queries
     if o.norm == "pre":
       norm = self._pre_norm("norm_query")
@@ -85,7 +85,7 @@ class MAB(nn.Module):
     if stage in PARTS:
       return attended
     if is_published:
-      attended = Dense(o.width, o, name="output")(attended)
+      attended = dense(o, "output")(attended)
     else:
       residual = projected
     drop = nn.Dropout(o.dropout, deterministic=deterministic)
@@ -98,7 +98,7 @@ class MAB(nn.Module):
     if is_published:
       inner = set_layers.feed_forward(o, inner)
     else:
-      inner = nn.relu(Dense(o.width, o, name="feed_forward")(inner))
+      inner = nn.relu(dense(o, "feed_forward")(inner))
     hidden = hidden + drop(inner)
     if o.norm == "post":
       hidden = set_layers.layer_norm(o, "norm_1")(hidden)
@@ -255,7 +255,7 @@ class PMA(nn.Module):
     x = set_layers.clean("x", x, mask, o)
     if o.form == "published":
       if x.shape[-1] != o.width:
-        x = Dense(o.width, o, name="input")(x)
+        x = dense(o, "input")(x)
       x = set_layers.feed_forward(o, x)
     pooled = mab(seeds, x, mask, deterministic=deterministic, stage=stage)
     if mask is None or stage == "part":

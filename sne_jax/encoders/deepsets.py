@@ -1,4 +1,4 @@
-"""Set functions without attention: pooling, DeepSets, and a dense map.
+"""Set functions without attention: DeepSets, and the mean.
 
 Dimensions: `...` leading axes, `N` elements, `D` width of the input, `W` width
 of the output.
@@ -15,9 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sne_jax.encoders import set_layers
-from sne_jax.encoders.set_layers import Dense
-
-POOLINGS = ("mean", "sum", "max")
+from sne_jax.encoders.set_layers import dense
 
 
 class Mean(NamedTuple):
@@ -35,7 +33,7 @@ class Mean(NamedTuple):
 def mean_part(x: Float[Array, "... N D"], mask: set_layers.Mask | None) -> Mean:
   """Returns what a part of a set adds to its mean."""
   mask = jnp.ones(x.shape[:-1], bool) if mask is None else mask
-  total = pool(x.astype(jnp.float32), mask, "sum")
+  total = set_layers.zero(x.astype(jnp.float32), mask).sum(-2)
   return Mean(total, mask.sum(-1, keepdims=True).astype(jnp.float32))
 
 
@@ -45,12 +43,10 @@ def merge(one: Mean, other: Mean) -> Mean:
 
 
 class DeepSets(nn.Module):
-  """Set to vector: `rho(pool(phi(x)))`, two perceptrons and a pooling."""
+  """Set to vector: `rho(mean(phi(x)))`, with two layers in `rho`."""
 
   options: set_layers.SetOptions
   phi_layers: int = 2
-  rho_layers: int = 2
-  pooling: str = "mean"
 
   @nn.compact
   def __call__(
@@ -64,22 +60,17 @@ class DeepSets(nn.Module):
     x = set_layers.clean("x", x, mask, o)
     drop = nn.Dropout(o.dropout, deterministic=deterministic)
     for layer in range(self.phi_layers):
-      x = Dense(o.width, o, name=f"phi_{layer}")(x)
+      x = dense(o, f"phi_{layer}")(x)
       x = drop(set_layers.activate(o, x))
-    x = pool(x, mask, self.pooling)
-    for layer in range(self.rho_layers):
-      x = Dense(o.width, o, name=f"rho_{layer}")(x)
-      if layer + 1 < self.rho_layers:
-        x = drop(set_layers.activate(o, x))
-    return x
+    x = dense(o, "rho_0")(mean(x, mask))
+    x = drop(set_layers.activate(o, x))
+    return dense(o, "rho_1")(x)
 
 
 class DeepSetsBlock(nn.Module):
-  """Equivariant set to set map `x -> act(Gamma x - Lambda pool(x))`."""
+  """Equivariant set to set map `x -> act(Gamma x - Lambda mean(x))`."""
 
   options: set_layers.SetOptions
-  pooling: str = "mean"
-  is_linear: bool = False
 
   @nn.compact
   def __call__(
@@ -91,70 +82,32 @@ class DeepSetsBlock(nn.Module):
     stage: str = "all",
     whole: Mean | None = None,
   ) -> Any:
-    """Returns the new elements; without activation if `is_linear`.
-
-    In parts (see `sets.PARTS`) where the pooling is a mean.
-    """
+    """Returns the new elements; or in parts, see `attention_blocks.PARTS`."""
     o = self.options
     x = set_layers.clean("x", x, mask, o)
     if stage == "part":
       return mean_part(x, mask)
-    pooled = pool(x, mask, self.pooling) if whole is None else whole.mean
-    pooled = Dense(o.width, o, use_bias=False, name="Lambda")(pooled)
-    x = Dense(o.width, o, name="Gamma")(x) - pooled[..., None, :]
-    if not self.is_linear:
-      if o.norm != "none":
-        x = set_layers.layer_norm(o, "norm")(x)
-      drop = nn.Dropout(o.dropout, deterministic=deterministic)
-      x = drop(set_layers.activate(o, x))
-    return set_layers.zero(x, mask)
+    pooled = mean(x, mask) if whole is None else whole.mean
+    pooled = dense(o, "Lambda", use_bias=False)(pooled)
+    x = dense(o, "Gamma")(x) - pooled[..., None, :]
+    if o.norm != "none":
+      x = set_layers.layer_norm(o, "norm")(x)
+    drop = nn.Dropout(o.dropout, deterministic=deterministic)
+    return set_layers.zero(drop(set_layers.activate(o, x)), mask)
 
 
-class LinearChunk(nn.Module):
-  """A dense map of the ordered, padded chunk to a vector; sees the order."""
-
-  options: set_layers.SetOptions
-
-  @nn.compact
-  def __call__(
-    self,
-    x: Float[Array, "... N D"],
-    mask: set_layers.Mask | None = None,
-    deterministic: bool = True,
-  ) -> Float[Array, "... W"]:
-    """Returns the vector; `N` is fixed by the parameters."""
-    del deterministic
-    x = set_layers.clean("x", x, mask, self.options)
-    x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
-    return Dense(self.options.width, self.options, name="linear")(x)
-
-
-def pool(
-  x: Float[Array, "... N D"], mask: set_layers.Mask | None, how: str
+def mean(
+  x: Float[Array, "... N D"], mask: set_layers.Mask | None
 ) -> Float[Array, "... D"]:
-  """Pools the real elements of a set.
+  """Returns the mean of the real elements, all if the mask is None.
 
-  Args:
-    x: the set.
-    mask: real elements; None if all are.
-    how: `mean`, `sum` or `max`.
-
-  Returns:
-    One vector per set, zeros for an empty set.
+  Zeros for an empty set.
 
   Raises:
-    ValueError: `how` is not one of these, or the mask has another shape.
+    ValueError: the mask has another shape.
   """
-  set_layers.check_choice("pooling", how, POOLINGS)
   if mask is None:
-    return {"mean": jnp.mean, "sum": jnp.sum, "max": jnp.max}[how](x, axis=-2)
+    return x.mean(-2)
   set_layers.check_mask("x", x, mask)
-  place = mask[..., None]
-  if how == "max":
-    lowest = jnp.finfo(x.dtype).min
-    top = jnp.where(place, x, lowest).max(-2)
-    return jnp.where(mask.any(-1)[..., None], top, 0)
-  total = jnp.where(place, x, 0).sum(-2)
-  if how == "sum":
-    return total
-  return total / jnp.maximum(mask.sum(-1), 1).astype(x.dtype)[..., None]
+  count = jnp.maximum(mask.sum(-1), 1).astype(x.dtype)
+  return set_layers.zero(x, mask).sum(-2) / count[..., None]

@@ -17,18 +17,26 @@ Spaces, ICML 2023, arXiv:2301.12780, and the authors' code.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sne_jax.encoders import deepsets, features, interface, joining, sets, tied
+from sne_jax.encoders import (
+  feature_layers,
+  features,
+  interface,
+  joining,
+  sets,
+  tied,
+)
 from sne_jax.encoders.features import Features
-from sne_jax.encoders.set_layers import affine
+from sne_jax.encoders.set_layers import Dense
 from sne_jax.networks.checked import Checked, option
+from sne_jax.networks.spec import NetworkSpec
 
 NAME = "dws"
 SET_LAYERS = ("ds", "sab")
@@ -48,12 +56,10 @@ class DWSOptions(Checked):
     reduction: how neurons are pooled: max (the authors' default), mean, sum.
     diagonal: only blocks between neighbouring tensors.
     complete: let two blocks tell the outputs apart, which the authors' do not.
-    init_scale: factor of the initial values of ds and affine maps.
-    norm: behind every layer but the last: layer (over the features of an
+    norm: after every layer but the last: layer (over the features of an
       entry), none, or batch (of each feature, over all entries of a tensor and
       all networks of the batch, as the authors' code does while training: codes
       then depend on batch mates, at prediction too).
-    dropout: share of features dropped behind every layer while training.
     normalise: how inputs are normalised: tensor (exactly equivariant), element
       (the authors' mode, only nearly invariant), or none.
   """
@@ -63,12 +69,10 @@ class DWSOptions(Checked):
   layers: int = option(3, least=1)
   set_layer: str = option("ds", choices=SET_LAYERS)
   heads: int = option(8, least=1)
-  reduction: str = option("max", choices=deepsets.POOLINGS)
+  reduction: str = option("max", choices=("max", "mean", "sum"))
   diagonal: bool = False
   complete: bool = True
-  init_scale: float = option(1.0, above=0)
   norm: str = option("layer", choices=NORMS)
-  dropout: float = option(0.0, least=0, below=1)
   normalise: str = option("tensor", choices=tied.NORMALISATIONS)
 
 
@@ -85,31 +89,18 @@ class Tensor(NamedTuple):
     return tuple(layer for layer in layers if 0 < layer < depth)
 
 
-class Affine(nn.Module):
-  """An affine map with the authors' initial values."""
-
-  outputs: int
-  scale: float = 1.0
-  use_bias: bool = True
-
-  @nn.compact
-  def __call__(self, x):
-    """Maps `[..., F]` to `[..., outputs]`."""
-    inputs = x.shape[-1]
-    spread = 2 * math.sqrt(inputs / (self.outputs * (inputs + self.outputs)))
-    kernel = self.param(
-      "kernel",
-      nn.initializers.normal(self.scale * spread),
-      (inputs, self.outputs),
-    )
-    if not self.use_bias:
-      return affine(x, kernel, None)
-    bias = self.param("bias", _small, (self.outputs,))
-    return affine(x, kernel, bias)
+def _kernel(key, shape, dtype=jnp.float32):
+  inputs, outputs = shape
+  spread = 2 * math.sqrt(inputs / (outputs * (inputs + outputs)))
+  return spread * jax.random.normal(key, shape, dtype)
 
 
-def _small(key, shape, dtype=jnp.float32):
+def _bias(key, shape, dtype=jnp.float32):
   return jax.random.uniform(key, shape, dtype, -1e-4, 1e-4)
+
+
+Affine = functools.partial(Dense, kernel_init=_kernel, bias_init=_bias)
+"""An affine map with the authors' initial values."""
 
 
 class Block(nn.Module):
@@ -124,7 +115,7 @@ class Block(nn.Module):
     """Maps `[B, d, F]` (a set) or `[B, F]` to `outputs` features."""
     o = self.options
     if not self.is_set:
-      return Affine(self.outputs, o.init_scale, name="linear")(x)
+      return Affine(self.outputs, name="linear")(x)
     if o.set_layer == "sab":
       heads = math.gcd(o.heads, self.outputs)
       options = sets.SetOptions(
@@ -132,27 +123,23 @@ class Block(nn.Module):
       )
       return sets.MAB(options, name="mab")(x)
     pooled = _pool(x, 1, o.reduction)
-    own = Affine(self.outputs, o.init_scale, name="Gamma")(x)
-    other = Affine(self.outputs, o.init_scale, False, name="Lambda")(pooled)
-    return own - other[:, None]
+    pooled = Affine(self.outputs, use_bias=False, name="Lambda")(pooled)
+    return Affine(self.outputs, name="Gamma")(x) - pooled[:, None]
 
 
 class Interior(nn.Module):
   """A weight between two hidden layers to itself: the mean of four maps."""
 
   outputs: int
-  options: DWSOptions
+  reduction: str
 
   @nn.compact
   def __call__(self, x):
     """Maps `[B, O, I, F]` to `[B, O, I, outputs]`."""
-    how = self.options.reduction
+    how = self.reduction
     over_inputs, over_outputs = _pool(x, 2, how), _pool(x, 1, how)
     both = _pool(over_inputs, 1, how)
-
-    def linear(name, x):
-      return Affine(self.outputs, self.options.init_scale, name=name)(x)
-
+    linear = lambda name, x: Affine(self.outputs, name=name)(x)
     total = linear("lin_all", x) + linear("lin_n", over_inputs)[:, :, None]
     total = total + linear("lin_m", over_outputs)[:, None]
     return (total + linear("lin_both", both)[:, None, None]) / 4
@@ -164,8 +151,7 @@ class DWSLayer(nn.Module):
   Attributes:
     layout: of the networks; three layers or more, no kernels.
     features: of the output.
-    options: of which set_layer, heads, reduction, diagonal, complete and
-      init_scale matter.
+    options: of which set_layer, heads, reduction, diagonal and complete matter.
   """
 
   layout: features.Layout
@@ -193,9 +179,7 @@ class DWSLayer(nn.Module):
         for source in tensors
         if not self.options.diagonal or _is_near(source, target)
       ]
-      total = parts[0]
-      for part in parts[1:]:
-        total = total + part
+      total = functools.reduce(jnp.add, parts)
       layer = self.layout.layers[target.number]
       shape = (total.shape[0], layer.outputs)
       shape += (layer.inputs,) if target.kind == "weight" else ()
@@ -212,7 +196,8 @@ class DWSLayer(nn.Module):
       and source.kind == "weight"
       and len(source.hidden(depth)) == 2
     ):
-      return Interior(self.features, o, name=name)(x.weights[source.number])
+      block = Interior(self.features, o.reduction, name=name)
+      return block(x.weights[source.number])
     shared = set(source.hidden(depth)) & set(target.hidden(depth))
     layer = shared.pop() if shared else None
     fixed = self._fixed(source, target)
@@ -271,24 +256,6 @@ class InvariantLayer(nn.Module):
     return nn.Dense(self.outputs, name="layer")(jnp.concatenate(parts, -1))
 
 
-class BatchNorm(nn.Module):
-  """Norm of each feature over a tensor and the batch; for reproduction.
-
-  There are no running statistics: every batch is normed by its own.
-  """
-
-  @nn.compact
-  def __call__(self, x):
-    """Returns `[..., F]`, normed."""
-    scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-    axes = tuple(range(x.ndim - 1))
-    x = x - jnp.mean(x, axes, keepdims=True)
-    x = x * jax.lax.rsqrt(jnp.mean(x**2, axes, keepdims=True) + 1e-5)
-    lead = (1,) * (x.ndim - 1) + (-1,)
-    return x * scale.reshape(lead) + bias.reshape(lead)
-
-
 class Equivariant(nn.Module):
   """The equivariant part: weights in, weights out."""
 
@@ -296,64 +263,52 @@ class Equivariant(nn.Module):
   layout: features.Layout
 
   @nn.compact
-  def __call__(self, x: Features, deterministic: bool = True) -> Features:
+  def __call__(self, x: Features) -> Features:
     """Maps features of one channel to features of `channels`."""
     o = self.options
     for number in range(o.layers):
       if number:
         if o.norm != "none":
-          norm = nn.LayerNorm if o.norm == "layer" else BatchNorm
-          x = _normed(norm, x, f"norm_{number}")
-        drop = nn.Dropout(o.dropout, deterministic=deterministic)
-        x = jax.tree.map(lambda a, drop=drop: drop(nn.relu(a)), x)
-      layer = DWSLayer(self.layout, o.channels, o, name=f"layer_{number}")
-      x = layer(x)
+          x = self._normed(x, f"norm_{number}")
+        x = jax.tree.map(nn.relu, x)
+      x = DWSLayer(self.layout, o.channels, o, name=f"layer_{number}")(x)
     return x
+
+  def _normed(self, x: Features, name: str) -> Features:
+    """A norm of its own for every tensor."""
+    norms = {"layer": nn.LayerNorm, "batch": feature_layers.BatchNorm}
+    norm = norms[self.options.norm]
+    return features.each(
+      x,
+      lambda l, w: norm(name=f"{name}_weight_{l}")(w),
+      lambda l, v: norm(name=f"{name}_bias_{l}")(v),
+    )
 
 
 class DWS(nn.Module):
   """Encodes networks of one architecture as `[B, D]`."""
 
   options: DWSOptions
-  layout: features.Layout
   normaliser: tied.Normaliser
 
   @nn.compact
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
     o = self.options
-    x = self.layout.features(self.normaliser(batch))
-    x = Equivariant(o, self.layout, name="equivariant")(x, deterministic)
+    layout = layout_of(self.normaliser.spec)
+    x = layout.features(self.normaliser(batch))
+    x = Equivariant(o, layout, name="equivariant")(x)
     x = jax.tree.map(nn.relu, x)
-    pool = InvariantLayer(self.layout, o.width, o.reduction, name="invariant")
+    pool = InvariantLayer(layout, o.width, o.reduction, name="invariant")
     return pool(x)
 
 
-def layout_of(spec) -> features.Layout:
+def layout_of(spec: NetworkSpec) -> features.Layout:
   """Returns the layout; an error names encoders that can read the spec."""
   layout = features.layout_of(spec, NAME, least=3)
   if any(layer.places > 1 for layer in layout.layers):
     raise interface.unsupported(NAME, spec, "it has convolutions")
   return layout
-
-
-def measure(
-  options: DWSOptions, networks: Sequence[interface.Network]
-) -> dict[str, Any]:
-  """See `tied.measure`; networks that cannot be read are refused."""
-  layout_of(networks[0][0])
-  return tied.measure(NAME, options.normalise, networks)
-
-
-def build(
-  options: DWSOptions, measured: Mapping[str, Any]
-) -> interface.Encoder:
-  """Builds the encoder."""
-  spec, normaliser = tied.opened(measured)
-  return interface.Encoder(
-    make_packer=lambda specs: tied.packer(specs, spec, NAME),
-    module=DWS(options, layout_of(spec), normaliser, name="encoder"),
-  )
 
 
 def _is_near(source: Tensor, target: Tensor) -> bool:
@@ -373,23 +328,18 @@ def _keep(x: Features, source: Tensor, layer: int | None, depth: int, how: str):
     `[B, d, F]`, or `[B, F]` if no layer is kept.
   """
   number = source.number
-  if source.kind == "bias":
-    value = x.biases[number]  # [B, O, F]
+  value = (x.weights if source.kind == "weight" else x.biases)[number]
+  if source.kind == "bias":  # [B, O, F]
     if number == depth - 1:
       return value.reshape(len(value), -1)
-    return value if layer is not None else _pool(value, 1, how)
-  value = x.weights[number]  # [B, O, I, F]
-  if number == 0:
+  elif number in (0, depth - 1):  # [B, O, I, F]
+    value = jnp.swapaxes(value, 1, 2) if number else value
     value = value.reshape(*value.shape[:2], -1)
-    return value if layer is not None else _pool(value, 1, how)
-  if number == depth - 1:
-    value = jnp.swapaxes(value, 1, 2)
-    value = value.reshape(*value.shape[:2], -1)
-    return value if layer is not None else _pool(value, 1, how)
-  if layer == number:
+  elif layer == number:
     return _pool(value, 1, how)
-  over_inputs = _pool(value, 2, how)
-  return over_inputs if layer is not None else _pool(over_inputs, 1, how)
+  else:
+    value = _pool(value, 2, how)
+  return value if layer is not None else _pool(value, 1, how)
 
 
 def _pool(x, axis: int, how: str):
@@ -407,11 +357,3 @@ def _max(x, axis: int):
   """
   place = jnp.argmax(x, axis, keepdims=True)
   return jnp.take_along_axis(x, place, axis).squeeze(axis)
-
-
-def _normed(norm: type[nn.Module], x: Features, name: str) -> Features:
-  """A norm of its own for every tensor; for the caller's scope."""
-  return Features(
-    tuple(norm(name=f"{name}_weight_{l}")(w) for l, w in enumerate(x.weights)),
-    tuple(norm(name=f"{name}_bias_{l}")(v) for l, v in enumerate(x.biases)),
-  )

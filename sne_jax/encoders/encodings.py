@@ -7,9 +7,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-VALUE_FEATURES = {"raw": 1, "symlog": 2, "fourier": 9}
-"""Features of one weight, by name, and how many they are."""
-
 POSITIONS = {
   "none": (),
   "chunk": (),

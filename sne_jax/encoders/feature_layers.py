@@ -17,28 +17,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sne_jax.encoders.features import Features, Layout, fold, unfold
+from sne_jax.encoders.features import Features, Layout, each, fold, unfold
 from sne_jax.encoders.set_layers import affine
 
-INITIALISERS = ("uniform", "kaiming")
 
-
-def kernel_init(kind: str, fan_in: int):
-  """Returns initialisers of kernel and bias for a (joint) fan-in.
+def uniform(fan_in: int):
+  """Returns the initialiser within +-1/sqrt(fan-in).
 
   Args:
-    kind: uniform, both in +-1/sqrt(fan-in); or kaiming, normal of variance
-      2/fan-in, and no bias.
     fan_in: inputs of all maps whose outputs are added up.
   """
-  if kind == "kaiming":
-    return nn.initializers.normal((2 / fan_in) ** 0.5), nn.initializers.zeros
   bound = fan_in**-0.5
 
-  def uniform(key, shape, dtype=jnp.float32):
+  def draw(key, shape, dtype=jnp.float32):
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-  return uniform, uniform
+  return draw
 
 
 class Map(nn.Module):
@@ -47,15 +41,14 @@ class Map(nn.Module):
   inputs: int
   outputs: int
   fan_in: int = 0  # Joint fan-in; 0: `inputs`.
-  scaling: str = "uniform"
 
   @nn.compact
   def __call__(self):
     """Returns kernel `[I, O]` and bias `[O]`."""
-    kernel, bias = kernel_init(self.scaling, self.fan_in or self.inputs)
+    init = uniform(self.fan_in or self.inputs)
     return (
-      self.param("kernel", kernel, (self.inputs, self.outputs)),
-      self.param("bias", bias, (self.outputs,)),
+      self.param("kernel", init, (self.inputs, self.outputs)),
+      self.param("bias", init, (self.outputs,)),
     )
 
 
@@ -68,19 +61,16 @@ class Pointwise(nn.Module):
   @nn.compact
   def __call__(self, x: Features) -> Features:
     """Returns features of `channels` channels."""
-    weights, biases = [], []
-    for number, layer in enumerate(self.layout.layers):
-      w, v = x.weights[number], x.biases[number]
-      wide = self.channels * layer.places
-      weights.append(
-        affine(w, *Map(w.shape[-1], wide, name=f"weight_maps_{number}")())
-      )
-      biases.append(
-        affine(
-          v, *Map(v.shape[-1], self.channels, name=f"bias_maps_{number}")()
-        )
-      )
-    return Features(tuple(weights), tuple(biases))
+
+    def mapped(name, tensor, outputs):
+      return affine(tensor, *Map(tensor.shape[-1], outputs, name=name)())
+
+    places = [layer.places for layer in self.layout.layers]
+    return each(
+      x,
+      lambda l, w: mapped(f"weight_maps_{l}", w, self.channels * places[l]),
+      lambda l, v: mapped(f"bias_maps_{l}", v, self.channels),
+    )
 
 
 class ChannelNorm(nn.Module):
@@ -91,13 +81,11 @@ class ChannelNorm(nn.Module):
   """
 
   epsilon: float = 1e-5
+  scale: str = "scale"  # What the parameter is called.
 
   @nn.compact
   def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
     """Returns the normed entries."""
-    scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-    lead = (1,) * (x.ndim - 1)
     centered = x - x.mean(axis=-1, keepdims=True)
     square = jnp.sum(centered**2, axis=-1, keepdims=True)
     variance = square / max(x.shape[-1] - 1, 1)
@@ -105,8 +93,31 @@ class ChannelNorm(nn.Module):
     deviation = jnp.where(
       positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0
     )
-    normed = centered / (deviation + self.epsilon)
-    return normed * scale.reshape(*lead, -1) + bias.reshape(*lead, -1)
+    return _moved(self, centered / (deviation + self.epsilon), self.scale)
+
+
+class BatchNorm(nn.Module):
+  """Norm of each feature over all other axes, the batch included.
+
+  There are no running statistics: every batch is normed by its own, in
+  evaluation too.
+  """
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+    """Returns the normed features."""
+    axes = tuple(range(x.ndim - 1))
+    x = x - jnp.mean(x, axes, keepdims=True)
+    root = jnp.sqrt(jnp.mean(x**2, axes, keepdims=True) + 1e-5)
+    return _moved(self, x / root)
+
+
+def _moved(module: nn.Module, x, name: str = "scale"):
+  """Returns features times a learned scale, plus a learned bias."""
+  lead, shape = (1,) * (x.ndim - 1), x.shape[-1:]
+  scale = module.param(name, nn.initializers.ones, shape)
+  bias = module.param("bias", nn.initializers.zeros, shape)
+  return x * scale.reshape(*lead, -1) + bias.reshape(*lead, -1)
 
 
 class SimpleNorm(nn.Module):
@@ -115,61 +126,19 @@ class SimpleNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Features) -> Features:
     """Returns the normed features."""
-    return Features(
-      tuple(
-        ChannelNorm(name=f"w_norms_{number}")(w)
-        for number, w in enumerate(x.weights)
-      ),
-      tuple(
-        ChannelNorm(name=f"v_norms_{number}")(v)
-        for number, v in enumerate(x.biases)
-      ),
+    return each(
+      x,
+      lambda l, w: ChannelNorm(name=f"w_norms_{l}")(w),
+      lambda l, v: ChannelNorm(name=f"v_norms_{l}")(v),
     )
 
 
-class ChannelDropout(nn.Module):
-  """Drops whole channels of weights, and single entries of biases."""
-
-  rate: float
-
-  @nn.compact
-  def __call__(self, x: Features, deterministic: bool = True) -> Features:
-    """Returns the features that are left, scaled."""
-    if deterministic or not self.rate:
-      return x
-    whole = nn.Dropout(self.rate, broadcast_dims=(1, 2), name="weights")
-    single = nn.Dropout(self.rate, name="biases")
-    return Features(
-      tuple(whole(w, deterministic) for w in x.weights),
-      tuple(single(v, deterministic) for v in x.biases),
-    )
-
-
-class LearnedScale(nn.Module):
-  """Multiplies every tensor by a number of its own: weight editing."""
-
-  initial: float = 0.01
-
-  @nn.compact
-  def __call__(self, x: Features) -> Features:
-    """Returns the scaled features."""
-    init = nn.initializers.constant(self.initial)
-
-    def scaled(kind, tensors):
-      return tuple(
-        self.param(f"{kind}_{number}", init, (1,)).reshape((1,) * t.ndim) * t
-        for number, t in enumerate(tensors)
-      )
-
-    return Features(scaled("weight", x.weights), scaled("bias", x.biases))
-
-
-def frequencies(channels: int, count: int, scale: float) -> np.ndarray:
-  """Returns fixed random frequencies `[c, q]` of Gaussian Fourier features.
+def frequencies(count: int, scale: float) -> np.ndarray:
+  """Returns fixed random frequencies `[1, q]` of Gaussian Fourier features.
 
   They are drawn from a fixed seed, so a saved model needs no buffer.
   """
-  draw = np.random.default_rng(0).standard_normal((channels, count))
+  draw = np.random.default_rng(0).standard_normal((1, count))
   return (scale * draw).astype(np.float32)
 
 
@@ -189,33 +158,43 @@ def fourier(
   return Features(tuple(weights), tuple(encode(v) for v in x.biases))
 
 
+def _marks(levels, bias_levels, inputs, outputs):
+  """Yields marks of weights `[1, 1 or O, 1 or I, c]` and of biases, by layer.
+
+  Args:
+    levels: of the weight of each layer, `[L, c]`.
+    bias_levels: of its bias, `[L, c]`.
+    inputs: of the inputs of the first layer, `[I, c]`.
+    outputs: of the outputs of the last, `[O, c]`.
+  """
+  for number, (level, bias) in enumerate(zip(levels, bias_levels, strict=True)):
+    mark, bias = level[None, None, None, :], bias[None, None, :]
+    if number == 0:
+      mark = mark + inputs[None, None, :, :]
+    if number + 1 == len(levels):
+      mark = mark + outputs[None, :, None, :]
+      bias = bias + outputs[None, :, :]
+    yield mark, bias
+
+
 def io_sinusoidal(
-  layout: Layout,
-  x: Features,
-  *,
-  max_freq: float = 10.0,
-  bands: int = 6,
-  levels: bool = False,
+  layout: Layout, x: Features, *, bands: int = 6, levels: bool = False
 ) -> Features:
   """Appends channels that mark inputs, outputs and, if asked for, layers.
 
   Args:
     layout: of the networks.
     x: the features.
-    max_freq: twice the highest frequency.
-    bands: frequencies; `2 bands + 1` channels are appended.
+    bands: frequencies, up to 5; `2 bands + 1` channels are appended.
     levels: mark the layers too; without, hidden tensors get zeros.
   """
-  bank = np.linspace(1, max_freq / 2, bands)
+  bank = np.linspace(1, 5, bands)
 
   def phi(count):  # [count, 2 bands + 1]
     position = np.linspace(-1, 1, count)[:, None]
     angle = np.pi * position * bank[None, :]
     parts = [np.sin(angle), np.cos(angle), position]
     return np.concatenate(parts, axis=-1)
-
-  depth = phi(len(layout)) * levels
-  last = len(layout) - 1
 
   def append(array, marks, places=1):
     cut = unfold(array, places)
@@ -225,19 +204,14 @@ def io_sinusoidal(
     )
     return fold(jnp.concatenate([cut, marks], axis=-2))
 
-  weights, biases = [], []
-  for number, layer in enumerate(layout.layers):
-    mark = depth[number][None, None, None, :]
-    bias_mark = mark[:, 0]
-    if number == 0:
-      mark = mark + phi(layer.inputs)[None, None, :, :]
-    if number == last:
-      outputs = phi(layer.outputs)
-      mark = mark + outputs[None, :, None, :]
-      bias_mark = bias_mark + outputs[None, :, :]
-    weights.append(append(x.weights[number], mark, layer.places))
-    biases.append(append(x.biases[number], bias_mark))
-  return Features(tuple(weights), tuple(biases))
+  depth, layers = phi(len(layout)) * levels, layout.layers
+  ends = phi(layers[0].inputs), phi(layers[-1].outputs)
+  marks = list(_marks(depth, depth, *ends))
+  return each(
+    x,
+    lambda l, w: append(w, marks[l][0], layers[l].places),
+    lambda l, v: append(v, marks[l][1]),
+  )
 
 
 class LearnedPositions(nn.Module):
@@ -252,23 +226,19 @@ class LearnedPositions(nn.Module):
     channels = x.biases[0].shape[-1]
     normal = nn.initializers.normal(1.0)
     table = lambda name, rows: self.param(name, normal, (rows, channels))
-    levels = table("weight_emb", len(layers))
-    bias_levels = table("bias_emb", len(layers))
-    inputs = table("inp_emb", layers[0].inputs)
-    outputs = table("out_emb", layers[-1].outputs)
-    weights, biases = [], []
-    for number, layer in enumerate(layers):
-      mark = levels[number][None, None, None, :]
-      bias_mark = bias_levels[number][None, None, :]
-      if number == 0:
-        mark = mark + inputs[None, None, :, :]
-      if number + 1 == len(layers):
-        mark = mark + outputs[None, :, None, :]
-        bias_mark = bias_mark + outputs[None, :, :]
-      mark = jnp.repeat(mark, layer.places, axis=-1)
-      weights.append(x.weights[number] + mark)
-      biases.append(x.biases[number] + bias_mark)
-    return Features(tuple(weights), tuple(biases))
+    marks = list(
+      _marks(
+        table("weight_emb", len(layers)),
+        table("bias_emb", len(layers)),
+        table("inp_emb", layers[0].inputs),
+        table("out_emb", layers[-1].outputs),
+      )
+    )
+    return each(
+      x,
+      lambda l, w: w + jnp.repeat(marks[l][0], layers[l].places, axis=-1),
+      lambda l, v: v + marks[l][1],
+    )
 
 
 def np_pool(layout: Layout, x: Features) -> Float[Array, "B c N"]:

@@ -3,7 +3,7 @@
 The neural functionals read networks that are a chain of layers, each a weight
 and a bias: perceptrons and convolutional classifiers. Each entry has `c`
 channels, 1 in the input. The places of a kernel, and the image places that a
-dense layer behind a flattening reads per channel, are channels too: they never
+dense layer after a flattening reads per channel, are channels too: they never
 move under permutations of neurons. The channel is the outer index of a folded
 weight: entry `channel * places + place`.
 
@@ -13,6 +13,7 @@ inputs of a layer, `K` its places, `c` channels.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -30,6 +31,18 @@ class Features(NamedTuple):
 
   weights: tuple[Float[Array, "B O I cK"], ...]
   biases: tuple[Float[Array, "B O c"], ...]
+
+
+def each(
+  x: Features,
+  weight: Callable[[int, Array], Array],
+  bias: Callable[[int, Array], Array],
+) -> Features:
+  """Maps the tensors of features, each with the number of its layer."""
+  return Features(
+    tuple(weight(number, w) for number, w in enumerate(x.weights)),
+    tuple(bias(number, v) for number, v in enumerate(x.biases)),
+  )
 
 
 class Layer(NamedTuple):

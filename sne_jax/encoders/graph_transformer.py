@@ -13,15 +13,14 @@ References:
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sne_jax.encoders import graph_features, interface, joining, neural_graph
-from sne_jax.networks.checked import Checked, option
+from sne_jax.encoders import graph_features, joining
+from sne_jax.encoders.graph_batches import Measured
+from sne_jax.networks.checked import option
 
 Linear = functools.partial(
   nn.Dense, kernel_init=nn.initializers.xavier_uniform()
@@ -29,11 +28,10 @@ Linear = functools.partial(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GraphTransformerOptions(Checked):
+class GraphTransformerOptions(graph_features.GraphOptions):
   """Options of neural_graph_transformer.
 
   Attributes:
-    width: of nodes and of the code.
     edge_width: of edges.
     attention_width: of attention, all heads together; a multiple of heads.
     node_hidden: hidden width of the nodes' feed-forward.
@@ -41,25 +39,8 @@ class GraphTransformerOptions(Checked):
     heads: attention heads.
     layers: transformer layers, at least 1.
     modulate: edges scale values, besides shifting them.
-    reverse: an edge knows the value of the reverse one too.
-    fourier: frequencies of Gaussian Fourier features of values; 0: none.
-    fourier_scale: their deviation.
-    probes: learned inputs that every network is run on; what its neurons answer
-      are features of their nodes. Networks of dense layers (mlp, inr) only.
-      0: none.
-    kinds: learned marks of kinds of tensors and parts of large kernels.
-    activations: learned marks of the activations behind hidden nodes, of those
-      that training networks have (the authors' choice for CNNs).
-    dense_apart: single values of dense layers have an embedding of their own
-      beside that of kernels, instead of being kernels of one value.
-    final_edges: edges are updated in the last layer too, which a code of nodes
-      does not need and weight editing does.
-    readout: pool (means over outputs and over all nodes) or last (the output
-      nodes end to end, the authors' way; as many in all networks).
-    dropout: share of units dropped in residual branches while training.
   """
 
-  width: int = option(32, least=1)
   edge_width: int = option(16, least=1)
   attention_width: int = option(32, least=1)
   node_hidden: int = option(64, least=1)
@@ -67,16 +48,6 @@ class GraphTransformerOptions(Checked):
   heads: int = option(4, least=1)
   layers: int = option(3, least=1)
   modulate: bool = True
-  reverse: bool = False
-  fourier: int = option(0, least=0)
-  fourier_scale: float = 1.0
-  probes: int = option(0, least=0)
-  kinds: bool = True
-  activations: bool = False
-  dense_apart: bool = False
-  final_edges: bool = False
-  readout: str = option("pool", choices=("pool", "last"))
-  dropout: float = option(0.0, least=0, below=1)
 
   def __post_init__(self):
     super().__post_init__()
@@ -118,9 +89,9 @@ class Attention(nn.Module):
     if self.modulate:
       values = edges[3] * values
     values = values + edges[2]
-    found = (share[..., None] * values).sum(axis=2)
+    answers = (share[..., None] * values).sum(axis=2)
     return Linear(x.shape[-1], name="proj_out")(
-      found.reshape(*found.shape[:2], self.width)
+      answers.reshape(*answers.shape[:2], self.width)
     )
 
 
@@ -143,41 +114,37 @@ class EdgeUpdates(nn.Module):
   """The edges' half of a layer."""
 
   hidden: int
-  dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x, e, deterministic: bool = True):
+  def __call__(self, x, e):
     """Returns new edges."""
-    drop = nn.Dropout(self.dropout, deterministic=deterministic)
-    e = e + drop(EdgeMLP(self.hidden, name="edge_mlp0")(x, e))
+    e = e + EdgeMLP(self.hidden, name="edge_mlp0")(x, e)
     e = nn.LayerNorm(epsilon=1e-5, name="eln0")(e)
     y = Linear(self.hidden, use_bias=False, name="edge_mlp1_0")(e)
     y = Linear(e.shape[-1], name="edge_mlp1_2")(nn.gelu(y, approximate=False))
-    return nn.LayerNorm(epsilon=1e-5, name="eln1")(e + drop(y))
+    return nn.LayerNorm(epsilon=1e-5, name="eln1")(e + y)
 
 
 class Layer(nn.Module):
-  """Attention, feed-forward, and the update of edges; norms behind each."""
+  """Attention, feed-forward, and the update of edges; each with its norm."""
 
   options: GraphTransformerOptions
   update_edges: bool = True
 
   @nn.compact
-  def __call__(self, x, e, real, deterministic: bool = True):
+  def __call__(self, x, e, real):
     """Returns new nodes and edges."""
     o, width = self.options, x.shape[-1]
-    drop = nn.Dropout(o.dropout, deterministic=deterministic)
-    found = Attention(o.attention_width, o.heads, o.modulate, name="self_attn")(
-      x, e, real
-    )
-    x = x + drop(Linear(width, name="lin0")(found))
+    answers = Attention(
+      o.attention_width, o.heads, o.modulate, name="self_attn"
+    )(x, e, real)
+    x = x + Linear(width, name="lin0")(answers)
     x = nn.LayerNorm(epsilon=1e-5, name="node_ln0")(x)
     y = Linear(o.node_hidden, use_bias=False, name="node_mlp_0")(x)
     y = Linear(width, name="node_mlp_2")(nn.gelu(y, approximate=False))
-    x = nn.LayerNorm(epsilon=1e-5, name="node_ln1")(x + drop(y))
+    x = nn.LayerNorm(epsilon=1e-5, name="node_ln1")(x + y)
     if self.update_edges:
-      update = EdgeUpdates(o.edge_hidden, o.dropout, name="edge_updates")
-      e = update(x, e, deterministic)
+      e = EdgeUpdates(o.edge_hidden, name="edge_updates")(x, e)
     return x, e
 
 
@@ -185,49 +152,30 @@ class GraphTransformer(nn.Module):
   """Encodes networks of any architectures as `[B, D]`."""
 
   options: GraphTransformerOptions
-  measured: tuple[tuple[str, Any], ...]
+  measured: Measured
 
   def setup(self):
-    """Builds the parts."""
-    o, m = self.options, dict(self.measured)
-    self.featuriser = graph_features.Featuriser(
-      o.width,
-      o.edge_width,
-      m["places"],
-      m["positions"],
-      m["parts"],
-      o.fourier,
-      o.fourier_scale,
-      1,
-      o.reverse,
-      o.kinds,
-      m["global_scale"],
-      m["place_scales"],
-      o.probes,
-      len(m["activations"]) if o.activations else 0,
-      o.dense_apart,
-    )
+    """Builds the parts; the last layer's edges would be read by nothing."""
+    o, m = self.options, self.measured
+    self.featuriser = graph_features.Featuriser(o, o.edge_width, m)
     self.layers = [
-      Layer(o, o.final_edges or number + 1 < o.layers)
-      for number in range(o.layers)
+      Layer(o, number + 1 < o.layers) for number in range(o.layers)
     ]
-    self.readout = graph_features.Readout(o.readout, m["outputs"], o.width)
+    self.readout = graph_features.Readout(o.readout, m.outputs, o.width)
 
-  def equivariant(self, batch: joining.Joined, deterministic: bool = True):
-    """Returns nodes and edges; for `graph_features.EditHead`, for example."""
+  def equivariant(self, batch: joining.Joined):
+    """Returns nodes `[N, V]`."""
     place, pair, shape = self._places(batch)
     x, e, none = self.featuriser(batch)
     dense, real = _dense_nodes(x, place, shape)
     edges = _dense_edges(e, none, pair, shape)
     for layer in self.layers:
-      dense, edges = layer(dense, edges, real, deterministic)
-    x = dense.reshape(-1, dense.shape[-1])[place]
-    e = edges.reshape(-1, edges.shape[-1])[pair]
-    return x, e
+      dense, edges = layer(dense, edges, real)
+    return dense.reshape(-1, dense.shape[-1])[place]
 
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
-    return self.readout(batch, self.equivariant(batch, deterministic)[0])
+    return self.readout(batch, self.equivariant(batch))
 
   def _places(self, batch: joining.Joined):
     """Returns places of nodes and edges in dense arrays; padding is outside."""
@@ -263,31 +211,3 @@ def _dense_edges(e, none, pair, shape):
   number = jnp.zeros(count * width**2, bool).at[pair].set(True, mode="drop")
   dense = jnp.where(number[:, None], total, none[None])
   return dense.reshape(count, width, width, -1)
-
-
-def measure(
-  options: GraphTransformerOptions, networks: Sequence[interface.Network]
-) -> dict[str, Any]:
-  """See `neural_graph.measure`."""
-  found = graph_features.measure(networks, options.probes)
-  neural_graph.check_readout(options.readout, found)
-  return found
-
-
-def build(
-  options: GraphTransformerOptions, measured: Mapping[str, Any]
-) -> interface.Encoder:
-  """Builds the encoder."""
-  return interface.Encoder(
-    make_packer=lambda specs: graph_features.packer(
-      specs,
-      measured["places"],
-      dense=True,
-      probes=options.probes,
-      outputs=measured["outputs"] if options.readout == "last" else 0,
-      activations=measured["activations"] if options.activations else (),
-    ),
-    module=GraphTransformer(
-      options, neural_graph.hashable(measured), name="encoder"
-    ),
-  )

@@ -1,10 +1,10 @@
 """Hyper-representations: an attention autoencoder of whole networks.
 
 Each neuron is a token, mapped to one width by a linear map of its layer.
-Transformer blocks relate the tokens; a learned token, in front of them, holds
-the code. The decoder spreads the code over all positions, and linear maps of
-the layers turn tokens back into neurons. The published generative variant has
-other compressions and an unbounded code.
+Transformer blocks relate the tokens; a learned token, before them, holds the
+code. The decoder spreads the code over all positions, and linear maps of the
+layers turn tokens back into neurons. The compressions and the unbounded code
+of the published generative variant are not built.
 
 Reads networks of one layout. Neurons have learned positions, so permuted
 networks have different codes: views teach the symmetry.
@@ -20,26 +20,23 @@ References:
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from sne_jax.encoders import (
-  interface,
   joining,
   set_attention,
   tied,
   token_layers,
 )
+from sne_jax.encoders.feature_layers import ChannelNorm
 from sne_jax.encoders.token_layers import HeadOptions, Linear
 from sne_jax.networks import neuron_tokens
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
-
-NAME = "hyper_representation"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,18 +49,10 @@ class HyperRepresentationOptions(Checked):
     blocks: transformer blocks of the encoder, and as many of the decoder.
     heads: attention heads.
     feed_forward: hidden units of a block's feed-forward.
-    tokens: neuron, neuron_in_out or weight (`networks/neuron_tokens.py`), or
-      none: a perceptron on the whole vector, without attention.
-    compression: of the tokens to one vector: token (a learned token), average,
-      or flatten (all tokens end to end).
-    decompression: linear (a map to all tokens) or repeat (one map to a token,
-      which positions tell apart).
-    bottleneck: bounded (a linear map, then tanh), linear, or mlp (several
-      layers, then tanh).
-    bottleneck_layers: hidden layers of the mlp bottleneck.
-    vector_layers: hidden layers of the perceptron (tokens none).
-    decoder_bias: add a learned vector to the code in front of the decoder.
-    block_norm: norms in front of attention and feed-forward.
+    tokens: neuron, neuron_in_out or weight (`networks/neuron_tokens.py`).
+    compression: of the tokens to one vector: token (a learned token) or flatten
+      (all tokens, concatenated).
+    block_norm: norms before attention and feed-forward.
     dropout: share dropped from residual branches while training.
     attention_dropout: share of attention weights dropped while training.
     normalise: how weights are normalised when it is trained by labels: tensor,
@@ -75,13 +64,8 @@ class HyperRepresentationOptions(Checked):
   blocks: int = option(2, least=0)
   heads: int = option(4, least=1)
   feed_forward: int = option(512, least=1)
-  tokens: str = option("neuron", choices=(*neuron_tokens.KINDS, "none"))
-  compression: str = option("token", choices=("token", "average", "flatten"))
-  decompression: str = option("linear", choices=("linear", "repeat"))
-  bottleneck: str = option("bounded", choices=("bounded", "linear", "mlp"))
-  bottleneck_layers: int = option(3, least=0)
-  vector_layers: int = option(10, least=0)
-  decoder_bias: bool = False
+  tokens: str = option("neuron", choices=neuron_tokens.KINDS)
+  compression: str = option("token", choices=("token", "flatten"))
   block_norm: bool = True
   dropout: float = option(0.1, least=0, below=1)
   attention_dropout: float = option(0.1, least=0, below=1)
@@ -96,21 +80,8 @@ class HyperRepresentationOptions(Checked):
       )
 
 
-class Norm(nn.Module):
-  """Layer norm with the unbiased deviation, epsilon added to it."""
-
-  epsilon: float = 1e-6
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-    """Returns the normed vectors."""
-    alpha = self.param("alpha", nn.initializers.ones, x.shape[-1:])
-    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-    x = x - x.mean(axis=-1, keepdims=True)
-    square = jnp.sum(x * x, axis=-1, keepdims=True) / (x.shape[-1] - 1)
-    spread = jnp.sqrt(jnp.maximum(square, 1e-30)) + self.epsilon
-    lead = (1,) * (x.ndim - 1) + (-1,)
-    return alpha.reshape(lead) * x / spread + bias.reshape(lead)
+Norm = functools.partial(ChannelNorm, epsilon=1e-6, scale="alpha")
+"""Layer norm with the unbiased deviation, epsilon added to it."""
 
 
 class Attention(nn.Module):
@@ -121,24 +92,18 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(
-    self,
-    x: Float[Array, "B N d"],
-    real: Bool[Array, "B N"] | None = None,
-    deterministic: bool = True,
+    self, x: Float[Array, "B N d"], deterministic: bool = True
   ) -> Float[Array, "B N d"]:
-    """Returns what each token finds; tokens that are not real are not read."""
+    """Returns what each token gathers."""
     width = x.shape[-1]
-    drop = nn.Dropout(self.dropout, deterministic=deterministic)
-    found = set_attention.attention(
-      Linear(width, name="q_linear")(x),
-      Linear(width, name="k_linear")(x),
-      Linear(width, name="v_linear")(x),
-      real,
+    answers = set_attention.attention(
+      *(Linear(width, name=f"{name}_linear")(x) for name in "qkv"),
+      None,
       heads=self.heads,
       scale=(width // self.heads) ** -0.5,
-      drop=drop,
+      drop=nn.Dropout(self.dropout, deterministic=deterministic),
     )
-    return Linear(width, name="out")(found)
+    return Linear(width, name="out")(answers)
 
 
 class FeedForward(nn.Module):
@@ -166,17 +131,14 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(
-    self,
-    x: Float[Array, "B N d"],
-    real: Bool[Array, "B N"] | None = None,
-    deterministic: bool = True,
+    self, x: Float[Array, "B N d"], deterministic: bool = True
   ) -> Float[Array, "B N d"]:
     """Returns tokens of the same shape."""
     drop = nn.Dropout(self.dropout, deterministic=deterministic)
     first = Norm(name="norm_1") if self.norm else lambda x: x
     second = Norm(name="norm_2") if self.norm else lambda x: x
     attention = Attention(self.heads, self.attention_dropout, name="attn")
-    x = x + drop(attention(first(x), real, deterministic))
+    x = x + drop(attention(first(x), deterministic))
     feed = FeedForward(self.feed_forward, self.dropout, name="ff")
     return x + drop(feed(second(x), deterministic))
 
@@ -235,7 +197,7 @@ def _body(o: HyperRepresentationOptions, x, deterministic):
       o.dropout,
       o.attention_dropout,
       name=f"layers_{number}",
-    )(x, None, deterministic)
+    )(x, deterministic)
   return x
 
 
@@ -249,14 +211,8 @@ class Encoder(nn.Module):
   def __call__(
     self, weights: Float[Array, "B P"], deterministic: bool = True
   ) -> Float[Array, "B D"]:
-    """Returns the codes of networks, in (-1, 1) if bounded."""
+    """Returns the codes of networks, in (-1, 1)."""
     o = self.options
-    if o.tokens == "none":
-      body = token_layers.Perceptron(
-        o.width, o.vector_layers, o.dropout, name="perceptron"
-      )
-      z = body(weights, deterministic)
-      return z if o.bottleneck == "linear" else jnp.tanh(z)
     x = Tokeniser(self.spec, o.tokens, o.token_width, name="token_embeddings")(
       weights
     )
@@ -265,21 +221,10 @@ class Encoder(nn.Module):
         "comp_token", nn.initializers.normal(1.0), (o.token_width,)
       )
       token = jnp.broadcast_to(token, (x.shape[0], 1, o.token_width))
-      x = jnp.concatenate([token, x], axis=1)
-    x = _body(o, x, deterministic)
-    if o.compression == "token":
-      x = x[:, 0]
-    elif o.compression == "average":
-      x = x.mean(axis=1)
+      x = _body(o, jnp.concatenate([token, x], axis=1), deterministic)[:, 0]
     else:
-      x = x.reshape(x.shape[0], -1)
-    if o.bottleneck == "mlp":
-      neck = token_layers.Perceptron(
-        o.width, o.bottleneck_layers, o.dropout, name="vec2neck"
-      )
-      return jnp.tanh(neck(x, deterministic))
-    z = Linear(o.width, name="vec2neck_0")(x)
-    return z if o.bottleneck == "linear" else jnp.tanh(z)
+      x = _body(o, x, deterministic).reshape(x.shape[0], -1)
+    return jnp.tanh(Linear(o.width, name="vec2neck_0")(x))
 
 
 class Decoder(nn.Module):
@@ -294,25 +239,9 @@ class Decoder(nn.Module):
   ) -> Float[Array, "B P"]:
     """Returns networks."""
     o = self.options
-    if o.decoder_bias:
-      init = nn.initializers.normal(1e-3)
-      z = z + self.param("bias", init, z.shape[-1:])[None]
-    if o.tokens == "none":
-      return token_layers.Perceptron(
-        self.spec.num_weights, o.vector_layers, o.dropout, name="perceptron"
-      )(z, deterministic)
     count = len(neuron_tokens.layout(self.spec, o.tokens))
-    shape = (z.shape[0], count, o.token_width)
-    wide = o.token_width * (1 if o.decompression == "repeat" else count)
-    if o.bottleneck == "mlp":
-      x = token_layers.Perceptron(
-        wide, o.bottleneck_layers, o.dropout, name="nec2vec"
-      )(z, deterministic)
-    else:
-      x = Linear(wide, name="nec2vec")(z)
-    if o.decompression == "repeat":
-      x = jnp.broadcast_to(x[:, None], shape)
-    x = _body(o, x.reshape(shape), deterministic)
+    x = Linear(o.token_width * count, name="nec2vec")(z)
+    x = _body(o, x.reshape(-1, count, o.token_width), deterministic)
     return Detokeniser(self.spec, o.tokens, name="token_debeddings")(x)
 
 
@@ -343,9 +272,9 @@ class Autoencoder(nn.Module):
     """Returns networks `[B, P]`."""
     return self.decoder(z, deterministic)
 
-  def project(self, z, real=None):
+  def project(self, z):
     """Returns what is contrasted, `[B, outputs]`; for each view apart."""
-    return self.projection_head(z, real)
+    return self.projection_head(z)
 
   def __call__(self, weights, deterministic: bool = True):
     """Returns codes, reconstructed networks and projections."""
@@ -364,21 +293,3 @@ class Coder(nn.Module):
     """Maps a batch to codes `[B, D]`."""
     encoder = Encoder(self.options, self.normaliser.spec, name="body")
     return encoder(self.normaliser(batch), deterministic)
-
-
-def measure(
-  options: HyperRepresentationOptions, networks: Sequence[interface.Network]
-) -> dict[str, Any]:
-  """See `tied.measure`."""
-  return tied.measure(NAME, options.normalise, networks)
-
-
-def build(
-  options: HyperRepresentationOptions, measured: Mapping[str, Any]
-) -> interface.Encoder:
-  """Builds the encoder."""
-  spec, normaliser = tied.opened(measured)
-  return interface.Encoder(
-    make_packer=lambda specs: tied.packer(specs, spec, NAME),
-    module=Coder(options, normaliser, name="encoder"),
-  )

@@ -51,15 +51,6 @@ def role_moments(values, mask, role):
   return moments.reshape(*moments.shape[:-2], -1)
 
 
-def means_by_neuron(summaries, own, count: int):
-  """Averages summaries of chunks `[M, h]` over each neuron: `[count, h]`."""
-  ones = jnp.ones_like(summaries[:, :1])
-  total = jax.ops.segment_sum(
-    jnp.concatenate([summaries, ones], axis=-1), own, count
-  )
-  return total[:, :-1] / jnp.maximum(total[:, -1:], 1)
-
-
 class Identifiers(nn.Module):
   """Gives every neuron an identifier; row 0 of a table, "none", is zero."""
 

@@ -1,6 +1,6 @@
 """Message passing on the graph of a network: PNA with edges that modulate.
 
-Dimensions: as in `graph_features`; `F` width.
+Dimensions: as in `graph_batches`; `F` width.
 
 References:
   Kofinas et al., ICLR 2024, arXiv:2403.12143, and the authors' code; Corso et
@@ -8,83 +8,35 @@ References:
 """
 
 import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sne_jax.encoders import graph_features, interface, joining
-from sne_jax.networks.checked import Checked, option
-
-NORMS = ("layer", "batch", "none")
+from sne_jax.encoders import graph_features, joining, segments
+from sne_jax.encoders.graph_batches import Measured
+from sne_jax.networks.checked import option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NeuralGraphOptions(Checked):
+class NeuralGraphOptions(graph_features.GraphOptions):
   """Options of neural_graph.
 
   Attributes:
     width: of nodes, edges and the code.
     layers: rounds of message passing, at least 1.
-    reverse: edges in both directions; the authors' scripts switch it on.
-    fourier: frequencies of Gaussian Fourier features of values; 0: none.
-    fourier_scale: their deviation.
     input_layers: layers that embed a value.
-    probes: learned inputs that every network is run on; what its neurons answer
-      are features of their nodes. Networks of dense layers (mlp, inr) only.
-      0: none.
-    kinds: learned marks of kinds of tensors and parts of large kernels.
-    activations: learned marks of the activations behind hidden nodes, of those
-      that training networks have (the authors' choice for CNNs).
-    dense_apart: single values of dense layers have an embedding of their own
-      beside that of kernels, instead of being kernels of one value.
     norm: of nodes between rounds: layer (each node on its own), none, or batch
       (over all nodes and channels of the batch, as the authors' code does:
       codes then depend on batch mates).
-    readout: pool (means over outputs and over all nodes) or last (the output
-      nodes end to end, the authors' way; as many in all networks).
-    readout_layers: dense layers behind it.
-    dropout: share of units dropped between rounds while training.
+    readout_layers: dense layers after the readout.
   """
 
-  width: int = option(32, least=1)
   layers: int = option(4, least=1)
   reverse: bool = True
-  fourier: int = option(0, least=0)
-  fourier_scale: float = 3.0
   input_layers: int = option(1, least=1)
-  probes: int = option(0, least=0)
-  kinds: bool = True
-  activations: bool = False
-  dense_apart: bool = False
-  norm: str = option("layer", choices=NORMS)
-  readout: str = option("pool", choices=("pool", "last"))
+  norm: str = option("layer", choices=("layer", "batch", "none"))
   readout_layers: int = option(1, least=0)
-  dropout: float = option(0.0, least=0, below=1)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 3))
-def segment_extreme(function, rows, owner, count: int):
-  """Returns `function(rows, owner, count)`, the least or most of segments.
-
-  Its derivative is shared equally among equal extremes, as JAX does it, but
-  takes one sum over segments, where JAX's own takes about twice the time.
-  """
-  return function(rows, owner, count)
-
-
-@segment_extreme.defjvp
-def _segment_extreme_jvp(function, count, primals, tangents):
-  rows, owner = primals
-  extreme = segment_extreme(function, rows, owner, count)
-  is_extreme = rows == extreme[owner]
-  ties = jax.ops.segment_sum(is_extreme.astype(rows.dtype), owner, count)
-  tangent = jnp.where(is_extreme, tangents[0], 0)
-  tangent = jax.ops.segment_sum(tangent, owner, count)
-  return extreme, tangent / jnp.maximum(ties, 1)
 
 
 class PNAConv(nn.Module):
@@ -121,15 +73,13 @@ class PNAConv(nn.Module):
     square = jax.ops.segment_sum(message**2, target, count) * share
     spread = jnp.maximum(square - mean**2, 1e-5)
     spread = jnp.where(spread > 1e-5, jnp.sqrt(spread), 0)
-    least = segment_extreme(jax.ops.segment_min, message, target, count)
-    most = segment_extreme(jax.ops.segment_max, message, target, count)
-    found = jnp.concatenate([mean, least, most, spread], axis=-1)
-    found = jnp.where(degree > 0, found, 0)
-    found = jnp.concatenate(
-      [found, found * (jnp.log(degree + 1) / self.delta)], axis=-1
-    )
+    least = segments.extreme(jax.ops.segment_min, message, target, count)
+    most = segments.extreme(jax.ops.segment_max, message, target, count)
+    told = jnp.concatenate([mean, least, most, spread], axis=-1)
+    told = jnp.where(degree > 0, told, 0)
+    told = [told, told * (jnp.log(degree + 1) / self.delta)]
     post = nn.Dense(self.width, name="post_nns_0_0")
-    x = post(jnp.concatenate([x, found], axis=-1))
+    x = post(jnp.concatenate([x, *told], axis=-1))
     return nn.Dense(self.width, name="lin")(x)
 
 
@@ -187,10 +137,9 @@ class PNA(nn.Module):
   layers: int
   delta: float
   norm: str = "layer"
-  dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x, e, source, target, real, deterministic: bool = True):
+  def __call__(self, x, e, source, target, real):
     """Returns new nodes and edges; edges are not updated after the last."""
     for number in range(self.layers):
       conv = PNAConv(self.width, self.delta, name=f"convs_{number}")
@@ -201,7 +150,7 @@ class PNA(nn.Module):
         x = WholeNorm(name=f"norms_{number}")(x, real)
       elif self.norm == "layer":
         x = nn.LayerNorm(epsilon=1e-5, name=f"norms_{number}")(x)
-      x = nn.Dropout(self.dropout)(nn.silu(x), deterministic)
+      x = nn.silu(x)
       update = EdgeUpdate(self.edge_width, name=f"edge_update_{number}")
       e = update(x, e, source, target)
     return x, e
@@ -211,92 +160,27 @@ class NeuralGraph(nn.Module):
   """Encodes networks of any architectures as `[B, D]`."""
 
   options: NeuralGraphOptions
-  measured: tuple[tuple[str, Any], ...]
+  measured: Measured
 
   def setup(self):
     """Builds the parts."""
-    o, m = self.options, dict(self.measured)
+    o, m = self.options, self.measured
     self.featuriser = graph_features.Featuriser(
-      o.width,
-      o.width,
-      m["places"],
-      m["positions"],
-      m["parts"],
-      o.fourier,
-      o.fourier_scale,
-      o.input_layers,
-      o.reverse,
-      o.kinds,
-      m["global_scale"],
-      m["place_scales"],
-      o.probes,
-      len(m["activations"]) if o.activations else 0,
-      o.dense_apart,
+      o, o.width, m, 3.0, o.input_layers
     )
-    self.body = PNA(o.width, o.width, o.layers, m["delta"], o.norm, o.dropout)
+    self.body = PNA(o.width, o.width, o.layers, m.delta, o.norm)
     self.readout = graph_features.Readout(
-      o.readout, m["outputs"], o.width, o.readout_layers
+      o.readout, m.outputs, o.width, o.readout_layers
     )
 
-  def equivariant(self, batch: joining.Joined, deterministic: bool = True):
-    """Returns nodes and edges; for `graph_features.EditHead`, for example."""
+  def equivariant(self, batch: joining.Joined):
+    """Returns nodes `[N, V]` and edges."""
     x, e, _ = self.featuriser(batch)
     source, target = graph_features.links(
       batch, self.options.reverse, "source", "target"
     )
-    real = batch.tables["nodes"]["real"]
-    return self.body(x, e, source, target, real, deterministic)
+    return self.body(x, e, source, target, batch.tables["nodes"]["real"])
 
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
-    return self.readout(batch, self.equivariant(batch, deterministic)[0])
-
-
-def measure(
-  options: NeuralGraphOptions, networks: Sequence[interface.Network]
-) -> dict[str, Any]:
-  """See `graph_features.measure`.
-
-  Raises:
-    ValueError: `readout` is last, but networks differ in outputs.
-  """
-  found = graph_features.measure(networks, options.probes)
-  check_readout(options.readout, found)
-  return found
-
-
-def check_readout(readout: str, measured: Mapping[str, Any]) -> None:
-  """Raises `ValueError` where the output nodes cannot be laid end to end."""
-  if readout == "last" and not measured["outputs"]:
-    raise ValueError(
-      "readout is last, but the training networks differ in their number of"
-      " outputs; choose readout pool"
-    )
-
-
-def hashable(measured: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-  """Returns what graph encoders measure as a field of a module."""
-  names = ("global_scale", "place_scales", "places", "positions", "parts")
-  # Runs of before there were marks of activations have measured none.
-  found = {"activations": ()} | dict(measured)
-  return tuple(
-    (n, tuple(v) if isinstance(v := found[n], list) else v)
-    for n in (*names, "outputs", "delta", "activations")
-  )
-
-
-def build(
-  options: NeuralGraphOptions, measured: Mapping[str, Any]
-) -> interface.Encoder:
-  """Builds the encoder."""
-  return interface.Encoder(
-    make_packer=lambda specs: graph_features.packer(
-      specs,
-      measured["places"],
-      dense=False,
-      probes=options.probes,
-      outputs=measured["outputs"] if options.readout == "last" else 0,
-      activations=measured["activations"] if options.activations else (),
-    ),
-    module=NeuralGraph(options, hashable(measured), name="encoder"),
-  )
+    return self.readout(batch, self.equivariant(batch)[0])

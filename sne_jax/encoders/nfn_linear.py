@@ -41,13 +41,11 @@ class NPLinear(nn.Module):
     channels: of the output.
     io_embed: add learned vectors to inputs and outputs first; the layer is
       then equivariant to hidden permutations only.
-    scaling: uniform or kaiming, scaled jointly for the maps of an output.
   """
 
   layout: Layout
   channels: int
   io_embed: bool = False
-  scaling: str = "uniform"
 
   @nn.compact
   def __call__(self, x: Features) -> Features:
@@ -59,7 +57,6 @@ class NPLinear(nn.Module):
     weights, biases = [], []
     for l, w in enumerate(x.weights):
       weight, bias = _middle(
-        self.scaling,
         l,
         (wide[l], self.channels),
         w,
@@ -92,13 +89,11 @@ class HNPLinear(nn.Module):
     layout: of the networks.
     channels: of the output.
     complete: give the last weight the bias of the neuron that it reads.
-    scaling: uniform or kaiming, scaled jointly for the maps of an output.
   """
 
   layout: Layout
   channels: int
   complete: bool = True
-  scaling: str = "uniform"
 
   @nn.compact
   def __call__(self, x: Features) -> Features:
@@ -139,7 +134,7 @@ class HNPLinear(nn.Module):
           row.append(first)
         if l == len(layers) - 2:
           column.append(last)
-        weight, bias = _middle(self.scaling, l, (wide, c), w, g, row, column)
+        weight, bias = _middle(l, (wide, c), w, g, row, column)
       weights.append(weight)
       biases.append(bias)
     return Features(tuple(weights), tuple(biases))
@@ -153,7 +148,6 @@ class HNPLinear(nn.Module):
     )
     weight = weight.reshape(*terms.shape[:2], wide, n)
     bias = _summed(
-      self.scaling,
       self.channels,
       {"bias_0": terms, "bias_0_rc": g[:, None]},
     )
@@ -162,9 +156,7 @@ class HNPLinear(nn.Module):
   def _last(self, w, g, terms, wide):
     """Last weight and bias: per hidden neuron, all outputs at once."""
     m = w.shape[1]
-    weight = _summed(
-      self.scaling, m * wide, {"wfin_cpt": terms, "wfin_cbdcst": g[:, None]}
-    )
+    weight = _summed(m * wide, {"wfin_cpt": terms, "wfin_cbdcst": g[:, None]})
     weight = weight.reshape(*terms.shape[:2], wide, m)
     bias = Map(g.shape[-1], m * self.channels, name="bias_fin_rc")
     bias = affine(g, *bias()).reshape(len(g), self.channels, m)
@@ -189,7 +181,7 @@ def _column_terms(l: int, x: Features, rows, columns) -> list:
   return [columns[l], x.biases[l]] + rows[l + 1 : l + 2]
 
 
-def _middle(init: str, l: int, widths, w, g, row, column):
+def _middle(l: int, widths, w, g, row, column):
   """Weight and bias of a layer by the four maps and the two maps."""
   row, column = jnp.concatenate(row, -1), jnp.concatenate(column, -1)
   terms = {
@@ -198,17 +190,17 @@ def _middle(init: str, l: int, widths, w, g, row, column):
     f"layer_{l}_r": row[:, None],
     f"layer_{l}_c": column[:, :, None],
   }
-  weight = _summed(init, widths[0], terms)
+  weight = _summed(widths[0], terms)
   terms = {f"bias_{l}": column, f"bias_{l}_rc": g[:, None]}
-  return weight, _summed(init, widths[1], terms)
+  return weight, _summed(widths[1], terms)
 
 
-def _summed(init: str, outputs: int, terms: dict[str, Array]) -> Array:
+def _summed(outputs: int, terms: dict[str, Array]) -> Array:
   """Sum of affine maps of the terms, scaled jointly; broadcast."""
   fan_in = sum(term.shape[-1] for term in terms.values())
   parts, shifts = [], []
   for name, term in terms.items():
-    kernel, bias = Map(term.shape[-1], outputs, fan_in, init, name=name)()
+    kernel, bias = Map(term.shape[-1], outputs, fan_in, name=name)()
     parts.append(affine(term, kernel, None))
     shifts.append(bias)
   total = functools.reduce(jnp.add, parts)

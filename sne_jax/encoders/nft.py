@@ -13,7 +13,6 @@ arXiv:2305.13546, and the authors' code.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,7 +22,6 @@ import jax.numpy as jnp
 from sne_jax.encoders import (
   feature_layers,
   features,
-  interface,
   joining,
   perceiver,
   tied,
@@ -32,8 +30,10 @@ from sne_jax.encoders.feature_layers import Map
 from sne_jax.encoders.features import Features
 from sne_jax.encoders.set_layers import affine
 from sne_jax.networks.checked import Checked, option
+from sne_jax.networks.spec import NetworkSpec
 
-NAME = "nft"
+FOURIER_SCALE = 1.0
+"""Deviation of the frequencies of values."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,8 @@ class NFTOptions(Checked):
     heads: attention heads in weight space.
     blocks: transformer blocks.
     feed_forward: hidden channels of the feed-forward, as a multiple.
-    dropout: share dropped in attention and feed-forward while training.
     latents: vectors that the network is pooled into, before their mean.
     latent_blocks: self-attention blocks among them.
-    fourier_scale: deviation of the Gaussian Fourier frequencies of the values.
-    share: one projection to queries, keys and values for all tensors; where
-      kernels have places, each tensor has its own all the same.
     normalise: how inputs are normalised: tensor (exactly equivariant), element
       (the authors' mode, only nearly invariant), or none.
   """
@@ -61,11 +57,8 @@ class NFTOptions(Checked):
   heads: int = option(4, least=1)
   blocks: int = option(2, least=1)
   feed_forward: int = option(2, least=1)
-  dropout: float = option(0.0, least=0, below=1)
   latents: int = option(4, least=1)
   latent_blocks: int = option(0, least=0)
-  fourier_scale: float = 1.0
-  share: bool = True
   normalise: str = option("tensor", choices=tied.NORMALISATIONS)
 
   def __post_init__(self):
@@ -84,10 +77,10 @@ class WeightSpaceAttention(nn.Module):
     layout: of the networks.
     channels: of the input and the output.
     heads: must divide the channels.
-    share: one projection for all tensors; needs kernels of one place.
+    share: one projection for all tensors, for kernels of one place; else each
+      tensor has its own.
     tensors_attend: the first term, between the means of tensors.
     neurons_attend: the second term, for each layer of neurons.
-    dropout: of the attention of the second term.
   """
 
   layout: features.Layout
@@ -96,10 +89,9 @@ class WeightSpaceAttention(nn.Module):
   share: bool = True
   tensors_attend: bool = True
   neurons_attend: bool = True
-  dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x: Features, deterministic: bool = True) -> Features:
+  def __call__(self, x: Features) -> Features:
     """Returns features of the same shape."""
     weights, biases = self._projected(x)
     count = len(weights)
@@ -109,17 +101,16 @@ class WeightSpaceAttention(nn.Module):
       means = [w.mean(axis=(1, 2)) for w in weights]
       means += [v.mean(axis=1) for v in biases]
       tokens = jnp.stack(means, axis=1)[:, :, None]  # [B, 2L, 1, h, 3, d]
-      found = _attend(tokens)[:, :, 0]  # [B, 2L, h, d]
+      answers = _attend(tokens)[:, :, 0]  # [B, 2L, h, d]
       for l in range(count):
-        out_weights[l] = out_weights[l] + found[:, l, None, None]
-        out_biases[l] = out_biases[l] + found[:, count + l, None]
+        out_weights[l] = out_weights[l] + answers[:, l, None, None]
+        out_biases[l] = out_biases[l] + answers[:, count + l, None]
     if self.neurons_attend:
-      drop = nn.Dropout(self.dropout, deterministic=deterministic)
       for l in range(count + 1):
-        self._neurons(l, weights, biases, out_weights, out_biases, drop)
+        self._neurons(l, weights, biases, out_weights, out_biases)
     return self._merged(x, out_weights, out_biases)
 
-  def _neurons(self, l, weights, biases, out_weights, out_biases, drop):
+  def _neurons(self, l, weights, biases, out_weights, out_biases):
     """Attention among what touches the neurons of layer `l`, from 0."""
     tokens, columns = [], 0
     if l:
@@ -128,49 +119,43 @@ class WeightSpaceAttention(nn.Module):
       columns = tokens[0].shape[1]
     if l < len(weights):
       tokens.append(weights[l])  # rows: [B, O, I]
-    found = _attend(jnp.concatenate(tokens, axis=1), drop)
+    answers = _attend(jnp.concatenate(tokens, axis=1))
     if l:
       out_weights[l - 1] = out_weights[l - 1] + jnp.swapaxes(
-        found[:, :columns], 1, 2
+        answers[:, :columns], 1, 2
       )
-      out_biases[l - 1] = out_biases[l - 1] + found[:, columns]
-      found = found[:, columns + 1 :]
+      out_biases[l - 1] = out_biases[l - 1] + answers[:, columns]
+      answers = answers[:, columns + 1 :]
     if l < len(weights):
-      out_weights[l] = out_weights[l] + found
+      out_weights[l] = out_weights[l] + answers
 
-  def _projected(self, x: Features):
+  def _projected(self, x: Features) -> Features:
     """Returns queries, keys and values: `[B, O, I, h, 3, d]`, `[B, O, ...]`."""
     wide = 3 * self.channels
     split = (self.heads, 3, self.channels // self.heads)
 
-    def project(array, parameters):
-      y = affine(array, *parameters)
+    def project(array, name):
+      y = affine(array, *Map(array.shape[-1], wide, name=name)())
       return y.reshape(*y.shape[:-1], *split)
 
     if self.share:
-      shared = Map(self.channels, wide, name="to_qkv")()
-      return (
-        [project(w, shared) for w in x.weights],
-        [project(v, shared) for v in x.biases],
+      parameters = Map(self.channels, wide, name="to_qkv")()
+      return jax.tree.map(
+        lambda a: affine(a, *parameters).reshape(*a.shape[:-1], *split), x
       )
-    return (
-      [
-        project(w, Map(w.shape[-1], wide, name=f"weight_to_qkv_{l}")())
-        for l, w in enumerate(x.weights)
-      ],
-      [
-        project(v, Map(v.shape[-1], wide, name=f"bias_to_qkv_{l}")())
-        for l, v in enumerate(x.biases)
-      ],
+    return features.each(
+      x,
+      lambda l, w: project(w, f"weight_to_qkv_{l}"),
+      lambda l, v: project(v, f"bias_to_qkv_{l}"),
     )
 
   def _merged(self, x: Features, weights, biases) -> Features:
     """Puts the heads side by side; kernels get their places back."""
 
-    def merge(found, like, lead):
+    def merge(heads, like, lead):
       shape = (*like.shape[:lead], self.heads, self.channels // self.heads)
-      found = jnp.broadcast_to(found, shape)
-      return found.reshape(*shape[:lead], self.channels)
+      heads = jnp.broadcast_to(heads, shape)
+      return heads.reshape(*shape[:lead], self.channels)
 
     weights = [merge(f, w, 3) for f, w in zip(weights, x.weights, strict=True)]
     biases = [merge(f, v, 2) for f, v in zip(biases, x.biases, strict=True)]
@@ -193,29 +178,22 @@ class Block(nn.Module):
   heads: int
   share: bool = True
   factor: int = 2
-  dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x: Features, deterministic: bool = True) -> Features:
+  def __call__(self, x: Features) -> Features:
     """Returns features of the same shape."""
+    add = lambda x, y: jax.tree.map(jnp.add, x, y)
     attention = WeightSpaceAttention(
-      self.layout,
-      self.channels,
-      self.heads,
-      self.share,
-      dropout=self.dropout,
-      name="attn",
+      self.layout, self.channels, self.heads, self.share, name="attn"
     )
-    drop = nn.Dropout(self.dropout, deterministic=deterministic)
-    found = attention(feature_layers.SimpleNorm(name="ln1")(x), deterministic)
-    x = jax.tree.map(lambda a, b: a + drop(b), x, found)
+    x = add(x, attention(feature_layers.SimpleNorm(name="ln1")(x)))
     wide = feature_layers.Pointwise(
       self.layout, self.factor * self.channels, name="ff_0"
     )
     narrow = feature_layers.Pointwise(self.layout, self.channels, name="ff_2")
     hidden = wide(feature_layers.SimpleNorm(name="ln2")(x))
     hidden = jax.tree.map(lambda a: nn.gelu(a, approximate=False), hidden)
-    return jax.tree.map(lambda a, b: a + drop(b), x, narrow(hidden))
+    return add(x, narrow(hidden))
 
 
 class Equivariant(nn.Module):
@@ -225,23 +203,16 @@ class Equivariant(nn.Module):
   layout: features.Layout
 
   @nn.compact
-  def __call__(self, x: Features, deterministic: bool = True) -> Features:
+  def __call__(self, x: Features) -> Features:
     """Maps features of one channel to features of `channels`."""
     o = self.options
-    table = feature_layers.frequencies(1, o.channels // 2, o.fourier_scale)
+    table = feature_layers.frequencies(o.channels // 2, FOURIER_SCALE)
     x = feature_layers.fourier(self.layout, x, table)
     x = feature_layers.LearnedPositions(self.layout, name="positions")(x)
-    share = o.share and all(layer.places == 1 for layer in self.layout.layers)
+    share = all(layer.places == 1 for layer in self.layout.layers)
+    sizes = (o.channels, o.heads, share, o.feed_forward)
     for number in range(o.blocks):
-      x = Block(
-        self.layout,
-        o.channels,
-        o.heads,
-        share,
-        o.feed_forward,
-        o.dropout,
-        name=f"block_{number}",
-      )(x, deterministic)
+      x = Block(self.layout, *sizes, name=f"block_{number}")(x)
     return x
 
 
@@ -249,43 +220,28 @@ class NFT(nn.Module):
   """Encodes networks of one architecture as `[B, D]`."""
 
   options: NFTOptions
-  layout: features.Layout
   normaliser: tied.Normaliser
 
   @nn.compact
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
     o = self.options
-    x = self.layout.features(self.normaliser(batch))
-    x = Equivariant(o, self.layout, name="equivariant")(x, deterministic)
+    layout = layout_of(self.normaliser.spec)
+    x = layout.features(self.normaliser(batch))
+    x = Equivariant(o, layout, name="equivariant")(x)
     pool = perceiver.Pooling(
       o.latents, o.width, blocks=o.latent_blocks, name="pool"
     )
-    latents = pool(self.layout.flat(x))
+    latents = pool(layout.flat(x))
     return nn.LayerNorm(epsilon=1e-5, name="norm")(latents.mean(axis=1))
 
 
-def measure(
-  options: NFTOptions, networks: Sequence[interface.Network]
-) -> dict[str, Any]:
-  """See `tied.measure`; networks that cannot be read are refused."""
-  features.layout_of(networks[0][0], NAME)
-  return tied.measure(NAME, options.normalise, networks)
+def layout_of(spec: NetworkSpec) -> features.Layout:
+  """Returns the layout; an error names encoders that can read the spec."""
+  return features.layout_of(spec, "nft")
 
 
-def build(
-  options: NFTOptions, measured: Mapping[str, Any]
-) -> interface.Encoder:
-  """Builds the encoder."""
-  spec, normaliser = tied.opened(measured)
-  layout = features.layout_of(spec, NAME)
-  return interface.Encoder(
-    make_packer=lambda specs: tied.packer(specs, spec, NAME),
-    module=NFT(options, layout, normaliser, name="encoder"),
-  )
-
-
-def _attend(tokens, drop=None):
+def _attend(tokens):
   """Attention among tokens `[B, t, n, h, 3, d]`: `[B, t, n, h, d]`.
 
   A token is a vector over `n` neurons and `d` channels.
@@ -297,9 +253,5 @@ def _attend(tokens, drop=None):
   query, key, value = parts.reshape(3, batch * heads, count, neurons * dim)
   query = query * (neurons * dim) ** -0.5
   weights = jax.nn.softmax(query @ jnp.swapaxes(key, 1, 2), axis=-1)
-  weights = weights.reshape(batch, heads, count, count)
-  if drop is not None:
-    weights = drop(weights)
-  found = weights.reshape(-1, count, count) @ value
-  found = found.reshape(batch, heads, count, neurons, dim)
-  return jnp.transpose(found, (0, 2, 3, 1, 4))
+  answers = (weights @ value).reshape(batch, heads, count, neurons, dim)
+  return jnp.transpose(answers, (0, 2, 3, 1, 4))

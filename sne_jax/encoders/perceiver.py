@@ -10,9 +10,10 @@ Zhou et al., Neural Functional Transformers, NeurIPS 2023, arXiv:2305.13546.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from sne_jax.encoders import set_attention
 
 
 class Attention(nn.Module):
@@ -35,13 +36,14 @@ class Attention(nn.Module):
       context = nn.LayerNorm(epsilon=1e-5, name="norm_context")(tokens)
     query = nn.Dense(inner, use_bias=False, name="to_q")(normed)
     both = nn.Dense(2 * inner, use_bias=False, name="to_kv")(context)
-    split = lambda y: y.reshape(*y.shape[:2], self.heads, -1)
-    query, (key, value) = split(query), map(split, jnp.split(both, 2, axis=-1))
-    logits = jnp.einsum("bmhd,bnhd->bhmn", query * self.head_dim**-0.5, key)
-    share = jax.nn.softmax(logits, axis=-1)
-    found = jnp.einsum("bhmn,bnhd->bmhd", share, value)
-    found = found.reshape(*found.shape[:2], inner)
-    return x + nn.Dense(x.shape[-1], name="to_out")(found)
+    answers = set_attention.attention(
+      query,
+      *jnp.split(both, 2, axis=-1),
+      None,
+      heads=self.heads,
+      scale=self.head_dim**-0.5,
+    )
+    return x + nn.Dense(x.shape[-1], name="to_out")(answers)
 
 
 class FeedForward(nn.Module):
@@ -67,7 +69,7 @@ class Pooling(nn.Module):
     latents: how many.
     width: of each.
     cross_dim: width of the one head of the cross attention; 0: the tokens'.
-    blocks: latent self-attention blocks behind it.
+    blocks: latent self-attention blocks after it.
     heads: of these.
   """
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from sne_jax.encoders import set_attention, token_layers
-from sne_jax.encoders.set_layers import affine
+from sne_jax.encoders.set_layers import Dense
 from sne_jax.networks import tokens
 from sne_jax.networks.checked import Checked, option
 
@@ -44,7 +44,6 @@ class SANEOptions(Checked):
     table_layers: of layers.
     table_rows: of rows (output channels) of a layer.
     projection: width of what is contrasted.
-    dropout: share dropped while training.
   """
 
   token_size: int = option(201, least=1)
@@ -57,7 +56,6 @@ class SANEOptions(Checked):
   table_layers: int = option(10, least=1)
   table_rows: int = option(40, least=1)
   projection: int = option(30, least=1)
-  dropout: float = option(0.0, least=0, below=1)
 
   def __post_init__(self):
     super().__post_init__()
@@ -85,115 +83,64 @@ class SANEOptions(Checked):
     tokens.check_positions(layout, self.tables)
 
 
-CNN = SANEOptions(
-  token_size=289, width=128, hidden=1024, blocks=8, heads=8, window=64
-)
-"""The published configuration for CNNs of about ten thousand weights."""
-
-RESNET18 = SANEOptions(
-  token_size=288,
-  width=128,
-  hidden=2048,
-  blocks=8,
-  heads=16,
-  window=256,
-  table_tokens=55000,
-  table_layers=100,
-  table_rows=550,
-)
-"""The published configuration for ResNet-18."""
-
-
-class Kernel(nn.Module):
-  """A linear map whose first kernel is normal; a bias begins at 0."""
-
-  features: int
-  bias: bool = True
-  stddev: float = _STDDEV
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
-    """Returns the mapped vectors."""
-    shape = (x.shape[-1], self.features)
-    kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
-    bias = None
-    if self.bias:
-      bias = self.param("bias", nn.initializers.zeros, shape[1:])
-    return affine(x, kernel, bias)
+def kernel(features: int, *, bias: bool = False, stddev=_STDDEV, name=None):
+  """Returns a linear map whose first kernel is normal; a bias begins at 0."""
+  init = nn.initializers.normal(stddev)
+  return Dense(features, bias, kernel_init=init, name=name)
 
 
 class Attention(nn.Module):
   """Multihead self-attention in both directions, without biases."""
 
   heads: int
-  dropout: float = 0.0
   out_stddev: float = _STDDEV
 
   @nn.compact
   def __call__(
-    self,
-    x: Float[Array, "B T d"],
-    real: Bool[Array, "B T"] | None = None,
-    deterministic: bool = True,
+    self, x: Float[Array, "B T d"], real: Bool[Array, "B T"] | None = None
   ) -> Float[Array, "B T d"]:
-    """Returns what each token finds; tokens that are not real are not read."""
+    """Returns what each token gathers; those that are not real are not read."""
     width = x.shape[-1]
-    drop = nn.Dropout(self.dropout, deterministic=deterministic)
-    joint = Kernel(3 * width, bias=False, name="c_attn")(x)
-    query, key, value = jnp.split(joint, 3, axis=-1)
-    found = set_attention.attention(
-      query,
-      key,
-      value,
+    joint = kernel(3 * width, name="c_attn")(x)
+    answers = set_attention.attention(
+      *jnp.split(joint, 3, axis=-1),
       real,
       heads=self.heads,
       scale=(width // self.heads) ** -0.5,
-      drop=drop,
     )
-    out = Kernel(width, bias=False, stddev=self.out_stddev, name="c_proj")
-    return drop(out(found))
+    out = kernel(width, stddev=self.out_stddev, name="c_proj")
+    return out(answers)
 
 
 class FeedForward(nn.Module):
   """Two linear maps without biases, exact GELU between."""
 
-  dropout: float = 0.0
   out_stddev: float = _STDDEV
 
   @nn.compact
-  def __call__(
-    self, x: Float[Array, "B T d"], deterministic: bool = True
-  ) -> Float[Array, "B T d"]:
+  def __call__(self, x: Float[Array, "B T d"]) -> Float[Array, "B T d"]:
     """Returns vectors of the same width."""
     width = x.shape[-1]
-    hidden = Kernel(4 * width, bias=False, name="c_fc")(x)
-    hidden = nn.gelu(hidden, approximate=False)
-    out = Kernel(width, bias=False, stddev=self.out_stddev, name="c_proj")
-    return nn.Dropout(self.dropout)(out(hidden), deterministic)
+    hidden = kernel(4 * width, name="c_fc")(x)
+    out = kernel(width, stddev=self.out_stddev, name="c_proj")
+    return out(nn.gelu(hidden, approximate=False))
 
 
 class Block(nn.Module):
   """Pre-norm transformer block; norms have a scale and no bias."""
 
   heads: int
-  dropout: float = 0.0
   out_stddev: float = _STDDEV
 
   @nn.compact
   def __call__(
-    self,
-    x: Float[Array, "B T d"],
-    real: Bool[Array, "B T"] | None = None,
-    deterministic: bool = True,
+    self, x: Float[Array, "B T d"], real: Bool[Array, "B T"] | None = None
   ) -> Float[Array, "B T d"]:
     """Returns tokens of the same shape."""
     norm = lambda name: nn.LayerNorm(epsilon=1e-5, use_bias=False, name=name)
-    attention = Attention(
-      self.heads, self.dropout, self.out_stddev, name="attn"
-    )
-    feed_forward = FeedForward(self.dropout, self.out_stddev, name="mlp")
-    x = x + attention(norm("ln_1")(x), real, deterministic)
-    return x + feed_forward(norm("ln_2")(x), deterministic)
+    attention = Attention(self.heads, self.out_stddev, name="attn")
+    x = x + attention(norm("ln_1")(x), real)
+    return x + FeedForward(self.out_stddev, name="mlp")(norm("ln_2")(x))
 
 
 class Transformer(nn.Module):
@@ -202,15 +149,12 @@ class Transformer(nn.Module):
   options: SANEOptions
 
   @nn.compact
-  def __call__(self, x, real=None, deterministic: bool = True):
+  def __call__(self, x, real=None):
     """Returns tokens `[B, T, d]`."""
     o = self.options
     stddev = _STDDEV * (2 * max(o.blocks, 1)) ** -0.5
-    x = nn.Dropout(o.dropout)(x, deterministic)
     for number in range(o.blocks):
-      x = Block(o.heads, o.dropout, stddev, name=f"transformer_{number}")(
-        x, real, deterministic
-      )
+      x = Block(o.heads, stddev, name=f"transformer_{number}")(x, real)
     return x
 
 
@@ -256,7 +200,7 @@ class Projection(nn.Module):
       )
     x = z.reshape(z.shape[0], -1)
     for layer in (0, 3):
-      x = Kernel(o.projection, bias=False, name=f"head_{layer}")(x)
+      x = kernel(o.projection, name=f"head_{layer}")(x)
       x = nn.LayerNorm(epsilon=1e-5, name=f"head_{layer + 1}")(x)
       x = nn.relu(x)
     return x
@@ -276,13 +220,13 @@ class SANE(nn.Module):
   def setup(self):
     """Builds the parts."""
     o = self.options
-    self.tokenizer = Kernel(o.hidden)
+    self.tokenizer = kernel(o.hidden, bias=True)
     self.pe = Positions(o)
     self.transformer_encoder = Transformer(o)
-    self.encoder_comp = Kernel(o.width)
-    self.decoder_comp = Kernel(o.hidden)
+    self.encoder_comp = kernel(o.width, bias=True)
+    self.decoder_comp = kernel(o.hidden, bias=True)
     self.transformer_decoder = Transformer(o)
-    self.detokenizer = Kernel(o.token_size)
+    self.detokenizer = kernel(o.token_size, bias=True)
     self.projection_head = Projection(o)
 
   def encode(
@@ -290,49 +234,27 @@ class SANE(nn.Module):
     x: Float[Array, "B T C"],
     positions: Int[Any, "B T 3"],
     real: Bool[Array, "B T"] | None = None,
-    deterministic: bool = True,
   ) -> Float[Array, "B T D"]:
     """Returns latent tokens."""
     x = self.tokenizer(x) + self.pe(positions)
-    x = self.transformer_encoder(x, real, deterministic)
-    return self.encoder_comp(x)
+    return self.encoder_comp(self.transformer_encoder(x, real))
 
   def decode(
     self,
     z: Float[Array, "B T D"],
     positions: Int[Any, "B T 3"],
     real: Bool[Array, "B T"] | None = None,
-    deterministic: bool = True,
   ) -> Float[Array, "B T C"]:
     """Returns tokens of weights; what is at padding is to be ignored."""
     z = self.decoder_comp(z) + self.pe(positions)
-    z = self.transformer_decoder(z, real, deterministic)
-    return self.detokenizer(z)
-
-  def project(self, z: Float[Array, "B T D"]) -> Float[Array, "B H"]:
-    """Returns what is contrasted."""
-    return self.projection_head(z)
-
-  def embed(
-    self,
-    x: Float[Array, "B T C"],
-    positions: Int[Any, "B T 3"],
-    real: Bool[Array, "B T"] | None = None,
-    deterministic: bool = True,
-  ) -> Float[Array, "B D"]:
-    """Returns the code of each sequence: the mean of its real latents."""
-    z = self.encode(x, positions, real, deterministic)
-    where = None if real is None else real[..., None]
-    return jnp.mean(z, axis=1, where=where)
+    return self.detokenizer(self.transformer_decoder(z, real))
 
   def __call__(
     self,
     x: Float[Array, "B T C"],
     positions: Int[Any, "B T 3"],
     real: Bool[Array, "B T"] | None = None,
-    deterministic: bool = True,
   ) -> tuple[Array, Array, Array]:
     """Returns latent tokens, tokens of weights, and projections."""
-    z = self.encode(x, positions, real, deterministic)
-    y = self.decode(z, positions, real, deterministic)
-    return z, y, self.project(z)
+    z = self.encode(x, positions, real)
+    return z, self.decode(z, positions, real), self.projection_head(z)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sne_jax.encoders import interface, joining, sane
+from sne_jax.encoders import interface, joining, sane, scaling
 from sne_jax.networks import scales, tokens, windows
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
@@ -40,7 +40,6 @@ class SANECoderOptions(Checked):
     halo: tokens of context on either side of them.
     spare: further entries of the position tables, as a share of what training
       networks need; for larger networks to predict for.
-    dropout: share dropped while training.
   """
 
   width: int = 64
@@ -51,7 +50,6 @@ class SANECoderOptions(Checked):
   window: int = option(128, least=1)
   halo: int = option(64, least=0)
   spare: float = option(0.0, least=0)
-  dropout: float = 0.0
 
   def __post_init__(self):
     super().__post_init__()
@@ -59,7 +57,7 @@ class SANECoderOptions(Checked):
 
   def sane(self, **changes: int) -> sane.SANEOptions:
     """Returns the options of the model itself."""
-    shared = {"width", "hidden", "blocks", "heads", "dropout"}
+    shared = {"width", "hidden", "blocks", "heads"}
     return sane.SANEOptions(
       **{n: v for n, v in vars(self).items() if n in shared} | changes
     )
@@ -80,17 +78,12 @@ class Coder(nn.Module):
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
     table, cut = batch.tables["tokens"], batch.tables["windows"]
-    weights = jnp.asarray(batch.weights)
-    own = batch.tables["weights"]
-    places = jnp.asarray(self.place_scales, weights.dtype)
-    weights = weights * own["scale"] / places[own["place"]]
+    weights = scaling.scaled(batch, self.place_scales)
     x = jnp.where(table["mask"], weights[table["index"]], 0)  # [N, C]
-    real = jnp.asarray(cut["present"])
     z = sane.SANE(self.options, name="body").encode(
       x[cut["tokens"]],
       jnp.asarray(table["positions"])[cut["tokens"]],
-      real,
-      deterministic,
+      jnp.asarray(cut["present"]),
     )
     content = jnp.asarray(cut["content"])
     sums = jnp.sum(z, axis=1, where=content[..., None])
@@ -114,10 +107,7 @@ def describe(
   count, own = tiling.index.shape
   room = ((0, 0), (0, length - own))
   return {
-    "weights": {
-      "scale": scales.fan_in_root(spec),
-      "place": scales.place_of(spec),
-    },
+    "weights": scaling.columns(spec),
     "tokens": {
       "index": layout.index,
       "mask": layout.mask,

@@ -6,7 +6,6 @@ of a latent token.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -21,8 +20,6 @@ def encode(
   layout: tokens.TokenLayout,
   tiling: windows.Windows,
   weights: Float[Array | np.ndarray, "N P"],
-  *,
-  at_once: int = 0,
 ) -> Float[Array, "N T D"]:
   """Returns the latent tokens of networks.
 
@@ -32,14 +29,13 @@ def encode(
     layout: tokens of the networks' spec.
     tiling: of as many tokens.
     weights: of the networks, standardised as in training.
-    at_once: windows that are encoded at once, for memory; 0: all.
 
   Raises:
     ValueError: the autoencoder cannot read these networks.
   """
   module.options.check(layout)
   x = jnp.asarray(tokens.tokenise(layout, jnp.asarray(weights)))
-  return _by_window(module, params, "encode", layout, tiling, x, at_once)
+  return _by_window(module, params, "encode", layout, tiling, x)
 
 
 def decode(
@@ -49,8 +45,6 @@ def decode(
   tiling: windows.Windows,
   latents: Float[Array | np.ndarray, "N T D"],
   template: Float[Array | np.ndarray, "*N P"] | None = None,
-  *,
-  at_once: int = 0,
 ) -> Float[Array, "N P"]:
   """Returns the networks of latent tokens, standardised as in training.
 
@@ -61,7 +55,6 @@ def decode(
     tiling: of as many tokens.
     latents: of every token.
     template: see `tokens.detokenise`.
-    at_once: see `encode`.
 
   Raises:
     ValueError: the autoencoder cannot write these networks, or the latents or
@@ -69,7 +62,7 @@ def decode(
   """
   module.options.check(layout)
   z = jnp.asarray(latents)
-  y = _by_window(module, params, "decode", layout, tiling, z, at_once)
+  y = _by_window(module, params, "decode", layout, tiling, z)
   return jnp.asarray(tokens.detokenise(layout, y, template))
 
 
@@ -78,24 +71,13 @@ def embed(latents: Float[Array, "N T D"]) -> Float[Array, "N D"]:
   return jnp.mean(latents, axis=1)
 
 
-def _by_window(module, params, method, layout, tiling, x, at_once):
+def _by_window(module, params, method, layout, tiling, x):
   """Maps sequences by a method of the module, in windows."""
   cut = windows.cut(tiling, x)  # [N, W, L, C]
   count, num_windows, length = cut.shape[:3]
   flat = cut.reshape(count * num_windows, length, cut.shape[-1])
   positions = windows.cut(tiling, layout.positions)
   positions = jnp.tile(jnp.asarray(positions), (count, 1, 1))
-
-  def apply(x, positions):
-    return module.apply({"params": params}, x, positions, method=method)
-
-  if at_once:
-    y = jax.lax.map(
-      lambda pair: apply(pair[0][None], pair[1][None])[0],
-      (flat, positions),
-      batch_size=at_once,
-    )
-  else:
-    y = apply(flat, positions)
+  y = module.apply({"params": params}, flat, positions, method=method)
   y = y.reshape(count, num_windows, length, y.shape[-1])
   return jnp.asarray(windows.stitch(tiling, y))

@@ -103,12 +103,7 @@ def attention(
   Returns:
     The heads' outputs side by side; zeros where no key is real.
   """
-  q, k, v = (_split_heads(x, heads) for x in (queries * scale, keys, values))
-  if queries.ndim < keys.ndim:  # The same queries for every set.
-    q = jnp.broadcast_to(q, (*k.shape[:-2], *q.shape[-2:]))
-  logits = jnp.einsum(
-    "...nd,...md->...nm", q, k, preferred_element_type=at_least_float32(q.dtype)
-  )
+  logits, v = _scores(queries, keys, heads, scale), _split_heads(values, heads)
   place = None if mask is None else mask[..., None, None, :]
   weights = masked_softmax(logits, place, -1).astype(v.dtype)
   weights = weights if drop is None else drop(weights)
@@ -193,10 +188,7 @@ def attend_part(
   scale: float,
 ) -> Attended:
   """Attends to some of the keys; arguments as of `attention`."""
-  q, k, v = (_split_heads(x, heads) for x in (queries * scale, keys, values))
-  logits = jnp.einsum(
-    "...nd,...md->...nm", q, k, preferred_element_type=at_least_float32(q.dtype)
-  )
+  logits, v = _scores(queries, keys, heads, scale), _split_heads(values, heads)
   real = True if mask is None else mask[..., None, None, :]
   logits = jnp.where(real, logits, jnp.finfo(logits.dtype).min)
   top = logits.max(-1, keepdims=True)
@@ -223,6 +215,16 @@ def settled(part: Attended) -> Float[Array, "... N W"]:
   """Returns what `attention` to all the keys of a part gives."""
   total = jnp.where(part.total > 0, part.total, 1.0)
   return _merge_heads(part.sums / total)
+
+
+def _scores(queries, keys, heads, scale):
+  """Returns the scores `[..., H, N, M]` of projected queries and keys."""
+  q, k = _split_heads(queries * scale, heads), _split_heads(keys, heads)
+  if q.ndim < k.ndim:  # The same queries for every set.
+    q = jnp.broadcast_to(q, (*k.shape[:-2], *q.shape[-2:]))
+  return jnp.einsum(
+    "...nd,...md->...nm", q, k, preferred_element_type=at_least_float32(q.dtype)
+  )
 
 
 def _split_heads(x, heads):

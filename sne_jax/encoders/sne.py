@@ -24,7 +24,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sne_jax.encoders import encodings, identifiers, joining, sets
+from sne_jax.encoders import (
+  encodings,
+  identifiers,
+  joining,
+  segments,
+  sets,
+  tiling,
+)
 from sne_jax.encoders import slots as slots_lib
 from sne_jax.encoders.sne_options import SNEOptions
 from sne_jax.networks import chunking
@@ -260,18 +267,10 @@ class SNE(nn.Module):
 
   # The stages, for whoever has only a part of the chunks at hand.
 
-  def position_tables(self, positions):
-    """Returns what index features look up, from positions `[X]`."""
-    return self.index.tables(positions)
-
   def summaries(self, slots: slots_lib.Slots, tables):
     """Returns what chunks tell of their own neurons, `[M, h]`."""
     values = slots_lib.values(slots, self.options)
     return self.identifiers.summaries(slots, values, self.index(slots, tables))
-
-  def content_identifiers(self, means):
-    """Maps the mean summary of each neuron, `[K, h]`, to identifiers."""
-    return self.identifiers.of_means(means)
 
   def draw_identifiers(self, count: int):
     """Draws random identifiers `[count, d]`; rng `identifiers`."""
@@ -284,7 +283,7 @@ class SNE(nn.Module):
 
     Args:
       slots: the chunks.
-      tables: what `position_tables` gives.
+      tables: what `index.tables` gives.
       neurons: identifiers `[K, d]`, or None.
       deterministic: False to apply dropout.
     """
@@ -306,7 +305,7 @@ class SNE(nn.Module):
       kind=slots.kind,
       level=slots.level,
     )
-    return _in_tiles(self.chunk, chunks, deterministic, o.chunk_tile)
+    return tiling.in_tiles(self.chunk, (chunks,), deterministic, o.chunk_tile)
 
   def mark_layers(self, codes, kind, level):
     """Gives layer codes `[L, seeds, h]` their level and kind once more."""
@@ -338,31 +337,8 @@ class SNE(nn.Module):
     if kind == "random":
       return self.draw_identifiers(count)
     summaries = self.summaries(slots, tables)
-    means = identifiers.means_by_neuron(summaries, slots.own, count)
-    return self.content_identifiers(means)
-
-
-def _in_tiles(encoder, chunks: Chunk, deterministic: bool, tile: int):
-  """Encodes chunks a few at a time; each tile is redone for the gradients."""
-  count = chunks.mask.shape[0]
-  if not tile or count <= tile:
-    return encoder(chunks, deterministic)
-
-  def cut(array):
-    pad = ((0, -count % tile),) + ((0, 0),) * (array.ndim - 1)
-    return jnp.pad(array, pad).reshape(-1, tile, *array.shape[1:])
-
-  def body(encoder, carry, some):
-    apply = lambda module, chunks: module(chunks, deterministic)
-    return carry, nn.remat(apply, prevent_cse=False)(encoder, some)
-
-  scan = nn.scan(
-    body,
-    variable_broadcast="params",
-    split_rngs={"params": False, "dropout": True},
-  )
-  _, codes = scan(encoder, (), jax.tree.map(cut, chunks))
-  return codes.reshape(-1, codes.shape[-1])[:count]
+    means = segments.mean(summaries, slots.own, count)
+    return self.identifiers.of_means(means)
 
 
 def _pooled(encoder, rows, batch: joining.Joined, name: str, deterministic):

@@ -1,7 +1,7 @@
 """Encoders of per-tensor statistics: simple, and hard to beat.
 
-`stat_nn` lays the 7 statistics of every tensor end to end, so it is tied to
-one architecture; `stat_pool` pools them over tensors (mean, min, max, first,
+`stat_nn` concatenates the 7 statistics of every tensor, so it is tied to one
+architecture; `stat_pool` pools them over tensors (mean, min, max, first,
 last, for weights and biases apart) and reads any. Both are blind to what
 happens within a tensor. The numbers are those of `statistics`; the variance of
 a tensor of one element is 0, where the unbiased one is not defined.
@@ -10,7 +10,7 @@ Dimensions: `B` networks, `T` weights of the batch, `K` tensors of the batch.
 
 References:
   Unterthiner et al., Predicting Neural Network Accuracy from Weights, 2020,
-  arXiv:2002.11448; the perceptron behind it is that of Zhou et al., NeurIPS
+  arXiv:2002.11448; the perceptron after it is that of Zhou et al., NeurIPS
   2023, arXiv:2302.14040, whose head is two layers of 1000.
 """
 
@@ -46,18 +46,13 @@ class StatOptions(Checked):
   Attributes:
     width: units of every layer, the last of which is the code.
     layers: layers, at least 1.
-    dropout: share of units dropped behind every layer while training.
     standardise: subtract from each statistic its mean over the training
       networks and divide by its deviation; off in the authors' code.
-    ddof: the variance is over size - ddof: 1 unbiased (the authors), 0
-      population; it is 0 for one element in both.
   """
 
   width: int = option(256, least=1)
   layers: int = option(1, least=1)
-  dropout: float = option(0.0, least=0, below=1)
   standardise: bool = True
-  ddof: int = option(1, least=0, most=1)
 
 
 class StatBody(nn.Module):
@@ -68,55 +63,44 @@ class StatBody(nn.Module):
   deviation: tuple[float, ...]
 
   @nn.compact
-  def __call__(
-    self, x: Float[Array, "B F"], deterministic: bool = True
-  ) -> Float[Array, "B D"]:
+  def __call__(self, x: Float[Array, "B F"]) -> Float[Array, "B D"]:
     """Returns the codes."""
-    o = self.options
     if self.mean:
       inverse = 1 / np.asarray(self.deviation)
       x = x - np.asarray(self.mean, x.dtype)[None, :]
       x = x * inverse.astype(x.dtype)[None, :]
-    body = mlp.Perceptron(o.width, o.layers, o.dropout, name="body")
-    return body(x, deterministic)
+    o = self.options
+    return mlp.Perceptron(o.width, o.layers, name="body")(x)
 
 
-class StatNN(nn.Module):
-  """Encodes networks of one architecture by the statistics of each tensor."""
+class Stat(nn.Module):
+  """Encodes networks by statistics.
+
+  Attributes:
+    options: of the encoder.
+    mean: of each statistic over training networks; empty: not standardised.
+    deviation: likewise.
+    spec: of all networks, whose statistics of tensors are concatenated; None:
+      they are of any architectures, and their statistics are pooled.
+  """
 
   options: StatOptions
-  spec: NetworkSpec
-  mean: tuple[float, ...] = ()
-  deviation: tuple[float, ...] = ()
+  mean: tuple[float, ...]
+  deviation: tuple[float, ...]
+  spec: NetworkSpec | None = None
 
   @nn.compact
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to codes `[B, D]`."""
-    rows = jnp.asarray(batch.weights).reshape(-1, self.spec.num_weights)
-    found = statistics.tensor_statistics(
-      self.spec, rows, ddof=self.options.ddof, xp=jnp
-    )
-    return StatBody(self.options, self.mean, self.deviation, name="stat")(
-      found, deterministic
-    )
+    if self.spec is None:
+      x = pooled(batch)
+    else:
+      rows = tied.rows_of(batch, self.spec)
+      x = statistics.tensor_statistics(self.spec, rows, xp=jnp)
+    return StatBody(self.options, self.mean, self.deviation, name="stat")(x)
 
 
-class StatPool(nn.Module):
-  """Encodes networks of any architectures by pooled statistics."""
-
-  options: StatOptions
-  mean: tuple[float, ...] = ()
-  deviation: tuple[float, ...] = ()
-
-  @nn.compact
-  def __call__(self, batch: joining.Joined, deterministic: bool = True):
-    """Maps a batch to codes `[B, D]`."""
-    return StatBody(self.options, self.mean, self.deviation, name="stat")(
-      pooled(batch, self.options.ddof), deterministic
-    )
-
-
-def pooled(batch: joining.Joined, ddof: int = 1) -> Float[Array, "B 70"]:
+def pooled(batch: joining.Joined) -> Float[Array, "B 70"]:
   """Returns `statistics.pooled_statistics` of every network of a batch."""
   weights, tensors = batch.tables["weights"], batch.tables["tensors"]
   networks = batch.tables["networks"]
@@ -133,7 +117,7 @@ def pooled(batch: joining.Joined, ddof: int = 1) -> Float[Array, "B 70"]:
   mean = total(values) / size
   real = jnp.asarray(weights["real"])
   square = total(jnp.where(real, values - mean[owner], 0) ** 2)
-  variance = square / jnp.maximum(size - ddof, 1)
+  variance = square / jnp.maximum(size - 1, 1)
   low, high = values[tensors["below"]], values[tensors["above"]]
   rest = jnp.asarray(tensors["rest"]).astype(values.dtype)
   table = jnp.concatenate(
@@ -150,9 +134,9 @@ def pooled(batch: joining.Joined, ddof: int = 1) -> Float[Array, "B 70"]:
   first, last = (
     table[networks["ends"][..., end]].reshape(groups, -1) for end in (0, 1)
   )
-  found = jnp.stack([average, least, most, first, last], axis=1)
-  found = jnp.where(present[..., None], found, 0)
-  return found.reshape(len(networks["real"]), -1)
+  result = jnp.stack([average, least, most, first, last], axis=1)
+  result = jnp.where(present[..., None], result, 0)
+  return result.reshape(len(networks["real"]), -1)
 
 
 def describe(spec: NetworkSpec) -> joining.Tables:
@@ -190,16 +174,15 @@ def measure(
 ) -> dict[str, Any]:
   """Measures the statistics of the training networks, all of one spec."""
   spec = tied.the_spec(NAME, networks)
-  return {"spec": spec.to_json()} | _measured(
-    options, networks, statistics.tensor_statistics
-  )
+  moments = _moments(options, networks, statistics.tensor_statistics)
+  return {"spec": spec.to_json()} | moments
 
 
 def measure_pooled(
   options: StatOptions, networks: Sequence[interface.Network]
 ) -> dict[str, Any]:
   """Measures the pooled statistics of the training networks."""
-  return _measured(options, networks, statistics.pooled_statistics)
+  return _moments(options, networks, statistics.pooled_statistics)
 
 
 def build(
@@ -207,10 +190,9 @@ def build(
 ) -> interface.Encoder:
   """Builds `stat_nn`."""
   spec = NetworkSpec.from_json(measured["spec"])
-  moments = (tuple(measured["mean"]), tuple(measured["deviation"]))
   return interface.Encoder(
     make_packer=lambda specs: tied.packer(specs, spec, NAME),
-    module=StatNN(options, spec, *moments, name="encoder"),
+    module=_module(options, measured, spec),
   )
 
 
@@ -218,14 +200,18 @@ def build_pooled(
   options: StatOptions, measured: Mapping[str, Any]
 ) -> interface.Encoder:
   """Builds `stat_pool`."""
-  moments = (tuple(measured["mean"]), tuple(measured["deviation"]))
   return interface.Encoder(
     make_packer=lambda specs: joining.Packer(specs, describe, refs=_REFS),
-    module=StatPool(options, *moments, name="encoder"),
+    module=_module(options, measured, None),
   )
 
 
-def _measured(
+def _module(options, measured, spec) -> Stat:
+  moments = tuple(measured["mean"]), tuple(measured["deviation"])
+  return Stat(options, *moments, spec, name="encoder")
+
+
+def _moments(
   options: StatOptions,
   networks: Sequence[interface.Network],
   function: Callable,
@@ -236,15 +222,12 @@ def _measured(
   """
   if not options.standardise:
     return {"mean": [], "deviation": []}
-  found = np.stack(
-    [
-      function(spec, np.asarray(w, np.float64), ddof=options.ddof)
-      for spec, w in networks
-    ]
+  values = np.stack(
+    [function(spec, np.asarray(w, np.float64)) for spec, w in networks]
   )
-  deviation = found.std(axis=0)
-  small = 1e-6 * np.abs(found).max(axis=0) + 1e-30
+  deviation = values.std(axis=0)
+  small = 1e-6 * np.abs(values).max(axis=0) + 1e-30
   return {
-    "mean": found.mean(axis=0).tolist(),
+    "mean": values.mean(axis=0).tolist(),
     "deviation": np.where(deviation < small, 1.0, deviation).tolist(),
   }

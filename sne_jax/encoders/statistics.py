@@ -18,14 +18,8 @@ import numpy as np
 
 from sne_jax.networks.spec import NetworkSpec
 
-STATISTICS = ("mean", "variance", "min", "q25", "median", "q75", "max")
-"""The numbers of a tensor, in order."""
-
 PERCENTS = (0, 25, 50, 75, 100)
 """Which quantiles the last five are."""
-
-POOLS = ("mean", "min", "max", "first", "last")
-"""How the numbers of several tensors become those of one network."""
 
 ROLES = ("weight", "bias")
 """What tensors are pooled apart: multiplied ones, and shifts and norms."""
@@ -42,7 +36,7 @@ def tensor_statistics(
   """Returns 7 statistics of each tensor.
 
   Shapes: weights `[..., P]` -> `[..., 7 T]`; the 7 of the first tensor come
-  first, in the order of `STATISTICS`. A view: differentiable with `jax.numpy`.
+  first: mean, variance, quantiles. A view: differentiable with `jax.numpy`.
 
   Args:
     spec: the architecture.
@@ -62,27 +56,24 @@ def tensor_statistics(
   return xp.concatenate(per_tensor, axis=-1)
 
 
-def pooled_statistics(
-  spec: NetworkSpec, weights: Any, *, ddof: int = 1, xp: Any = np
-) -> Any:
+def pooled_statistics(spec: NetworkSpec, weights: Any, *, xp: Any = np) -> Any:
   """Returns statistics of one length for every architecture.
 
-  The 7 numbers of each tensor are pooled over tensors by `POOLS`, for weights
-  and for biases (with norm vectors) apart. A network without any of the one
-  has zeros there.
+  Of the 7 numbers of each tensor come mean, least, most, first and last over
+  tensors, for weights and for biases (with norm vectors) apart. A network
+  without any of the one has zeros there.
 
-  Shapes: weights `[..., P]` -> `[..., 70]`, named by `pooled_names`.
+  Shapes: weights `[..., P]` -> `[..., 70]`.
 
   Args:
     spec: the architecture.
     weights: of networks of that spec.
-    ddof: see `tensor_statistics`.
     xp: the array module, `numpy` or `jax.numpy`.
 
   Raises:
     ValueError: see `tensor_statistics`.
   """
-  per_tensor = _per_tensor(spec, weights, ddof, xp)
+  per_tensor = _per_tensor(spec, weights, 1, xp)
   pooled = []
   for wanted in ROLES:
     chosen = [
@@ -102,16 +93,6 @@ def pooled_statistics(
       chosen[-1],
     ]
   return xp.concatenate(pooled, axis=-1)
-
-
-def tensor_names(spec: NetworkSpec) -> tuple[str, ...]:
-  """Names the numbers of `tensor_statistics`: `conv1.weight/mean`, ..."""
-  return tuple(f"{t.name}/{s}" for t in spec.tensors for s in STATISTICS)
-
-
-def pooled_names() -> tuple[str, ...]:
-  """Names the numbers of `pooled_statistics`: `weight/first/mean`, ..."""
-  return tuple(f"{r}/{p}/{s}" for r in ROLES for p in POOLS for s in STATISTICS)
 
 
 def role(kind: str) -> str:

@@ -93,22 +93,7 @@ def make_encode_fn(
   o, module = options, sne.SNE(options, global_scale, place_scales)
   most = chunk_options.chunk_size or chunking.MOST_SLOTS
   size = chunks_at_a_time(o, most, memory_limit)
-
-  def stage(name: str) -> Callable:
-    method = getattr(sne.SNE, name)
-    apply = lambda params, *args: module.apply(
-      {"params": params}, *args, method=method
-    )
-    return jax.jit(apply)
-
-  position_tables = stage("position_tables")
-  summaries = stage("summaries")
-  content_identifiers = stage("content_identifiers")
-  chunk_codes = stage("chunk_codes")
-  mark_layers = stage("mark_layers")
-  skip_codes = stage("skip_codes")
-  layer_fn = large_sets.make_set_fn(sne.LayerEncoder(o), o, "layer")
-  network_fn = large_sets.make_set_fn(sne.NetworkEncoder(o), o, "network")
+  stages = _stages(module)
 
   def encode(
     params: Any,
@@ -123,36 +108,66 @@ def make_encode_fn(
     stream = chunk_stream.ChunkStream(
       plan, tensors, module.scaling, size, progress
     )
-    tables = position_tables(params, chunk_stream.positions(o, plan))
+    tables = stages["tables"](params, chunk_stream.positions(o, plan))
     table = None
     if o.identifiers == "content":
-      told = stream.map(lambda slots: summaries(params, slots, tables))
+      told = stream.map(lambda slots: stages["summary"](params, slots, tables))
       means = _means_by_neuron(told, plan.neurons.total, o.width)
-      table = content_identifiers(params, means)
+      table = stages["identifiers"](params, means)
     elif o.identifiers == "random":
       if identifiers is None:
         raise ValueError(
           "the options say random identifiers; pass a function that draws them"
         )
       table = identifiers(1 + plan.neurons.total)
-    codes = stream.map(lambda slots: chunk_codes(params, slots, tables, table))
-    if o.layer_function == "none":
-      (rows,) = _by_layer(codes, [plan.num_chunks])
-    else:
-      sizes = np.diff(plan.starts)
-      own = params.get("layer", {})  # Without blocks it has none.
-      rows = [layer_fn(own, c) for c in _by_layer(codes, sizes)]
-      marks = plan.kind, chunk_stream.levels(plan)
-      rows = mark_layers(params, np.stack(rows), *marks)
-      rows = np.asarray(rows).reshape(-1, o.width)
-    if o.skip_tokens and spec.skips:
-      ends = slots_lib.skip_ends(spec)
-      skips = np.asarray(skip_codes(params, ends)).reshape(-1, o.width)
-      rows = np.concatenate([rows, skips.astype(rows.dtype)])
-    code = network_fn(params.get("network", {}), rows)
+    codes = stream.map(
+      lambda slots: stages["chunks"](params, slots, tables, table)
+    )
+    rows = _rows(o, plan, stages, params, codes)
+    code = stages["network"](params.get("network", {}), rows)
     return np.asarray(code, np.float32)
 
   return encode
+
+
+def _stages(module: sne.SNE) -> dict[str, Callable]:
+  """Returns the parts of SNE, each jitted, by name."""
+
+  def jitted(method) -> Callable:
+    apply = lambda params, *args: module.apply(
+      {"params": params}, *args, method=method
+    )
+    return jax.jit(apply)
+
+  o = module.options
+  return {
+    "tables": jitted(lambda m, positions: m.index.tables(positions)),
+    "summary": jitted(sne.SNE.summaries),
+    "identifiers": jitted(lambda m, means: m.identifiers.of_means(means)),
+    "chunks": jitted(sne.SNE.chunk_codes),
+    "marks": jitted(sne.SNE.mark_layers),
+    "skips": jitted(sne.SNE.skip_codes),
+    "layer": large_sets.make_set_fn(sne.LayerEncoder(o), o, "layer"),
+    "network": large_sets.make_set_fn(sne.NetworkEncoder(o), o, "network"),
+  }
+
+
+def _rows(o: SNEOptions, plan: ranges.Plan, stages, params, codes):
+  """Returns the members of the network's set `[Q, h]`, from codes of chunks."""
+  if o.layer_function == "none":
+    (rows,) = _by_layer(codes, [plan.num_chunks])
+  else:
+    own = params.get("layer", {})  # Without blocks it has none.
+    sizes = np.diff(plan.starts)
+    rows = [stages["layer"](own, c) for c in _by_layer(codes, sizes)]
+    marks = plan.kind, chunk_stream.levels(plan)
+    rows = stages["marks"](params, np.stack(rows), *marks)
+    rows = np.asarray(rows).reshape(-1, o.width)
+  if o.skip_tokens and plan.spec.skips:
+    ends = slots_lib.skip_ends(plan.spec)
+    skips = np.asarray(stages["skips"](params, ends)).reshape(-1, o.width)
+    rows = np.concatenate([rows, skips.astype(rows.dtype)])
+  return rows
 
 
 def chunks_at_a_time(

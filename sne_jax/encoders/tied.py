@@ -9,15 +9,17 @@ not: a trained model is then only nearly invariant.
 Dimensions: `B` networks, `P` weights of one, `N` training networks.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from sne_jax.encoders import joining
-from sne_jax.encoders.interface import Network, refusal
+from sne_jax.encoders.interface import Encoder, Network, Row, refusal
 from sne_jax.networks.spec import NetworkSpec
 
 NORMALISATIONS = ("tensor", "element", "none")
@@ -94,34 +96,26 @@ def measure(
   }
 
 
+@dataclasses.dataclass(frozen=True)
 class Normaliser:
   """Normalises weights as was measured; hashable, a field of modules.
 
-  Args:
+  Attributes:
     spec: the architecture.
-    measured: what `measure` gave.
+    mean: as of `measure`.
+    deviation: as of `measure`.
   """
 
-  def __init__(self, spec: NetworkSpec, measured: Mapping[str, Any]):
-    self.spec = spec
-    self._key = (tuple(measured["mean"]), tuple(measured["deviation"]))
-
-  def __eq__(self, other) -> bool:
-    return (
-      isinstance(other, Normaliser)
-      and self.spec == other.spec
-      and self._key == other._key
-    )
-
-  def __hash__(self) -> int:
-    return hash((self.spec, self._key))
+  spec: NetworkSpec
+  mean: tuple[float, ...]
+  deviation: tuple[float, ...]
 
   def __call__(self, batch: joining.Joined) -> Float[Array, "B P"]:
     """Returns the normalised weights, one row per network."""
-    rows = jnp.asarray(batch.weights).reshape(-1, self.spec.num_weights)
-    mean, deviation = (np.asarray(part) for part in self._key)
-    if not mean.size:
+    rows = rows_of(batch, self.spec)
+    if not self.mean:
       return rows
+    mean, deviation = np.array(self.mean), np.array(self.deviation)
     if mean.size == len(self.spec.tensors):
       sizes = [t.size for t in self.spec.tensors]
       mean, deviation = np.repeat(mean, sizes), np.repeat(deviation, sizes)
@@ -131,7 +125,45 @@ class Normaliser:
     return (rows - mean) * inverse
 
 
-def opened(measured: Mapping[str, Any]) -> tuple[NetworkSpec, Normaliser]:
-  """Returns the spec that was measured, and the normaliser."""
-  spec = NetworkSpec.from_json(measured["spec"])
-  return spec, Normaliser(spec, measured)
+def rows_of(batch: joining.Joined, spec: NetworkSpec) -> Float[Array, "B P"]:
+  """Returns the weights of a batch, one row per network."""
+  return jnp.asarray(batch.weights).reshape(-1, spec.num_weights)
+
+
+def opened(measured: Mapping[str, Any]) -> Normaliser:
+  """Returns the normaliser that was measured."""
+  return Normaliser(
+    NetworkSpec.from_json(measured["spec"]),
+    tuple(measured["mean"]),
+    tuple(measured["deviation"]),
+  )
+
+
+def row(
+  name: str,
+  module: Callable[..., nn.Module],
+  *,
+  check: Callable[[Any, NetworkSpec], Any] = lambda options, spec: None,
+  **words: Any,
+) -> Row:
+  """Returns the row of an encoder that reads normalised weights.
+
+  Args:
+    name: of the encoder.
+    module: from its options and a `Normaliser` to its module.
+    check: raises `ValueError` where it cannot read a spec.
+    **words: what else the row says.
+  """
+
+  def measure_checked(options, networks):
+    check(options, networks[0][0])
+    return measure(name, options.normalise, networks)
+
+  def build(options, measured):
+    normaliser = opened(measured)
+    return Encoder(
+      make_packer=lambda specs: packer(specs, normaliser.spec, name),
+      module=module(options, normaliser, name="encoder"),
+    )
+
+  return Row(accepts="one", measure=measure_checked, build=build, **words)

@@ -8,14 +8,11 @@ import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from sne_jax.encoders import feature_layers
 from sne_jax.encoders.set_layers import affine
 from sne_jax.networks.checked import Checked, option
-
-_HEAD_BIAS = 0.01  # First value of biases behind kaiming kernels.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,12 +45,14 @@ class Linear(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
     """Returns `x @ kernel + bias`."""
-    kernel, bias = feature_layers.kernel_init(self.init, x.shape[-1])
+    inputs = x.shape[-1]
+    kernel = bias = feature_layers.uniform(inputs)
     if self.init == "kaiming":
-      bias = nn.initializers.constant(_HEAD_BIAS)
+      kernel = nn.initializers.normal((2 / inputs) ** 0.5)
+      bias = nn.initializers.constant(0.01)
     return affine(
       x,
-      self.param("kernel", kernel, (x.shape[-1], self.features)),
+      self.param("kernel", kernel, (inputs, self.features)),
       self.param("bias", bias, (self.features,)),
     )
 
@@ -73,97 +72,18 @@ class Table(nn.Module):
     return jnp.asarray(self.param("embedding", init, shape))
 
 
-class Perceptron(nn.Module):
-  """Widths that change evenly; leaky ReLU and dropout behind hidden layers.
-
-  Attributes:
-    features: `F`.
-    hidden: hidden layers.
-    dropout: share dropped behind each of them while training.
-  """
-
-  features: int
-  hidden: int
-  dropout: float = 0.0
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, "... D"], deterministic: bool = True
-  ) -> Float[Array, "... F"]:
-    """Returns the last layer, without nonlinearity."""
-    widths = np.linspace(x.shape[-1], self.features, self.hidden + 2)
-    for layer, width in enumerate(widths[1:-1].astype(int).tolist()):
-      x = Linear(width, "kaiming", name=f"layers_{3 * layer}")(x)
-      x = nn.Dropout(self.dropout)(nn.leaky_relu(x), deterministic)
-    last = f"layers_{3 * self.hidden}"
-    return Linear(self.features, "kaiming", name=last)(x)
-
-
-class BatchNorm(nn.Module):
-  """Batch norm by the statistics of the batch.
-
-  Running statistics are kept only where the caller makes `batch_stats`
-  mutable, and used only where `use_running` is set: the references contrast by
-  the batch's own statistics in evaluation too.
-  """
-
-  momentum: float = 0.1
-  epsilon: float = 1e-5
-
-  @nn.compact
-  def __call__(
-    self,
-    x: Float[Array, "B D"],
-    real: Bool[Array, "B"] | None = None,
-    use_running: bool = False,
-  ) -> Float[Array, "B D"]:
-    """Returns the normalised rows.
-
-    Args:
-      x: rows.
-      real: rows that count; all by default.
-      use_running: normalise by `batch_stats`, which must then be given.
-    """
-    scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-    keeps = self.is_mutable_collection("batch_stats")
-    if keeps or use_running:
-      shape = x.shape[-1:]
-      mean = self.variable("batch_stats", "running_mean", jnp.zeros, shape)
-      var = self.variable("batch_stats", "running_var", jnp.ones, shape)
-    where = None if real is None else real[:, None]
-    if use_running:
-      center, spread = mean.value, var.value
-    else:
-      center = jnp.mean(x, axis=0, where=where)
-      spread = jnp.var(x, axis=0, where=where)
-      if keeps and not self.is_initializing():
-        count = x.shape[0] if real is None else jnp.sum(real)
-        unbiased = spread * count / jnp.maximum(count - 1, 1)
-        mean.value += self.momentum * (center - mean.value)
-        var.value += self.momentum * (unbiased - var.value)
-    x = (x - center[None]) / jnp.sqrt(spread + self.epsilon)[None]
-    return x * scale[None] + bias[None]
-
-
 class ProjectionHead(nn.Module):
   """From a code to what is contrasted: linear, batch norm, ReLU; repeated."""
 
   options: HeadOptions
 
   @nn.compact
-  def __call__(
-    self,
-    z: Float[Array, "B D"],
-    real: Bool[Array, "B"] | None = None,
-    use_running: bool = False,
-  ) -> Float[Array, "B F"]:
+  def __call__(self, z: Float[Array, "B D"]) -> Float[Array, "B F"]:
     """Returns projections; call it for each view on its own."""
     o = self.options
-    for layer in range(o.layers + 1):
-      is_last = layer == o.layers
-      width = o.outputs if is_last else o.width
+    widths = [o.width] * o.layers + [o.outputs]
+    for layer, width in enumerate(widths):
       z = Linear(width, "kaiming", name=f"layers_{3 * layer}")(z)
-      z = BatchNorm(name=f"layers_{3 * layer + 1}")(z, real, use_running)
-      z = z if is_last else nn.relu(z)
+      z = feature_layers.BatchNorm(name=f"layers_{3 * layer + 1}")(z)
+      z = nn.relu(z) if layer < o.layers else z
     return z

@@ -81,7 +81,6 @@ def sane_loss(
   params: Any,
   options: contrast.ContrastOptions,
   batch: WindowViews,
-  key: PRNGKeyArray | None = None,
 ) -> tuple[Float[Array, ""], Parts]:
   """Returns the loss of SANE, and its parts.
 
@@ -92,19 +91,11 @@ def sane_loss(
     params: its parameters.
     options: of the loss.
     batch: windows, stacked over networks.
-    key: of dropout; None: none is dropped.
   """
   both = jnp.concatenate([batch.first, batch.second])
   positions = jnp.concatenate([batch.positions] * 2)
   mask = jnp.concatenate([batch.mask] * 2)
-  outputs: Any = module.apply(
-    {"params": params},
-    both,
-    positions,
-    mask.any(-1),
-    key is None,
-    rngs=None if key is None else {"dropout": key},
-  )
+  outputs: Any = module.apply({"params": params}, both, positions, mask.any(-1))
   _, y, projected = outputs
   one, other = jnp.split(projected, 2)
   contrasted = contrast.contrast(options, one, other)

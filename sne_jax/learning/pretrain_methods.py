@@ -186,11 +186,11 @@ def _sane(description, options, spec, pair, losses) -> Method:
     return module.init(jax.random.key(seed), zeros, places)["params"]
 
   def loss(params, batch: Batch, key: PRNGKeyArray, train: bool = True):
-    key_views, key_drop = jax.random.split(key)
+    del train
+    key_views, _ = jax.random.split(key)
     keys = jax.random.split(key_views, batch.weights.shape[0])
     drawn = jax.vmap(sample)(keys, batch.weights)
-    key_drop = key_drop if train else None
-    return autoencoding.sane_loss(module, params, losses, drawn, key_drop)
+    return autoencoding.sane_loss(module, params, losses, drawn)
 
   def encode(params, weights):
     latents = sane_networks.encode(module, params, layout, tiling, weights)

@@ -25,17 +25,38 @@ GONE: dict[str, dict[str, Any]] = {
   "ContrastOptions": {
     **{"reconstruction": "mse", "code_variance": 0.0, "code_norm": 0.0}
   },
+  "DWSOptions": {"init_scale": 1.0, "dropout": 0.0},
   "DataOptions": {"symmetry_on": "host"},
+  "FlatSetOptions": {
+    **{"pooling": "mean", "form": "published", "weight_scale": "place"},
+    "dropout": 0.0,
+  },
+  "GraphTransformerOptions": {
+    **{"fourier_scale": 1.0, "final_edges": False, "dropout": 0.0}
+  },
+  "HyperRepresentationOptions": {
+    **{"decompression": "linear", "bottleneck": "bounded"},
+    **{"bottleneck_layers": 3, "vector_layers": 10, "decoder_bias": False},
+  },
   "InvarianceOptions": {
     "invariance_target": "logit",
     "invariance_stop_gradient": False,
     "task_on_both": True,
   },
+  "MLPOptions": {"dropout": 0.0},
+  "NFNOptions": {
+    **{"init": "uniform", "norm": "none", "fourier_scale": 3.0, "bands": 6},
+    **{"max_freq": 10.0, "dropout": 0.0},
+  },
+  "NFTOptions": {"fourier_scale": 1.0, "share": True, "dropout": 0.0},
+  "NeuralGraphOptions": {"fourier_scale": 3.0, "dropout": 0.0},
   "OptimizerOptions": {"accumulate": 1, "decay_vectors": False},
   "PretrainOptions": {"layerwise": "none"},
+  "SANECoderOptions": {"dropout": 0.0},
   "SamplingOptions": {
     **{"reset_classifier": False, "conditioning": 0, "learning_rate": 0.0}
   },
+  "StatOptions": {"dropout": 0.0, "ddof": 1},
   "TrainOptions": {"monitor_mode": "auto"},
   "ViewOptions": {
     **{"pool_size": 0, "noise": 0.0, "erasing": "block", "erase_value": "zero"}

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sne_jax.encoders import dws, features, parity_torch
+from sne_jax.encoders import dws, feature_layers, features
 from sne_jax.networks import families, symmetry
+from tests.encoders import parity_torch
 
 FAST = {"xla_backend_optimization_level": "0"}
 FIXTURE = np.load(pathlib.Path(__file__).parents[1] / "fixtures/dws_model.npz")
@@ -131,14 +132,16 @@ def test_batch_norm_is_that_of_training_without_memory():
   rng = np.random.default_rng(0)
   x = rng.normal(3, 2, (5, 4, 3, 2)).astype(np.float32)
   values = {"scale": np.array([2.0, 0.5]), "bias": np.array([1.0, -1.0])}
-  found = dws.BatchNorm().apply({"params": values}, jnp.asarray(x))
+  found = feature_layers.BatchNorm().apply({"params": values}, jnp.asarray(x))
   theirs = nn.BatchNorm(use_running_average=False, epsilon=1e-5)
   expected, _ = theirs.apply({"params": values}, x, mutable=["batch_stats"])
   close(found, expected)
   np.testing.assert_allclose(
     np.mean(found, axis=(0, 1, 2)), values["bias"], atol=1e-5
   )
-  alone = dws.BatchNorm().apply({"params": values}, jnp.asarray(x[:1]))
+  alone = feature_layers.BatchNorm().apply(
+    {"params": values}, jnp.asarray(x[:1])
+  )
   assert np.abs(alone - found[:1]).max() > 0.01
 
 
@@ -232,7 +235,7 @@ def test_what_cannot_be_read_is_said():
     (families.cnn((1, 5, 5), (3, 3), 2), "convolutions"),
   ):
     with pytest.raises(ValueError, match=words) as error:
-      dws.measure(dws.DWSOptions(), [(spec, np.zeros(spec.num_weights))])
+      dws.layout_of(spec)
     for part in ("dws", spec.describe(), "stat_pool"):
       assert part in str(error.value)
 

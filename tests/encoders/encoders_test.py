@@ -161,7 +161,7 @@ def test_codes_keep_their_symmetry_and_company_does_not_matter(name, specs):
 
 ONE_OUTPUT = (INR, families.mlp((3, 4, 1), "tanh"))
 VARIANTS = (
-  ("nfn_np", (FLAT,), {"norm": "simple", "fourier": 3}),
+  ("nfn_np", (FLAT,), {"fourier": 3}),
   ("nfn_np", (FLAT,), {"positions": "sinusoidal", "pool": "np"}),
   ("nfn_hnp", (FLAT,), {"positions": "learned", "fourier": 3}),
   ("nfn_hnp", (INR,), {"normalise": "none", "complete": False}),
@@ -171,8 +171,6 @@ VARIANTS = (
   ("neural_graph", MIXED, {"reverse": False, "fourier": 3}),
   ("neural_graph", ONE_OUTPUT, {"readout": "last", "norm": "none"}),
   ("neural_graph_transformer", ONE_OUTPUT, {"readout": "last"}),
-  ("set_transformer", MIXED, {"form": "coded"}),
-  ("deep_sets", MIXED, {"pooling": "max", "weight_scale": "none"}),
 )
 
 

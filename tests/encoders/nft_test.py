@@ -13,10 +13,10 @@ from sne_jax.encoders import (
   feature_layers,
   features,
   nft,
-  parity_torch,
   perceiver,
 )
 from sne_jax.networks import families, symmetry
+from tests.encoders import parity_torch
 
 FAST = {"xla_backend_optimization_level": "0"}
 FIXTURE = np.load(pathlib.Path(__file__).parents[1] / "fixtures/nft.npz")
@@ -78,9 +78,7 @@ def test_encodings_give_the_authors_numbers():
   for found, case in (
     (feature_layers.fourier(PLAN, x, table), "gauss"),
     (
-      feature_layers.io_sinusoidal(
-        PLAN, x, max_freq=10.0, bands=3, levels=True
-      ),
+      feature_layers.io_sinusoidal(PLAN, x, bands=3, levels=True),
       "io_sin",
     ),
   ):

@@ -17,10 +17,10 @@ from sne_jax.encoders import (
   feature_layers,
   features,
   nfn_linear,
-  parity_torch,
   statistics,
 )
 from sne_jax.networks import families
+from tests.encoders import parity_torch
 
 FAST = {"xla_backend_optimization_level": "0"}
 FOLDER = pathlib.Path(__file__).parents[1] / "fixtures"

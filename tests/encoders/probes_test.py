@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sne_jax.encoders import graph_features, probes, table
+from sne_jax.encoders import graph_batches, probes, table
 from sne_jax.networks import families, symmetry
 
 FAST = {"xla_backend_optimization_level": "0"}
@@ -29,7 +29,7 @@ SMALL = {
 
 
 def packed(specs, weights):
-  packer = graph_features.packer(SPECS, 1, dense=False, probes=2)
+  packer = graph_batches.packer(SPECS, 1, dense=False, num_probes=2)
   numbers = [SPECS.index(spec) for spec in specs]
   return packer.pack(numbers, weights)
 
@@ -73,7 +73,7 @@ def test_answers_by_hand():
     [inputs, hidden, hidden @ w2.T + b2 + 0.5], axis=1
   ).T
   weights = np.concatenate([w1.ravel(), b1, w2.ravel(), b2])
-  packer = graph_features.packer((spec,), 1, dense=False, probes=4)
+  packer = graph_batches.packer((spec,), 1, dense=False, num_probes=4)
   batch = packer.pack([0], [weights.astype(np.float32)])
   found = answered(batch, inputs.astype(np.float32))
   np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sne_jax.encoders import parity
+from tests.encoders import parity
 
 _LEFT_OUT = ("fn", "linear")
 _RENAMED = {"gamma": "scale", "beta": "bias"}
