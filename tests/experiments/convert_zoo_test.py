@@ -72,10 +72,10 @@ def test_bad_input_is_one_clear_line(arguments, said, capsys):
   assert error.count("\n") == 1
 
 
-def test_an_unknown_zoo_is_refused(capsys):
-  with pytest.raises(SystemExit):
-    parsed("--zoo=mnist")
-  assert "small_cnn" in capsys.readouterr().err
+def test_an_unknown_zoo_is_refused():
+  values = parsed("--zoo=mnist")
+  with pytest.raises(ValueError, match="small_cnn"):
+    config.from_flags(convert_zoo.CLASSES[0], flag_values=values)
 
 
 def test_every_zoo_is_explained_in_the_help():
