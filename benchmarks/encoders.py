@@ -27,8 +27,8 @@ import numpy as np
 import optax
 
 from benchmarks import nfn_peer, results
-from sne_jax.encoders import feature_layers, features, nfn_linear
-from sne_jax.learning import parallel
+from sne_jax.encoders.functionals import feature_layers, features, nfn_linear
+from sne_jax.learning.training import parallel
 from sne_jax.networks import families
 
 KINDS = ("np", "hnp")

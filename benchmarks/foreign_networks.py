@@ -24,9 +24,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from benchmarks import results
+from sne_jax import checkpoints
 from sne_jax import predictor as predictor_lib
-from sne_jax.learning import metrics
-from sne_jax.zoo import checkpoints
+from sne_jax.learning.evaluation import metrics
 
 TEST_IMAGES = 2000
 BATCH = 64

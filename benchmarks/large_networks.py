@@ -23,11 +23,12 @@ import numpy as np
 import safetensors.numpy
 
 from benchmarks import results
-from sne_jax.encoders import interface, sne_options, table
-from sne_jax.learning import program
+from sne_jax import checkpoints
+from sne_jax.encoders import interface, table
+from sne_jax.encoders.sne import options as sne_options
+from sne_jax.learning.training import program
 from sne_jax.networks import chunking, families
 from sne_jax.networks.spec import NetworkSpec
-from sne_jax.zoo import checkpoints
 
 Shapes = dict[str, tuple[int, ...]]
 

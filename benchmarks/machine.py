@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from experiments import environment
+from experiments.cli import environment
 
 
 class Timing(NamedTuple):

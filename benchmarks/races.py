@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import results
-from sne_jax.learning import logging
+from sne_jax.learning.training import records
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Race:
 
 
 def read_curve(
-  history: Sequence[logging.Record],
+  history: Sequence[records.Record],
 ) -> list[tuple[float, float]]:
   """Returns seconds of training and validation MSE at every evaluation."""
   seconds = {

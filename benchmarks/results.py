@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import machine
-from experiments import environment
+from experiments.cli import environment
 from sne_jax import atomic
 
 

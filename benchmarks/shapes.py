@@ -17,16 +17,11 @@ import numpy as np
 from absl import flags
 
 from benchmarks import machine
-from experiments import options as options_lib
-from sne_jax.encoders.sne_options import SNEOptions
-from sne_jax.learning import (
-  invariance,
-  optimizers,
-  parallel,
-  pipeline,
-  program,
-  training,
-)
+from experiments.cli import options as options_lib
+from sne_jax.encoders.sne.options import SNEOptions
+from sne_jax.learning.data import pipeline
+from sne_jax.learning.objectives import invariance
+from sne_jax.learning.training import loop, optimizers, parallel, program
 from sne_jax.networks import chunking, families
 from sne_jax.networks.spec import NetworkSpec
 
@@ -219,8 +214,8 @@ class Step:
     options = optimizers.OptimizerOptions()
     tx = optimizers.make_optimizer(options, 1000)
     loss = invariance.make_loss(net, "mse", invariance.InvarianceOptions())
-    self.update = training.make_update_fn(loss, tx, mesh=mesh)
-    self.state = training.init_state(params, tx, jax.random.key(0), mesh=mesh)
+    self.update = loop.make_update_fn(loss, tx, mesh=mesh)
+    self.state = loop.init_state(params, tx, jax.random.key(0), mesh=mesh)
 
   @property
   def packed(self) -> Any:

@@ -24,11 +24,12 @@ from absl import flags
 
 from benchmarks import machine, nfn_peer, results, shapes
 from benchmarks.races import Race, read_curve, summarize, text
-from experiments import config
-from experiments import options as options_lib
+from experiments.cli import config
+from experiments.cli import options as options_lib
 from experiments.tasks import members
 from experiments.tasks import property as property_lib
-from sne_jax.learning import metrics, training
+from sne_jax.learning.evaluation import metrics
+from sne_jax.learning.training import loop
 from sne_jax.networks.checked import Checked, option
 
 WARMUP_STEPS = 2  # The state of the second update is laid out as all later.
@@ -106,7 +107,7 @@ class SneRacer:
     )
     state, batch_fn = self._trainer.start(seed)
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
-    result = training.fit(
+    result = loop.fit(
       state,
       self._trainer.update,
       batch_fn,

@@ -21,7 +21,8 @@ import numpy as np
 
 from benchmarks import machine, results
 from sne_jax.networks import families
-from sne_jax.zoo import image_fit, partial
+from sne_jax.zoo.classifiers import fit
+from sne_jax.zoo.store import partial
 
 RATE = 1e-3
 
@@ -36,7 +37,7 @@ def ours(
   side = x.shape[1]
   spec = families.architecture("arch1", (1, side, side))
   devices = tuple(jax.local_devices())
-  epoch = image_fit.make_epoch_fn(
+  epoch = fit.make_epoch_fn(
     spec,
     "adam",
     num_train=len(x),
@@ -45,12 +46,12 @@ def ours(
     dropout=False,
     devices=devices,
   )
-  keys = image_fit.member_keys(0, np.arange(networks))
-  hyper = image_fit.same_hyper(keys, len(x), learning_rate=RATE, init_std=1.0)
-  view = image_fit.make_view_fn(len(x), 10)(hyper, y)
-  state = image_fit.begin("adam", image_fit.draw(spec, "he_normal", hyper))
+  keys = fit.member_keys(0, np.arange(networks))
+  hyper = fit.same_hyper(keys, len(x), learning_rate=RATE, init_std=1.0)
+  view = fit.make_view_fn(len(x), 10)(hyper, y)
+  state = fit.begin("adam", fit.draw(spec, "he_normal", hyper))
   state, hyper, view = partial.place((state, hyper, view), devices)
-  data = image_fit.Data(jax.numpy.asarray(x.reshape(len(x), -1)), y)
+  data = fit.Data(jax.numpy.asarray(x.reshape(len(x), -1)), y)
   held = [epoch(state, hyper, view, data, np.int32(0))]  # compiles
   jax.block_until_ready(held)
 

@@ -25,8 +25,8 @@ import dataclasses
 
 from absl import flags
 
-from experiments import config, console
-from sne_jax.learning import progress
+from experiments.cli import config, console
+from sne_jax.learning.training import progress
 from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import table

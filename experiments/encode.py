@@ -19,9 +19,15 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from experiments import config, console, encoder_options, given_files, memory
+from experiments.cli import (
+  config,
+  console,
+  encoder_options,
+  given_files,
+  memory,
+)
 from sne_jax import atomic
-from sne_jax.learning import pretraining
+from sne_jax.learning.selfsup import pretraining
 
 SUFFIXES = (".npz", ".csv")
 

@@ -14,10 +14,11 @@ import pathlib
 
 from absl import flags
 
-from experiments import config, console, given_files, network_figure, report
+from experiments.cli import config, console, given_files
+from experiments.reports import network_figure, report
+from sne_jax import checkpoints
 from sne_jax.atomic import write_atomically
 from sne_jax.networks.spec import Axis
-from sne_jax.zoo import checkpoints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

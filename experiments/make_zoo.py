@@ -21,11 +21,11 @@ import jax
 import numpy as np
 from absl import flags, logging
 
-from experiments import config, console
-from sne_jax.learning import progress
+from experiments.cli import config, console
+from sne_jax.learning.training import progress
 from sne_jax.networks import families
 from sne_jax.networks.checked import Checked, option
-from sne_jax.zoo import generate, image_options, images
+from sne_jax.zoo.classifiers import generate, images, options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class MakeOptions(Checked):
 MOST_DOUBLINGS = 3
 """How often images are doubled in size, at most, for architectures."""
 
-CLASSES = (MakeOptions, images.ImageOptions, image_options.ImageZooOptions)
+CLASSES = (MakeOptions, images.ImageOptions, options.ImageZooOptions)
 
 
 def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -91,7 +91,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def load_images(
-  image: images.ImageOptions, zoo: image_options.ImageZooOptions
+  image: images.ImageOptions, zoo: options.ImageZooOptions
 ) -> images.Images:
   """Returns the images of a zoo.
 
@@ -117,9 +117,7 @@ def load_images(
   return data  # Whoever builds the networks says what is wrong.
 
 
-def _are_taken(
-  zoo: image_options.ImageZooOptions, shape: tuple[int, ...]
-) -> bool:
+def _are_taken(zoo: options.ImageZooOptions, shape: tuple[int, ...]) -> bool:
   """Returns whether all architectures of a zoo take images of a shape."""
   try:
     for name in zoo.architecture.split(","):

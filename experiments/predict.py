@@ -28,14 +28,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import (
+from experiments.cli import (
   config,
   console,
   encoder_options,
   given_files,
   memory,
-  report,
 )
+from experiments.reports import report
 from sne_jax import Predictor
 from sne_jax.atomic import write_atomically
 from sne_jax.networks.checked import Checked, option

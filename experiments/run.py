@@ -18,10 +18,11 @@ names the folder for everything that it writes:
 
 A run that was stopped, or killed, continues when the same command is given
 again, and ends with the same numbers. --seeds=5 after --seeds=3 trains two
-more. --variants=NAME compares variants of a run (experiments/tasks/variants.py
-lists them), --matrix=each encoders over several zoos, trained on one and tested
-on all, --rates=1e-3,3e-3 --encoders=all encoders on one zoo, each with the same
-search; those that are finished are not run again. --pretrain=sane trains
+more. --variants=NAME compares variants of a run (listed in
+experiments/comparisons/variants.py), --matrix=each encoders over several zoos,
+trained on one and tested on all, --rates=1e-3,3e-3 --encoders=all encoders on
+one zoo, each with the same search; those that are finished are not run again.
+--pretrain=sane trains
 without labels and probes the codes; --probes=all compares such encoders;
 --sample_from=WORKDIR samples networks from what --pretrain has trained there,
 or will train (a flagfile), and fine-tunes them.
@@ -35,24 +36,17 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments import comparison as comparison_lib
-from experiments import config, console, environment, report, zoos
-from experiments import options as options_lib
-from experiments.tasks import (
-  contest,
-  matrix,
-  members,
-  outcome,
-  pretrain,
-  probing,
-  sampling,
-  variants,
-)
+from experiments.cli import config, console, environment
+from experiments.cli import options as options_lib
+from experiments.comparisons import comparison as comparison_lib
+from experiments.comparisons import contest, matrix, probing, variants
+from experiments.reports import report
+from experiments.tasks import members, outcome, pretrain, sampling, zoos
 from experiments.tasks import property as property_lib
 from sne_jax.atomic import write_atomically
-from sne_jax.learning import checkpoint
-from sne_jax.learning.logging import read_json
-from sne_jax.zoo import lock
+from sne_jax.learning.training import train_state
+from sne_jax.learning.training.records import read_json
+from sne_jax.zoo.store import lock
 
 NOT_IDENTITY = (
   "RunOptions.workdir",
@@ -189,7 +183,7 @@ def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
   resolved = config.resolved(*options.groups())
   text = options_lib.to_flagfile(options)
   with lock.folder_lock(str(workdir)):
-    is_new = checkpoint.claim_workdir(workdir, resolved, ignore=NOT_IDENTITY)
+    is_new = train_state.claim_workdir(workdir, resolved, ignore=NOT_IDENTITY)
     write_atomically(workdir / "flags.txt", text)
     found = report.to_json(environment.environment())
     write_atomically(
@@ -199,7 +193,7 @@ def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
       yield workdir
     except ValueError:
       if is_new and not _holds_training(workdir):
-        for name in (checkpoint.CONFIG, DATA_FILE):
+        for name in (train_state.CONFIG, DATA_FILE):
           (workdir / name).unlink(missing_ok=True)
       raise
 

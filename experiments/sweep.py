@@ -37,15 +37,17 @@ from collections.abc import Iterator
 
 from absl import flags, logging
 
-from experiments import config, console, run
-from experiments import options as options_lib
+from experiments import run
+from experiments.cli import config, console
+from experiments.cli import options as options_lib
 from experiments.sweeping import executors, search, summary, trials
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.plan import Plan
+from sne_jax import errors
 from sne_jax.atomic import write_atomically
-from sne_jax.learning import checkpoint
-from sne_jax.learning.logging import read_json
-from sne_jax.zoo import errors, lock
+from sne_jax.learning.training import train_state
+from sne_jax.learning.training.records import read_json
+from sne_jax.zoo.store import lock
 
 PATIENCE = 60.0
 """Seconds that trials of a sweep that was killed are given to end."""
@@ -95,7 +97,7 @@ def claimed(plan: Plan) -> Iterator[None]:
     ValueError: it belongs to something else, or another process is at work.
   """
   plan.workdir.parent.mkdir(parents=True, exist_ok=True)
-  path = plan.workdir / checkpoint.CONFIG
+  path = plan.workdir / train_state.CONFIG
   with lock.folder_lock(str(plan.workdir)):
     before = read_json(path).get("SweepOptions") if path.exists() else None
     if before is not None and "sampler" not in before:
@@ -103,7 +105,7 @@ def claimed(plan: Plan) -> Iterator[None]:
         f"{plan.workdir} holds a sweep of an earlier version, which cannot be"
         " resumed; choose another workdir"
       )
-    is_new = checkpoint.claim_workdir(
+    is_new = train_state.claim_workdir(
       plan.workdir, plan.identity(), ignore=run.NOT_IDENTITY
     )
     write_atomically(plan.workdir / "flags.txt", plan.flagfile())

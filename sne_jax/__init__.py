@@ -1,21 +1,21 @@
 """Weight-space learning in JAX: networks in, properties out."""
 
 from sne_jax.encoders.interface import register as register_encoder
-from sne_jax.encoders.sne import SNE
-from sne_jax.encoders.sne_options import SNEOptions
+from sne_jax.encoders.sne.module import SNE
+from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.fitting import fit
-from sne_jax.learning.dataset import Networks
-from sne_jax.learning.invariance import InvarianceOptions
-from sne_jax.learning.model import HeadOptions
-from sne_jax.learning.optimizers import OptimizerOptions
-from sne_jax.learning.pipeline import DataOptions
-from sne_jax.learning.program import encoder_for
-from sne_jax.learning.training import TrainOptions
+from sne_jax.learning.data.dataset import Networks
+from sne_jax.learning.data.pipeline import DataOptions
+from sne_jax.learning.objectives.invariance import InvarianceOptions
+from sne_jax.learning.objectives.model import HeadOptions
+from sne_jax.learning.training.loop import TrainOptions
+from sne_jax.learning.training.optimizers import OptimizerOptions
+from sne_jax.learning.training.program import encoder_for
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.networks.spec import Factor, NetworkSpec, TensorSpec
 from sne_jax.predictor import Predictor
 from sne_jax.unlabelled import pretrain
-from sne_jax.zoo.store import Zoo
+from sne_jax.zoo.store.store import Zoo
 
 __all__ = [
   "SNE",

@@ -22,18 +22,16 @@ import numpy as np
 from absl import logging as log
 
 from sne_jax import predictor as predictor_lib
-from sne_jax.learning import (
-  calibration,
-  optimizers,
-  pipeline,
-)
-from sne_jax.learning import invariance as invariance_lib
-from sne_jax.learning import training as training_lib
-from sne_jax.learning.dataset import Networks
-from sne_jax.learning.model import HeadOptions
-from sne_jax.learning.recipe import Recipe
-from sne_jax.learning.trainer import Trained, Trainer
-from sne_jax.learning.workdirs import FIT_FILE
+from sne_jax.learning.data import pipeline
+from sne_jax.learning.data.dataset import Networks
+from sne_jax.learning.evaluation import calibration
+from sne_jax.learning.objectives import invariance as invariance_lib
+from sne_jax.learning.objectives.model import HeadOptions
+from sne_jax.learning.training import loop as training_lib
+from sne_jax.learning.training import optimizers
+from sne_jax.learning.training.recipe import Recipe
+from sne_jax.learning.training.trainer import Trained, Trainer
+from sne_jax.learning.training.workdirs import FIT_FILE
 from sne_jax.networks.chunking import ChunkOptions
 
 SEARCH = "search"

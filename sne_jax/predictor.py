@@ -14,15 +14,11 @@ import jax
 import numpy as np
 
 from sne_jax.atomic import write_atomically
-from sne_jax.learning import (
-  calibration,
-  checkpoint,
-  inputs,
-  novelty,
-  program,
-)
-from sne_jax.learning.dataset import Networks
-from sne_jax.learning.workdirs import MODEL_FILE
+from sne_jax.learning.data import inputs
+from sne_jax.learning.data.dataset import Networks
+from sne_jax.learning.evaluation import calibration, novelty
+from sne_jax.learning.training import program, train_state
+from sne_jax.learning.training.workdirs import MODEL_FILE
 from sne_jax.networks.spec import NetworkSpec
 
 
@@ -181,7 +177,7 @@ class Predictor:
       }
       if codes:
         calibration.write_codes(seed, codes)
-      checkpoint.Checkpoints(seed).save_best(0, params, {})
+      train_state.Checkpoints(seed).save_best(0, params, {})
       write_atomically(
         seed / MODEL_FILE, json.dumps(self.description, indent=2)
       )
@@ -319,9 +315,9 @@ class Predictor:
 def _read_seed(folder: Path) -> tuple[dict[str, Any], Any]:
   """Returns description and best parameters of a seed."""
   try:
-    params, _ = checkpoint.load_best(folder)
+    params, _ = train_state.load_best(folder)
     return json.loads((folder / MODEL_FILE).read_text()), params
-  except checkpoint.CheckpointError as error:
+  except train_state.CheckpointError as error:
     raise PredictorError(
       f"{folder} has no trained model yet ({error})"
     ) from error

@@ -15,22 +15,21 @@ import numpy as np
 
 from sne_jax import atomic
 from sne_jax.encoders import table
-from sne_jax.learning import (
-  checkpoint,
+from sne_jax.learning.data.dataset import Networks
+from sne_jax.learning.data.pipeline import DataOptions
+from sne_jax.learning.selfsup import methods, pretraining
+from sne_jax.learning.selfsup.contrast import ContrastOptions
+from sne_jax.learning.selfsup.methods import PretrainOptions
+from sne_jax.learning.selfsup.views import ViewOptions
+from sne_jax.learning.training import loop as training
+from sne_jax.learning.training import (
   optimizers,
   parallel,
-  pretrain_methods,
-  pretraining,
-  training,
+  train_state,
   workdirs,
 )
-from sne_jax.learning.contrast import ContrastOptions
-from sne_jax.learning.dataset import Networks
-from sne_jax.learning.optimizers import OptimizerOptions
-from sne_jax.learning.pipeline import DataOptions
-from sne_jax.learning.pretrain_methods import PretrainOptions
-from sne_jax.learning.training import TrainOptions
-from sne_jax.learning.views import ViewOptions
+from sne_jax.learning.training.loop import TrainOptions
+from sne_jax.learning.training.optimizers import OptimizerOptions
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.zoo import batching
@@ -53,7 +52,7 @@ class PretrainRecipe(Checked):
     devices: local devices that share every batch; 0: all.
   """
 
-  method: str = option("sne", choices=pretrain_methods.METHODS)
+  method: str = option("sne", choices=methods.METHODS)
   encoder: Any = None
   chunks: ChunkOptions = ChunkOptions()
   view: ViewOptions = ViewOptions()
@@ -105,7 +104,7 @@ class PretrainRecipe(Checked):
 class _Compiled(NamedTuple):
   """What pretrainings of equal shapes share."""
 
-  method: pretrain_methods.Method
+  method: methods.Method
   init: Any
   update: Any
   evaluate: Any
@@ -195,7 +194,7 @@ def pretrain(
   results["num_params"] = sum(x.size for x in jax.tree.leaves(params))
   if folder is not None:
     if untrained:
-      checkpoint.Checkpoints(folder).save_best(0, params, {})
+      train_state.Checkpoints(folder).save_best(0, params, {})
     workdirs.write_json(folder / workdirs.RESULT_FILE, results)
   return pretraining.Pretrained(description, params, results)
 
@@ -250,7 +249,7 @@ def _compiled(
   key = json.dumps(parts, sort_keys=True)
   if key in programs:
     return programs[key]
-  method = pretrain_methods.build(description)
+  method = methods.build(description)
   mesh = parallel.make_mesh(recipe.devices or None)
   update = training.make_update_fn(
     lambda params, batch, key: method.loss(params, batch, key, True),
@@ -264,7 +263,7 @@ def _compiled(
   return built
 
 
-def _evaluation(method: pretrain_methods.Method, count: int):
+def _evaluation(method: methods.Method, count: int):
   """Returns `evaluate(weights, params)`: mean losses of fixed views."""
   compiled = jax.jit(
     lambda params, batch, key: method.loss(params, batch, key, False)
@@ -278,7 +277,7 @@ def _evaluation(method: pretrain_methods.Method, count: int):
     found = []
     for place in range(len(weights) // size):
       rows = weights[order[place * size : (place + 1) * size]]
-      batch = pretrain_methods.Batch(rows, placed(size))
+      batch = methods.Batch(rows, placed(size))
       loss, parts = compiled(params, batch, jax.random.key(place))
       found.append(jax.device_get(parts | {"loss": loss}))
     return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
@@ -294,9 +293,9 @@ def _batches(built: _Compiled, weights, count: int, seed: int):
   template = parallel.shard(jax.tree.map(stack, *[one] * devices), built.mesh)
   rows = np.arange(len(weights))
 
-  def batch(step: int) -> pretrain_methods.Batch:
+  def batch(step: int) -> methods.Batch:
     chosen = batching.batch_rows(seed, step, count, rows)
     part = weights[chosen].reshape(devices, count // devices, -1)
-    return pretrain_methods.Batch(parallel.shard(part, built.mesh), template)
+    return methods.Batch(parallel.shard(part, built.mesh), template)
 
   return batch

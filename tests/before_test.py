@@ -21,7 +21,8 @@ import pytest
 import safetensors.numpy
 from absl import flags
 
-from experiments import config, predict
+from experiments import predict
+from experiments.cli import config
 from sne_jax import Predictor, Zoo
 
 BEFORE = pathlib.Path(__file__).parent / "fixtures" / "before"

@@ -12,12 +12,14 @@ import pytest
 import safetensors.numpy
 
 import sne_jax
-from sne_jax.encoders import stat_nn
-from sne_jax.learning import checkpoint, invariance, logging, trainer
-from sne_jax.learning.optimizers import OptimizerOptions
-from sne_jax.learning.training import TrainingDiverged
+from sne_jax.encoders.baselines import stat_nn
+from sne_jax.learning.objectives import invariance
+from sne_jax.learning.training import records, train_state, trainer
+from sne_jax.learning.training.loop import TrainingDiverged
+from sne_jax.learning.training.optimizers import OptimizerOptions
 from sne_jax.networks import families
-from sne_jax.zoo import batching, writing
+from sne_jax.zoo import batching
+from sne_jax.zoo.store import writing
 
 SPECS = (families.mlp((3, 4, 1)), families.mlp((3, 5, 4, 1)))
 TINY = {
@@ -324,7 +326,7 @@ def worked(parts, tmp_path_factory):
     with pytest.raises(KeyboardInterrupt):
       call("broken")
   assert not (path / "broken" / "seed0" / "result.json").exists()
-  assert checkpoint.Checkpoints(path / "broken" / "seed0").latest_step == 4
+  assert train_state.Checkpoints(path / "broken" / "seed0").latest_step == 4
   return path, call, whole, call("broken")
 
 
@@ -332,7 +334,7 @@ def test_a_killed_training_ends_as_an_unbroken_one(worked, parts):
   path, call, whole, resumed = worked
   jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
   losses = [
-    [r.get("train/loss") for r in logging.read_metrics(path / name / "seed0")]
+    [r.get("train/loss") for r in records.read_metrics(path / name / "seed0")]
     for name in ("whole", "broken")
   ]
   assert losses[0] == losses[1]
@@ -411,7 +413,7 @@ def test_three_rates_are_one_program(parts, monkeypatch, tmp_path):
   losses = {}
   for rate in rates:
     path = tmp_path / "run" / "search" / f"rate{rate:g}" / "seed0"
-    losses[rate] = logging.read_json(path / "result.json")["best_metrics"]
+    losses[rate] = records.read_json(path / "result.json")["best_metrics"]
   best = min(rates, key=lambda rate: losses[rate]["loss"])
   config = json.loads((tmp_path / "run" / "fit.json").read_text())
   assert config["optimizer"]["learning_rate"] == best

@@ -10,10 +10,13 @@ import pytest
 
 import sne_jax
 from sne_jax import predictor
-from sne_jax.encoders import encodings, sne_options
-from sne_jax.learning import checkpoint, invariance, pipeline, program, training
+from sne_jax.encoders.sne import encodings
+from sne_jax.encoders.sne import options as sne_options
+from sne_jax.learning.data import pipeline
+from sne_jax.learning.objectives import invariance
+from sne_jax.learning.training import loop, program, train_state
 from sne_jax.networks import families
-from sne_jax.zoo import writing
+from sne_jax.zoo.store import writing
 
 INR = families.inr(widths=(1, 4, 4, 1))
 DEEP = families.mlp((2, 3, 3, 3, 1))
@@ -69,7 +72,7 @@ def test_a_saved_model_predicts_as_before(
   (folder / "model.json").write_text(json.dumps(description))
   with pytest.raises(predictor.PredictorError, match="no trained model yet"):
     predictor.Predictor.load(folder)
-  checkpoint.Checkpoints(folder).save_best(1, params, {"loss": 1.0})
+  train_state.Checkpoints(folder).save_best(1, params, {"loss": 1.0})
   here = predictor.Predictor(description, params)
   loaded = predictor.Predictor.load(folder)
   np.testing.assert_allclose(
@@ -173,12 +176,12 @@ def test_a_trained_run_is_loaded_and_reads_zoo_members(
     seed=0,
   )
   options = invariance.InvarianceOptions()
-  result = training.fit(
-    training.init_state(params, tx, jax.random.key(0)),
-    training.make_update_fn(invariance.make_loss(net, "mse", options), tx),
+  result = loop.fit(
+    loop.init_state(params, tx, jax.random.key(0)),
+    loop.make_update_fn(invariance.make_loss(net, "mse", options), tx),
     lambda step: jax.tree.map(lambda x: x[0], batches(step)),
     None,
-    training.TrainOptions(num_steps=2),
+    loop.TrainOptions(num_steps=2),
     tmp_path / "run",
   )
   (tmp_path / "run" / "model.json").write_text(json.dumps(description))
@@ -223,7 +226,7 @@ def test_learned_levels_beyond_the_table_share_its_last_row():
 def test_a_damaged_description_is_one_clear_error(
   tmp_path, description, params
 ):
-  checkpoint.Checkpoints(tmp_path).save_best(1, params, {})
+  train_state.Checkpoints(tmp_path).save_best(1, params, {})
   wrong = {k: v for k, v in description.items() if k != "targets"}
   wrong_options = description | {"encoder_options": {"width": 7, "heads": 2}}
   for text in ("{", json.dumps(wrong), json.dumps(wrong_options)):
@@ -285,7 +288,7 @@ def test_seeds_of_different_models_are_refused(tmp_path, description, params):
   renamed = description | {"targets": ["frequency", "phase"]}
   for seed, one in enumerate((description, renamed)):
     folder = tmp_path / f"seed{seed}"
-    checkpoint.Checkpoints(folder).save_best(1, params, {})
+    train_state.Checkpoints(folder).save_best(1, params, {})
     (folder / "model.json").write_text(json.dumps(one))
   with pytest.raises(predictor.PredictorError, match="their targets differ"):
     predictor.Predictor.load(tmp_path)
@@ -339,7 +342,7 @@ def test_the_head_has_a_logit_for_each_class(of_classes):
 def test_a_saved_model_of_classes_predicts_as_before(
   tmp_path, of_classes, probabilities, networks
 ):
-  checkpoint.Checkpoints(tmp_path).save_best(1, of_classes.params[0], {})
+  train_state.Checkpoints(tmp_path).save_best(1, of_classes.params[0], {})
   description = of_classes.description
   (tmp_path / "model.json").write_text(json.dumps(description))
   loaded = predictor.Predictor.load(tmp_path)
@@ -419,7 +422,7 @@ def test_large_networks_are_predicted_as_small_ones(
 def test_a_limit_that_cannot_be_held_is_named(
   tmp_path, description, params, monkeypatch
 ):
-  checkpoint.Checkpoints(tmp_path).save_best(1, params, {})
+  train_state.Checkpoints(tmp_path).save_best(1, params, {})
   (tmp_path / "model.json").write_text(json.dumps(description))
   with pytest.raises(program.MemoryLimitError, match="set it to at least"):
     predictor.Predictor.load(tmp_path, memory_limit=1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sne_jax
-from sne_jax.learning import pretraining, views
+from sne_jax.learning.selfsup import pretraining, views
 from sne_jax.networks import families
 
 SPEC = families.mlp((2, 4, 1))

@@ -7,12 +7,12 @@ from typing import Any
 import optuna
 from absl import flags
 
-from experiments import config
-from experiments import options as options_lib
+from experiments.cli import config
+from experiments.cli import options as options_lib
 from experiments.sweeping import space as space_lib
-from sne_jax.learning import metrics
+from sne_jax.learning.evaluation import metrics
 from sne_jax.networks.checked import Checked, option
-from sne_jax.zoo import inr
+from sne_jax.zoo.inrs import generate
 
 SWEPT_OF_RUN = (
   *("encoder", "head_width", "head_dropout", "loss", "train_share"),
@@ -246,6 +246,6 @@ def swept_fields() -> dict[str, tuple[type, str, type]]:
   return {
     name: found
     for name, found in options_lib.fields().items()
-    if found[0] is not inr.InrZooOptions
+    if found[0] is not generate.InrZooOptions
     and (found[0] is not options_lib.RunOptions or name in SWEPT_OF_RUN)
   }

@@ -9,8 +9,8 @@ program of its own so that the sweep itself holds no device.
 
 from absl import flags
 
-from experiments import config, console
-from experiments import options as options_lib
+from experiments.cli import config, console
+from experiments.cli import options as options_lib
 from experiments.tasks import members
 
 

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import optuna
 from absl import logging
 
-from experiments.options import Options
+from experiments.cli.options import Options
 from experiments.sweeping import launch, trials
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.executors import Executor
 from experiments.sweeping.plan import Plan
 from sne_jax.atomic import write_atomically
-from sne_jax.learning import progress
+from sne_jax.learning.training import progress
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS_FILE = "trial.flags"

@@ -1,8 +1,8 @@
 """What a sweep varies, from text to the distributions of Optuna.
 
 `learning_rate=1e-3,3e-3;head_width=32,64` names options and their values, as
-`sne_jax/zoo/ranges.py` writes them: a list (words, integers and booleans too),
-`uniform:LOW:HIGH` or `log:LOW:HIGH`.
+`sne_jax/zoo/classifiers/ranges.py` writes them: a list (words, integers and
+booleans too), `uniform:LOW:HIGH` or `log:LOW:HIGH`.
 """
 
 import difflib
@@ -15,7 +15,7 @@ import optuna
 from absl import flags
 from optuna import distributions
 
-from sne_jax.zoo import ranges
+from sne_jax.zoo.classifiers import ranges
 
 Space = dict[str, distributions.BaseDistribution]
 """By name of the option, in alphabetical order."""

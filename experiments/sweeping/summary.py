@@ -15,7 +15,7 @@ import optuna
 from matplotlib import pyplot
 from optuna.visualization import matplotlib as visualization
 
-from experiments import report
+from experiments.reports import report
 from experiments.sweeping import space, trials
 from experiments.sweeping.plan import Plan
 from experiments.sweeping.trials import Outcome

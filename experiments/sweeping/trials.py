@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 
 from experiments.sweeping.plan import Plan
 from sne_jax.atomic import write_atomically
-from sne_jax.learning import metrics
-from sne_jax.learning.logging import read_json, read_metrics
+from sne_jax.learning.evaluation import metrics
+from sne_jax.learning.training.records import read_json, read_metrics
 
 CHANGES = "changes.json"
 JOURNAL = "study.journal"

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import make_zoo
-from experiments import options as options_lib
+from experiments.cli import options as options_lib
 from experiments.tasks import members
-from sne_jax.learning import generation
+from sne_jax.learning.generative import generation
 from sne_jax.networks import families, matching, transfer
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import fine_tune
+from sne_jax.zoo.classifiers import fine_tune
 
 
 class Anchors(NamedTuple):

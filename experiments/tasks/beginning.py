@@ -1,8 +1,9 @@
 """Encoders that begin where a pretraining without labels has ended."""
 
-from experiments import options as options_lib
+from experiments.cli import options as options_lib
 from experiments.tasks import members
-from sne_jax.learning import logging, pretraining
+from sne_jax.learning.selfsup import pretraining
+from sne_jax.learning.training import records
 
 
 def check_split(options: options_lib.Options, data: members.Data) -> None:
@@ -20,7 +21,7 @@ def check_split(options: options_lib.Options, data: members.Data) -> None:
     folder = pretraining.folder_of(options.run.init_from, seed)
     if not (folder / pretraining.FILE).exists():
       continue  # `fit` says so.
-    theirs = set(logging.read_json(folder / pretraining.FILE)["seen"])
+    theirs = set(records.read_json(folder / pretraining.FILE)["seen"])
     seen = theirs & members.identities(data, data.tests())
     if seen:
       raise ValueError(

@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import options as options_lib
-from experiments import zoos
-from sne_jax.learning import classes
-from sne_jax.learning.dataset import Networks
-from sne_jax.zoo import image_properties, inr, splits, store, writing
+from experiments.cli import options as options_lib
+from experiments.tasks import zoos
+from sne_jax.learning.data.dataset import Networks
+from sne_jax.learning.evaluation import classes
+from sne_jax.zoo.classifiers import properties
+from sne_jax.zoo.inrs import generate
+from sne_jax.zoo.store import splits, store, writing
 
 NETWORK = "network"
 """The property that snapshots of one network share."""
@@ -110,7 +112,7 @@ def loaded(
     ZooError, ValueError: of `zoos.opened` and `load`, or a zoo that is to be
       made will not have a target.
   """
-  known = image_properties.PROPERTIES
+  known = properties.PROPERTIES
 
   def read(source):
     zoo = zoos.opened(source, options.zoo)
@@ -392,7 +394,7 @@ def _logarithm(zoo: store.Zoo, name: str, values, used) -> np.ndarray:
 
 def _split(zoo: store.Zoo, run: options_lib.RunOptions):
   """Returns the split of a run, drawn where the zoo has none of that name."""
-  own = zoo.provenance.get("generator") == inr.GENERATOR
+  own = zoo.provenance.get("generator") == generate.GENERATOR
   given = own and (zoo.provenance.get("options") or {}).get("split")
   if run.split in zoo.splits and (given or not own):
     return zoo.split(run.split)  # Somebody's; the sizes are not ours to say.

@@ -7,25 +7,19 @@ from typing import Any
 import numpy as np
 from absl import logging as log
 
-from experiments import (
-  comparison,
-  figures,
-  image_reference,
-  maps,
-  report,
-  run_report,
-)
-from experiments import options as options_lib
-from experiments.tasks import members
+from experiments.cli import options as options_lib
+from experiments.comparisons import comparison
+from experiments.reports import figures, maps, report, run_report
+from experiments.tasks import image_reference, members
 from experiments.tasks.members import part_of
-from sne_jax.learning import (
+from sne_jax.learning.evaluation import (
   calibration,
   classes,
-  logging,
   metrics,
   references,
 )
-from sne_jax.learning.calibration import CODES_FILE, METRICS
+from sne_jax.learning.evaluation.calibration import CODES_FILE, METRICS
+from sne_jax.learning.training import records as logging
 
 # Training sees standardised targets; validation is measured in their own units.
 LOSSES = (

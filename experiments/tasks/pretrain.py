@@ -15,19 +15,16 @@ import numpy as np
 from absl import logging as log
 
 import sne_jax
-from experiments import comparison, figures, report, run_report
-from experiments import options as options_lib
+from experiments.cli import options as options_lib
+from experiments.cli import run_options
+from experiments.comparisons import comparison
+from experiments.reports import figures, report, run_report
 from experiments.tasks import members, outcome
 from sne_jax import atomic, unlabelled
-from sne_jax.encoders import statistics
-from sne_jax.learning import (
-  calibration,
-  logging,
-  metrics,
-  pretrain_methods,
-  probes,
-  training,
-)
+from sne_jax.encoders.baselines import statistics
+from sne_jax.learning.evaluation import calibration, linear_probes, metrics
+from sne_jax.learning.selfsup import methods
+from sne_jax.learning.training import loop, records
 from sne_jax.networks import tokens
 from sne_jax.networks.spec import NetworkSpec
 
@@ -58,7 +55,7 @@ def train(
     folder = workdir / f"seed{seed}"
     try:
       results.append(_one(options, data, folder, seed, programs))
-    except training.TrainingDiverged as error:
+    except loop.TrainingDiverged as error:
       log.error("seed %d failed: %s", seed, error)
       results.append({"seed": seed, "failed": str(error)})
   return results
@@ -73,16 +70,16 @@ def check(options: options_lib.Options, data: members.Data) -> None:
   """
   _one_layout(data)
   how = unlabelled.PretrainRecipe(**fields_of(options))
-  if options.run.pretrain in options_lib.PRETRAINED:
+  if options.run.pretrain in run_options.PRETRAINED:
     how.check_batches(len(data.parts["train"]))
     parts = (data.parts["train"], data.parts["val"])
-    pretrain_methods.build(unlabelled.describe(*parts, how))
+    methods.build(unlabelled.describe(*parts, how))
 
 
 def fields_of(options: options_lib.Options) -> dict[str, Any]:
   """Returns the options of a run as the fields of a `PretrainRecipe`."""
   kind = options.run.pretrain
-  method = kind if kind in options_lib.PRETRAINED else "sne"
+  method = kind if kind in run_options.PRETRAINED else "sne"
   return {
     "method": method,
     "encoder": options.encoder_options(method),
@@ -100,7 +97,7 @@ def fields_of(options: options_lib.Options) -> dict[str, Any]:
 def _one(options, data, folder, seed: int, programs) -> dict[str, Any]:
   """Trains and probes one seed, or returns what an earlier run has given."""
   path = folder / RESULT_FILE
-  if path.exists() and "metrics" in (done := logging.read_json(path)):
+  if path.exists() and "metrics" in (done := records.read_json(path)):
     log.info("seed %d is finished already", seed)
     return done
   folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +118,7 @@ def _one(options, data, folder, seed: int, programs) -> dict[str, Any]:
       seed=seed,
       workdir=folder,
       programs=programs,
-      untrained=kind not in options_lib.PRETRAINED,
+      untrained=kind not in run_options.PRETRAINED,
       seen=sorted(members.identities(data, ("train", "val"))),
       **fields_of(options),
     )
@@ -156,7 +153,7 @@ def probed(
   truth = {part: networks.targets for part, networks in data.parts.items()}
   parts = ("val", *data.tests())
   for t, name in enumerate(members.target_labels(options.run)):
-    probe = probes.fit(
+    probe = linear_probes.fit(
       codes["train"],
       truth["train"][:, t],
       (codes["val"], truth["val"][:, t]),

@@ -5,10 +5,11 @@ import pathlib
 from typing import Any
 
 import sne_jax
-from experiments import options as options_lib
+from experiments.cli import options as options_lib
 from experiments.tasks import beginning, members
-from sne_jax.learning import model, recipe, training
-from sne_jax.learning import trainer as trainer_lib
+from sne_jax.learning.objectives import model
+from sne_jax.learning.training import loop, recipe
+from sne_jax.learning.training import trainer as trainer_lib
 
 
 def train(
@@ -38,7 +39,7 @@ def train(
       programs=programs,
       **fields_of(options),
     ).results
-  except training.TrainingDiverged as error:
+  except loop.TrainingDiverged as error:
     return error.results
 
 

@@ -23,13 +23,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import options as options_lib
-from experiments import sampling_report, zoos
+from experiments.cli import options as options_lib
 from experiments.tasks import anchors as anchors_lib
-from experiments.tasks import members
-from sne_jax.learning import generation, pretraining, progress
+from experiments.tasks import members, sampling_report, zoos
+from sne_jax.learning.generative import generation
+from sne_jax.learning.selfsup import pretraining
+from sne_jax.learning.training import progress
 from sne_jax.networks import spec, standardise, transfer
-from sne_jax.zoo import fine_tune, image_fit, partial
+from sne_jax.zoo.classifiers import fine_tune, fit
+from sne_jax.zoo.store import partial
 
 SCRATCH, PROMPT, RECONSTRUCTED = "scratch", "prompt", "reconstructed"
 BASELINES = (SCRATCH, PROMPT, RECONSTRUCTED)
@@ -262,7 +264,7 @@ def scratch(task: Task, tuner: fine_tune.Tuner, seed: int) -> np.ndarray:
 def keys_of(task: Task, seed: int) -> np.ndarray:
   """Returns a key for each network; the same for all methods."""
   numbers = np.arange(task.options.generation.networks)
-  return image_fit.member_keys(seed, numbers)
+  return fit.member_keys(seed, numbers)
 
 
 def tuned(

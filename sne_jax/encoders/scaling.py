@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sne_jax.encoders import joining
+from sne_jax.encoders.batches import joining
 from sne_jax.networks import scales
 from sne_jax.networks.spec import NetworkSpec
 

@@ -11,24 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sne_jax.encoders import (
-  dws,
-  flat_sets,
-  graph_features,
-  graph_transformer,
-  hyper_representation,
-  mlp,
-  neural_graph,
-  nfn,
-  nft,
-  sane_coder,
-  slots,
-  sne,
-  sne_options,
-  stat_nn,
-  streaming,
-  tied,
-)
+from sne_jax.encoders.baselines import flat_sets, mlp, stat_nn
+from sne_jax.encoders.batches import tied
+from sne_jax.encoders.functionals import dws, nfn, nft
+from sne_jax.encoders.graphs import featuriser, message_passing, transformer
 from sne_jax.encoders.interface import (
   ENCODERS,
   Encoder,
@@ -36,6 +22,9 @@ from sne_jax.encoders.interface import (
   Row,
   register,
 )
+from sne_jax.encoders.sne import module, slots, streaming
+from sne_jax.encoders.sne import options as sne_options
+from sne_jax.encoders.tokens import hyper_representation, sane_coder
 from sne_jax.networks import checked, chunking, scales
 
 
@@ -55,7 +44,7 @@ def build_sne(
   )
   return Encoder(
     make_packer=lambda specs: slots.packer(specs, options, chunk_options),
-    module=sne.SNE(
+    module=module.SNE(
       options,
       measured["global_scale"],
       tuple(measured["place_scales"]),
@@ -155,22 +144,22 @@ _ROWS = {
     options=dws.DWSOptions,
     prefix="dws_",
   ),
-  "neural_graph": graph_features.row(
-    neural_graph.NeuralGraph,
+  "neural_graph": featuriser.row(
+    message_passing.NeuralGraph,
     dense=False,
     paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-GNN)",
     symmetry="exact, hidden neurons",
     cost="linear in weights",
-    options=neural_graph.NeuralGraphOptions,
+    options=message_passing.NeuralGraphOptions,
     prefix="graph_",
   ),
-  "neural_graph_transformer": graph_features.row(
-    graph_transformer.GraphTransformer,
+  "neural_graph_transformer": featuriser.row(
+    transformer.GraphTransformer,
     dense=True,
     paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-T)",
     symmetry="exact, hidden neurons",
     cost="quadratic in neurons",
-    options=graph_transformer.GraphTransformerOptions,
+    options=transformer.GraphTransformerOptions,
     prefix="graph_transformer_",
   ),
   "hyper_representation": tied.row(

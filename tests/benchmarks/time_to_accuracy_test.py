@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks import nfn_peer, results, shapes, time_to_accuracy
-from experiments import config
+from experiments.cli import config
 from experiments.tasks import members
-from sne_jax.learning import pipeline
+from sne_jax.learning.data import pipeline
 from sne_jax.networks import families
 
 Race = time_to_accuracy.Race

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sne_jax.encoders import slots, sne, sne_options
+from sne_jax.encoders.sne import module, slots
+from sne_jax.encoders.sne import options as sne_options
 
 if "ENCODER_FILE" in os.environ:
   runpy.run_path(os.environ["ENCODER_FILE"])
@@ -26,7 +27,7 @@ class Encoder:
   def __init__(self, specs, chunk_options, **options):
     self.options = sne_options.SNEOptions(**options)
     self.packer = slots.packer(specs, self.options, chunk_options)
-    self.module = sne.SNE(self.options)
+    self.module = module.SNE(self.options)
     first = self.packer.template((0,))
     zeros = first._replace(weights=jnp.zeros(first.room))
     keys = dict.fromkeys(("params", "identifiers"), jax.random.key(0))

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sne_jax.encoders import (
+from sne_jax.encoders.baselines import statistics
+from sne_jax.encoders.functionals import (
   dws,
   feature_layers,
   features,
   nfn_linear,
-  statistics,
 )
 from sne_jax.networks import families
 from tests.encoders import parity_torch

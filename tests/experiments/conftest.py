@@ -13,10 +13,11 @@ import pytest
 from absl import flags
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import config, run
-from experiments import options as options_lib
+from experiments import run
+from experiments.cli import config
+from experiments.cli import options as options_lib
 from sne_jax.networks import families
-from sne_jax.zoo import store, writing
+from sne_jax.zoo.store import store, writing
 
 SPEC = families.inr((1, 4, 4, 1))
 TINY = (

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import config, convert_zoo
-from sne_jax.zoo import store
+from experiments import convert_zoo
+from experiments.cli import config
 from sne_jax.zoo.public import table
+from sne_jax.zoo.store import store
 from tests.zoo.public import torch_files
 
 

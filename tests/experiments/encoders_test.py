@@ -50,7 +50,7 @@ def test_a_predictor_refuses_other_architectures(load_options, tmp_path):
 @pytest.fixture
 def load_options(tiny_zoo, resolve, tiny_flags):
   """Returns `load_options(*flags) -> options, data`."""
-  from sne_jax.zoo import store
+  from sne_jax.zoo.store import store
 
   def make(*flags):
     options = resolve(*tiny_flags, f"--zoo={tiny_zoo}", *flags)

@@ -5,8 +5,10 @@ import pathlib
 import pytest
 from absl import flags
 
-from experiments import config, make_zoo
-from sne_jax.zoo import image_options, images, store
+from experiments import make_zoo
+from experiments.cli import config
+from sne_jax.zoo.classifiers import images, options
+from sne_jax.zoo.store import store
 
 FLAGFILES = sorted(
   pathlib.Path(make_zoo.__file__).parent.glob("flags/zoos/*.flags")
@@ -24,7 +26,7 @@ def parsed(*arguments):
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
 def test_flagfiles_are_understood(path):
   values = parsed(f"--flagfile={path}")
-  zoo = config.from_flags(image_options.ImageZooOptions, flag_values=values)
+  zoo = config.from_flags(options.ImageZooOptions, flag_values=values)
   image = config.from_flags(images.ImageOptions, flag_values=values)
   made = config.from_flags(make_zoo.MakeOptions, flag_values=values)
   assert made.zoo == f"zoos/{path.stem}"
@@ -37,7 +39,7 @@ def test_there_are_flagfiles():
 
 def options_of(*arguments):
   values = parsed(*arguments)
-  classes = (images.ImageOptions, image_options.ImageZooOptions)
+  classes = (images.ImageOptions, options.ImageZooOptions)
   return [config.from_flags(cls, flag_values=values) for cls in classes]
 
 

@@ -11,19 +11,14 @@ import pytest
 import safetensors.numpy
 from absl import flags
 
-from experiments import (
-  config,
-  encode,
-  inspect_network,
-  memory,
-  network_figure,
-  predict,
-)
+from experiments import encode, inspect_network, predict
+from experiments.cli import config, memory
+from experiments.reports import network_figure
+from sne_jax import checkpoints
 from sne_jax import predictor as predictor_lib
-from sne_jax.learning import calibration
+from sne_jax.learning.evaluation import calibration
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import checkpoints
 
 SPEC = families.inr((1, 4, 4, 1))
 NAMES = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")

@@ -33,7 +33,12 @@ def start(tmp_path_factory, tiny_flags):
 
   def begin(workdir, zoo):
     command = [sys.executable, str(ROOT / "experiments" / "run.py")]
-    command += [*tiny_flags, *FLAGS, f"--workdir={workdir}", f"--zoo={zoo}"]
+    command += [
+      *tiny_flags,
+      *FLAGS,
+      f"--workdir={workdir}",
+      f"--zoo=sine:{zoo}",
+    ]
     return subprocess.Popen(
       [*command, f"--compilation_cache={cache}"],
       stdout=subprocess.PIPE,

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from experiments import config
 from experiments import run as run_lib
+from experiments.cli import config
 from sne_jax import predictor
-from sne_jax.learning import checkpoint, logging, references, training
+from sne_jax.learning.evaluation import references
+from sne_jax.learning.training import loop, records, train_state
 from sne_jax.networks import families
-from sne_jax.zoo import lock, store
+from sne_jax.zoo.store import lock, store
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -48,18 +49,18 @@ def copy(done, tmp_path):
 @pytest.fixture
 def trained(monkeypatch):
   """The titles of the trainings that a test has started."""
-  titles, fit = [], training.fit
+  titles, fit = [], loop.fit
 
   def counted(*args, title, **kwargs):
     titles.append(title)
     return fit(*args, title=title, **kwargs)
 
-  monkeypatch.setattr(training, "fit", counted)
+  monkeypatch.setattr(loop, "fit", counted)
   return titles
 
 
 def params(workdir, seed=0):
-  return checkpoint.load_best(workdir / f"seed{seed}")[0]
+  return train_state.load_best(workdir / f"seed{seed}")[0]
 
 
 def same(one, other):
@@ -148,7 +149,7 @@ def test_a_full_disk_loses_nothing(
   at, done, launch, tiny_zoo, tmp_path, monkeypatch
 ):
   """The write that fails is the first of all, or one in the middle."""
-  save, count = checkpoint.ocp.save, []
+  save, count = train_state.ocp.save, []
 
   def full(path, *args, **kwargs):
     count.append(path)
@@ -157,7 +158,7 @@ def test_a_full_disk_loses_nothing(
       raise OSError(errno.ENOSPC, "No space left on device")
     return save(path, *args, **kwargs)
 
-  monkeypatch.setattr(checkpoint.ocp, "save", full)
+  monkeypatch.setattr(train_state.ocp, "save", full)
   ended = launch(tmp_path / "run", tiny_zoo)
   assert "the disk is full" in ended.error
   assert "start the same command again" in ended.error
@@ -172,7 +173,7 @@ def test_a_full_disk_while_writing_metrics(
   def full(self, step, values, prefix=""):
     raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
 
-  monkeypatch.setattr(logging.MetricWriter, "write", full)
+  monkeypatch.setattr(records.MetricWriter, "write", full)
   assert "No space left" in launch(tmp_path / "run", tiny_zoo).error
 
 
@@ -191,9 +192,9 @@ def test_one_seed_that_diverges_is_reported(
   (copy / "seed1" / "result.json").unlink()
 
   def diverge(*args, **kwargs):
-    raise training.TrainingDiverged(3, float("nan"), "loss is nan")
+    raise loop.TrainingDiverged(3, float("nan"), "loss is nan")
 
-  monkeypatch.setattr(training, "fit", diverge)
+  monkeypatch.setattr(loop, "fit", diverge)
   ended = launch(copy, tiny_zoo, "--seeds=2")
   assert ended.code == 0
   assert "seed 1 failed: training diverged" in ended.out
@@ -387,7 +388,7 @@ def test_a_fault_of_ours_keeps_its_traceback(
   def broken(*args, **kwargs):
     raise RuntimeError("a bug")
 
-  monkeypatch.setattr(training, "fit", broken)
+  monkeypatch.setattr(loop, "fit", broken)
   with pytest.raises(RuntimeError, match="a bug"):
     launch(tmp_path / "run", tiny_zoo)
 
@@ -396,7 +397,7 @@ def test_ctrl_c_takes_one_line(launch, tiny_zoo, tmp_path, monkeypatch):
   def interrupted(*args, **kwargs):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(training, "fit", interrupted)
+  monkeypatch.setattr(loop, "fit", interrupted)
   ended = launch(tmp_path / "run", tiny_zoo)
   assert ended.code == 130
   assert ended.err.endswith("error: interrupted; the same command continues\n")

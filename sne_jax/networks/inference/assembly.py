@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sne_jax.networks import spec as spec_lib
-from sne_jax.networks.inference import activations
 from sne_jax.networks.inference.sources import Source
-from sne_jax.networks.inference.tape import Part, Tape, Use
+from sne_jax.networks.tracing import activations
+from sne_jax.networks.tracing.tape import Part, Tape, Use
 
 _TOKENS = ("class_token", "position")
 

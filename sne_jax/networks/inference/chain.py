@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from sne_jax.networks.inference import naming, norm_places
 from sne_jax.networks.inference.found import AmbiguousError
 from sne_jax.networks.inference.naming import Module
-from sne_jax.networks.inference.player import Mismatch, Player
-from sne_jax.networks.inference.tape import Value
+from sne_jax.networks.tracing.player import Mismatch, Player
+from sne_jax.networks.tracing.tape import Value
 
 _MOST_STEMS = 6
 

@@ -19,8 +19,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sne_jax.networks.inference.player import Mismatch, Player
-from sne_jax.networks.inference.tape import Value
+from sne_jax.networks.tracing.player import Mismatch, Player
+from sne_jax.networks.tracing.tape import Value
 
 Play = Callable[[Player], Mapping[str, Any] | None]
 """May return options of `families.transformer`, which then runs the same."""

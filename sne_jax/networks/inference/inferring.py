@@ -13,12 +13,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.networks.inference import activations, chain, conventions, naming
+from sne_jax.networks.inference import chain, conventions, naming
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.found import AmbiguousError, Found
 from sne_jax.networks.inference.override import Override, as_override
-from sne_jax.networks.inference.player import Mismatch, Player
 from sne_jax.networks.inference.sources import Source
+from sne_jax.networks.tracing import activations
+from sne_jax.networks.tracing.player import Mismatch, Player
 
 FRAMEWORKS = ("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz")
 """Kinds of files; they say how kernels are stored and in what order."""

@@ -12,7 +12,7 @@ import re
 from sne_jax.networks.inference import naming
 from sne_jax.networks.inference.found import AmbiguousError
 from sne_jax.networks.inference.naming import Module
-from sne_jax.networks.inference.player import Player
+from sne_jax.networks.tracing.player import Player
 
 
 def behind_layers(

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from sne_jax import errors
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import errors, partial, splits, store, writing
 from sne_jax.zoo.public import listing, parts
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
+from sne_jax.zoo.store import partial, splits, store, writing
 
 PART_BYTES = 1 << 26
 """Bytes of weights in a part, about."""

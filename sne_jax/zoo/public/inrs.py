@@ -29,10 +29,10 @@ import numpy as np
 from jaxtyping import Float
 
 from sne_jax.networks import families
-from sne_jax.zoo import splits
 from sne_jax.zoo.public import conversion, listing, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
+from sne_jax.zoo.store import splits
 
 VAL_NETWORKS = 5000
 """INRs of the part `val`, as published."""

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from sne_jax.zoo import errors, files
+from sne_jax import errors
+from sne_jax.zoo.store import files
 
 UNPACKED = "point --source to the unpacked folder of the published archive"
 FOREIGN = "this is a network of another zoo"

@@ -21,10 +21,10 @@ import pyarrow.csv as pa_csv
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import splits
 from sne_jax.zoo.public import conversion, listing, nfn_order
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
+from sne_jax.zoo.store import splits
 
 USES = ("epochs", "split_file", "seed", "train_networks")
 """Options that this zoo has a use for."""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from sne_jax import errors
+from sne_jax.checkpoints import limits as limits_lib
+from sne_jax.checkpoints.formats import pickles, torch_file
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import errors
-from sne_jax.zoo.checkpoints import limits as limits_lib
-from sne_jax.zoo.checkpoints import pickles, torch_file
 from sne_jax.zoo.public import listing
 
 Views = Mapping[str, torch_file.View]

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from sne_jax.zoo import store
 from sne_jax.zoo.public import inrs, model_zoos, small_cnn, wild_park
+from sne_jax.zoo.store import store
 
 CONVERT: dict[str, Callable[..., store.Zoo]] = {
   "small_cnn": small_cnn.convert,

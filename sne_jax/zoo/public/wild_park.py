@@ -20,10 +20,10 @@ import numpy as np
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo import splits
 from sne_jax.zoo.public import conversion, listing, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
+from sne_jax.zoo.store import splits
 
 FILE = "checkpoint.pt"
 SPLIT_FILE = "cnn_park_splits.json"

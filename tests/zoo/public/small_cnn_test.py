@@ -13,10 +13,11 @@ import jax
 import numpy as np
 import pytest
 
+from sne_jax import errors
 from sne_jax.networks import families
-from sne_jax.zoo import errors, store
 from sne_jax.zoo.public import conversion, nfn_order, small_cnn
 from sne_jax.zoo.public import options as options_lib
+from sne_jax.zoo.store import store
 
 RUNS = 12
 STEPS = (0, 1, 2, 3, 20, 40, 60, 80, 86)

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
+from sne_jax import errors
 from sne_jax.networks import families
-from sne_jax.zoo import errors, store
 from sne_jax.zoo.public import conversion, wild_park
 from sne_jax.zoo.public import options as options_lib
+from sne_jax.zoo.store import store
 from tests.zoo.public import shuffled, torch_files
 
 CONFIGS = (

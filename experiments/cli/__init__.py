@@ -1,0 +1,1 @@
+"""Flags, help and files that the programs are given."""

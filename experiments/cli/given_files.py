@@ -1,0 +1,203 @@
+"""Checkpoint files that a command line names: each opened, or its fault noted.
+
+One bad file of a folder does not keep the others from being read; what failed
+is listed at the end, and the exit code is 1. Large networks stay in their files
+until an encoder asks for their tensors, one after the other.
+
+Dimensions: `P` weights of a network.
+"""
+
+import collections
+import dataclasses
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+
+from sne_jax import checkpoints
+from sne_jax.learning.training import progress
+from sne_jax.networks.spec import NetworkSpec
+
+GROUP_WEIGHTS = 20_000_000
+"""Weights of networks that are handed on together."""
+
+BROKEN = (ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError)
+"""What a file may lead to, in a reader or an encoder, that is its own fault."""
+
+Handler = Callable[[list[checkpoints.FileNetwork], list[Any]], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FileOptions:
+  """How files are read.
+
+  Attributes:
+    override: JSON file that settles what names and shapes of tensors do not
+      (see sne_jax/networks/inference/override.py); for all files alike.
+    part: which branch of a PyTorch file to read, names joined by "/", where a
+      trainer saved several networks; empty to choose.
+  """
+
+  override: str = ""
+  part: str = ""
+
+
+def paths_of(arguments: Sequence[str]) -> list[str]:
+  """Returns the checkpoints that arguments name; folders are searched.
+
+  Raises:
+    ValueError: none are named, or a folder holds none.
+  """
+  if not arguments:
+    raise ValueError("name at least one checkpoint file, or a folder of them")
+  found = []
+  for argument in arguments:
+    if not os.path.isdir(argument):
+      found.append(argument)
+      continue
+    inside = checkpoints.find(argument)
+    if not inside:
+      raise ValueError(
+        f"{argument} holds no checkpoint; known are safetensors, PyTorch, Flax,"
+        " Orbax, Keras, ONNX and npz files"
+      )
+    found += inside
+  return list(dict.fromkeys(found))
+
+
+def each(
+  paths: Sequence[str],
+  options: FileOptions,
+  handle: Handler,
+  title: str,
+  *,
+  lazy_above: float = math.inf,
+) -> dict[str, str]:
+  """Opens networks and hands them on, some at a time.
+
+  Args:
+    paths: of the checkpoints.
+    options: how they are read.
+    handle: is given networks, and their weights `[P]` or tensors. What it says
+      of one network with one of `BROKEN` is taken as that file's fault.
+    title: of the progress.
+    lazy_above: networks of more weights than this are handed on one by one, as
+      tensors that are read from the file when they are needed.
+
+  Returns:
+    What was wrong, by path.
+  """
+  override = checkpoints.read_override(options.override)
+  failures: dict[str, str] = {}
+  with progress.Progress(title) as shown:
+    groups = _groups(paths, options, override, failures, lazy_above)
+    for count, group in groups:
+      networks, weights = [n for n, _ in group], [w for _, w in group]
+      try:
+        handle(networks, weights)
+      except BROKEN as error:
+        if len(group) == 1:
+          failures[networks[0].path] = _line(error)
+          continue
+        # One of them is at fault: which?
+        for network, vector in group:
+          try:
+            handle([network], [vector])
+          except BROKEN as error:
+            failures[network.path] = _line(error)
+      shown.update(count, len(paths))
+  return failures
+
+
+def _groups(
+  paths: Sequence[str],
+  options: FileOptions,
+  override: Any,
+  failures: dict[str, str],
+  lazy_above: float,
+) -> Iterator[tuple[int, list[tuple[checkpoints.FileNetwork, Any]]]]:
+  """Yields how many paths are done, and networks that are read."""
+  group, total = [], 0
+  for count, path in enumerate(paths, start=1):
+    large = False
+    try:
+      network = checkpoints.load(path, override=override, part=options.part)
+      large = network.spec.num_weights > lazy_above
+      weights = network.lazy() if large else network.weights()
+    except BROKEN as error:
+      failures[path] = _line(error)
+    else:
+      if large and group:
+        yield count - 1, group
+        group, total = [], 0
+      group.append((network, weights))
+      total += network.spec.num_weights
+    if group and (large or total >= GROUP_WEIGHTS or count == len(paths)):
+      yield count, group
+      group, total = [], 0
+
+
+def architecture(spec: NetworkSpec) -> str:
+  """Returns what a network is, in a few words."""
+  names = {
+    "linear_weight": "dense",
+    "conv_weight": "conv",
+    "embedding": "embedding",
+    "norm_scale": "norm",
+    "attention_q": "attention",
+  }
+  counts = collections.Counter(
+    names[t.kind] for t in spec.tensors if t.kind in names
+  )
+  parts = [f"{n} {name}" for name, n in counts.items()]
+  if spec.skips:
+    parts.append(f"{len(spec.skips)} skips")
+  return ", ".join(parts) or f"{len(spec.tensors)} tensors"
+
+
+def _line(error: BaseException) -> str:
+  """Returns an error as one line."""
+  text = " ".join(str(error).split()) or type(error).__name__
+  return (
+    f"not enough memory: {text}" if isinstance(error, MemoryError) else text
+  )
+
+
+def check_outputs(paths: Sequence[str], given: Sequence[str] = ()) -> None:
+  """Looks, before long work, whether files can be written; makes folders.
+
+  Args:
+    paths: of the files; empty ones are none.
+    given: files that are read, and must stay.
+
+  Raises:
+    ValueError: one is a folder, is read, or cannot be written.
+  """
+  read = {os.path.realpath(path) for path in given}
+  for path in filter(None, paths):
+    target = pathlib.Path(path)
+    if target.is_dir():
+      raise ValueError(f"{path} is a folder; name a file to write")
+    if os.path.realpath(path) in read:
+      raise ValueError(f"{path} is one of the files to read; name another")
+    try:
+      target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise ValueError(f"{path} cannot be written ({error})") from error
+    if not os.access(target.parent, os.W_OK):
+      raise ValueError(f"{path} cannot be written; its folder is read-only")
+
+
+def report_failures(failures: dict[str, str]) -> int:
+  """Lists what failed, and returns the exit code."""
+  if failures:
+    print(f"\n{len(failures)} could not be read:", file=sys.stderr)
+  for path, why in failures.items():
+    name = " ".join(path.split())
+    text = why if why.startswith(name) else f"{name}: {why}"
+    print(f"  {text}", file=sys.stderr)
+  return 1 if failures else 0

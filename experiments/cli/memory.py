@@ -1,0 +1,76 @@
+"""Amounts of memory on a command line, and networks that are held to them."""
+
+import dataclasses
+import re
+
+import sne_jax
+from sne_jax.learning.training import program
+from sne_jax.networks.checked import Checked, option
+
+UNITS = {
+  "": 1,
+  "B": 1,
+  **{f"{k}B": 1000**n for n, k in enumerate("KMGT", 1)},
+  **{f"{k}iB": 1024**n for n, k in enumerate("KMGT", 1)},
+}
+"""Bytes of each unit, by its name; capitals do not matter."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemoryOptions(Checked):
+  """How large networks are encoded.
+
+  Attributes:
+    stream_above: networks of more weights than this are encoded by themselves,
+      part by part, from where they lie in their file, with the same result, if
+      the encoder can do that (sne can); all others are read whole.
+    memory_limit: memory that such a network may take, beside what the program
+      itself takes, such as 512MiB or 2GiB; empty is 1GiB. An encoder that reads
+      networks whole refuses it.
+  """
+
+  stream_above: int = option(program.STREAM_ABOVE, least=0)
+  memory_limit: str = ""
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.memory_limit:
+      num_bytes("memory_limit", self.memory_limit)
+
+  def load(self, workdir: str) -> sne_jax.Predictor:
+    """Loads the model of a run, with the limit.
+
+    Raises:
+      ValueError: there is none, or it cannot hold the limit.
+    """
+    limit = None
+    if self.memory_limit:
+      limit = num_bytes("memory_limit", self.memory_limit)
+    return sne_jax.Predictor.load(
+      workdir, stream_above=self.stream_above, memory_limit=limit
+    )
+
+
+def num_bytes(name: str, text: str) -> int:
+  """Returns the bytes that a text such as 512MiB, 2 GB or 100000 says.
+
+  Args:
+    name: of the option, for the error.
+    text: a number above 0, and a unit of `UNITS` or none.
+
+  Raises:
+    ValueError: it says none.
+  """
+  match = re.fullmatch(
+    r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([a-z]*)\s*", text, re.ASCII | re.I
+  )
+  units = {unit.lower(): size for unit, size in UNITS.items()}
+  if match is None or match[2].lower() not in units:
+    raise ValueError(
+      f"{name} is {text!r}; give a number and one of"
+      f" {', '.join(unit for unit in UNITS if unit)}, such as 512MiB or 2GiB"
+    )
+  found = int(float(match[1]) * units[match[2].lower()])
+  if found < 1:
+    raise ValueError(f"{name} is {text!r}; must be above 0")
+  return found

@@ -1,0 +1,260 @@
+"""All options of a run of `run.py`: its own, and those of the library.
+
+Each class is told by flags of its own; those of encoders other than SNE by
+`--encoder_option` (`encoder_options.py`).
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from experiments.cli import config, encoder_options, help_text
+from experiments.cli.encoder_options import EncoderOptions
+from experiments.cli.run_options import RunOptions
+from experiments.cli.sampling_options import SamplingOptions
+from sne_jax.encoders import table
+from sne_jax.encoders.sne.options import SNEOptions
+from sne_jax.learning.data.pipeline import DataOptions
+from sne_jax.learning.generative.generation import GenerationOptions
+from sne_jax.learning.objectives.invariance import InvarianceOptions
+from sne_jax.learning.selfsup.contrast import ContrastOptions
+from sne_jax.learning.selfsup.methods import PretrainOptions
+from sne_jax.learning.selfsup.views import ViewOptions
+from sne_jax.learning.training.loop import TrainOptions
+from sne_jax.learning.training.optimizers import OptimizerOptions
+from sne_jax.networks.chunking import ChunkOptions
+from sne_jax.zoo.inrs.generate import InrZooOptions
+
+CLASSES = (
+  RunOptions,
+  InrZooOptions,
+  ChunkOptions,
+  SNEOptions,
+  DataOptions,
+  InvarianceOptions,
+  OptimizerOptions,
+  TrainOptions,
+  EncoderOptions,
+  PretrainOptions,
+  ViewOptions,
+  ContrastOptions,
+  SamplingOptions,
+  GenerationOptions,
+)
+PREFIXES: dict[type, str] = {
+  InrZooOptions: "zoo_",
+  PretrainOptions: "pretrain_",
+  ViewOptions: "view_",
+  ContrastOptions: "loss_",
+  SamplingOptions: "sample_",
+  GenerationOptions: "sample_",
+}
+TOPICS = {
+  "What to run": (
+    *("zoo", "workdir", "targets", "encoder", "seeds", "loss"),
+    *("target_scale", "test_zoos", "snapshots", "title"),
+    *("devices", "compilation_cache", "references", "image_counts", "maps"),
+  ),
+  "Networks": (
+    *("train_members", "validation_members", "test_members", "train_share"),
+    *("split", "split_seed", "first_seed", "data_dir", "zoo_num_networks"),
+    *("zoo_seed", "zoo_hidden", "zoo_layers"),
+  ),
+  "Encoder": (
+    *("width", "heads", "chunk_size", "linear_rule", "conv_rule"),
+    *("chunk_function", "layer_function", "network_function"),
+    *("index_features", "identifiers", "identifier_dim", "weight_scale"),
+    *("dropout", "chunk_tile", "head_width", "head_dropout"),
+    *("encoder_option", "encoder_file"),
+  ),
+  "Training": (
+    *("num_steps", "batch_size", "learning_rate", "optimizer", "schedule"),
+    *("weight_decay", "warmup_fraction", "clip_norm", "ema_decay"),
+    *("invariance_weight", "monitor", "patience", "micro_batches"),
+    *("log_every", "eval_every", "save_every"),
+  ),
+  "Augmentation": (
+    *("augment_permutation", "augment_signs", "augment_scales"),
+    *("augment_pi_shifts", "augment_noise", "augment_mask"),
+    *("augment_quantile", "augment_translate", "augment_rotate"),
+    *("augment_zoom", "augment_mixup", "assume_activation"),
+  ),
+  "Comparisons": (
+    *("matrix", "encoders", "rates", "search_share", "variants", "only"),
+  ),
+  "Without labels": (
+    *("pretrain", "probes", "init_from", "pretrain_window", "pretrain_align"),
+    *("pretrain_projection", "view_relative_noise", "view_erase"),
+    *("loss_gamma", "loss_temperature"),
+  ),
+  "Sampled networks": (
+    *("sample_from", "sample_methods", "sample_networks", "sample_epochs"),
+    *("sample_images", "sample_bandwidths", "sample_mode"),
+  ),
+}
+"""What `run.py --help` shows; `--helpfull` shows all."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """All options of a run, by class."""
+
+  run: RunOptions
+  zoo: InrZooOptions
+  chunk: ChunkOptions
+  sne: SNEOptions
+  data: DataOptions
+  invariance: InvarianceOptions
+  optimizer: OptimizerOptions
+  train: TrainOptions
+  encoders: EncoderOptions
+  pretrain: PretrainOptions
+  view: ViewOptions
+  contrast: ContrastOptions
+  sampling: SamplingOptions
+  generation: GenerationOptions
+
+  def replaced(self, **changes: Any) -> "Options":
+    """Returns the options with some changed, by names of flags.
+
+    Options of encoders go by their names; `encoder_option` adds to those that
+    are set.
+
+    Raises:
+      ValueError: no option is called so.
+    """
+    parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    encoders: EncoderOptions = parts["encoders"]
+    known = encoder_options.known()
+    own = {n: changes.pop(n) for n in list(changes) if n in known}
+    more = EncoderOptions(
+      encoder_option=tuple(changes.pop("encoder_option", ()))
+    )
+    parts["encoders"] = encoders.replaced(more.values | own)
+    for name, part in parts.items():
+      prefix = PREFIXES.get(type(part), "")
+      mine = {
+        f.name: changes.pop(prefix + f.name)
+        for f in dataclasses.fields(part)
+        if prefix + f.name in changes
+      }
+      parts[name] = dataclasses.replace(part, **mine) if mine else part
+    if changes:
+      raise ValueError(f"no option is called {', '.join(sorted(changes))}")
+    return Options(**parts)
+
+  def encoder_options(self, name: str) -> Any:
+    """Returns the options of the encoder of a name.
+
+    Raises:
+      ValueError: there is no such encoder.
+    """
+    row = table.row(name)
+    return self.sne if row.options is SNEOptions else self.encoders.of(row)
+
+  def groups(self) -> tuple[Any, ...]:
+    """Returns the option objects, in the order of `CLASSES`.
+
+    All options of the encoders that take part are among them, set or not.
+    """
+    parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    names = self.run.encoders_in_use()
+    return tuple((parts | {"encoders": self.encoders.complete(names)}).values())
+
+
+def of(*parts: Any) -> Options:
+  """Returns the options made of one object of each of `CLASSES`."""
+  names = [field.name for field in dataclasses.fields(Options)]
+  return Options(**dict(zip(names, parts, strict=True)))
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Defines the flags of a run."""
+  config.define_flags(*CLASSES, prefixes=PREFIXES, flag_values=flag_values)
+
+
+def from_flags(
+  flag_values: flags.FlagValues = flags.FLAGS,
+  changes: Mapping[str, Any] | None = None,
+) -> Options:
+  """Returns the options that parsed flags say.
+
+  Files of encoders are run first.
+
+  Args:
+    flag_values: the flags.
+    changes: values by name of the flag, or of an option of an encoder, in the
+      place of what the flags say.
+
+  Raises:
+    ValueError: options that cannot be, or do not go together.
+  """
+  changes = dict(changes or {})
+  encoder_options.load_files(str(flag_values["encoder_file"].value))
+  known = encoder_options.known()
+  own = {name: changes.pop(name) for name in list(changes) if name in known}
+  options = of(
+    *(
+      config.from_flags(
+        cls,
+        prefix=PREFIXES.get(cls, ""),
+        flag_values=flag_values,
+        changes=changes,
+      )
+      for cls in CLASSES
+    )
+  )
+  options = options.replaced(**own) if own else options
+  words = f"{options.run.zoo},{options.run.test_zoos}"
+  if options.zoo != InrZooOptions() and "sine:" not in words:
+    raise ValueError(
+      f"zoo_ options are for a zoo of sine INRs, but zoo is {options.run.zoo};"
+      f" name it as sine:{options.run.zoo}, or leave them out"
+    )
+  return options
+
+
+def to_flagfile(options: Options) -> str:
+  """Returns the text of a flagfile that repeats a run with these options."""
+  return config.to_flagfile(*options.groups(), prefixes=PREFIXES)
+
+
+def fields() -> dict[str, tuple[type, str, type]]:
+  """Returns class, name there and type of every option, by name.
+
+  The name is that of the flag, or, of an option of an encoder, that which
+  `--encoder_option` knows.
+  """
+  found: dict[str, tuple[type, str, type]] = {}
+  for cls in CLASSES:
+    kinds = typing.get_type_hints(cls)
+    for field in config.flag_fields(cls):
+      if cls is not EncoderOptions:
+        name = PREFIXES.get(cls, "") + field.name
+        found[name] = (cls, field.name, kinds[field.name])
+  for name, known in encoder_options.known().items():
+    found[name] = (EncoderOptions, name, known.kind)
+  return found
+
+
+def page(
+  doc: str | None, topics: Mapping[str, Any] | None = None
+) -> help_text.Page:
+  """Returns what `--help` of a program prints that takes these flags.
+
+  Args:
+    doc: its docstring.
+    topics: shown before `TOPICS`.
+  """
+
+  def of_encoders(flag_values: flags.FlagValues) -> str:
+    encoder_options.load_files(str(flag_values["encoder_file"].value))
+    name = str(flag_values["encoder"].value)
+    return encoder_options.described(name)
+
+  return help_text.Page(
+    doc=doc or "", topics=dict(topics or {}) | TOPICS, more=of_encoders
+  )

@@ -1,0 +1,1 @@
+"""Runs that are compared: variants, contests, matrices, probes."""

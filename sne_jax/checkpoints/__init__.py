@@ -1,0 +1,18 @@
+"""Single checkpoints of any framework, read without trusting them."""
+
+from sne_jax.checkpoints.limits import Limits
+from sne_jax.checkpoints.network import FileNetwork, load, read_override
+from sne_jax.checkpoints.reading import find, read
+from sne_jax.checkpoints.tensors import Entry, Tensors, check_finite
+
+__all__ = [
+  "Entry",
+  "FileNetwork",
+  "Limits",
+  "Tensors",
+  "check_finite",
+  "find",
+  "load",
+  "read",
+  "read_override",
+]

@@ -1,0 +1,94 @@
+"""Sharded checkpoints: an index that says which file has which tensor.
+
+References:
+  The layout that huggingface_hub writes, `model.safetensors.index.json`.
+"""
+
+import os
+from collections.abc import Callable
+
+from sne_jax import errors
+from sne_jax.checkpoints import foreign
+from sne_jax.checkpoints.formats import archive
+from sne_jax.checkpoints.limits import Budget, Limits
+from sne_jax.checkpoints.tensors import Tensors
+
+SUFFIX = ".index.json"
+
+
+def read(
+  path: str, read_shard: Callable[[str], Tensors], limits: Limits
+) -> Tensors:
+  """Opens all shards of an index, in the order of their names.
+
+  Metadata: that of the first shard; `left_out` has tensors that are in a
+  shard but not in the index.
+
+  Args:
+    path: the index.
+    read_shard: opens one shard.
+    limits: of the whole.
+
+  Raises:
+    CheckpointError: the index is damaged, a shard is missing, lies elsewhere
+      or has not the tensors that the index says.
+  """
+  budget = Budget(path, limits)
+  table = _table(path, budget)
+  folder = os.path.dirname(os.path.abspath(path))
+  due: dict[str, list[str]] = {}
+  for name, shard in table.items():
+    due.setdefault(shard, []).append(name)
+  entries, out, stored = {}, [], 0
+  first: Tensors | None = None
+  for shard in sorted(due):
+    file = os.path.join(folder, shard)
+    if not os.path.exists(file):
+      raise errors.unreadable(
+        path, f"shard {shard!r} is missing", "download all shards"
+      )
+    foreign.check_inside(path, folder, file)
+    if os.path.isdir(file) or file.endswith(SUFFIX):
+      raise errors.unreadable(path, f"shard {shard!r} is no file of tensors")
+    tensors = read_shard(file)
+    first = first or tensors
+    stored += os.path.getsize(file)
+    for name in due[shard]:
+      if name not in tensors.entries:
+        raise errors.unreadable(path, f"shard {shard!r} has no tensor {name!r}")
+    for name, entry in tensors.entries.items():
+      if table.get(name) == shard:
+        budget.take(
+          name, 0 if entry.tied_to else entry.num_bytes, stored=stored
+        )
+        entries[name] = entry
+      else:
+        out.append(name)
+  if first is None:
+    raise errors.unreadable(path, "it names no tensors")
+  left_out = {"left_out": ", ".join(out)[:1000]} if out else {}
+  return Tensors(entries, first.format, path, {**first.metadata, **left_out})
+
+
+def names(path: str) -> set[str]:
+  """Returns the files that an index names; none if it cannot be read."""
+  try:
+    return set(_table(path, Budget(path, Limits())).values())
+  except errors.CheckpointError:
+    return set()
+
+
+def _table(path: str, budget: Budget) -> dict[str, str]:
+  """Returns which tensor is in which file."""
+  budget.check_header("an index", foreign.file_size(path))
+  index = foreign.parse_json(foreign.read_head(path), path, "it")
+  table = index.get("weight_map") if isinstance(index, dict) else None
+  if not isinstance(table, dict) or not all(
+    isinstance(shard, str) for shard in table.values()
+  ):
+    raise errors.unreadable(path, "it has no weight_map of names and files")
+  for shard in set(table.values()):
+    archive.check_path(path, shard)
+    if "/" in shard:
+      raise errors.unreadable(path, f"shard {shard!r} is not beside it")
+  return table

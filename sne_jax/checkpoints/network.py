@@ -1,0 +1,154 @@
+"""A network from a file: what it is, and its weights.
+
+Dimensions: `P` weights of a network.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sne_jax import errors
+from sne_jax.checkpoints import reading, tensors
+from sne_jax.checkpoints.limits import Limits
+from sne_jax.networks import inference
+from sne_jax.networks.spec import NetworkSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class FileTensor:
+  """One tensor of a spec, still in its file.
+
+  Attributes:
+    source: where it lies.
+    entry: the tensor of the file that holds it.
+  """
+
+  source: inference.Source
+  entry: tensors.Entry
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The spec's."""
+    return self.source.shape
+
+  def read(self) -> np.ndarray:
+    """Returns the array: a view of the mapped file where that is possible.
+
+    Raises:
+      CheckpointError: it cannot be read.
+    """
+    return self.source.take(self.entry.read())
+
+
+@dataclasses.dataclass(frozen=True)
+class FileNetwork:
+  """A network as it lies in a file.
+
+  Attributes:
+    path: the file or folder.
+    tensors: what it holds; numbers are read when they are asked for.
+    found: the spec, where each of its tensors lies, and what is doubtful.
+  """
+
+  path: str
+  tensors: tensors.Tensors
+  found: inference.Found
+
+  @property
+  def spec(self) -> NetworkSpec:
+    """The network."""
+    return self.found.spec
+
+  def weights(self, *, finite: bool = True) -> Float[np.ndarray, "P"]:
+    """Reads all weights, float32.
+
+    Args:
+      finite: refuse weights that are NaN or infinite.
+
+    Raises:
+      CheckpointError: they cannot be read, or are not finite.
+    """
+    weights = self.found.gather(self.tensors.entries)
+    if finite and not np.isfinite(weights).all():
+      tensors.check_finite(self.tensors)
+      raise self._too_large()
+    return weights
+
+  def lazy(self, *, finite: bool = True) -> dict[str, FileTensor]:
+    """Returns the tensors by the spec's names, to be read when needed.
+
+    Args:
+      finite: refuse weights that are NaN or infinite, or beyond float32; they
+        are gone through once, block by block.
+
+    Raises:
+      CheckpointError: they cannot be read, or are not finite.
+    """
+    entries = self.tensors.entries
+    if finite:
+      own = [entries[source.name] for source in self.found.sources]
+      names = dict.fromkeys(entry.tied_to or entry.name for entry in own)
+      tensors.check_finite(self.tensors, names)
+      wide = [entries[n] for n in names if entries[n].dtype == "float64"]
+      if any(tensors.not_finite(e, as_float32=True) for e in wide):
+        raise self._too_large()
+    return {
+      s.tensor: FileTensor(s, entries[s.name]) for s in self.found.sources
+    }
+
+  def _too_large(self) -> errors.CheckpointError:
+    return errors.unreadable(
+      self.path, "weights are too large for float32", "scale them first"
+    )
+
+
+def load(
+  path: str | os.PathLike,
+  *,
+  override: inference.Override | Mapping[str, Any] | None = None,
+  part: str = "",
+  limits: Limits | None = None,
+) -> FileNetwork:
+  """Opens a checkpoint of any format and finds out what network it is.
+
+  Args:
+    path: see `reading.read`.
+    override: what a person settles; see `networks.inference.override`.
+    part: which branch of a PyTorch file to read; empty to choose.
+    limits: what the file may ask for.
+
+  Raises:
+    CheckpointError: no readable checkpoint, or one whose network names and
+      shapes do not settle. One line: file, what, remedy.
+  """
+  opened = reading.read(path, part=part, limits=limits)
+  try:
+    found = inference.infer_file(opened, override)
+  except inference.AmbiguousError as error:
+    raise errors.unreadable(
+      os.fspath(path), str(error), "settle it with an override"
+    ) from error
+  return FileNetwork(os.fspath(path), opened, found)
+
+
+def read_override(path: str) -> dict[str, Any] | None:
+  """Reads an override from a JSON file; None for no path.
+
+  Raises:
+    ValueError: there is no such file, or it holds no JSON object.
+  """
+  if not path:
+    return None
+  try:
+    with open(path, encoding="utf-8") as file:
+      found = json.load(file)
+  except (OSError, ValueError) as error:
+    raise ValueError(f"override {path}: {error}; give a JSON object") from error
+  if not isinstance(found, dict):
+    raise ValueError(f"override {path} holds no JSON object, but {found!r:.60}")
+  return found

@@ -1,0 +1,1 @@
+"""Encoders that see weights or their statistics, and no structure."""

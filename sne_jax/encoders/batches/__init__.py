@@ -1,0 +1,1 @@
+"""How networks become the arrays of one batch."""

@@ -1,0 +1,1 @@
+"""Encoders that are tied to one architecture and equivariant."""

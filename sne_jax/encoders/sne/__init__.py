@@ -1,0 +1,1 @@
+"""SNE, the Set-based Neural network Encoder."""

@@ -1,0 +1,164 @@
+"""The chunks of one network in micro-batches of one size, gathered on the host.
+
+Dimensions: `M` chunks of a micro-batch, `L` pseudo-layers, `X` positions.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from sne_jax.encoders.batches import buckets
+from sne_jax.encoders.sne import encodings, tensor_source
+from sne_jax.encoders.sne import slots as slots_lib
+from sne_jax.networks import scales
+from sne_jax.networks.chunking import ranges
+from sne_jax.networks.spec import NetworkSpec
+
+Progress = Callable[[int, int], None]
+"""Called with the chunks that are done and those to do, over all passes."""
+
+
+class ChunkStream:
+  """The chunks of one network, to be gone through more than once.
+
+  Args:
+    plan: how it is cut.
+    tensors: its tensors, as of `tensor_source.TensorSource`.
+    scaling: how its weights are scaled.
+    size: chunks of a micro-batch, at most. All have one shape; those at no end
+      of the network leave `positions` out, which saves most of the gathers.
+    progress: is told of every micro-batch.
+
+  Raises:
+    ValueError: a tensor is missing, or has another shape than the spec says.
+  """
+
+  def __init__(
+    self,
+    plan: ranges.Plan,
+    tensors: Mapping[str, Any],
+    scaling: slots_lib.Scaling,
+    size: int,
+    progress: Progress | None = None,
+  ):
+    o = self._options = scaling.options
+    self._plan = plan
+    self._source = tensor_source.TensorSource(plan.spec, tensors)
+    self._size = min(size, buckets.round_up(plan.num_chunks))
+    self._factors, self._log_scales = _scales(self._source, plan.spec, scaling)
+    wanted = {
+      "role": True,
+      "places": o.index_features == "neuron",
+      "io": o.index_features == "io",
+      "other": o.identifiers != "none",
+      "tensor": self._log_scales is not None,
+    }
+    self._fields = [name for name, is_wanted in wanted.items() if is_wanted]
+    self._level = levels(plan)
+    self._progress = progress or (lambda done, total: None)
+    self._done = 0
+    self._total = (1 + (o.identifiers == "content")) * plan.num_chunks
+
+  def map(
+    self, function: Callable[[slots_lib.Slots], Any]
+  ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Applies a function to all chunks, micro-batch by micro-batch.
+
+    While the device computes one, the next is gathered.
+
+    Args:
+      function: of `Slots` to an array with a row for each chunk.
+
+    Yields:
+      The neurons that chunks belong to `[M]`, and the rows `[M, ...]`, in
+      order and without padding.
+    """
+    total, waiting = self._plan.num_chunks, None
+    for start in range(0, total, self._size):
+      slots = self._slots(start, min(start + self._size, total))
+      found = function(slots)
+      if waiting is not None:
+        yield self._finished(*waiting)
+      waiting = found, slots.own[: total - start]
+    if waiting is not None:
+      yield self._finished(*waiting)
+
+  def _finished(self, found, own) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.asarray(found)[: len(own)]
+    self._done += len(own)
+    self._progress(self._done, self._total)
+    return own, rows
+
+  def _slots(self, start: int, stop: int) -> slots_lib.Slots:
+    """Gathers chunks `start` to `stop`, padded to the size of all."""
+    plan = self._plan
+    found = ranges.arrays(plan, start, stop, self._fields)
+    weights = ranges.gather(plan, start, stop, self._source, self._factors)
+    before = np.searchsorted(plan.starts, max(start - 1, 0), side="right") - 1
+    for cut in plan.cuts[before : found.layer[-1]]:  # Left behind.
+      for piece in cut.pieces:
+        self._source.give_back(piece.tensor)
+    log_scale = None
+    if self._log_scales is not None:
+      log_scale = np.where(found.mask, self._log_scales[found.tensor], 0)
+    kind = self._options.index_features
+    positions = encodings.positions_of(found, kind)
+    if kind == "io" and not np.any(found.io):
+      positions = None
+    slots = slots_lib.Slots(
+      weights=weights,
+      log_scale=log_scale,
+      mask=found.mask,
+      role=found.role,
+      positions=positions,
+      other=found.other,
+      own=found.own,
+      chunk=found.chunk,
+      kind=plan.kind[found.layer],
+      level=self._level[found.layer],
+    )
+    missing = self._size - (stop - start)
+    if not missing:
+      return slots
+    pad = lambda x: np.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1))
+    return jax.tree.map(pad, slots)
+
+
+def levels(plan: ranges.Plan) -> np.ndarray:
+  """Returns the levels of pseudo-layers, as encoders see them: `[L, 2]`."""
+  return slots_lib.with_relative(plan.level, plan.spec)
+
+
+def positions(options, plan: ranges.Plan) -> np.ndarray:
+  """Returns all positions that index features look up: 0, 1, 2, ... `[X]`.
+
+  Rounded up to one of few sizes.
+  """
+  spec, count = plan.spec, 1
+  if options.index_features == "io":
+    sizes = [
+      t.shape[axis] for t in spec.tensors for _, axis in ranges.io_axes(spec, t)
+    ]
+    count = 1 + max(sizes, default=0)
+  if options.index_features == "neuron":
+    count = max(max(*t.shape[:3], math.prod(t.shape[3:])) for t in spec.tensors)
+  return np.arange(buckets.round_up(count), dtype=np.float32)
+
+
+def _scales(
+  source: tensor_source.TensorSource,
+  spec: NetworkSpec,
+  scaling: slots_lib.Scaling,
+):
+  """Returns what weights of each tensor are multiplied by, and log scales."""
+  o = scaling.options
+  fan_in = [t.fan_in if o.fan_in_scale else 1 for t in spec.tensors]
+  factors = np.sqrt(fan_in) / scaling.by_place[scales.tensor_places(spec)]
+  if o.weight_scale != "tensor":
+    return factors, None
+  squares = source.mean_squares() * fan_in
+  root = slots_lib.root_mean_square(squares, 1)
+  return factors / root, np.log(root).astype(np.float32)

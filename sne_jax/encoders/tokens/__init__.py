@@ -1,0 +1,1 @@
+"""Encoders of tokens: SANE and hyper-representations."""

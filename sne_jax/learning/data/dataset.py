@@ -1,0 +1,377 @@
+"""Networks in memory with what is to be predicted of them.
+
+They are made in one call: from files and a table, from a zoo, or from networks
+that a program holds.
+
+Dimensions: `N` networks, `P` weights of one, `T` targets.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+
+from sne_jax import checkpoints
+from sne_jax.learning.data import inputs
+from sne_jax.learning.evaluation import classes
+from sne_jax.learning.training.progress import Progress
+from sne_jax.networks.spec import NetworkSpec
+from sne_jax.zoo.store.store import Zoo
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Networks:
+  """Networks of any specs in memory, with their targets.
+
+  Attributes:
+    specs: the architectures.
+    numbers: int [N], the spec of each network.
+    vectors: N vectors [P].
+    targets: [N, T], float64; or text [N, 1], the class of each.
+    target_names: of the T targets; empty where nobody has named them.
+    classes: the names of the classes whose numbers the targets are; empty for
+      targets that are no classes, or still text.
+    names: of the networks, such as paths; empty where they have none.
+    clusters: int [N], equal for networks whose errors are not independent,
+      such as snapshots of one training. None: all are independent.
+  """
+
+  specs: tuple[NetworkSpec, ...]
+  numbers: np.ndarray
+  vectors: Sequence[np.ndarray]
+  targets: np.ndarray
+  target_names: tuple[str, ...] = ()
+  classes: tuple[str, ...] = ()
+  names: tuple[str, ...] = ()
+  clusters: np.ndarray | None = None
+
+  @classmethod
+  def of(
+    cls,
+    networks: Sequence[Any],
+    targets: Any = None,
+    *,
+    names: Sequence[str] = (),
+  ) -> "Networks":
+    """Collects networks that a program holds, or the files of some.
+
+    Args:
+      networks: `(spec, weights [P])`, state_dicts, or paths of files, also
+        mixed; see `inputs.network_of`.
+      targets: numbers `[N]` or `[N, T]`, a mapping of columns `[N]` by name, or
+        a data frame; text `[N]` for classes. None: no targets.
+      names: what errors call the networks; paths are their own names.
+
+    Raises:
+      ValueError: there are no networks, one is none, or targets are not as many
+        as networks, missing, or text among numbers.
+    """
+    networks = [networks] if inputs.is_one(networks) else list(networks)
+    pairs = inputs.networks_of(networks)
+    if not names and all(isinstance(n, (str, os.PathLike)) for n in networks):
+      names = [os.fspath(n) for n in networks]
+    if names and len(names) != len(pairs):
+      raise ValueError(f"{len(pairs)} networks, but {len(names)} names")
+    return cls._collected(pairs, _columns(targets), tuple(names))
+
+  @classmethod
+  def from_zoo(
+    cls,
+    zoo: Zoo | str | os.PathLike,
+    targets: str | Sequence[str],
+    *,
+    split: str = "default",
+    part: str = "train",
+  ) -> "Networks":
+    """Returns the valid members of a part of a zoo's split.
+
+    Args:
+      zoo: a zoo, or its folder.
+      targets: the properties to predict, by name.
+      split: name of the split.
+      part: train, val or test.
+
+    Raises:
+      ZooError: no such zoo, split, part or property.
+      ValueError: a target is missing, or text among several targets.
+    """
+    zoo = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
+    rows = zoo.select(split=split, part=part)
+    targets = [targets] if isinstance(targets, str) else list(targets)
+    columns = {name: zoo.property(name)[rows] for name in targets}
+    names = tuple(str(name) for name in zoo.members["id"][rows])
+    values, labels = _values(columns, len(rows), names)
+    numbers = np.asarray(zoo.members["spec"])[rows]
+    vectors = zoo.vectors(rows)
+    return cls(zoo.specs, numbers, vectors, values, labels, names=names)
+
+  @classmethod
+  def from_files(
+    cls,
+    folder: str | os.PathLike,
+    table: Any,
+    targets: str | Sequence[str] | None = None,
+    *,
+    files: str = "file",
+    override: Mapping[str, Any] | None = None,
+  ) -> "Networks":
+    """Reads the files that a table names, and their targets.
+
+    Args:
+      folder: of the checkpoints, and folders below; files of any format.
+      table: a CSV or Parquet file, a data frame, or a mapping of columns. It
+        has one row for each network; files that it does not name are left.
+      targets: names of the columns to predict; None: all but `files`.
+      files: name of the column of files: paths in the folder, or names of
+        files, with or without their ending.
+      override: settles what names and shapes of tensors do not, for all files
+        alike; see `networks.inference.override`.
+
+    Raises:
+      CheckpointError: a file cannot be read.
+      ValueError: no such column, a name without a file, or as `of`.
+    """
+    columns = _columns(table)
+    wanted = [targets] if isinstance(targets, str) else targets
+    wanted = [n for n in columns if n != files] if wanted is None else wanted
+    for name in (files, *wanted):
+      if name not in columns:
+        raise ValueError(
+          f"the table has no column {name!r}; it has {', '.join(columns)}"
+          + ("; name the one of the files (files=)" if name == files else "")
+        )
+    paths = _paths(os.fspath(folder), [str(n) for n in columns[files]])
+    pairs = []
+    with Progress("reading networks") as progress:
+      for path in paths:
+        pairs.append(inputs.network_of(path, path, override=override))
+        progress.update(len(pairs), len(paths))
+    if not pairs:
+      raise ValueError("the table has no rows; give one for each network")
+    chosen = {name: columns[name] for name in wanted}
+    return cls._collected(pairs, chosen, tuple(paths))
+
+  @classmethod
+  def merged(cls, parts: Sequence["Networks"]) -> "Networks":
+    """Returns the networks of all parts, each spec once."""
+    specs = tuple(dict.fromkeys(spec for part in parts for spec in part.specs))
+    place = {spec: number for number, spec in enumerate(specs)}
+    return cls(
+      specs,
+      np.concatenate(
+        [np.array([place[s] for s in p.specs])[p.numbers] for p in parts]
+      ),
+      [vector for part in parts for vector in part.vectors],
+      np.concatenate([part.targets for part in parts]),
+      parts[0].target_names,
+    )
+
+  @classmethod
+  def _collected(cls, pairs, columns, names) -> "Networks":
+    """Returns `(spec, weights)` with columns as targets."""
+    values, labels = _values(columns, len(pairs), names)
+    specs = tuple(dict.fromkeys(spec for spec, _ in pairs))
+    place = {spec: number for number, spec in enumerate(specs)}
+    numbers = np.array([place[spec] for spec, _ in pairs])
+    vectors = [inputs.vector_of(*pair) for pair in pairs]
+    return cls(specs, numbers, vectors, values, labels, names=names)
+
+  def __len__(self) -> int:
+    """Number of networks."""
+    return len(self.numbers)
+
+  @property
+  def labels(self) -> tuple[str, ...]:
+    """The names of the targets; numbers where nobody has named them."""
+    count = self.targets.shape[1]
+    numbered = ("target",) if count == 1 else range(count)
+    return self.target_names or tuple(
+      name if isinstance(name, str) else f"target {name}" for name in numbered
+    )
+
+  def pairs(self) -> list[tuple[NetworkSpec, np.ndarray]]:
+    """Returns `(spec, weights [P])` of every network."""
+    return [
+      (self.specs[n], np.asarray(v))
+      for n, v in zip(self.numbers, self.vectors, strict=True)
+    ]
+
+  def take(self, rows: Sequence[int] | np.ndarray) -> "Networks":
+    """Returns some of the networks, by their places."""
+    rows = np.asarray(rows, int)
+    return dataclasses.replace(
+      self,
+      numbers=self.numbers[rows],
+      vectors=[self.vectors[row] for row in rows],
+      targets=self.targets[rows],
+      names=tuple(self.names[row] for row in rows) if self.names else (),
+      clusters=None if self.clusters is None else self.clusters[rows],
+    )
+
+  def split(self, *shares: float, seed: int = 0) -> list["Networks"]:
+    """Splits them at random, for training, validation and test.
+
+    Clusters stay whole.
+
+    Args:
+      *shares: of all networks, above 0, that each part gets; what is left is
+        the last part.
+      seed: of the draw.
+
+    Raises:
+      ValueError: shares sum to 1 or more, or a part would be empty.
+    """
+    if not shares or min(shares) <= 0 or sum(shares) >= 1:
+      raise ValueError(
+        f"shares are {shares}; give one or more above 0 whose sum is below 1"
+      )
+    clusters = np.arange(len(self)) if self.clusters is None else self.clusters
+    known = np.unique(clusters)
+    order = np.random.default_rng(seed).permutation(known)
+    ends = np.round(np.cumsum(shares) * len(order)).astype(int)
+    parts = np.split(order, ends)
+    if not all(map(len, parts)):
+      raise ValueError(
+        f"{len(order)} networks are too few for the shares {shares}"
+      )
+    return [self.take(np.flatnonzero(np.isin(clusters, p))) for p in parts]
+
+  def classified(self, names: Sequence[str]) -> "Networks":
+    """Returns networks whose classes are numbers: places in `names`.
+
+    Raises:
+      ValueError: a network is of another class, or targets are no classes.
+    """
+    names = tuple(names)
+    if names and self.classes == names:
+      return self
+    if self.classes:
+      values = np.array(self.classes)[self.targets[:, 0].astype(int)]
+    elif self.targets.dtype.kind == "U":
+      values = self.targets[:, 0]
+    else:
+      raise ValueError(
+        f"{', '.join(self.labels)}: numbers, and loss is {classes.LOSS}; give"
+        " one column of text, or another loss"
+      )
+    numbers = classes.numbers(names, values)[:, None]
+    return dataclasses.replace(self, targets=numbers, classes=names)
+
+
+def _columns(given: Any) -> dict[str, np.ndarray]:
+  """Returns targets or a table as columns by name, not looked at yet."""
+  if given is None:
+    return {}
+  if isinstance(given, (str, os.PathLike)):
+    path = os.fspath(given)
+    parquet = path.endswith(".parquet")
+    read = pyarrow.parquet.read_table if parquet else pyarrow.csv.read_csv
+    try:
+      given = read(path)
+    except (pyarrow.ArrowException, OSError) as error:
+      raise ValueError(
+        f"{path} is no {'Parquet' if parquet else 'CSV'} file that can be read"
+        f" ({' '.join(str(error).split())})"
+      ) from error
+  if hasattr(given, "column_names"):  # Of Arrow.
+    return {name: given[name].to_numpy() for name in given.column_names}
+  if isinstance(given, Mapping):
+    return {str(name): np.asarray(values) for name, values in given.items()}
+  if hasattr(given, "columns"):  # A data frame.
+    return {str(name): np.asarray(given[name]) for name in given.columns}
+  values = np.asarray(given)
+  if values.ndim not in (1, 2):
+    raise ValueError(f"targets have shape {values.shape}; give [N] or [N, T]")
+  if values.ndim == 1 or values.shape[1] == 1:
+    return {"target": values.reshape(len(values))}
+  return {f"target {n}": column for n, column in enumerate(values.T)}
+
+
+def _values(
+  columns: Mapping[str, np.ndarray], count: int, names: Sequence[str]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Returns columns as targets `[N, T]`, and their names."""
+  called = lambda row: names[row] if names else f"network {row}"
+  found = []
+  for name, values in columns.items():
+    if values.shape != (count,):
+      raise ValueError(
+        f"target {name!r} has shape {values.shape}, but there are {count}"
+        " networks; give one value for each"
+      )
+    if values.dtype.kind in "biuf":
+      values = values.astype(np.float64)
+      missing = np.flatnonzero(~np.isfinite(values))
+      if missing.size:
+        raise ValueError(
+          f"target {name!r} is {values[missing[0]]} for {called(missing[0])}"
+          f" ({missing.size} in all); leave such networks out"
+        )
+    else:
+      values = _text(name, values, called)
+      if len(columns) > 1:
+        raise ValueError(
+          f"target {name!r} is text (first: {str(values[0])!r}), beside other"
+          " targets; name the targets, and classes alone"
+        )
+    found.append(values)
+  if not found:
+    return np.zeros((count, 0)), ()
+  return np.stack(found, axis=-1), tuple(columns)
+
+
+def _text(name: str, values: np.ndarray, called) -> np.ndarray:
+  """Returns a column as text; refuses numbers with text among them."""
+  numbers, words = 0, []
+  for row, value in enumerate(values):
+    try:
+      float(value)
+      numbers += 1
+    except (TypeError, ValueError):
+      words.append(row)
+      if value is None:
+        raise ValueError(
+          f"target {name!r} is missing for {called(row)}; leave it out"
+        ) from None
+  if numbers and words:
+    raise ValueError(
+      f"target {name!r} holds numbers, but {str(values[words[0]])!r} for"
+      f" {called(words[0])} ({len(words)} of {len(values)} are text); mend the"
+      " column, or leave such networks out"
+    )
+  return values.astype(str)
+
+
+def _paths(folder: str, wanted: Sequence[str]) -> list[str]:
+  """Returns the file of each name.
+
+  Raises:
+    ValueError: one has none, or several have its name; or a name is twice.
+  """
+  known: dict[str, set[str]] = {}
+  for path in checkpoints.find(folder):
+    inside, base = os.path.relpath(path, folder), os.path.basename(path)
+    for name in (inside, base):
+      for key in (name, os.path.splitext(name)[0]):
+        known.setdefault(key, set()).add(path)
+  missing = [name for name in wanted if name not in known]
+  if missing:
+    raise ValueError(
+      f"the table names {missing[0]!r}, and {folder} holds no such checkpoint"
+      f" ({len(missing)} of {len(wanted)} are missing); leave them out"
+    )
+  for name in wanted:
+    if len(known[name]) > 1:
+      raise ValueError(
+        f"{name!r} is the name of {len(known[name])} files in {folder}, such as"
+        f" {min(known[name])}; give paths in the folder"
+      )
+  paths = [next(iter(known[name])) for name in wanted]
+  if len(set(paths)) < len(paths):
+    twice = next(p for p in paths if paths.count(p) > 1)
+    raise ValueError(f"the table names {twice} twice; name each network once")
+  return paths

@@ -1,0 +1,140 @@
+"""Networks as people hold them: files, state dicts, specs with weights.
+
+Dimensions: `P` weights of a network.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sne_jax import checkpoints
+from sne_jax.encoders.sne import tensor_source
+from sne_jax.networks import inference
+from sne_jax.networks.spec import NetworkSpec
+
+KINDS = "the path of a file, a state_dict (arrays by name), or (spec, weights)"
+
+
+def networks_of(
+  given: Any, *, lazy_above: float = float("inf")
+) -> list[tuple[NetworkSpec, Any]]:
+  """Returns `(spec, weights)` of what was given, one network or several.
+
+  Args:
+    given: one network as `network_of` takes it, or several of these.
+    lazy_above: see `network_of`.
+
+  Raises:
+    ValueError: there are none, or one is no network; the message says which.
+  """
+  if is_one(given):
+    given = [given]
+  elif hasattr(given, "pairs"):  # `Networks`.
+    given = given.pairs()
+  if not isinstance(given, Iterable):
+    raise ValueError(f"got {type(given).__name__}; a network is {KINDS}")
+  found = [
+    network_of(network, f"network {n}", lazy_above=lazy_above)
+    for n, network in enumerate(given)
+  ]
+  if not found:
+    raise ValueError("no networks given")
+  return found
+
+
+def is_one(given: Any) -> bool:
+  """Whether what was given is one network rather than several."""
+  if isinstance(given, tuple) and given:
+    return isinstance(given[0], NetworkSpec)
+  return isinstance(given, (str, os.PathLike, Mapping, checkpoints.FileNetwork))
+
+
+def network_of(
+  given: Any,
+  label: str = "network",
+  *,
+  override: Mapping[str, Any] | None = None,
+  lazy_above: float = float("inf"),
+) -> tuple[NetworkSpec, Any]:
+  """Returns the spec of one network, and its weights `[P]` or tensors.
+
+  Args:
+    given: the path of a checkpoint of any format, an open one, a state_dict as
+      PyTorch has them (arrays or tensors by name), or `(spec, weights)`.
+    label: what errors call it.
+    override: settles what names and shapes of tensors do not; see
+      `networks.inference.override`.
+    lazy_above: a file of more weights than this is not read yet: its tensors
+      are, by the spec's names, when they are asked for.
+
+  Raises:
+    ValueError: it is no network, or names and shapes do not say which one.
+  """
+  if isinstance(given, (str, os.PathLike)):
+    given = checkpoints.load(given, override=override)
+  if isinstance(given, checkpoints.FileNetwork):
+    large = given.spec.num_weights > lazy_above
+    return given.spec, given.lazy() if large else given.weights()
+  if isinstance(given, Mapping):
+    return _of_state_dict(given, label, override)
+  if (
+    isinstance(given, (tuple, list))
+    and len(given) == 2
+    and isinstance(given[0], NetworkSpec)
+  ):
+    return given[0], given[1]
+  raise ValueError(f"{label} is {type(given).__name__}; give {KINDS}")
+
+
+def vector_of(spec: NetworkSpec, weights: Any) -> np.ndarray:
+  """Returns weights `[P]`, or tensors by name, as one float32 vector.
+
+  Raises:
+    ValueError: they do not have their spec's length, or its shapes.
+  """
+  if isinstance(weights, Mapping):
+    source = tensor_source.TensorSource(spec, weights)
+    vector = np.empty(spec.num_weights, np.float32)
+    for place, part in enumerate(spec.unflatten(vector).values()):
+      part[...] = source[place]
+      source.give_back(place)
+    return vector
+  vector = np.asarray(weights, np.float32)
+  if vector.shape != (spec.num_weights,):
+    raise ValueError(f"{spec.describe()}: got weights of shape {vector.shape}")
+  return vector
+
+
+def _of_state_dict(tensors, label, override):
+  """Finds out what network a state_dict is, and reads its weights."""
+  arrays = {str(name): _array(value) for name, value in tensors.items()}
+  nested = [n for n, a in arrays.items() if a.dtype == object]
+  if nested:
+    raise ValueError(
+      f"{label}: {nested[0]!r} is no array; give a flat mapping of arrays by"
+      " name, as PyTorch's state_dict() returns"
+    )
+  try:
+    found = inference.infer(
+      {name: array.shape for name, array in arrays.items()},
+      framework="torch",
+      override=override,
+      dtypes={name: str(array.dtype) for name, array in arrays.items()},
+    )
+  except inference.AmbiguousError as error:
+    raise ValueError(f"{label}: {error}; settle it with an override") from error
+  weights = found.gather(arrays)
+  if not np.isfinite(weights).all():
+    raise ValueError(f"{label} has weights that are not finite; leave it out")
+  return found.spec, weights
+
+
+def _array(value: Any) -> np.ndarray:
+  """Returns an array, or a tensor of PyTorch, as a numpy array."""
+  if hasattr(value, "detach"):
+    value = value.detach().cpu()
+    if str(value.dtype) in ("torch.bfloat16", "torch.float16"):
+      value = value.float()
+  return np.asarray(value)

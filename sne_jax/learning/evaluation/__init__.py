@@ -1,0 +1,1 @@
+"""Metrics, references, intervals and novelty."""

@@ -1,0 +1,221 @@
+"""How far predictions may be off, and what the training networks were like.
+
+The mean prediction of all seeds is compared with the truth on the validation
+part, which was not trained on, though it chose the checkpoints. Codes of two
+parts say how unlike others a network is. Both stand beside a model.
+
+Dimensions: `N` networks, `T` targets, `S` seeds, `D` width of a code.
+"""
+
+import io
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sne_jax.atomic import write_atomically
+from sne_jax.learning.data.dataset import Networks
+from sne_jax.learning.evaluation import classes, conformal, metrics, novelty
+
+FILE = "calibration.json"
+CODES_FILE = "codes.npz"
+"""Codes `[N, D]` of one seed, by part, of the best step."""
+
+METRICS = ("mse", "r_squared", "kendall_tau", "spearman", "mae")
+"""What is measured of targets that are numbers."""
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+
+
+class Calibration(NamedTuple):
+  """What those who predict with a model must know of its training.
+
+  Attributes:
+    errors: by target, absolute errors on the validation part, `[N]`.
+    architectures: of the training networks; empty: unknown.
+    codes: of two parts of networks, `[N, S * D]`: the reference first, then
+      the others, whose distances from it are usual. Empty: unknown.
+    seeds: whose mean prediction it is about; empty: unknown.
+  """
+
+  errors: Mapping[str, np.ndarray] = {}
+  architectures: frozenset[str] = frozenset()
+  codes: Mapping[str, np.ndarray] = {}
+  seeds: tuple[int, ...] = ()
+
+  def half_widths(self, targets: Sequence[str], coverage: float) -> np.ndarray:
+    """Returns half the width of an interval of each target, `[T]`.
+
+    It is nan where nothing is known, and infinite where errors are too few.
+
+    Raises:
+      ValueError: `coverage` is not within (0, 1).
+    """
+    return np.array(
+      [
+        conformal.half_width(self.errors[name], coverage)
+        if name in self.errors
+        else np.nan
+        for name in targets
+      ]
+    )
+
+  def unlikeness(self, codes: np.ndarray) -> np.ndarray:
+    """Returns how unlike others networks are, `[N]`, nan where unknown."""
+    if not self.codes:
+      return np.full(len(codes), np.nan)
+    reference, others = self.codes.values()
+    return novelty.unlikeness(codes.astype(np.float64), reference, others)
+
+  def described(self) -> dict[str, Any]:
+    """Returns what `write` takes."""
+    return {
+      "seeds": list(self.seeds),
+      "architectures": sorted(self.architectures),
+      "targets": {
+        name: {"errors": errors.tolist()}
+        for name, errors in self.errors.items()
+      },
+    }
+
+
+def measure(
+  train: Networks,
+  parts: Mapping[str, Networks],
+  seeds: Sequence[int],
+  predictions: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+  """Returns the errors on the validation part, and coverage on the others.
+
+  Args:
+    train: the training networks.
+    parts: the others, "val" among them.
+    seeds: those that have finished.
+    predictions: of each seed, by part, `[N, T]` in the targets' own units. Of
+      classes there are no intervals.
+  """
+  seen = {novelty.architecture(train.specs[n]) for n in set(train.numbers)}
+  found: dict[str, Any] = {
+    "seeds": list(seeds),
+    "architectures": sorted(seen),
+    "targets": {},
+  }
+  for t, name in enumerate(() if train.classes else train.labels):
+    mean = {
+      part: np.mean([np.array(p[part]) for p in predictions], axis=0)[:, t]
+      for part in parts
+    }
+    truth = {part: networks.targets[:, t] for part, networks in parts.items()}
+    errors = np.abs(truth["val"] - mean["val"])
+    if not np.isfinite(errors).all():
+      continue
+    found["targets"][name] = {
+      "errors": sorted(errors.tolist()),
+      "coverage": {
+        part: {
+          f"{level:g}": conformal.covered(
+            truth[part], mean[part], conformal.half_width(errors, level)
+          )
+          for level in LEVELS
+        }
+        for part in parts
+        if part != "val"
+      },
+    }
+  return found
+
+
+def of_measured(
+  found: Mapping[str, Any], codes: Mapping[str, np.ndarray] | None = None
+) -> Calibration:
+  """Returns what `measure` has found as a `Calibration`.
+
+  Raises:
+    KeyError, TypeError, ValueError: it is none of `measure`.
+  """
+  return Calibration(
+    {n: np.array(t["errors"], float) for n, t in found["targets"].items()},
+    frozenset(found["architectures"]),
+    codes or {},
+    tuple(found.get("seeds", ())),
+  )
+
+
+def evaluate(networks: Networks, predictions: np.ndarray) -> dict[str, Any]:
+  """Returns metrics with 95 % intervals, by target, then by metric.
+
+  Args:
+    networks: with numbers as targets, those of classes too.
+    predictions: `[N, T]` in their own units, or probabilities `[N, K]`.
+  """
+  if networks.classes:
+    guess = classes.most_probable(predictions)[:, None]
+  else:
+    guess = predictions
+  return {
+    name: metrics.evaluate(
+      networks.targets[:, t],
+      guess[:, t],
+      classes.METRICS if networks.classes else METRICS,
+      clusters=networks.clusters,
+    )
+    for t, name in enumerate(networks.labels)
+  }
+
+
+def write(folder: pathlib.Path, found: Mapping[str, Any]) -> None:
+  """Writes the file that `read` reads."""
+  write_atomically(folder / FILE, json.dumps(found, indent=2) + "\n")
+
+
+def read(folder: pathlib.Path) -> Calibration:
+  """Returns what `write` wrote, without codes; nothing where nobody did.
+
+  Raises:
+    ValueError: the file is not what `write` writes.
+  """
+  path = folder / FILE
+  if not path.exists():
+    return Calibration()
+  try:
+    return of_measured(json.loads(path.read_text()))
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(
+      f"{path} is damaged ({error!r}); delete it and start the run again"
+    ) from error
+
+
+def write_codes(folder: pathlib.Path, codes: Mapping[str, np.ndarray]) -> None:
+  """Writes the codes of one seed, by part; nothing half-written is left."""
+  held, arrays = io.BytesIO(), dict[str, Any](codes)
+  np.savez(held, **arrays)
+  write_atomically(folder / CODES_FILE, held.getvalue())
+
+
+def two_parts(codes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns the reference and the others: held-out parts where there are two.
+
+  Empty where there are no two parts.
+  """
+  for names in (("val", "test"), ("train", "val")):
+    if all(name in codes for name in names):
+      return {name: np.asarray(codes[name], np.float64) for name in names}
+  return {}
+
+
+def read_codes(folders: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
+  """Returns `two_parts` of all seeds side by side; empty where one has none."""
+  files = [folder / CODES_FILE for folder in folders]
+  if not files or not all(path.exists() for path in files):
+    return {}
+  return joined([two_parts(dict(np.load(path))) for path in files])
+
+
+def joined(seeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """Returns codes of several seeds side by side, by part."""
+  return {
+    part: np.concatenate([codes[part] for codes in seeds], axis=-1)
+    for part in (seeds[0] if seeds else ())
+  }

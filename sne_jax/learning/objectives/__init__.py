@@ -1,0 +1,1 @@
+"""The model with its head, and what it is trained for."""

@@ -1,0 +1,316 @@
+"""A model compiled: networks are packed, encoded and predicted from.
+
+Parameters are arguments, so one program serves all seeds of a model, and all
+steps of a training.
+
+Dimensions: `B` networks, `P` weights of one, `S` seeds, `D` width of a code,
+`T` targets, or instead `K` classes of the only target.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from scipy import special
+
+from sne_jax.encoders import interface, table
+from sne_jax.encoders.sne import streaming
+from sne_jax.learning.data import pipeline
+from sne_jax.learning.data.dataset import Networks
+from sne_jax.learning.objectives import model
+from sne_jax.networks import chunking
+from sne_jax.networks.spec import NetworkSpec
+
+STREAM_ABOVE = 1_000_000
+"""Weights of a network above which it is encoded by itself, part by part."""
+
+
+class MemoryLimitError(ValueError):
+  """A limit of memory that an encoder cannot hold; the message says why."""
+
+
+class Program:
+  """The model of a description, without parameters.
+
+  Args:
+    description: what `model.json` holds; see `Predictor`.
+    batch_size: networks encoded at once.
+    draws: calls averaged where the encoder is stochastic.
+    stream_above: a network of more weights than this, or one that is given as
+      tensors, is encoded by itself in bounded memory, with the same result, if
+      the encoder can do that (`sne` can).
+    memory_limit: bytes for that, for an encoder that can do it; see
+      `streaming.make_encode_fn`. None: `streaming.MEMORY_LIMIT`, and other
+      encoders have none.
+
+  Attributes:
+    encoder: the encoder.
+    net: encoder and head.
+    classes: names of the classes; empty where targets are numbers.
+
+  Raises:
+    MemoryLimitError: the encoder cannot hold a limit that is given.
+  """
+
+  def __init__(
+    self,
+    description: dict[str, Any],
+    *,
+    batch_size: int = 64,
+    draws: int = 8,
+    stream_above: int = STREAM_ABOVE,
+    memory_limit: int | None = None,
+  ):
+    self.description = description
+    self.classes = classes_of(description)
+    self.encoder = build_encoder(description)
+    self.net = build_model(description, self.encoder)
+    self.stream_above = stream_above
+    self._batch_size = batch_size
+    self._draws = draws if self.encoder.stochastic else 1
+    self._depth_warned = False
+    self._packer = functools.lru_cache(maxsize=16)(self.encoder.make_packer)
+    self._apply = jax.jit(self._outputs)
+    self._encode_large = self._large_encoder(memory_limit)
+
+  def function(self, params: Sequence[Any], spec: NetworkSpec) -> Callable:
+    """Returns a differentiable `f(weights [P]) -> [T]`, the mean over seeds."""
+    self._warn_of_depth((spec,))
+    template = self._packer((spec,)).template((0,))
+
+    def predict(weights):
+      flat = jnp.asarray(weights, jnp.float32)
+      if flat.shape != (spec.num_weights,):
+        raise ValueError(
+          f"{spec.describe()}: got weights of shape {flat.shape}; map over"
+          " several networks with jax.vmap"
+        )
+      pad = template.room - spec.num_weights
+      packed = template._replace(weights=jnp.pad(flat, (0, pad)))
+      found = [
+        self._scaled(self._apply(one, packed)[0], jnp)[0] for one in params
+      ]
+      return sum(found) / len(found)
+
+    return predict
+
+  def _outputs(self, params, packed):
+    """Returns logits and codes, averaged over draws."""
+    outputs = [
+      self.net.apply(
+        params, packed, True, rngs={"identifiers": jax.random.key(draw)}
+      )
+      for draw in range(self._draws)
+    ]
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *outputs)
+
+  def run_networks(
+    self, params: Sequence[Any], networks: Sequence[Any]
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits `[S, B, T]` and codes `[S, B, D]`.
+
+    Args:
+      params: of each seed.
+      networks: `(spec, weights [P])` or `(spec, tensors)`.
+    """
+    large = [
+      self.can_stream
+      and (isinstance(weights, Mapping) or spec.num_weights > self.stream_above)
+      for spec, weights in networks
+    ]
+    small = [n for n, alone in zip(networks, large, strict=True) if not alone]
+    batches, count = [], len(small)
+    if small:
+      batches = self.batches(Networks.of(small))
+    rows = []
+    for one in params:
+      together = iter(
+        zip(*self.run(one, batches, count), strict=True) if small else ()
+      )
+      rows.append(
+        [
+          self._run_large(one, *network) if alone else next(together)
+          for network, alone in zip(networks, large, strict=True)
+        ]
+      )
+    logits, codes = (
+      np.stack([[row[part] for row in seed] for seed in rows])
+      for part in (0, 1)
+    )
+    return logits, codes
+
+  @property
+  def can_stream(self) -> bool:
+    """Whether a network can be encoded in bounded memory, from its tensors."""
+    return self._encode_large is not None
+
+  def _large_encoder(self, memory_limit: int | None) -> Any:
+    """Returns what encodes one network in bounded memory, or None.
+
+    Raises:
+      MemoryLimitError: a limit that the encoder cannot hold.
+    """
+    make = self.encoder.make_large_fn
+    if make is None and memory_limit is not None:
+      raise MemoryLimitError(
+        f"memory_limit is {memory_limit} bytes, but the encoder"
+        f" {self.description['encoder']} has no form of bounded memory; leave"
+        " the limit out, or use a model of sne"
+      )
+    if make is None:
+      return None
+    limit = streaming.MEMORY_LIMIT if memory_limit is None else memory_limit
+    try:
+      return make(limit)
+    except ValueError as error:
+      raise MemoryLimitError(str(error)) from error
+
+  def _run_large(self, params, spec: NetworkSpec, weights: Any):
+    """Returns logits and code of one network, averaged over draws."""
+    self._warn_of_depth((spec,))
+    if not isinstance(weights, Mapping):
+      weights = spec.unflatten(np.asarray(weights))
+    encoder_params = params["params"]["encoder"]
+    codes = np.stack(
+      [
+        self._encode_large(
+          encoder_params,
+          spec,
+          weights,
+          identifiers=self._drawer(params, draw),
+        )
+        for draw in range(self._draws)
+      ]
+    )
+    logits = model.head(self.net, params, codes)
+    return np.asarray(logits).mean(axis=0), codes.mean(axis=0)
+
+  def _drawer(self, params, draw: int):
+    """Returns what draws a table of random identifiers; None without them."""
+    if not self.encoder.stochastic:
+      return None
+    return lambda count: self.net.apply(
+      params,
+      rngs={"identifiers": jax.random.key(draw)},
+      method=lambda net: net.encoder.draw_identifiers(count),
+    )
+
+  def batches(self, networks: Networks) -> list:
+    """Packs networks for `run`, once for many parameters."""
+    self._warn_of_depth(networks.specs)
+    packer = self._packer(networks.specs)
+    return [
+      (members, jax.device_put(packed))
+      for members, packed in pipeline.fixed_batches(
+        networks, packer, self._batch_size
+      )
+    ]
+
+  def run(self, params, batches, count: int):
+    """Returns logits `[B, T]` and codes `[B, D]` of packed networks."""
+    found: list[Any] = [None] * count
+    for members, packed in batches:
+      logits, codes = jax.device_get(self._apply(params, packed))
+      for row, member in enumerate(members):
+        found[member] = (logits[row], codes[row])
+    return tuple(np.stack(part) for part in zip(*found, strict=True))
+
+  def _warn_of_depth(self, specs: Sequence[NetworkSpec]) -> None:
+    """Warns, the first time, of networks deeper than those of the training."""
+    seen = self.description.get("max_level")
+    deepest = max(spec.num_levels for spec in specs) - 1
+    if seen is None or deepest <= seen or self._depth_warned:
+      return
+    self._depth_warned = True
+    logging.warning(
+      "networks of up to %d levels were given, but the model was trained on no"
+      " more than %d; its predictions may be poor",
+      deepest + 1,
+      seen + 1,
+    )
+
+  def scaled(self, logits: np.ndarray) -> np.ndarray:
+    """Turns logits `[B, T]` into properties in their own units."""
+    return np.asarray(self._scaled(logits, np))
+
+  def _scaled(self, logits, xp):
+    """Turns logits into properties in their own units."""
+    if self.classes:
+      return (jax.nn if xp is jnp else special).softmax(logits, axis=-1)
+    if self.description["loss"] == "bce":
+      return jax.nn.sigmoid(logits) if xp is jnp else 1 / (1 + np.exp(-logits))
+    mean = xp.asarray(self.description["target_mean"])[None, :]
+    spread = xp.asarray(self.description["target_spread"])[None, :]
+    return logits * spread + mean
+
+
+def encoder_for(
+  train: Networks,
+  encoder: str = "sne",
+  *,
+  options: Any = None,
+  chunks: chunking.ChunkOptions | None = None,
+) -> interface.Encoder:
+  """Builds an encoder for a training loop of one's own.
+
+  Args:
+    train: the training networks, on which it measures what it must know.
+    encoder: its name, of `encoders/table.py`.
+    options: its options; None: the defaults.
+    chunks: how layers are cut into chunks, where the encoder does so.
+
+  Returns:
+    `make_packer(specs)`, from networks to arrays, and the linen `module`, from
+    arrays to codes `[B, D]`.
+
+  Raises:
+    ValueError: no such encoder, or it does not read the networks.
+  """
+  options = table.row(encoder).options() if options is None else options
+  measured = table.measure(encoder, options, train.pairs())
+  return table.build(
+    encoder,
+    dataclasses.asdict(options),
+    dataclasses.asdict(
+      chunking.resolved(chunks or chunking.ChunkOptions(), train.specs)
+    ),
+    measured,
+  )
+
+
+def build_encoder(description: dict[str, Any]) -> interface.Encoder:
+  """Builds the encoder that a model description names."""
+  return table.build(
+    description["encoder"],
+    description["encoder_options"],
+    description["chunk_options"],
+    description,
+  )
+
+
+def build_model(description: dict[str, Any], encoder: interface.Encoder):
+  """Builds the `PropertyModel` that a model description names."""
+  outputs = classes_of(description) or description["targets"]
+  return model.PropertyModel(
+    encoder.module, len(outputs), **description["head"]
+  )
+
+
+def classes_of(description: dict[str, Any]) -> tuple[str, ...]:
+  """Returns the names of the classes; none where properties are numbers."""
+  if description["loss"] != "classes":
+    return ()
+  return tuple(description["classes"])
+
+
+def init_params(net, encoder: interface.Encoder, spec: NetworkSpec, seed: Any):
+  """Draws parameters, with one network of zeros as the example."""
+  packer = encoder.make_packer((spec,))
+  packed = packer.pack((0,), [np.zeros(spec.num_weights, np.float32)])
+  key_params, key_ids = jax.random.split(jax.random.key(seed))
+  return net.init({"params": key_params, "identifiers": key_ids}, packed)

@@ -1,0 +1,1 @@
+"""Specs of networks that are given as code, or as graphs."""

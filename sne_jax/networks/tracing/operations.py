@@ -1,0 +1,140 @@
+"""Layers played on a tape: convolutions, norms, attention.
+
+Values are channels first: `[batch, channels, places...]` for convolutions and
+norms of images, channels last for everything else.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from sne_jax.networks.tracing.tape import Tape, Use, Value
+
+
+def convolution(
+  tape: Tape,
+  x: Value,
+  kernel: Value,
+  places: Sequence[int],
+  groups: int = 1,
+) -> Value:
+  """Convolves `x [B, C, ...]` with a kernel `[O, C / groups, ...]`.
+
+  The channels of a grouped convolution are groups of channels: groups may be
+  renamed, and the channels within all groups alike.
+
+  Args:
+    tape: records it.
+    x: the input.
+    kernel: a view of a weight.
+    places: height and width of the result.
+    groups: as in PyTorch.
+  """
+  axes = tape.axes
+  out, into = kernel.axes[0], kernel.axes[1]
+  if groups == 1:
+    axes.unify(x.axes[1], into, "a convolution of unlike channels")
+  else:
+    cut = (groups, kernel.shape[1])
+    heard = axes.regroup([x.axes[1]], cut, "groups of channels")
+    rows = (groups, kernel.shape[0] // groups)
+    made = axes.regroup([out], rows, "groups of channels")
+    axes.unify(heard[0], made[0], "groups of channels")
+    axes.unify(heard[1], into, "groups of channels")
+    axes.see([into])
+  for axis in kernel.axes[2:]:
+    axes.pin(axis)
+  for axis in x.axes[2:]:
+    axes.pin(axis, "neurons lie along an axis that is convolved")
+  level = (-1 if x.level is None else x.level) + 1
+  shape = (x.shape[0], kernel.shape[0], *places)
+  spatial = tuple(axes.fresh(n, pinned=True) for n in places)
+  if kernel.view is None or len(kernel.parts) != 1:
+    tape.use_all(kernel, Use("other", level))
+    return tape.made((x, kernel), shape, (x.axes[0], out, *spatial), level)
+  flat = lambda view: tuple(a for dims in view for a in dims)
+  part, view = kernel.parts[0], kernel.view
+  use = Use(
+    "conv_weight", level, flat(view[:1]), flat(view[1:2]), flat(view[2:])
+  )
+  tape.use(part, use)
+  value = tape.made(
+    (x, kernel),
+    shape,
+    (x.axes[0], out, *spatial),
+    max(level, tape.uses[part].level),
+  )
+  return dataclasses.replace(value, behind=part, origin=part)
+
+
+def batch_norm(
+  tape: Tape, x: Value, vectors: Mapping[str, Value], place: int = 1
+) -> Value:
+  """Normalises channels by running statistics.
+
+  Args:
+    tape: records it.
+    x: the input; its channels lie along axis `place`.
+    vectors: by kind: `norm_scale`, `norm_shift`, `norm_mean`, `norm_var`.
+    place: axis of the channels.
+  """
+  level = max(x.level or 0, 0)
+  level += x.behind is None
+  for kind, vector in vectors.items():
+    tape.axes.unify(x.axes[place], vector.axes[0], "a norm of other channels")
+    of = None if x.behind is None else (x.behind, x.past)
+    tape.use_all(vector, Use(kind, level, of=x.behind, behind=of))
+  made = tape.made((x,), x.shape, x.axes, level)
+  return dataclasses.replace(made, behind=x.behind)
+
+
+def norm(
+  tape: Tape,
+  x: Value,
+  vectors: Mapping[str, Value],
+  places: Sequence[int],
+  groups: int | None = None,
+) -> Value:
+  """Normalises by statistics of the input: a layer or group norm.
+
+  Args:
+    tape: records it.
+    x: the input.
+    vectors: by kind, `norm_scale` and `norm_shift`, as far as there are.
+    places: axes of `x` that the vectors have, in order.
+    groups: of the channels along the only one of `places`; None for all
+      together, or each by itself.
+  """
+  if groups is not None and groups > 1:
+    channels = x.shape[places[0]]
+    cut = (groups, channels // groups)
+    tape.axes.regroup([x.axes[places[0]]], cut, "groups of a norm")
+  level = max(x.level or 0, 0) + 1
+  if not vectors:
+    tape.note((x,))
+  for kind, vector in vectors.items():
+    for place, axis in zip(places, vector.axes, strict=True):
+      tape.axes.unify(x.axes[place], axis, "a norm of other channels")
+    tape.use_all(vector, Use(kind if len(places) == 1 else "other", level))
+  return tape.made((x,), x.shape, x.axes, level if vectors else x.level or 0)
+
+
+def attend(tape: Tape, q: Value, k: Value, v: Value) -> Value:
+  """Attention of `q [..., T, E]` to `k [..., S, E]`, `v [..., S, F]`."""
+  lead = len(q.shape) - 2
+  batch = [(p, p) for p in range(lead)]
+  scores = tape.contract(q, k, batch, [(lead + 1, lead + 1)])
+  weights = tape.elementwise(scores)
+  return tape.contract(weights, v, batch, [(lead + 1, lead)])
+
+
+def split_heads(tape: Tape, x: Value, heads: int) -> Value:
+  """Turns `[B, T, heads * E]` into `[B, heads, T, E]`."""
+  size = x.shape[2] // heads
+  x = tape.reshape(x, (*x.shape[:2], heads, size))
+  return tape.transpose(x, (0, 2, 1, 3))
+
+
+def merge_heads(tape: Tape, x: Value) -> Value:
+  """Turns `[B, heads, T, E]` into `[B, T, heads * E]`."""
+  x = tape.transpose(x, (0, 2, 1, 3))
+  return tape.reshape(x, (*x.shape[:2], x.shape[2] * x.shape[3]))

@@ -1,0 +1,237 @@
+"""Plays the layers of a file by name: finds their tensors and their layout.
+
+Conventions (`conventions.py`, `chain.py`) call it as they would write a
+forward pass. Every tensor that it has played is ticked off.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from sne_jax.networks.inference.naming import TRANSPOSED, Shapes
+from sne_jax.networks.inference.override import Override
+from sne_jax.networks.tracing import operations
+from sne_jax.networks.tracing.tape import Tape, Value
+
+
+class Mismatch(ValueError):
+  """The tensors are not those of the convention that is played."""
+
+
+class Player:
+  """A tape, and the tensors of a file.
+
+  Attributes:
+    tape: what is recorded.
+    shapes: the file's tensors, without those that are no weights.
+    framework: how kernels are stored; see `naming.TRANSPOSED`.
+    override: what a person has settled.
+    played: names of the tensors that have had a part.
+    guesses: what was taken from convention.
+  """
+
+  def __init__(
+    self,
+    shapes: Shapes,
+    framework: str,
+    override: Override,
+    hints: Mapping[str, tuple[str, bool]] | None = None,
+  ):
+    self.tape = Tape(hints)
+    self.shapes = shapes
+    self.framework = framework
+    self.override = override
+    self.played: dict[str, None] = {}
+    self.guesses: dict[str, None] = {}
+
+  def has(self, name: str) -> bool:
+    """Whether the file has a tensor of that name."""
+    return name in self.shapes
+
+  def shape(self, name: str) -> tuple[int, ...]:
+    """Returns a tensor's shape; `Mismatch` if there is none."""
+    if name not in self.shapes:
+      raise Mismatch(f"there is no tensor {name!r}")
+    return tuple(self.shapes[name])
+
+  def weight(self, name: str) -> Value:
+    """Returns a tensor as it is stored, and ticks it off."""
+    shape = self.shape(name)
+    self.played[name] = None
+    return self.tape.weight(name, shape)
+
+  def kernel(self, name: str, stored: str = "") -> Value:
+    """Returns a kernel as `[out, in, ...]`.
+
+    Args:
+      name: of the tensor.
+      stored: "first" for [out, in, ...], "last" for [..., in, out], or "" for
+        the way of the framework.
+    """
+    value = self.weight(name)
+    rank = len(value.shape)
+    if self._is_depthwise(name):
+      shape = self.kernel_shape(name)
+      return self.tape.reshape(self.tape.transpose(value, (2, 3, 0, 1)), shape)
+    if not (stored == "last" or not stored and self._is_last(name)):
+      return value
+    order = (rank - 1, rank - 2, *range(rank - 2))
+    return self.tape.transpose(value, order)
+
+  def kernel_shape(self, name: str) -> tuple[int, ...]:
+    """Returns `[out, in, ...]` of a kernel."""
+    shape = self.shape(name)
+    if self._is_depthwise(name):
+      return (shape[2] * shape[3], 1, *shape[:2])
+    if self._is_last(name) and len(shape) > 1:
+      return (shape[-1], shape[-2], *shape[:-2])
+    return shape
+
+  def _is_last(self, name: str) -> bool:
+    """Whether a kernel is stored as [..., in, out]."""
+    return (
+      self.framework in TRANSPOSED
+      or name.rpartition("/")[2].rpartition(".")[2] == "kernel"
+      or name in self.override.transposed
+    )
+
+  def _is_depthwise(self, name: str) -> bool:
+    """Whether a kernel is Keras's [height, width, in, multiplier]."""
+    return (
+      self.framework == "keras"
+      and "depthwise" in name.lower()
+      and len(self.shape(name)) == 4
+    )
+
+  def linear(
+    self, x: Value, weight: str, bias: str | None = None, stored: str = ""
+  ) -> Value:
+    """Applies a dense layer to the last axis of `x`."""
+    kernel = self.kernel(weight, stored)
+    if len(kernel.shape) != 2 or kernel.shape[1] != x.shape[-1]:
+      raise Mismatch(
+        f"{weight!r} of shape {self.shapes[weight]} does not read"
+        f" {x.shape[-1]} values"
+      )
+    y = self.tape.contract(x, kernel, (), [(len(x.shape) - 1, 1)])
+    return self.bias(y, bias)
+
+  def bias(self, y: Value, name: str | None, place: int = -1) -> Value:
+    """Adds a bias along an axis, if the file has it."""
+    if name is None or not self.has(name):
+      return y
+    value = self.weight(name)
+    place %= len(y.shape)
+    if value.shape != (y.shape[place],):
+      raise Mismatch(f"{name!r} has shape {value.shape}, not {y.shape[place]}")
+    shape = (value.shape[0],) + (1,) * (len(y.shape) - 1 - place)
+    return self.tape.elementwise(y, self.tape.reshape(value, shape), op="add")
+
+  def conv(self, x: Value, weight: str, bias: str | None = None) -> Value:
+    """Applies a convolution to `[B, C, 1...]`; groups follow from shapes."""
+    kernel = self.kernel(weight)
+    if len(kernel.shape) < 3:
+      raise Mismatch(f"{weight!r} of shape {kernel.shape} is no convolution")
+    groups, rest = divmod(x.shape[1], kernel.shape[1])
+    if rest or groups < 1 or kernel.shape[0] % groups:
+      raise Mismatch(
+        f"{weight!r} of shape {self.shapes[weight]} does not read"
+        f" {x.shape[1]} channels"
+      )
+    places = (1,) * (len(kernel.shape) - 2)
+    y = operations.convolution(self.tape, x, kernel, places, groups)
+    return self.bias(y, bias, place=1)
+
+  def activate(self, x: Value, name: str = "") -> Value:
+    """Applies an activation that treats all neurons alike.
+
+    Args:
+      x: the neurons.
+      name: of the activation; "" is the override's, if that says one.
+    """
+    self.tape.note((x,), name or self.override.activation)
+    return self.tape.elementwise(x)
+
+  def batch_norm(
+    self, x: Value, names: Mapping[str, str], place: int = 1
+  ) -> Value:
+    """Normalises by running statistics; `names` by kind."""
+    vectors = {kind: self.weight(name) for kind, name in names.items()}
+    self._check(x.shape[place], vectors)
+    return operations.batch_norm(self.tape, x, vectors, place)
+
+  def norm(
+    self,
+    x: Value,
+    names: Mapping[str, str],
+    places: Sequence[int] = (-1,),
+    groups: int | None = None,
+  ) -> Value:
+    """Normalises by statistics of the input; `names` by kind."""
+    vectors = {
+      kind: self.weight(name) for kind, name in names.items() if self.has(name)
+    }
+    places = [p % len(x.shape) for p in places]
+    self._check(x.shape[places[-1]], vectors)
+    return operations.norm(self.tape, x, vectors, places, groups)
+
+  def layer_norm(self, x: Value, prefix: str) -> Value:
+    """Normalises the last axis by `prefix.weight` and `prefix.bias`."""
+    names = {"norm_scale": f"{prefix}.weight", "norm_shift": f"{prefix}.bias"}
+    self.shape(names["norm_scale"])
+    return self.norm(x, names)
+
+  def add(self, x: Value, y: Value) -> Value:
+    """Adds two activations."""
+    if x.shape[-1] != y.shape[-1] and x.shape != y.shape:
+      raise Mismatch(f"a sum of {x.shape} and {y.shape}")
+    return self.tape.elementwise(x, y, op="add")
+
+  def attention(self, q: Value, k: Value, v: Value, heads: int) -> Value:
+    """Attention of `[B, T, heads * E]`, before the output layer."""
+    if q.shape[-1] % heads or v.shape[-1] % heads:
+      raise Mismatch(f"{heads} heads do not divide {q.shape[-1]} units")
+    split = lambda x: operations.split_heads(self.tape, x, heads)
+    y = operations.attend(self.tape, split(q), split(k), split(v))
+    return operations.merge_heads(self.tape, y)
+
+  def fused(self, x: Value, count: int) -> list[Value]:
+    """Cuts the last axis into parts of one size."""
+    size, rest = divmod(x.shape[-1], count)
+    if rest:
+      raise Mismatch(f"{x.shape[-1]} units are not {count} parts")
+    last = len(x.shape) - 1
+    return [
+      self.tape.slice(x, last, i * size, (i + 1) * size) for i in range(count)
+    ]
+
+  def heads(self, width: int, usual: int = 64) -> int:
+    """Returns how many heads `width` units have: the override's, or a guess.
+
+    Raises:
+      Mismatch: heads of the usual size do not divide the width.
+    """
+    if self.override.heads:
+      return self.override.heads
+    if width % usual:
+      raise Mismatch(
+        f"attention of {width} units, no multiple of the usual {usual} per"
+        ' head; write how many heads there are: {"heads": ...}'
+      )
+    self.guess(
+      f"{width // usual} heads: attention has {width} units, and {usual} per"
+      f' head are usual; {{"heads": {width // usual}}} settles it'
+    )
+    return width // usual
+
+  def guess(self, text: str) -> None:
+    """Notes what was taken from convention."""
+    self.guesses[text] = None
+
+  def _check(self, size: int, vectors: Mapping[str, Value]) -> None:
+    for value in vectors.values():
+      if value.shape != (size,):
+        name = value.parts[0][0]
+        raise Mismatch(f"{name!r} has shape {value.shape}, not ({size},)")
+
+  def rest(self) -> list[str]:
+    """Returns the tensors that have had no part."""
+    return [name for name in self.shapes if name not in self.played]

@@ -1,0 +1,1 @@
+"""Zoos of image classifiers, trained as populations."""

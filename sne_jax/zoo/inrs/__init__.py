@@ -1,0 +1,1 @@
+"""Zoos of implicit representations of sine waves."""

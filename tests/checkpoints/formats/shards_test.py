@@ -1,0 +1,125 @@
+"""Sharded checkpoints: all shards or one clear line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sne_jax import errors
+from sne_jax.checkpoints import limits, reading
+from tests.checkpoints import samples
+
+INDEX = "model.safetensors.index.json"
+
+
+def shard(number):
+  return f"model-{number:05d}-of-00002.safetensors"
+
+
+def write(folder, table=None, **changes):
+  """Two shards of the network and their index."""
+  arrays = samples.network()
+  names = list(arrays)
+  folder.mkdir(exist_ok=True)
+  for number, part in enumerate((names[2:], names[:2]), 1):
+    data = samples.safetensors_bytes({name: arrays[name] for name in part})
+    (folder / shard(number)).write_bytes(data)
+  table = table or {n: shard(1 if n in names[2:] else 2) for n in names}
+  index = {"metadata": {"total_size": 104}, "weight_map": table} | changes
+  (folder / INDEX).write_text(json.dumps(index))
+  return folder / INDEX
+
+
+def test_all_shards_are_read(tmp_path):
+  path = write(tmp_path / "a")
+  for found in (reading.read(path), reading.read(tmp_path / "a")):
+    arrays = samples.network()
+    assert sorted(found.entries) == sorted(arrays)
+    assert found.format == "safetensors" and found.source == str(path)
+    for name, array in arrays.items():
+      np.testing.assert_array_equal(found.entries[name].read(), array)
+  assert reading.find(tmp_path) == [str(path)], "the set is found once"
+
+
+def test_shards_of_pytorch(tmp_path):
+  data = samples.torch_bytes(samples.state_dict(samples.network()))
+  (tmp_path / "pytorch_model-1.bin").write_bytes(data)
+  table = dict.fromkeys(samples.network(), "pytorch_model-1.bin")
+  path = tmp_path / "pytorch_model.bin.index.json"
+  path.write_text(json.dumps({"weight_map": table}))
+  assert len(reading.read(path).entries) == 4
+
+
+def test_a_missing_shard_is_named(tmp_path):
+  path = write(tmp_path / "a")
+  (tmp_path / "a" / shard(2)).unlink()
+  with pytest.raises(errors.CheckpointError, match="00002.* is missing"):
+    reading.read(path)
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+  path = write(tmp_path / "a")
+  (tmp_path / "a" / shard(2)).write_bytes(b"x")
+  with pytest.raises(errors.CheckpointError, match="00002"):
+    reading.read(path)
+
+
+@pytest.mark.parametrize(
+  ("table", "message"),
+  [
+    ({"other": shard(1)}, "has no tensor 'other'"),
+    ({"a": "../" + shard(1)}, "leads out"),
+    ({"a": "/etc/passwd"}, "leads out"),
+    ({"a": "deep/b.safetensors"}, "not beside"),
+    ({"a": INDEX}, "no file of tensors"),
+    ({"a": "."}, "no file of tensors"),
+    ({"a": ["b"]}, "weight_map"),
+    ([1], "weight_map"),
+    ({"a": "b\0"}, "leads out"),
+  ],
+)
+def test_a_false_index_is_refused(table, message, tmp_path):
+  with pytest.raises(errors.CheckpointError, match=message):
+    reading.read(write(tmp_path / "a", table))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": {}}'])
+def test_an_index_of_nothing_is_refused(text, tmp_path):
+  (tmp_path / INDEX).write_text(text)
+  with pytest.raises(errors.CheckpointError):
+    reading.read(tmp_path / INDEX)
+
+
+def test_tensors_that_the_index_does_not_name_are_said(tmp_path):
+  table = dict.fromkeys(list(samples.network())[2:], shard(1))
+  found = reading.read(write(tmp_path / "a", table | {"0.bias": shard(2)}))
+  assert sorted(found.entries) == ["0.bias", "2.bias", "2.weight"]
+  assert found.metadata["left_out"] == "0.weight"
+
+
+def test_shards_are_not_followed_out_of_the_folder(tmp_path):
+  path = write(tmp_path / "a")
+  real = tmp_path / "elsewhere"
+  (tmp_path / "a" / shard(2)).rename(real)
+  (tmp_path / "a" / shard(2)).symlink_to(real)
+  with pytest.raises(errors.CheckpointError, match="leads out of the folder"):
+    reading.read(path)
+
+
+def test_a_cache_of_the_hub_links_to_its_blobs(tmp_path):
+  root = tmp_path / "models--a--b"
+  (root / "blobs").mkdir(parents=True)
+  (root / "snapshots").mkdir()
+  folder = root / "snapshots" / "0123"
+  path = write(folder)
+  (folder / shard(2)).rename(root / "blobs" / "45")
+  (folder / shard(2)).symlink_to(root / "blobs" / "45")
+  assert len(reading.read(path).entries) == 4
+  assert reading.find(tmp_path) == [str(path)]
+
+
+def test_limits_hold_for_the_whole(tmp_path):
+  path = write(tmp_path / "a")
+  small = limits.Limits(max_total_bytes=80)
+  with pytest.raises(errors.CheckpointError, match="raise max_total_bytes"):
+    reading.read(path, limits=small)

@@ -1,0 +1,368 @@
+"""Checkpoints: whole or absent, at any interruption; work directories."""
+
+import errno
+import functools
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sne_jax.learning.training import loop, train_state
+from sne_jax.learning.training import records as logging
+
+STATE = loop.TrainState(
+  step=np.int32(3),
+  params={"dense": {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3)}},
+  opt_state=(optax.EmptyState(), optax.TraceState({"a": np.ones(2)})),
+  key=None,
+)
+
+
+def make_state(step=3):
+  """A small state with a key, an empty tree and a named tuple."""
+  arrays = jax.tree.map(jnp.array, STATE._replace(step=np.int32(step)))
+  return arrays._replace(key=jax.random.key(9))
+
+
+def record(step=0, **changes):
+  """A record whose best step is `step`."""
+  best = {"best_value": 0.1, "best_step": step} if step else {}
+  return train_state.LoopRecord(**(best | changes))
+
+
+def test_a_state_is_read_back_exactly(tmp_path):
+  checkpoints = train_state.Checkpoints(tmp_path)
+  checkpoints.save_best(2, STATE.params, {"mse": 0.1})
+  saved = record(
+    2,
+    best_metrics={"mse": 0.1 + 1e-16, "tau": float("inf")},
+    seconds=1 / 3,
+    num_records=7,
+    bad_evaluations=2,
+  )
+  checkpoints.save(3, make_state(), saved)
+
+  again = train_state.Checkpoints(tmp_path)
+  state, found = again.restore_or_init(make_state(step=0))
+  assert found == saved
+  assert state.step == 3 and state.ema is None
+  assert isinstance(state.opt_state[1], optax.TraceState)
+  np.testing.assert_array_equal(
+    state.params["dense"]["kernel"], STATE.params["dense"]["kernel"]
+  )
+  np.testing.assert_array_equal(
+    jax.random.key_data(state.key), jax.random.key_data(jax.random.key(9))
+  )
+  best = again.restore_best(state.params, found)
+  np.testing.assert_array_equal(
+    best["dense"]["kernel"], STATE.params["dense"]["kernel"]
+  )
+
+
+def test_nothing_saved_gives_the_given_state(tmp_path):
+  state = make_state()
+  found, empty = train_state.Checkpoints(tmp_path).restore_or_init(state)
+  assert found is state and empty == train_state.LoopRecord()
+
+
+def test_best_parameters_are_read_without_the_training_code(tmp_path):
+  checkpoints = train_state.Checkpoints(tmp_path)
+  checkpoints.save_best(5, make_state().params, {"mse": 0.25})
+  params, found = train_state.load_best(tmp_path)
+  assert isinstance(params["dense"]["kernel"], np.ndarray)
+  np.testing.assert_array_equal(
+    params["dense"]["kernel"], STATE.params["dense"]["kernel"]
+  )
+  assert found == {"step": 5, "mse": 0.25}
+  with pytest.raises(train_state.CheckpointError, match="holds no parameters"):
+    train_state.load_best(tmp_path / "elsewhere")
+
+
+def folders(workdir, name):
+  """Names of what lies in a folder of checkpoints."""
+  return sorted(p.name for p in (workdir / "checkpoints" / name).iterdir())
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_the_latest_are_kept(tmp_path, keep):
+  checkpoints = train_state.Checkpoints(tmp_path, keep=keep)
+  for step in (8, 9, 10):
+    checkpoints.save(step, make_state(step), record())
+  assert folders(tmp_path, "latest") == sorted(["10", "9"][:keep])
+  assert checkpoints.latest_step == 10
+
+
+def test_a_best_is_kept_until_a_state_names_another(tmp_path):
+  checkpoints = train_state.Checkpoints(tmp_path)
+  checkpoints.save_best(1, STATE.params, {})
+  checkpoints.save(1, make_state(1), record(1))
+  checkpoints.save_best(2, STATE.params, {})
+  assert folders(tmp_path, "best") == ["1", "2"]
+  # Killed here: the state of step 1 knows nothing of step 2.
+  again = train_state.Checkpoints(tmp_path)
+  _, found = again.restore_or_init(make_state())
+  assert (found.best_step, folders(tmp_path, "best")) == (1, ["1"])
+  again.save_best(2, STATE.params, {})
+  again.save(2, make_state(2), record(2))
+  assert folders(tmp_path, "best") == ["2"]
+
+
+@pytest.mark.parametrize(
+  "damage", ["unfinished name", "no metadata", "no arrays", "being removed"]
+)
+def test_an_incomplete_checkpoint_is_not_taken_for_a_whole_one(
+  tmp_path, damage
+):
+  train_state.Checkpoints(tmp_path).save(1, make_state(1), record())
+  folder = tmp_path / "checkpoints" / "latest"
+  name = {
+    "unfinished name": "2.orbax-checkpoint-tmp",
+    "being removed": "2.removing",
+  }.get(damage, "2")
+  shutil.copytree(folder / "1", folder / name)
+  if damage == "no metadata":
+    (folder / name / "_CHECKPOINT_METADATA").unlink()
+  if damage == "no arrays":
+    shutil.rmtree(folder / name / "state")
+  checkpoints = train_state.Checkpoints(tmp_path)
+  assert checkpoints.latest_step == 1
+  assert folders(tmp_path, "latest") == ["1"]
+  checkpoints.save(2, make_state(2), record())
+  assert train_state.Checkpoints(tmp_path).latest_step == 2
+
+
+def test_another_model_is_refused_with_the_folder_named(tmp_path):
+  train_state.Checkpoints(tmp_path).save(1, make_state(1), record())
+  other = make_state()._replace(params={"other": jnp.ones(4)})
+  with pytest.raises(train_state.CheckpointError, match="latest/1 cannot be"):
+    train_state.Checkpoints(tmp_path).restore_or_init(other)
+
+
+@pytest.mark.parametrize("kind", ["system", "wrapped", "text"])
+def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch, kind):
+  checkpoints = train_state.Checkpoints(tmp_path)
+  checkpoints.save_best(1, STATE.params, {})
+  checkpoints.save(1, make_state(1), record(1))
+
+  def full(path, *unused, **unused_too):
+    part = pathlib.Path(f"{path}.orbax-checkpoint-tmp")
+    part.mkdir()
+    (part / "half").write_text("half")
+    system = OSError(errno.ENOSPC, "No space left on device")
+    if kind == "system":
+      raise system
+    if kind == "wrapped":
+      raise RuntimeError("a write failed") from system
+    raise ValueError("RESOURCE_EXHAUSTED: No space left on device [28]")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(train_state.ocp, "save", full)
+    with pytest.raises(
+      train_state.CheckpointError,
+      match=f"disk is full.*{tmp_path}.*step 1 is whole.*Free space",
+    ):
+      checkpoints.save(2, make_state(2), record(1))
+    with pytest.raises(train_state.CheckpointError, match="disk is full"):
+      checkpoints.save_best(2, STATE.params, {})
+  # The space is given back, and what was there is still whole.
+  assert folders(tmp_path, "latest") == folders(tmp_path, "best") == ["1"]
+  state, _ = train_state.Checkpoints(tmp_path).restore_or_init(make_state())
+  assert state.step == 1
+
+
+def test_other_failures_are_not_called_a_full_disk(tmp_path, monkeypatch):
+  def refuse(*unused, **unused_too):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+  monkeypatch.setattr(train_state.ocp, "save", refuse)
+  with pytest.raises(PermissionError):
+    train_state.Checkpoints(tmp_path).save(2, make_state(2), record())
+
+
+CONFIG = {"seed": 1, "model": {"dim": 8, "name": "sne"}, "progress": "bar"}
+
+
+def test_a_work_directory_is_claimed_once(tmp_path):
+  assert train_state.claim_workdir(tmp_path / "new", CONFIG)
+  assert not train_state.claim_workdir(tmp_path / "new", CONFIG)
+  assert '"dim": 8' in (tmp_path / "new" / "config.json").read_text()
+
+
+def test_tuples_are_the_lists_that_they_are_saved_as(tmp_path):
+  assert train_state.claim_workdir(tmp_path, {"sizes": (1, 2)})
+  assert not train_state.claim_workdir(tmp_path, {"sizes": (1, 2)})
+
+
+def test_another_configuration_is_refused_with_both_values(tmp_path):
+  train_state.claim_workdir(tmp_path, CONFIG)
+  other = {"seed": 2, "model": {"dim": 8, "depth": 3}, "progress": "bar"}
+  with pytest.raises(train_state.WorkdirError) as caught:
+    train_state.claim_workdir(tmp_path, other)
+  text = str(caught.value)
+  assert "seed: 1 there, 2 now" in text
+  assert "model.depth: absent there, 3 now" in text
+  assert 'model.name: "sne" there, absent now' in text
+  assert "another workdir" in text
+  assert "model.dim" not in text and "progress" not in text
+
+
+def test_ignored_entries_may_differ(tmp_path):
+  train_state.claim_workdir(tmp_path, CONFIG)
+  changed = CONFIG | {"progress": "lines", "model": {"dim": 9}}
+  ignore = ("progress", "model")
+  assert not train_state.claim_workdir(tmp_path, changed, ignore=ignore)
+  with pytest.raises(train_state.WorkdirError, match="seed"):
+    train_state.claim_workdir(tmp_path, changed | {"seed": 2}, ignore=ignore)
+  # A name covers what is below it, not what begins like it.
+  with pytest.raises(train_state.WorkdirError, match="model.dim"):
+    train_state.claim_workdir(tmp_path, changed, ignore=("progress", "mod"))
+
+
+def test_work_of_unknown_origin_is_refused(tmp_path):
+  (tmp_path / "checkpoints").mkdir()
+  with pytest.raises(train_state.WorkdirError, match="no config.json"):
+    train_state.claim_workdir(tmp_path, CONFIG)
+  (tmp_path / "config.json").write_text('{"seed": ')
+  with pytest.raises(train_state.WorkdirError, match="cannot be read"):
+    train_state.claim_workdir(tmp_path, CONFIG)
+
+
+def test_values_that_are_not_plain_are_refused(tmp_path):
+  with pytest.raises(ValueError, match="plain values only"):
+    train_state.claim_workdir(tmp_path, {"seed": np.float32(1)})
+
+
+# Interruptions. The work below is run here, and by the child that is killed.
+
+
+@functools.cache
+def make_update():
+  """Returns the optimizer and the update, compiled once."""
+
+  def loss_fn(params, batch, key):
+    kept = jax.random.bernoulli(key, 0.5, batch.shape)
+    return jnp.mean(((batch * kept) @ params["w"] - 1) ** 2), {}
+
+  tx = optax.adam(0.05)
+  return tx, loop.make_update_fn(loss_fn, tx, ema_decay=0.9)
+
+
+def work(workdir, *, delay=0.0):
+  """A short noisy training that saves, evaluates and records often."""
+
+  def batch_fn(step):
+    time.sleep(delay)
+    return np.random.default_rng(step).normal(size=(4, 3)).astype(np.float32)
+
+  def evaluate(params):  # Neither always better nor always worse.
+    return {"loss": float(np.sin(40 * np.asarray(params["w"]).sum()))}
+
+  tx, update = make_update()
+  state = loop.init_state(
+    {"w": jnp.zeros(3)}, tx, jax.random.key(0), ema_decay=0.9
+  )
+  options = loop.TrainOptions(
+    num_steps=60, log_every=9, eval_every=8, save_every=12
+  )
+  return loop.fit(state, update, batch_fn, evaluate, options, workdir)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+  """The work, done without interruption."""
+  return work(tmp_path_factory.mktemp("unbroken"))
+
+
+def assert_equal_runs(result, expected, workdir):
+  """Compares parameters, best and metrics bit for bit."""
+  pairs = (
+    (result.state.params, expected.state.params),
+    (result.state.ema, expected.state.ema),
+    (result.state.opt_state, expected.state.opt_state),
+    (result.best_params, expected.best_params),
+  )
+  for a, b in pairs:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+  assert result.best_step == expected.best_step
+  assert result.best_metrics == expected.best_metrics
+
+  def lasting(records):
+    return [
+      {k: v for k, v in r.items() if not k.startswith("time/")} for r in records
+    ]
+
+  assert lasting(result.history) == lasting(expected.history)
+  assert logging.read_metrics(workdir) == result.history
+  _, found = train_state.load_best(workdir)
+  assert found == {"step": expected.best_step, **expected.best_metrics}
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_like_an_unbroken_one(tmp_path, unbroken):
+  root = str(pathlib.Path(__file__).parents[3])  # Also without an install.
+  child = subprocess.Popen(
+    [sys.executable, __file__, str(tmp_path)],
+    env=os.environ | {"PYTHONPATH": root},
+  )
+  try:
+    deadline = time.monotonic() + 120
+    while not logging.read_metrics(tmp_path):
+      assert child.poll() is None and time.monotonic() < deadline
+      time.sleep(0.01)
+    # From the first metric on the child needs 2.5 seconds: 51 steps of 0.05.
+    time.sleep(np.random.default_rng().uniform(0, 1.0))
+    assert child.poll() is None, "the child ended before it was killed"
+  finally:
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+  assert len(logging.read_metrics(tmp_path)) < len(unbroken.history)
+  assert_equal_runs(work(tmp_path), unbroken, tmp_path)
+
+
+class Killed(BaseException):
+  """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize(
+  ("owner", "name", "call", "where"),
+  [
+    (train_state, "_save", 1, "after"),  # A best, and no state yet.
+    (train_state, "_save", 6, "before"),  # A better best, not yet named.
+    (train_state, "_save", 5, "after"),
+    (train_state, "_remove", 1, "before"),
+    (train_state, "_remove", 2, "after"),
+    (logging.MetricWriter, "write", 8, "after"),
+  ],
+)
+def test_a_run_that_dies_anywhere_ends_like_an_unbroken_one(
+  tmp_path, unbroken, monkeypatch, owner, name, call, where
+):
+  real, calls = getattr(owner, name), []
+
+  def dying(*args, **kwargs):
+    calls.append(args)
+    if len(calls) == call and where == "before":
+      raise Killed
+    real(*args, **kwargs)
+    if len(calls) == call:
+      raise Killed
+
+  with monkeypatch.context() as patch:
+    patch.setattr(owner, name, dying)
+    with pytest.raises(Killed):
+      work(tmp_path)
+  assert_equal_runs(work(tmp_path), unbroken, tmp_path)
+
+
+if __name__ == "__main__":
+  jax.config.update("jax_num_cpu_devices", 2)
+  work(sys.argv[1], delay=0.05)
