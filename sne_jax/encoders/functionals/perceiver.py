@@ -36,9 +36,9 @@ class Attention(nn.Module):
       context = nn.LayerNorm(epsilon=1e-5, name="norm_context")(tokens)
     query = nn.Dense(inner, use_bias=False, name="to_q")(normed)
     both = nn.Dense(2 * inner, use_bias=False, name="to_kv")(context)
+    keys, values = jnp.split(both, 2, axis=-1)
     answers = attention.attention(
-      query,
-      *jnp.split(both, 2, axis=-1),
+      *(query, keys, values),
       None,
       heads=self.heads,
       scale=self.head_dim**-0.5,

@@ -188,10 +188,9 @@ class Measured:
   def of(cls, measured: Mapping[str, Any]) -> "Measured":
     """Returns these of what was measured, which may hold more."""
     names = {field.name for field in dataclasses.fields(cls)}
-    return cls(
-      **{
-        name: tuple(value) if isinstance(value, list | tuple) else value
-        for name, value in measured.items()
-        if name in names
-      }
-    )
+    known: dict[str, Any] = {
+      name: tuple(value) if isinstance(value, list | tuple) else value
+      for name, value in measured.items()
+      if name in names
+    }
+    return cls(**known)

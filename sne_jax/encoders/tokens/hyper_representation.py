@@ -93,8 +93,11 @@ class Attention(nn.Module):
   ) -> Float[Array, "B N d"]:
     """Returns what each token gathers."""
     width = x.shape[-1]
+    query, keys, values = (
+      Linear(width, name=f"{name}_linear")(x) for name in "qkv"
+    )
     answers = set_attention.attention(
-      *(Linear(width, name=f"{name}_linear")(x) for name in "qkv"),
+      *(query, keys, values),
       None,
       heads=self.heads,
       scale=(width // self.heads) ** -0.5,

@@ -103,8 +103,9 @@ class Attention(nn.Module):
     """Returns what each token gathers; those that are not real are not read."""
     width = x.shape[-1]
     joint = kernel(3 * width, name="c_attn")(x)
+    query, keys, values = jnp.split(joint, 3, axis=-1)
     answers = set_attention.attention(
-      *jnp.split(joint, 3, axis=-1),
+      *(query, keys, values),
       real,
       heads=self.heads,
       scale=(width // self.heads) ** -0.5,
