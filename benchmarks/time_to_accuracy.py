@@ -216,7 +216,7 @@ def check(options: options_lib.Options) -> None:
   Raises:
     ValueError: the comparison would not be one; the message says why.
   """
-  names = members.target_names(options.run)
+  names = options.run.target_names
   if len(names) != 1 or options.run.loss != "mse":
     raise ValueError(
       f"the peer predicts one target by loss mse, got targets {names} and loss"

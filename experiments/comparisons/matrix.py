@@ -51,7 +51,7 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
     ValueError: fewer zoos than the matrix needs, or several targets.
   """
   run = options.run
-  if len(members.target_names(run)) != 1:
+  if len(run.target_names) != 1:
     raise ValueError(
       f"a matrix is of one target, but targets is {run.targets!r}; name one"
     )

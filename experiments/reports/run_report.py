@@ -46,10 +46,10 @@ def write(
   results: Mapping[str, Any],
   figures: Mapping[str, str | os.PathLike] | None = None,
 ) -> pathlib.Path:
-  """Writes `report.md` of a run.
+  """Writes `report.md` and `results.json` of a run.
 
   Args:
-    workdir: where the report goes.
+    workdir: where they go.
     results: see the module.
     figures: pictures by caption; their paths are inside `workdir`.
   """
@@ -58,6 +58,7 @@ def write(
     caption: pathlib.Path(path).relative_to(workdir).as_posix()
     for caption, path in (figures or {}).items()
   }
+  report.write_results(workdir, results)
   return report.write_text(workdir / "report.md", text(results, links))
 
 
