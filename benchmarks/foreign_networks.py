@@ -121,14 +121,14 @@ def main() -> None:
   apart = max(abs(one[name] - other[name]) for name in truth)
   y = np.array([truth[name] for name in sorted(truth)])
   predicted = np.array([one[name] for name in sorted(truth)])
-  found = metrics.evaluate(y, predicted, ("kendall_tau", "r_squared", "mae"))
+  scores = metrics.evaluate(y, predicted, ("kendall_tau", "r_squared", "mae"))
   print(f"{len(y)} networks, accuracy {y.min():.3f} to {y.max():.3f}")
-  for name, row in found.items():
+  for name, row in scores.items():
     low, high = row["low"], row["high"]
     print(f"{name}: {row['value']:.3f} [{low:.3f}, {high:.3f}]")
   print(f".pt and .safetensors differ by at most {apart:.2g}")
   if args.out:
-    content = {"networks": len(y), "metrics": found, "apart": apart}
+    content = {"networks": len(y), "metrics": scores, "apart": apart}
     content |= {"truth": truth, "predicted": one}
     results.write(args.out, content)
 

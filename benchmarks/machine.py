@@ -250,14 +250,14 @@ def _used_inside(
 
 def _nested(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
   """The programs among the parameters of an equation."""
-  found = []
+  programs = []
   for value in eqn.params.values():
     for part in value if isinstance(value, tuple | list) else (value,):
       if isinstance(part, core.ClosedJaxpr):
-        found.append(part.jaxpr)
+        programs.append(part.jaxpr)
       elif isinstance(part, core.Jaxpr):
-        found.append(part)
-  return found
+        programs.append(part)
+  return programs
 
 
 def num_cores() -> int:

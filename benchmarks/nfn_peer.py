@@ -34,7 +34,7 @@ class PeerOptions:
   learning_rate: float = 1e-3  # The peak of the one-cycle schedule.
   channels: int = 32  # Of each of the equivariant layers.
   depth: int = 3  # Equivariant layers.
-  head_dim: int = 256  # Hidden units of the MLP behind the pooling.
+  head_dim: int = 256  # Hidden units of the MLP after the pooling.
   seed: int = 0  # Of the initial parameters and the order of the batches.
 
   def __post_init__(self):
@@ -87,8 +87,8 @@ def train(
       b3, every tensor row-major.
     targets: `[N]`.
     train_rows: integer rows that are learned from.
-    val_rows: rows behind the curve.
-    test_rows: rows behind `test_mse`.
+    val_rows: rows of the curve.
+    test_rows: rows of `test_mse`.
     options: the `PeerOptions`; the defaults if None.
 
   Returns:

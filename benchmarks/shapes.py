@@ -113,11 +113,11 @@ def cases(*, quick: bool = False) -> list[Case]:
     ("attention, CNN flat, c 32", (cnn,), 32, attention(), flat_cnn),
     ("product, four families mixed", mixed, 32, usual.sne, neuron),
   ]
-  found = [
+  every = [
     Case(name=name, specs=s, batch_size=size, sne=o, chunk=c)
     for name, s, size, o, c in rows
   ]
-  return [small(case) for case in found] if quick else found
+  return [small(case) for case in every] if quick else every
 
 
 def curve_cases(num_weights: int) -> dict[str, Case]:

@@ -83,10 +83,10 @@ def main(
 
   def handle(networks, weights):
     pairs = [(n.spec, w) for n, w in zip(networks, weights, strict=True)]
-    found = encode(pairs)
-    if not np.isfinite(found).all():
+    encoded = encode(pairs)
+    if not np.isfinite(encoded).all():
       raise ValueError("the code is not finite")
-    codes.extend(found)
+    codes.extend(encoded)
     names.extend(network.path for network in networks)
 
   lazy_above = held.stream_above if streams else math.inf
@@ -116,8 +116,8 @@ def opened(workdir: str, held: memory.MemoryOptions):
     )
 
   def encode(networks) -> np.ndarray:
-    found = [one.encode_networks(networks) for one in pretrained]
-    return np.concatenate(found, axis=-1)
+    encoded = [one.encode_networks(networks) for one in pretrained]
+    return np.concatenate(encoded, axis=-1)
 
   return encode, False
 

@@ -5,16 +5,16 @@ r"""Predicts properties of trained networks from their files.
 
 `--workdir` is a finished run of experiments/run.py. Files may be safetensors,
 PyTorch, Flax, Orbax, Keras, ONNX or npz; folders are searched. Nothing in them
-is executed. What network a file holds is found out from names and shapes of its
-tensors; experiments/inspect_network.py shows what was found, and --override
+is executed. What network a file holds is inferred from names and shapes of its
+tensors; experiments/inspect_network.py shows what was inferred, and --override
 settles what was not. Networks above --stream_above weights are not loaded: they
 are encoded part by part, within --memory_limit.
 
 Every prediction has an interval that holds the truth for --coverage of the
 networks, if they are like those of the zoo: it is measured on networks that
 were not trained on. `unlike` says how far a network is from these, by its code:
-above 1 it is unlike anything seen, and the prediction is a guess. A mark stands
-behind networks of which there is more to say; the warnings below say it.
+above 1 it is unlike anything seen, and the prediction is a guess. A mark
+follows networks of which there is more to say; the warnings below say it.
 """
 
 import csv
@@ -121,10 +121,10 @@ def main(
   if options.csv:
     write_csv(options.csv, rows, judged.header)
   if options.json:
-    found = {"workdir": options.workdir, "coverage": options.coverage}
-    found |= {"networks": rows, "failed": failures}
+    content = {"workdir": options.workdir, "coverage": options.coverage}
+    content |= {"networks": rows, "failed": failures}
     write_atomically(
-      pathlib.Path(options.json), json.dumps(report.to_json(found), indent=2)
+      pathlib.Path(options.json), json.dumps(report.to_json(content), indent=2)
     )
   return given_files.report_failures(failures)
 
@@ -157,11 +157,11 @@ class Table:
 
   def rows(self, networks, pairs) -> list[dict[str, Any]]:
     """Returns what is said of each network."""
-    found = self._predictor.judge(pairs, coverage=self._coverage)
-    if not np.isfinite(found.predictions).all():
+    judged = self._predictor.judge(pairs, coverage=self._coverage)
+    if not np.isfinite(judged.predictions).all():
       raise ValueError("the prediction is not finite")
-    each = zip(*found, strict=True)
-    return [self._row(n, *own) for n, own in zip(networks, each, strict=True)]
+    each = zip(networks, *judged, strict=True)
+    return [self._row(*columns) for columns in each]
 
   def _row(self, network, values, low, high, unlike, known) -> dict[str, Any]:
     warnings = []

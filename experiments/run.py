@@ -30,6 +30,7 @@ or will train (a flagfile), and fine-tunes them.
 
 import contextlib
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -167,10 +168,30 @@ def run_all(
 
 @contextlib.contextmanager
 def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
-  """Makes the work directory the home of these options, and of no other.
+  """Makes the work directory the home of these options; see `claim_workdir`."""
+  resolved = config.resolved(*options.groups())
+  text = options_lib.to_flagfile(options)
+  with claim_workdir(options.run.workdir, resolved, text) as workdir:
+    machine = report.to_json(environment.environment())
+    write_atomically(
+      workdir / "environment.json", json.dumps(machine, indent=2) + "\n"
+    )
+    yield workdir
+
+
+@contextlib.contextmanager
+def claim_workdir(
+  folder: str | os.PathLike, resolved: Mapping[str, Any], flagfile: str
+) -> Iterator[pathlib.Path]:
+  """Makes a work directory the home of some options, and of no others.
 
   Options that turn out to be wrong before anything was trained leave it free
   for others.
+
+  Args:
+    folder: the work directory.
+    resolved: what `config.json` holds.
+    flagfile: what `flags.txt` holds.
 
   Yields:
     The work directory. Until the body ends, other processes are refused.
@@ -178,20 +199,14 @@ def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
   Raises:
     ValueError: it belongs to other options, or another process is at work.
   """
-  workdir = pathlib.Path(options.run.workdir)
+  workdir = pathlib.Path(folder)
   workdir.parent.mkdir(parents=True, exist_ok=True)
-  resolved = config.resolved(*options.groups())
-  text = options_lib.to_flagfile(options)
   with lock.folder_lock(str(workdir)):
     is_new = train_state.claim_workdir(workdir, resolved, ignore=NOT_IDENTITY)
-    write_atomically(workdir / "flags.txt", text)
-    found = report.to_json(environment.environment())
-    write_atomically(
-      workdir / "environment.json", json.dumps(found, indent=2) + "\n"
-    )
+    write_atomically(workdir / "flags.txt", flagfile)
     try:
       yield workdir
-    except ValueError:
+    except Exception:
       if is_new and not _holds_training(workdir):
         for name in (train_state.CONFIG, DATA_FILE):
           (workdir / name).unlink(missing_ok=True)
@@ -200,8 +215,9 @@ def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
 
 def _holds_training(workdir: pathlib.Path) -> bool:
   """Whether anything in a work directory took training to make."""
-  saved = workdir.glob("**/checkpoints/**/*")
-  return any(p.is_file() for p in saved) or any(workdir.glob("**/result.json"))
+  if any(p.is_file() for p in workdir.glob("**/checkpoints/**/*")):
+    return True
+  return any(any(workdir.glob(p)) for p in ("**/result.json", "trials/*"))
 
 
 def run(
@@ -210,7 +226,7 @@ def run(
   """Runs all seeds of one configuration and writes its report.
 
   Seeds that are finished are taken as they are. A training that diverges is
-  reported as such, and the others go on.
+  reported as such, and the others continue.
 
   Args:
     options: of the run, whose work directory is claimed.
@@ -267,8 +283,8 @@ def print_summary(label: str, results: dict[str, Any]) -> None:
       lines.append(f"  seed {entry['seed']} failed: {entry['failed']}")
   for name, row in results["summary"].items():
     beside = ", ".join(
-      f"{reference} {found['test'][name]['value']:.3g}"
-      for reference, found in results["references"].items()
+      f"{reference} {parts['test'][name]['value']:.3g}"
+      for reference, parts in results["references"].items()
     )
     interval = f" [{row['low']:.3g}, {row['high']:.3g}]"
     lines.append(

@@ -32,8 +32,8 @@ if any has failed. --num_trials=32 after --num_trials=16 runs sixteen more.
 
 import contextlib
 import dataclasses
+import pathlib
 import time
-from collections.abc import Iterator
 
 from absl import flags, logging
 
@@ -44,7 +44,6 @@ from experiments.sweeping import executors, search, summary, trials
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.plan import Plan
 from sne_jax import errors
-from sne_jax.atomic import write_atomically
 from sne_jax.learning.training import train_state
 from sne_jax.learning.training.records import read_json
 from sne_jax.zoo.store import lock
@@ -89,33 +88,20 @@ def main(
   return 1 if any(outcome.failed for outcome in outcomes) else 0
 
 
-@contextlib.contextmanager
-def claimed(plan: Plan) -> Iterator[None]:
-  """Makes the work directory the home of this sweep, and of no other.
+def claimed(plan: Plan) -> contextlib.AbstractContextManager[pathlib.Path]:
+  """Makes the work directory the home of this sweep; see `run.claim_workdir`.
 
   Raises:
-    ValueError: it belongs to something else, or another process is at work.
+    ValueError: it holds a sweep of before there was a sampler.
   """
-  plan.workdir.parent.mkdir(parents=True, exist_ok=True)
   path = plan.workdir / train_state.CONFIG
-  with lock.folder_lock(str(plan.workdir)):
-    before = read_json(path).get("SweepOptions") if path.exists() else None
-    if before is not None and "sampler" not in before:
-      raise ValueError(
-        f"{plan.workdir} holds a sweep of an earlier version, which cannot be"
-        " resumed; choose another workdir"
-      )
-    is_new = train_state.claim_workdir(
-      plan.workdir, plan.identity(), ignore=run.NOT_IDENTITY
+  before = read_json(path).get("SweepOptions") if path.exists() else None
+  if before is not None and "sampler" not in before:
+    raise ValueError(
+      f"{plan.workdir} holds a sweep of an earlier version, which cannot be"
+      " resumed; choose another workdir"
     )
-    write_atomically(plan.workdir / "flags.txt", plan.flagfile())
-    try:
-      yield
-    except (ValueError, executors.RayFailed):
-      # Nothing was trained: the folder is free for what was meant.
-      if is_new and not any(plan.workdir.glob("trials/*")):
-        path.unlink(missing_ok=True)
-      raise
+  return run.claim_workdir(plan.workdir, plan.identity(), plan.flagfile())
 
 
 def wait_for_orphans(plan: Plan) -> None:

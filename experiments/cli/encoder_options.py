@@ -24,7 +24,7 @@ from sne_jax.encoders import table
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.networks import checked
 
-_PARSERS = {
+PARSERS: dict[type, flags.ArgumentParser] = {
   int: flags.IntegerParser(),
   float: flags.FloatParser(),
   bool: flags.BooleanParser(),
@@ -73,7 +73,7 @@ def parse(name: str, text: str) -> Any:
     hint = f"did you mean {near[0]}?" if near else "--help lists an encoder's"
     raise ValueError(f"encoder_option: no option is called {name!r}; {hint}")
   try:
-    return _PARSERS[options[name].kind].parse(text.strip())
+    return PARSERS[options[name].kind].parse(text.strip())
   except ValueError as error:
     raise ValueError(
       f"encoder_option: {name} cannot be {text!r} ({error})"
@@ -149,8 +149,8 @@ class EncoderOptions:
     values = {}
     for row in (table.row(name) for name in names):
       if row.options is not SNEOptions:
-        found = dataclasses.asdict(self.of(row))
-        values |= {row.prefix + name: value for name, value in found.items()}
+        fields = dataclasses.asdict(self.of(row))
+        values |= {row.prefix + name: value for name, value in fields.items()}
     return EncoderOptions(encoder_option=()).replaced(values | self.values)
 
   def to_json(self) -> dict[str, Any]:

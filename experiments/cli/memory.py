@@ -70,7 +70,7 @@ def num_bytes(name: str, text: str) -> int:
       f"{name} is {text!r}; give a number and one of"
       f" {', '.join(unit for unit in UNITS if unit)}, such as 512MiB or 2GiB"
     )
-  found = int(float(match[1]) * units[match[2].lower()])
-  if found < 1:
+  count = int(float(match[1]) * units[match[2].lower()])
+  if count < 1:
     raise ValueError(f"{name} is {text!r}; must be above 0")
-  return found
+  return count

@@ -129,11 +129,11 @@ class Options:
     parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     encoders: EncoderOptions = parts["encoders"]
     known = encoder_options.known()
-    own = {n: changes.pop(n) for n in list(changes) if n in known}
+    set_now = {n: changes.pop(n) for n in list(changes) if n in known}
     more = EncoderOptions(
       encoder_option=tuple(changes.pop("encoder_option", ()))
     )
-    parts["encoders"] = encoders.replaced(more.values | own)
+    parts["encoders"] = encoders.replaced(more.values | set_now)
     for name, part in parts.items():
       prefix = PREFIXES.get(type(part), "")
       mine = {
@@ -195,7 +195,7 @@ def from_flags(
   changes = dict(changes or {})
   encoder_options.load_files(str(flag_values["encoder_file"].value))
   known = encoder_options.known()
-  own = {name: changes.pop(name) for name in list(changes) if name in known}
+  of_encoders = {n: changes.pop(n) for n in list(changes) if n in known}
   options = of(
     *(
       config.from_flags(
@@ -207,7 +207,7 @@ def from_flags(
       for cls in CLASSES
     )
   )
-  options = options.replaced(**own) if own else options
+  options = options.replaced(**of_encoders) if of_encoders else options
   words = f"{options.run.zoo},{options.run.test_zoos}"
   if options.zoo != InrZooOptions() and "sine:" not in words:
     raise ValueError(
@@ -228,16 +228,16 @@ def fields() -> dict[str, tuple[type, str, type]]:
   The name is that of the flag, or, of an option of an encoder, that which
   `--encoder_option` knows.
   """
-  found: dict[str, tuple[type, str, type]] = {}
+  by_name: dict[str, tuple[type, str, type]] = {}
   for cls in CLASSES:
     kinds = typing.get_type_hints(cls)
     for field in config.flag_fields(cls):
       if cls is not EncoderOptions:
         name = PREFIXES.get(cls, "") + field.name
-        found[name] = (cls, field.name, kinds[field.name])
+        by_name[name] = (cls, field.name, kinds[field.name])
   for name, known in encoder_options.known().items():
-    found[name] = (EncoderOptions, name, known.kind)
-  return found
+    by_name[name] = (EncoderOptions, name, known.kind)
+  return by_name
 
 
 def page(

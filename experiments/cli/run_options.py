@@ -256,16 +256,16 @@ class RunOptions(Checked):
     """
     words = [w.strip() for w in self.rates.split(",") if w.strip()]
     try:
-      found = tuple(float(word) for word in words)
+      rates = tuple(float(word) for word in words)
     except ValueError:
-      found = (0.0,)
-    if not all(0 < rate < math.inf for rate in found):
+      rates = (0.0,)
+    if not all(0 < rate < math.inf for rate in rates):
       raise ValueError(
         f"rates must be numbers above 0 separated by commas, got {self.rates!r}"
       )
-    if len(set(found)) < len(found):
+    if len(set(rates)) < len(rates):
       raise ValueError(f"rates names one twice: {self.rates!r}")
-    return found
+    return rates
 
   def encoders_in_use(self) -> tuple[str, ...]:
     """Names of the encoders of the table that take part in what is run."""
@@ -279,17 +279,17 @@ class RunOptions(Checked):
     """The words of `encoders`, each with its steps; 0: `num_steps`.
 
     Raises:
-      ValueError: what stands behind a colon is no number above 0.
+      ValueError: what follows a colon is no number above 0.
     """
     if self.encoders.strip() == "all":
       return dict.fromkeys(table.ENCODERS, 0)
-    found = {}
+    by_name = {}
     for word in filter(None, (w.strip() for w in self.encoders.split(","))):
       name, colon, steps = word.partition(":")
       if colon and not (steps.isdigit() and int(steps)):
         raise ValueError(
-          f"encoders has {word!r}; behind the colon stands a number of steps,"
+          f"encoders has {word!r}; a number of steps follows the colon,"
           " as in stat_nn:2000"
         )
-      found[name] = int(steps) if colon else 0
-    return found
+      by_name[name] = int(steps) if colon else 0
+    return by_name

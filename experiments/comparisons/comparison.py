@@ -103,9 +103,7 @@ def heading(options: options_lib.Options) -> dict[str, Any]:
   return {
     "title": options.run.title,
     "config": config.resolved(*options.groups()),
-    "flagfile": config.to_flagfile(
-      *options.groups(), prefixes=options_lib.PREFIXES
-    ),
+    "flagfile": options_lib.to_flagfile(options),
     "environment": environment.environment(),
   }
 

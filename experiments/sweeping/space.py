@@ -12,20 +12,13 @@ from typing import Any
 
 import numpy as np
 import optuna
-from absl import flags
 from optuna import distributions
 
+from experiments.cli import encoder_options
 from sne_jax.zoo.classifiers import ranges
 
 Space = dict[str, distributions.BaseDistribution]
 """By name of the option, in alphabetical order."""
-
-_PARSERS: dict[type, flags.ArgumentParser] = {
-  int: flags.IntegerParser(),
-  float: flags.FloatParser(),
-  bool: flags.BooleanParser(),
-  str: flags.ArgumentParser(),
-}
 
 
 def parse(
@@ -128,7 +121,7 @@ def _list(asked: str, name: str, what: str, kind: type):
     try:
       if not word:
         raise ValueError("it is empty")
-      value = _PARSERS[kind].parse(word)
+      value = encoder_options.PARSERS[kind].parse(word)
     except (ValueError, TypeError) as error:
       raise ValueError(
         f"{asked}: {name} cannot be {word!r} ({error})"

@@ -29,7 +29,8 @@ from experiments.tasks import members, sampling_report, zoos
 from sne_jax.learning.generative import generation
 from sne_jax.learning.selfsup import pretraining
 from sne_jax.learning.training import progress
-from sne_jax.networks import spec, standardise, transfer
+from sne_jax.networks import spec as spec_lib
+from sne_jax.networks import standardise, transfer
 from sne_jax.zoo.classifiers import fine_tune, fit
 from sne_jax.zoo.store import partial
 
@@ -45,7 +46,7 @@ class Task:
   """What all seeds share."""
 
   options: options_lib.Options
-  tuners: dict[str, fine_tune.Tuner]  # By data set, the zoo's own first.
+  tuners: dict[str, fine_tune.Tuner]  # By data set, that of the zoo first.
   anchors: anchors_lib.Anchors
   codecs: dict[bool, generation.Codec]  # Of weights, and of the autoencoder.
   codes: dict[bool, np.ndarray]  # Of the anchors.
@@ -57,8 +58,8 @@ class Task:
     return (*BASELINES, *self.options.sampling.names)
 
   @property
-  def own(self) -> fine_tune.Tuner:
-    """Of the zoo's own data set: by its validation images all is chosen."""
+  def of_zoo(self) -> fine_tune.Tuner:
+    """On the data set of the zoo: by its validation images all is chosen."""
     return next(iter(self.tuners.values()))
 
 
@@ -153,7 +154,7 @@ def prepared(options: options_lib.Options, autoencoder: str) -> Task:
   return Task(options, tuners, anchors, codecs, codes, made_of)
 
 
-def opened_codec(workdir: str, one: spec.NetworkSpec) -> generation.Codec:
+def opened_codec(workdir: str, one: spec_lib.NetworkSpec) -> generation.Codec:
   """Returns the codec of the autoencoder that a run has trained.
 
   Args:
@@ -209,13 +210,13 @@ def sampled(
   """
   options, anchors = task.options, task.anchors
   count = options.generation.networks
-  score = task.own.score
+  score = task.of_zoo.score
   best = anchors.first[:count]
   best = best[np.arange(count) % len(best)]
 
   def make(method: str) -> dict[str, np.ndarray]:
     if method == SCRATCH:
-      weights, bandwidth = scratch(task, task.own, seed), np.nan
+      weights, bandwidth = scratch(task, task.of_zoo, seed), np.nan
     elif method == PROMPT:
       weights, bandwidth = anchors.weights[best], np.nan
     elif method == RECONSTRUCTED:
@@ -286,8 +287,7 @@ def tuned(
 
   def make():
     weights = begun(task, tuner, method, start["weights"], seed)
-    found = tuner.tune(weights, keys_of(task, seed), epochs, told)
-    return found.accuracy
+    return tuner.tune(weights, keys_of(task, seed), epochs, told).accuracy
 
   shape = (task.options.generation.networks, epochs + 1)
   methods = task.methods
@@ -298,13 +298,13 @@ def tuned(
 
 def begun(task, tuner, method: str, weights, seed: int):
   """Returns networks as they begin on a data set: perhaps a new last layer."""
-  own, other = task.anchors.spec, tuner.spec
+  spec, other = task.anchors.spec, tuner.spec
   if method == SCRATCH:
     return scratch(task, tuner, seed)
-  if other == own:
+  if other == spec:
     return weights
   new = transfer.classifier(other)
-  carried = np.asarray(transfer.carry_over(own, weights, other, new=new))
+  carried = np.asarray(transfer.carry_over(spec, weights, other, new=new))
   keys = jax.random.split(jax.random.key(seed), len(carried))
   return np.stack(
     [
