@@ -43,13 +43,9 @@ from sne_jax.networks.checked import Checked, option
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictOptions(Checked):
-  """Which model, and what to write.
+  """What to write; of several seeds, the mean.
 
   Attributes:
-    workdir: folder of a finished run of experiments/run.py, or of one of its
-      seeds; all seeds are asked, and their mean is taken.
-    encoder_file: Python files that register encoders of your own, separated by
-      commas, for a model of one; they are run first.
     coverage: share of networks whose interval holds the truth.
     sort: list the networks by their first prediction, the highest first.
     csv: file for the table; empty: none.
@@ -57,22 +53,13 @@ class PredictOptions(Checked):
       networks; empty: none.
   """
 
-  workdir: str = ""
-  encoder_file: str = ""
   coverage: float = option(0.9, above=0, below=1)
   sort: bool = True
   csv: str = ""
   json: str = ""
 
-  def __post_init__(self):
-    super().__post_init__()
-    if not self.workdir:
-      raise ValueError(
-        "workdir is empty; name the folder of a finished run with --workdir"
-      )
 
-
-CLASSES = (PredictOptions, given_files.FileOptions, memory.MemoryOptions)
+CLASSES = (memory.ModelOptions, PredictOptions, given_files.FileOptions)
 
 
 def main(
@@ -86,13 +73,13 @@ def main(
   Raises:
     ValueError: no model, or no files.
   """
-  options = config.from_flags(PredictOptions, flag_values=flag_values)
-  encoder_options.load_files(options.encoder_file)
-  how = config.from_flags(given_files.FileOptions, flag_values=flag_values)
-  held = config.from_flags(memory.MemoryOptions, flag_values=flag_values)
+  model, options, how = (
+    config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
+  )
+  encoder_options.load_files(model.encoder_file)
   paths = given_files.paths_of(argv[1:])
   given_files.check_outputs([options.csv, options.json], paths)
-  predictor = held.load(options.workdir)
+  predictor = model.load()
   judged = Table(predictor, options.coverage)
   rows: list[dict[str, Any]] = []
 
@@ -100,7 +87,7 @@ def main(
     pairs = [(n.spec, w) for n, w in zip(networks, weights, strict=True)]
     rows.extend(judged.rows(networks, pairs))
 
-  lazy_above = held.stream_above if predictor.can_stream else math.inf
+  lazy_above = model.stream_above if predictor.can_stream else math.inf
   failures = given_files.each(
     paths, how, handle, "reading networks", lazy_above=lazy_above
   )
@@ -121,7 +108,7 @@ def main(
   if options.csv:
     write_csv(options.csv, rows, judged.header)
   if options.json:
-    content = {"workdir": options.workdir, "coverage": options.coverage}
+    content = {"workdir": model.workdir, "coverage": options.coverage}
     content |= {"networks": rows, "failed": failures}
     write_atomically(
       pathlib.Path(options.json), json.dumps(report.to_json(content), indent=2)

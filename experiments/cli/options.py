@@ -28,22 +28,6 @@ from sne_jax.learning.training.optimizers import OptimizerOptions
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.zoo.inrs.generate import InrZooOptions
 
-CLASSES = (
-  RunOptions,
-  InrZooOptions,
-  ChunkOptions,
-  SNEOptions,
-  DataOptions,
-  InvarianceOptions,
-  OptimizerOptions,
-  TrainOptions,
-  EncoderOptions,
-  PretrainOptions,
-  ViewOptions,
-  ContrastOptions,
-  SamplingOptions,
-  GenerationOptions,
-)
 PREFIXES: dict[type, str] = {
   InrZooOptions: "zoo_",
   PretrainOptions: "pretrain_",
@@ -156,7 +140,7 @@ class Options:
     return self.sne if row.options is SNEOptions else self.encoders.of(row)
 
   def groups(self) -> tuple[Any, ...]:
-    """Returns the option objects, in the order of `CLASSES`.
+    """Returns the option objects, in their order.
 
     All options of the encoders that take part are among them, set or not.
     """
@@ -165,10 +149,10 @@ class Options:
     return tuple((parts | {"encoders": self.encoders.complete(names)}).values())
 
 
-def of(*parts: Any) -> Options:
-  """Returns the options made of one object of each of `CLASSES`."""
-  names = [field.name for field in dataclasses.fields(Options)]
-  return Options(**dict(zip(names, parts, strict=True)))
+CLASSES: tuple[type, ...] = tuple(
+  typing.get_type_hints(Options)[field.name]
+  for field in dataclasses.fields(Options)
+)
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -196,17 +180,17 @@ def from_flags(
   encoder_options.load_files(str(flag_values["encoder_file"].value))
   known = encoder_options.known()
   of_encoders = {n: changes.pop(n) for n in list(changes) if n in known}
-  options = of(
-    *(
-      config.from_flags(
-        cls,
-        prefix=PREFIXES.get(cls, ""),
-        flag_values=flag_values,
-        changes=changes,
-      )
-      for cls in CLASSES
+  names = [field.name for field in dataclasses.fields(Options)]
+  parts = {
+    name: config.from_flags(
+      cls,
+      prefix=PREFIXES.get(cls, ""),
+      flag_values=flag_values,
+      changes=changes,
     )
-  )
+    for name, cls in zip(names, CLASSES, strict=True)
+  }
+  options = Options(**parts)
   options = options.replaced(**of_encoders) if of_encoders else options
   words = f"{options.run.zoo},{options.run.test_zoos}"
   if options.zoo != InrZooOptions() and "sine:" not in words:

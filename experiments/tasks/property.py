@@ -104,14 +104,9 @@ def trainer(
   Raises:
     ValueError: options that do not go together, or with this zoo.
   """
-  parts = parts_of(data)
   how = recipe.Recipe(**fields_of(options))
   return trainer_lib.Trainer(
-    parts["train"],
-    parts["val"],
-    how,
-    tests=parts["tests"],
-    seeds=seeds_of(options),
+    **parts_of(data), recipe=how, seeds=seeds_of(options)
   )
 
 

@@ -135,7 +135,7 @@ def test_files_are_encoded_by_what_was_pretrained(trained, tmp_path):
   np.testing.assert_allclose(rows, own.encode(weights), atol=1e-5)
   with pytest.raises(ValueError, match="reads networks whole"):
     encode.opened(
-      str(trained("sane")), memory.MemoryOptions(memory_limit="1GiB")
+      memory.ModelOptions(workdir=str(trained("sane")), memory_limit="1GiB")
     )
 
 
