@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
 from benchmarks import machine
 from experiments.cli import options as options_lib
@@ -50,12 +49,9 @@ class Case:
     return f"{self.name}, batch {self.batch_size}"
 
 
-def flagfile_options(path: pathlib.Path = FLAGFILE) -> options_lib.Options:
-  """Returns the options that a flagfile gives, defaults filled in."""
-  values = flags.FlagValues()
-  options_lib.define_flags(values)
-  values(["benchmark", *values.read_flags_from_files([f"--flagfile={path}"])])
-  return options_lib.from_flags(values)
+def flagfile_options() -> options_lib.Options:
+  """Returns the options that `FLAGFILE` gives, defaults filled in."""
+  return options_lib.from_flags(options_lib.parsed(FLAGFILE))
 
 
 def attention(**changes: Any) -> SNEOptions:

@@ -122,10 +122,7 @@ def autoencoder_of(word: str) -> str:
   """
   if not word.endswith(zoos.SUFFIX):
     return word
-  values = flags.FlagValues()
-  options_lib.define_flags(values)
-  config.parse(["run.py", f"--flagfile={word}"], values)
-  options = options_lib.from_flags(values)
+  options = options_lib.from_flags(options_lib.parsed(word))
   if not options.run.pretrain:
     raise ValueError(
       f"{word} trains no autoencoder; sample_from is a flagfile with"
@@ -238,7 +235,7 @@ def run(
   workdir = pathlib.Path(options.run.workdir)
   watch = outcome.Stopwatch()
   data = members.gathered(options)
-  claim_data(workdir, data)
+  claim(workdir, data.names, members.fingerprint(data))
   unlabelled = bool(options.run.pretrain)
   task = pretrain if unlabelled else outcome
   watch.lap("loading the networks")
@@ -251,11 +248,6 @@ def run(
   results = task.collect(options, data, seeds, watch.seconds)
   task.write(workdir, options, data, seeds, results)
   return results
-
-
-def claim_data(workdir: pathlib.Path, data: members.Data) -> None:
-  """Notes which networks a run is about; refuses if they have changed."""
-  claim(workdir, data.names, members.fingerprint(data))
 
 
 def claim(

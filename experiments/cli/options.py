@@ -5,6 +5,7 @@ Each class is told by flags of its own; those of encoders other than SNE by
 """
 
 import dataclasses
+import os
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -158,6 +159,14 @@ CLASSES: tuple[type, ...] = tuple(
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the flags of a run."""
   config.define_flags(*CLASSES, prefixes=PREFIXES, flag_values=flag_values)
+
+
+def parsed(flagfile: str | os.PathLike) -> flags.FlagValues:
+  """Returns the flags of a run as a flagfile, and those it names, set them."""
+  values = flags.FlagValues()
+  define_flags(values)
+  config.parse(["run.py", f"--flagfile={flagfile}"], values)
+  return values
 
 
 def from_flags(

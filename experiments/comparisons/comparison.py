@@ -108,18 +108,15 @@ def heading(options: options_lib.Options) -> dict[str, Any]:
   }
 
 
-def finished(seeds: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Returns the entries of the seeds that have not failed."""
-  return [entry for entry in seeds if "failed" not in entry]
-
-
 def count(results: Mapping[str, Any]) -> str | int:
   """Returns how many seeds have finished, of how many if some have not."""
-  good, total = len(finished(results["seeds"])), len(results["seeds"])
+  good, total = len(report.finished(results["seeds"])), len(results["seeds"])
   return good if good == total else f"{good} of {total}"
 
 
 def train_seconds(results: Mapping[str, Any]) -> float | None:
   """Returns the mean seconds of a training; None where none has finished."""
-  seconds = [entry["train_seconds"] for entry in finished(results["seeds"])]
+  seconds = [
+    entry["train_seconds"] for entry in report.finished(results["seeds"])
+  ]
   return float(np.mean(seconds)) if seconds else None

@@ -9,7 +9,7 @@ from absl import logging as log
 
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
-from experiments.reports import figures, maps, run_report
+from experiments.reports import figures, maps, report, run_report
 from experiments.tasks import image_reference, members
 from sne_jax.learning.evaluation import (
   calibration,
@@ -45,7 +45,7 @@ def collect(
 ) -> dict[str, Any]:
   """Returns the results of a run, for `results.json` and the report."""
   targets = members.target_labels(options.run)
-  good = comparison.finished(seeds)
+  good = report.finished(seeds)
   common = of_training(options, data, seeds, seconds, named=len(targets) > 1)
   rows = [
     {key: entry[key] for key in OF_SEED if key in entry}
@@ -110,7 +110,7 @@ def of_training(
     seconds: of the stages of the run.
     named: whether metrics are named with their target.
   """
-  good = comparison.finished(seeds)
+  good = report.finished(seeds)
   rows = [
     entry
     | {
@@ -139,9 +139,7 @@ def of_training(
 
 def summary(results: dict[str, Any], part: str = "test") -> dict[str, Any]:
   """Returns the mean over seeds, with interval, of every metric of a part."""
-  rows = [
-    entry["metrics"][part] for entry in comparison.finished(results["seeds"])
-  ]
+  rows = [entry["metrics"][part] for entry in report.finished(results["seeds"])]
   return {
     name: metrics.mean_interval([row[name]["value"] for row in rows])
     for name in (rows[0] if rows else ())
@@ -159,7 +157,7 @@ def write(
   folder = workdir / "figures"
   drawn = {}
   test = data.parts["test"]
-  good = comparison.finished(seeds)
+  good = report.finished(seeds)
   if good and data.classes:
     name = options.run.targets
     caption = (

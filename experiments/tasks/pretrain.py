@@ -17,7 +17,6 @@ from absl import logging as log
 import sne_jax
 from experiments.cli import options as options_lib
 from experiments.cli import run_options
-from experiments.comparisons import comparison
 from experiments.reports import report, run_report
 from experiments.tasks import members, outcome
 from sne_jax import atomic, unlabelled
@@ -246,7 +245,7 @@ def collect(
   results["summaries"] = {
     part: outcome.summary(results, part) for part in data.tests()
   }
-  results["reconstruction"] = _mean_reconstruction(comparison.finished(seeds))
+  results["reconstruction"] = _mean_reconstruction(report.finished(seeds))
   return results | {"summary": outcome.summary(results)}
 
 
