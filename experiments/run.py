@@ -32,6 +32,7 @@ import contextlib
 import json
 import os
 import pathlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -233,19 +234,20 @@ def run(
     What `results.json` holds.
   """
   workdir = pathlib.Path(options.run.workdir)
-  watch = outcome.Stopwatch()
+  began = time.monotonic()
   data = members.gathered(options)
   claim(workdir, data.names, members.fingerprint(data))
   unlabelled = bool(options.run.pretrain)
   task = pretrain if unlabelled else outcome
-  watch.lap("loading the networks")
+  seconds = {"loading the networks": time.monotonic() - began}
   sizes = ", ".join(f"{n} {part}" for part, n in data.sizes().items())
   logging.info("%s: networks: %s", options.run.title, sizes)
   train = pretrain.train if unlabelled else property_lib.train
   programs = {} if programs is None else programs
+  began = time.monotonic()
   seeds = train(options, data, workdir, programs)
-  watch.lap("training and evaluating all seeds")
-  results = task.collect(options, data, seeds, watch.seconds)
+  seconds["training and evaluating all seeds"] = time.monotonic() - began
+  results = task.collect(options, data, seeds, seconds)
   task.write(workdir, options, data, seeds, results)
   return results
 

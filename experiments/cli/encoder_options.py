@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.cli import help_text
+from experiments.cli import config, help_text
 from sne_jax.encoders import table
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.networks import checked
@@ -183,7 +183,7 @@ def load_files(text: str) -> None:
   Raises:
     ValueError: there is no such file or module.
   """
-  for word in filter(None, (part.strip() for part in text.split(","))):
+  for word in config.words(text):
     if not word.endswith(".py"):
       try:
         importlib.import_module(word)

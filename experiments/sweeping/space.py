@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from optuna import distributions
 
-from experiments.cli import encoder_options
+from experiments.cli import config, encoder_options
 from sne_jax.zoo.classifiers import ranges
 
 Space = dict[str, distributions.BaseDistribution]
@@ -37,7 +37,7 @@ def parse(
       a value that is there twice.
   """
   space: Space = {}
-  for entry in filter(None, map(str.strip, text.split(";"))):
+  for entry in config.words(text, ";"):
     name, equals, what = (word.strip() for word in entry.partition("="))
     if not equals:
       raise ValueError(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.tasks import zoos
 from sne_jax.learning.data.dataset import Networks
@@ -313,7 +314,7 @@ def _kept(zoo: store.Zoo, run, rows: np.ndarray) -> np.ndarray:
   epochs = np.asarray(zoo.property("epoch"))
   if run.snapshots == LAST:
     return epochs[rows] == epochs.max()
-  return np.isin(epochs[rows], [int(n) for n in run.snapshots.split(",")])
+  return np.isin(epochs[rows], [int(n) for n in config.words(run.snapshots)])
 
 
 def _target(

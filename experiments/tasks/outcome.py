@@ -1,12 +1,12 @@
 """Puts together what the seeds of a run gave: results, figures, report."""
 
 import pathlib
-import time
 from typing import Any
 
 import numpy as np
 from absl import logging as log
 
+from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
 from experiments.reports import figures, maps, report, run_report
@@ -222,20 +222,6 @@ def _values(zoo, name: str) -> list[str]:
   return sorted({str(value) for value in zoo.property(name)})
 
 
-class Stopwatch:
-  """Wall-clock seconds of the stages of a run."""
-
-  def __init__(self):
-    self.seconds: dict[str, float] = {}
-    self._since = time.monotonic()
-
-  def lap(self, name: str) -> None:
-    """Books the time since the last lap under a name."""
-    now = time.monotonic()
-    self.seconds[name] = now - self._since
-    self._since = now
-
-
 def _mean(values) -> float:
   """Returns the mean; nan if there is nothing."""
   known = list(values)
@@ -297,7 +283,7 @@ def _references(options, data: members.Data) -> dict[str, Any]:
 def _on_images(options, data: members.Data):
   """Measures the reference that needs images; see `image_reference`."""
   log.info("evaluating networks on %s images", options.run.image_counts)
-  counts = [int(word) for word in options.run.image_counts.split(",")]
+  counts = [int(word) for word in config.words(options.run.image_counts)]
   by_count, costs = image_reference.predictions(options, data, counts)
   name = options.run.target_names[0]
   rows = {

@@ -132,7 +132,7 @@ def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
     OSError: a flagfile that cannot be read.
   """
   listed = []
-  for word in filter(None, (part.strip() for part in text.split(","))):
+  for word in config.words(text):
     arguments = ()
     path = word.removeprefix(SINE)
     if word.endswith(SUFFIX):

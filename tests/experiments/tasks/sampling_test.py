@@ -171,7 +171,7 @@ def test_bad_input_takes_one_line(launch, zoo, tmp_path, monkeypatch):
   ended = start(launch, tmp_path / "b", zoo, "--sample_methods=kde,magic")
   assert "unknown sampler 'magic'" in ended.error
   ended = start(launch, tmp_path / "c", zoo, "--matrix=each")
-  assert "sample_from is somewhere, and matrix is each" in ended.error
+  assert "sample_from is somewhere and matrix is each" in ended.error
   monkeypatch.undo()
   ended = start(launch, tmp_path / "d", zoo)
   assert "somewhere is no work directory of an autoencoder" in ended.error
