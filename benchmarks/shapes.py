@@ -19,8 +19,8 @@ from benchmarks import machine
 from experiments.cli import options as options_lib
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.learning.data import pipeline
-from sne_jax.learning.objectives import invariance
-from sne_jax.learning.training import loop, optimizers, parallel, program
+from sne_jax.learning.objectives import model
+from sne_jax.learning.training import loop, recipe, trainer
 from sne_jax.networks import chunking, families
 from sne_jax.networks.spec import NetworkSpec
 
@@ -166,19 +166,6 @@ class Step:
 
   def __init__(self, case: Case):
     """Builds everything but the compiled programs."""
-    description = {
-      "encoder": "sne",
-      "encoder_options": dataclasses.asdict(case.sne),
-      "chunk_options": dataclasses.asdict(case.chunk),
-      "global_scale": 1.0,
-      "place_scales": [],
-      "head": {"hidden_width": 64, "dropout": 0.0},
-      "targets": ["property"],
-      "loss": "mse",
-    }
-    encoder = program.build_encoder(description)
-    net = program.build_model(description, encoder)
-    mesh = parallel.make_mesh()  # All devices share the batch.
     rng = np.random.default_rng(0)
     # Sorted, since the pipeline groups a batch by architecture.
     numbers = np.sort(np.arange(case.batch_size) % len(case.specs))
@@ -187,31 +174,28 @@ class Step:
       numbers,
       [families.random_weights(case.specs[n], rng) for n in numbers],
       rng.standard_normal((case.batch_size, 1)),
+      ("property",),
     )
+    how = recipe.Recipe(
+      options=case.sne,
+      chunks=case.chunk,
+      head=model.HeadOptions(hidden_width=64, dropout=0.0),
+      data=pipeline.DataOptions(
+        batch_size=case.batch_size, augment_signs=False
+      ),
+      training=loop.TrainOptions(num_steps=1000),
+    )
+    trained = trainer.Trainer(networks, networks, how)
+    self.state, self.batch_fn = trained.start(0)
+    self.batch, self.update = self.batch_fn(0), trained.update
     self.num_weights = sum(case.specs[n].num_weights for n in numbers)
-    self.batch_fn = pipeline.Pipeline(
-      networks,
-      encoder.make_packer(case.specs),
-      pipeline.DataOptions(batch_size=case.batch_size, augment_signs=False),
-      seed=0,
-      devices=mesh.size,
-      place=lambda batch: parallel.shard(batch, mesh),
-    )
-    self.batch = self.batch_fn(0)
+    leaves = jax.tree.leaves(self.state.params)
+    self.num_params = sum(x.size for x in leaves)
     self.forward = jax.jit(
-      lambda params, packed: net.apply(
+      lambda params, packed: trained.model.net.apply(
         params, packed, True, rngs={"identifiers": jax.random.key(0)}
       )
     )
-    # Compiled as one program, which leaves the forward pass out.
-    draw = lambda: program.init_params(net, encoder, case.specs[0], 0)
-    params = jax.jit(draw)()
-    self.num_params = sum(x.size for x in jax.tree.leaves(params))
-    options = optimizers.OptimizerOptions()
-    tx = optimizers.make_optimizer(options, 1000)
-    loss = invariance.make_loss(net, "mse", invariance.InvarianceOptions())
-    self.update = loop.make_update_fn(loss, tx, mesh=mesh)
-    self.state = loop.init_state(params, tx, jax.random.key(0), mesh=mesh)
 
   @property
   def packed(self) -> Any:
