@@ -142,9 +142,8 @@ def encode(args: argparse.Namespace) -> dict:
   """Encodes one network in this process; returns its row of the table."""
   path = args.folder / f"{args.child}.safetensors"
   options = sne_options.SNEOptions(layer_function=args.layer_function)
-  rules = {"neuron": ("neuron", "neuron"), "flat": ("flat", "flat")}[args.rule]
   chunk_options = chunking.ChunkOptions(
-    chunk_size=args.chunk_size, linear_rule=rules[0], conv_rule=rules[1]
+    chunk_size=args.chunk_size, linear_rule=args.rule, conv_rule=args.rule
   )
   before = resident("VmRSS")
   measured = {"global_scale": 1.0, "place_scales": ()}

@@ -89,7 +89,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     autoencoder = autoencoder_of(options.run.sample_from)
     with claimed(options) as workdir:
       task = sampling.prepared(options, autoencoder)
-      claim(workdir, (options.run.zoo, autoencoder), task.made_of)
+      claim(workdir, (options.run.zoo, autoencoder), task.checksums)
       sampling.run(task)
     print(f"The report is {workdir / 'report.md'}")  # noqa: T201
     return

@@ -50,7 +50,7 @@ class Task:
   anchors: anchors_lib.Anchors
   codecs: dict[bool, generation.Codec]  # Of weights, and of the autoencoder.
   codes: dict[bool, np.ndarray]  # Of the anchors.
-  made_of: dict[str, str]  # Checksums of zoo and autoencoder.
+  checksums: dict[str, str]  # Checksums of zoo and autoencoder.
 
   @property
   def methods(self) -> tuple[str, ...]:
@@ -118,7 +118,8 @@ def prepared(options: options_lib.Options, autoencoder: str) -> Task:
     options.replaced(targets="epoch", loss="mse", target_scale="linear")
   )
   known = data.parts["train"].specs[0]
-  codec = opened_codec(autoencoder, known)
+  model = opened(autoencoder)
+  codec = codec_of(model, known, autoencoder)
   image, networks = source.options()
   names = dict.fromkeys((image.dataset, *options.sampling.data_sets))
   parts = {
@@ -139,7 +140,7 @@ def prepared(options: options_lib.Options, autoencoder: str) -> Task:
     for name in names
   }
   if anchors.spec.layout != known.layout:
-    codec = opened_codec(autoencoder, anchors.spec)
+    codec = codec_of(model, anchors.spec, autoencoder)
   measured = standardise.measure(anchors.spec, anchors.training)
   codecs = {
     True: generation.weight_codec(anchors.spec, measured),
@@ -149,41 +150,38 @@ def prepared(options: options_lib.Options, autoencoder: str) -> Task:
     on_weights: np.asarray(codec.encode(anchors.weights))
     for on_weights, codec in codecs.items()
   }
-  made_of = members.fingerprint(data)
-  made_of["autoencoder"] = digest(autoencoder)
-  return Task(options, tuners, anchors, codecs, codes, made_of)
+  checksums = members.fingerprint(data)
+  checksums["autoencoder"] = digest(model)
+  return Task(options, tuners, anchors, codecs, codes, checksums)
 
 
-def opened_codec(workdir: str, one: spec_lib.NetworkSpec) -> generation.Codec:
-  """Returns the codec of the autoencoder that a run has trained.
-
-  Args:
-    workdir: of `run.py --pretrain`, or the folder of one of its seeds.
-    one: of the networks.
+def codec_of(
+  model: pretraining.Pretrained, one: spec_lib.NetworkSpec, workdir: str
+) -> generation.Codec:
+  """Returns the codec of an autoencoder, for networks of a spec.
 
   Raises:
-    ValueError: there is no trained autoencoder, or it is of other networks.
+    ValueError: it is of other networks.
   """
-  model = pretraining.Pretrained.load(autoencoder_folder(workdir))
   try:
     return generation.trained_codec(model, one)
   except ValueError as error:
     raise ValueError(f"{workdir}: {error}") from error
 
 
-def autoencoder_folder(workdir: str) -> pathlib.Path:
-  """Returns the folder of the first seed of an autoencoder.
+def opened(workdir: str) -> pretraining.Pretrained:
+  """Returns the autoencoder of the first seed that a run has trained.
+
+  Args:
+    workdir: of `run.py --pretrain`, or the folder of one of its seeds.
 
   Raises:
     ValueError: there is none.
   """
-  folders = [
-    pathlib.Path(workdir),
-    *sorted(pathlib.Path(workdir).glob("seed*")),
-  ]
-  for folder in folders:
+  root = pathlib.Path(workdir)
+  for folder in (root, *sorted(root.glob("seed*"))):
     if (folder / pretraining.FILE).exists():
-      return folder
+      return pretraining.Pretrained.load(folder)
   raise ValueError(
     f"{workdir} is no work directory of an autoencoder (no seed of it has a"
     f" {pretraining.FILE}); name that of a run of run.py --pretrain=sane or"
@@ -191,9 +189,8 @@ def autoencoder_folder(workdir: str) -> pathlib.Path:
   )
 
 
-def digest(workdir: str) -> str:
+def digest(model: pretraining.Pretrained) -> str:
   """Returns a checksum of an autoencoder: its description and parameters."""
-  model = pretraining.Pretrained.load(autoencoder_folder(workdir))
   text = json.dumps(model.description, sort_keys=True)
   checksum = hashlib.sha256(text.encode())
   for leaf in jax.tree.leaves(model.params):
