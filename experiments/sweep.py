@@ -30,9 +30,7 @@ that fails is started again --retries times, then reported; the exit code is 1
 if any has failed. --num_trials=32 after --num_trials=16 runs sixteen more.
 """
 
-import contextlib
 import dataclasses
-import pathlib
 import time
 
 from absl import flags, logging
@@ -44,8 +42,6 @@ from experiments.sweeping import executors, search, summary, trials
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.plan import Plan
 from sne_jax import errors
-from sne_jax.learning.training import train_state
-from sne_jax.learning.training.records import read_json
 from sne_jax.zoo.store import lock
 
 PATIENCE = 60.0
@@ -70,7 +66,7 @@ def main(
   del argv
   plan = plan_lib.make(flag_values)
   context = executors.choose(plan.sweep)
-  with claimed(plan):
+  with run.claim_workdir(plan.workdir, plan.identity(), plan.flagfile()):
     study = trials.study_of(plan)
     failures: dict[int, str] = {}
     if not all(trial.state.is_finished() for trial in study.trials):
@@ -86,22 +82,6 @@ def main(
     print(summary.write(plan, study, outcomes))
   print(f"The report is {plan.workdir / 'report.md'}")
   return 1 if any(outcome.failed for outcome in outcomes) else 0
-
-
-def claimed(plan: Plan) -> contextlib.AbstractContextManager[pathlib.Path]:
-  """Makes the work directory the home of this sweep; see `run.claim_workdir`.
-
-  Raises:
-    ValueError: it holds a sweep of before there was a sampler.
-  """
-  path = plan.workdir / train_state.CONFIG
-  before = read_json(path).get("SweepOptions") if path.exists() else None
-  if before is not None and "sampler" not in before:
-    raise ValueError(
-      f"{plan.workdir} holds a sweep of an earlier version, which cannot be"
-      " resumed; choose another workdir"
-    )
-  return run.claim_workdir(plan.workdir, plan.identity(), plan.flagfile())
 
 
 def wait_for_orphans(plan: Plan) -> None:

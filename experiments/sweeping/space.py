@@ -73,13 +73,13 @@ def grid(space: Space) -> list[dict[str, Any]]:
   Raises:
     ValueError: an option has a range.
   """
-  lists = {name: getattr(d, "choices", None) for name, d in space.items()}
-  for name, values in lists.items():
+  lists = [getattr(of, "choices", None) for of in space.values()]
+  for name, values in zip(space, lists, strict=True):
     if values is None:
       raise ValueError(
         f"grid: {name} is a range; list its values, or use --random"
       )
-  combinations = itertools.product(*filter(None, lists.values()))
+  combinations = itertools.product(*filter(None, lists))
   return [dict(zip(space, values, strict=True)) for values in combinations]
 
 
@@ -99,8 +99,9 @@ def seed_of(seed: int, number: int) -> int:
 
 def describe(space: Space) -> dict[str, Any]:
   """Returns what makes two sweeps the same: lists of values, and ranges."""
-  lists = {name: getattr(d, "choices", None) for name, d in space.items()}
-  return {name: lists[name] or repr(space[name]) for name in space}
+  return {
+    n: getattr(of, "choices", None) or repr(of) for n, of in space.items()
+  }
 
 
 def show(value: Any) -> str:

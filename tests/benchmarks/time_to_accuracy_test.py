@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 from benchmarks import nfn_peer, results, shapes, time_to_accuracy
 from experiments.cli import config
@@ -273,7 +274,7 @@ def test_another_backend_is_refused(monkeypatch):
 
 
 def test_every_option_can_become_a_flag():
-  values = shapes.flags.FlagValues()
+  values = flags.FlagValues()
   config.define_flags(
     time_to_accuracy.RaceOptions,
     *shapes.options_lib.CLASSES,
