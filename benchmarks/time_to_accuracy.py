@@ -97,7 +97,8 @@ class SneRacer:
 
   def race(self, seed: int) -> Race:
     """Trains with one seed; call `warm_up` before."""
-    every = max(1, round(self._count() / self.options.data.batch_size))
+    count = len(self._trainer.train)
+    every = max(1, round(count / self.options.data.batch_size))
     schedule = dataclasses.replace(
       self.options.train,
       eval_every=every,
@@ -132,9 +133,6 @@ class SneRacer:
     """Programs of the update so far; it must not grow during a race."""
     update: Any = self._trainer.update
     return update._cache_size()
-
-  def _count(self) -> int:
-    return len(self._trainer.train)
 
   def _test_mse(self, params) -> float:
     """Measures parameters on the test part."""
