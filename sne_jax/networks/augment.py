@@ -49,8 +49,8 @@ UNKNOWN = "unknown"
 
 def is_known(spec: spec_lib.NetworkSpec) -> bool:
   """Whether the spec says what stands behind all neurons that could move."""
-  found = [_activation(spec, maker) for maker in _makers(spec).values()]
-  return not {None, UNKNOWN} & set(found)
+  activations = [_activation(spec, maker) for maker in _makers(spec).values()]
+  return not {None, UNKNOWN} & set(activations)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -359,18 +359,18 @@ def _check_groups(
 
 def _factor(
   spec: spec_lib.NetworkSpec,
-  made: Mapping[str, Any],
+  written: Mapping[str, Any],
   read: Mapping[str, Any],
   xp: ModuleType,
 ) -> Any:
-  """Returns `[P]`: `made` along output axes of groups, `read` along inputs."""
+  """Returns `[P]`: `written` along outputs of groups, `read` along inputs."""
   parts = []
   for t in spec.tensors:
     factor = xp.ones((1,) * len(t.shape), xp.float32)
     for place, axis in enumerate(t.axes):
       along = [1] * len(t.shape)
       along[place] = t.shape[place]
-      vector = _axis_factor(axis, read if place else made, xp)
+      vector = _axis_factor(axis, read if place else written, xp)
       factor = factor * vector.reshape(along)
     parts.append(factor.reshape(-1))
   return xp.concatenate(parts).astype(xp.float32)
@@ -382,8 +382,8 @@ def _axis_factor(
   """Returns the factor of every place of an axis."""
   vector = xp.ones((1,), xp.float32)
   for factor in axis:
-    own = xp.ones((factor.size,), xp.float32)
+    factors = xp.ones((factor.size,), xp.float32)
     if factor.group is not None and factor.group in values:
-      own = values[factor.group]
-    vector = (vector[:, None] * own[None, :]).reshape(-1)
+      factors = values[factor.group]
+    vector = (vector[:, None] * factors[None, :]).reshape(-1)
   return vector

@@ -168,13 +168,13 @@ class NetworkSpec:
   @functools.cached_property
   def groups(self) -> dict[str, tuple[int, str | None]]:
     """Size of every axis group, and the group that it is nested in."""
-    found = {}
+    groups = {}
     for tensor in self.tensors:
       for axis in tensor.axes:
         for factor in axis:
           if factor.group is not None:
-            found[factor.group] = (factor.size, factor.per)
-    return found
+            groups[factor.group] = (factor.size, factor.per)
+    return groups
 
   @functools.cached_property
   def layout(self) -> "NetworkSpec":
@@ -201,7 +201,7 @@ class NetworkSpec:
     nameless = lambda factor: dataclasses.replace(
       factor, group=groups[factor.group], per=groups[factor.per]
     )
-    found = [
+    stripped = [
       dataclasses.replace(
         tensor,
         name=str(tensors[tensor.name]),
@@ -213,7 +213,7 @@ class NetworkSpec:
       )
       for tensor in self.tensors
     ]
-    return NetworkSpec("unknown", tuple(found), skips=self.skips)
+    return NetworkSpec("unknown", tuple(stripped), skips=self.skips)
 
   def option(self, name: str) -> Any:
     """Returns one of `options`; raises `KeyError` if the spec lacks it."""

@@ -191,7 +191,7 @@ def test_neuron_rule_of_the_sine_network():
   layout = chunking.layout(INR, options)
   assert layout.index.shape == (65, 34)
   assert chunking.num_chunks(INR, options) == 65
-  np.testing.assert_array_equal(layout.own, 1 + np.arange(65))
+  np.testing.assert_array_equal(layout.owner, 1 + np.arange(65))
   seen = np.bincount(layout.index[layout.mask], minlength=INR.num_weights)
   twice = {"w1", "w2"}  # Both ends of w1 and the input end of w2 are hidden.
   for t, start in zip(INR.tensors, INR.offsets, strict=True):
@@ -305,7 +305,7 @@ def test_indices_agree_with_the_spec(make, options):
   for name in ("index", "role", "places", "io", "other", "tensor"):
     assert not getattr(layout, name)[~layout.mask].any(), name
   assert layout.other.max() <= layout.num_neurons
-  assert layout.own.max() <= layout.num_neurons
+  assert layout.owner.max() <= layout.num_neurons
 
 
 @pytest.mark.parametrize("width", [1, 6, 7, 8, 13, 14, 15])
@@ -338,7 +338,7 @@ def test_rows_by_hand():
     [12, 13, 14, 0],
     [15, 16, 0, 0],
   ]
-  assert layout.own.tolist() == [1, 2, 3, 0, 4, 5, 0]
+  assert layout.owner.tolist() == [1, 2, 3, 0, 4, 5, 0]
   assert layout.other.tolist() == [
     [0, 0, 0, 0],
     [0, 0, 0, 0],
@@ -369,9 +369,9 @@ def test_columns_by_hand():
   )
   chosen = layout.layer == 2
   assert layout.index[chosen].tolist() == [[9, 12], [10, 13], [11, 14]]
-  assert layout.own[chosen].tolist() == [1, 2, 3]
+  assert layout.owner[chosen].tolist() == [1, 2, 3]
   assert layout.other[chosen].tolist() == [[4, 5]] * 3
-  assert layout.own[layout.layer == 0].tolist() == [0] * 4  # Inputs.
+  assert layout.owner[layout.layer == 0].tolist() == [0] * 4  # Inputs.
   assert layout.other[layout.layer == 0].tolist() == [[1, 2], [3, 0]] * 2
 
 
@@ -379,8 +379,8 @@ def test_flat_by_hand():
   layout = chunking.layout(dense((2, 3, 2)), cut_flat(chunk_size=3))
   chosen = layout.layer == 0
   assert layout.index[chosen].tolist() == [[0, 1, 2], [3, 4, 5]]
-  assert layout.own[chosen].tolist() == [0, 0]  # Both straddle neurons.
-  assert layout.own[layout.layer == 2].tolist() == [4, 5]
+  assert layout.owner[chosen].tolist() == [0, 0]  # Both straddle neurons.
+  assert layout.owner[layout.layer == 2].tolist() == [4, 5]
   assert layout.other[layout.layer == 2].tolist() == [[1, 2, 3]] * 2
 
 
@@ -390,7 +390,7 @@ def test_appended_biases_by_hand():
   assert layout.index[:, :3].tolist()[:3] == [[0, 1, 6], [2, 3, 7], [4, 5, 8]]
   assert layout.index[3:].tolist() == [[9, 10, 11, 15], [12, 13, 14, 16]]
   assert layout.role[3].tolist() == [0, 0, 0, ROLE["bias"]]
-  assert layout.own.tolist() == [1, 2, 3, 4, 5]
+  assert layout.owner.tolist() == [1, 2, 3, 4, 5]
   assert layout.other[4].tolist() == [1, 2, 3, 0]
   assert layout.io[4].tolist() == [[0, 2]] * 4
   assert [KINDS[k] for k in layout.layer_kind] == ["linear_weight"] * 2
@@ -410,7 +410,7 @@ def test_neurons_by_hand():
     [12, 13, 14, 16, 0],
   ]
   assert layout.role.tolist() == [first] * 3 + [out] * 2
-  assert layout.own.tolist() == [1, 2, 3, 4, 5]
+  assert layout.owner.tolist() == [1, 2, 3, 4, 5]
   assert layout.other.tolist() == (
     [[0, 0, 0, 4, 5]] * 3 + [[1, 2, 3, 0, 0]] * 2
   )
@@ -422,7 +422,9 @@ def test_neurons_by_hand():
 def test_large_neurons_take_several_chunks():
   spec = dense((2, 3, 2))
   layout = chunking.layout(spec, ChunkOptions(chunk_size=2, **NEURON))
-  assert layout.own.tolist() == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 2 + [5] * 2
+  assert (
+    layout.owner.tolist() == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 2 + [5] * 2
+  )
   assert layout.chunk.tolist() == [*range(9), *range(4)]
   assert layout.index[:3].tolist() == [[0, 1], [6, 9], [12, 0]]
 
@@ -431,7 +433,7 @@ def test_convolution_and_flattened_image_by_hand():
   """Conv 1 -> 2, kernel 1x2 places, then dense 2 from 2 channels x 3 spots."""
   spec = conv_net((1, 2, 2), 2, kernel=2, spots=3, norm=True)
   layout = chunking.layout(spec, ChunkOptions(chunk_size=64, **NEURON))
-  assert layout.own.tolist() == [1, 2, 3, 4, 5, 6]
+  assert layout.owner.tolist() == [1, 2, 3, 4, 5, 6]
   # The second channel of the first convolution.
   real = layout.mask[1]
   assert elements(layout, (1, real), spec) == (
@@ -455,7 +457,7 @@ def test_convolution_and_flattened_image_by_hand():
   # Kernels lie between two neurons.
   kernels = chunking.layout(spec, cut_flat(chunk_size=4))
   chosen = kernels.tensor[:, 0] == spec.index("conv1")
-  assert kernels.own[chosen].tolist() == [3, 3, 4, 4]
+  assert kernels.owner[chosen].tolist() == [3, 3, 4, 4]
   assert kernels.other[chosen, 0].tolist() == [1, 2, 1, 2]
   assert kernels.places[chosen][2].tolist() == [
     [1, 0, y, x] for y in (0, 1) for x in (0, 1)
@@ -492,7 +494,7 @@ def test_attention_under_the_neuron_rule():
   assert elements(layout, (unit, out), spec) == [
     ("o", r * 6 + 4) for r in range(4)
   ]
-  assert layout.own[unit] == 17
+  assert layout.owner[unit] == 17
   assert layout.other[unit][out].tolist() == [19, 20, 21, 22]
   first = row["o"][0]
   assert layout.other[first][layout.mask[first]].tolist() == (
@@ -508,7 +510,7 @@ def test_attention_under_the_neuron_rule():
     assert layout.other[chosen][0, :4].tolist() == [25, 26, 27, 28]
   for name in ("class", "ln.scale"):
     chosen = layout.tensor[:, 0] == spec.index(name)
-    chosen &= layout.mask[:, 0] & (layout.own == 0)
+    chosen &= layout.mask[:, 0] & (layout.owner == 0)
     assert layout.other[chosen][0, :4].tolist() == [25, 26, 27, 28]
   head = row["head"][0]
   assert layout.other[head][:4].tolist() == [19, 20, 21, 22]
@@ -657,10 +659,10 @@ def test_two_producers_of_one_stream():
   )
   layout = chunking.layout(spec, ChunkOptions(chunk_size=4, **NEURON))
   assert layout.index[:, 1].tolist() == [6, 7] * 3 + [7]
-  assert layout.own.tolist() == [1, 2, 3, 4, 5, 6, 7]
+  assert layout.owner.tolist() == [1, 2, 3, 4, 5, 6, 7]
   assert layout.other[-1].tolist() == [3, 4, 0, 0]
   plain = chunking.layout(spec, cut_flat(chunk_size=1, linear_rule="col"))
-  assert plain.own[-2:].tolist() == [3, 4]
+  assert plain.owner[-2:].tolist() == [3, 4]
 
 
 def test_norm_behind_a_weight_of_its_level():
@@ -931,7 +933,7 @@ def test_weight_kinds_are_all_cut_by_neuron():
   spec = transformer()
   layout = chunking.layout(spec, ChunkOptions(chunk_size=8, **NEURON))
   for layer, tensor in enumerate(layout.layer_tensor):
-    own = layout.own[layout.layer == layer]
+    own = layout.owner[layout.layer == layer]
     weight = spec.tensors[tensor].kind in WEIGHT_KINDS
     assert (own > 0).all() == weight
 

@@ -40,7 +40,7 @@ class ChunkLayout(NamedTuple):
       weights of level 0, if no group permutes it), and 1 + index of the output
       that it feeds (axis 0 of weights and biases of the last level, if no
       group permutes it); 0 where none.
-    own: 1 + number of the neuron that the whole chunk belongs to: the output
+    owner: 1 + number of the neuron that the whole chunk belongs to: the output
       neuron of its weights, under `col` the input neuron; 0 where the chunk
       straddles neurons or has none. Numbers: see `neurons.py`.
     other: 1 + number of the neuron at the other end: the input neuron; for
@@ -55,7 +55,7 @@ class ChunkLayout(NamedTuple):
     layer_branch: branch of the main tensor.
     layer_tensor: place of the main tensor in `spec.tensors`.
     tensor: place in `spec.tensors` of the tensor that each weight lies in.
-    num_neurons: `K`, the largest number that `own` and `other` can hold.
+    num_neurons: `K`, the largest number that `owner` and `other` can hold.
     inverse: first slot of each weight, in the chunks end to end; -1 for
       weights that were dropped.
   """
@@ -65,7 +65,7 @@ class ChunkLayout(NamedTuple):
   role: Int[np.ndarray, "M C"]
   places: Int[np.ndarray, "M C 4"]
   io: Int[np.ndarray, "M C 2"]
-  own: Int[np.ndarray, "M"]
+  owner: Int[np.ndarray, "M"]
   other: Int[np.ndarray, "M C"]
   chunk: Int[np.ndarray, "M"]
   layer: Int[np.ndarray, "M"]
@@ -102,7 +102,7 @@ def layout(spec: NetworkSpec, options: ChunkOptions) -> ChunkLayout:
   plan = ranges.plan(spec, options)
   all_chunks = ranges.arrays(plan, 0, plan.num_chunks)._asdict()
   mains = [cut.tensor for cut in plan.cuts]
-  made = ChunkLayout(
+  chunks = ChunkLayout(
     **all_chunks,
     layer_kind=plan.kind.copy(),
     layer_level=plan.level.copy(),
@@ -113,10 +113,10 @@ def layout(spec: NetworkSpec, options: ChunkOptions) -> ChunkLayout:
       all_chunks["index"], all_chunks["mask"], spec.num_weights
     ),
   )
-  for array in made:
+  for array in chunks:
     if isinstance(array, np.ndarray):
       array.flags.writeable = False
-  return made
+  return chunks
 
 
 def num_chunks(spec: NetworkSpec, options: ChunkOptions) -> int:
@@ -178,11 +178,11 @@ def unchunk(
     )
   lead = values.shape[:-2]
   flat = values.reshape(*lead, layout.index.size)
-  found = flat[..., np.maximum(layout.inverse, 0)]
+  weights = flat[..., np.maximum(layout.inverse, 0)]
   if fill is None:
-    return found
+    return weights
   xp = np if isinstance(values, np.ndarray) else jnp
-  return xp.where(lost.reshape((1,) * len(lead) + lost.shape), fill, found)
+  return xp.where(lost.reshape((1,) * len(lead) + lost.shape), fill, weights)
 
 
 def _first_slots(index, mask, num_weights: int) -> Int[np.ndarray, "P"]:

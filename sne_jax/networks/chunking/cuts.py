@@ -122,14 +122,14 @@ class Cut(NamedTuple):
     tensor: place of the main tensor in the spec.
     kind: name in `spec.KINDS`.
     pieces: side by side; they have the same `S`.
-    own: the neuron of each segment `[S]`, 1-based; None to read it off the
+    owner: the neuron of each segment `[S]`, 1-based; None to read it off the
       weights.
   """
 
   tensor: int
   kind: str
   pieces: tuple[Piece, ...]
-  own: Int[np.ndarray, "S"] | None = None
+  owner: Int[np.ndarray, "S"] | None = None
 
   @property
   def num_segments(self) -> int:

@@ -163,12 +163,12 @@ def _groups(channels: Sequence[int], skips: Sequence[int]) -> list[str | None]:
       one, other = sorted((first[source], first[level]))
       first = [one if place == other else place for place in first]
   widths = [
-    {w for w, f in zip(channels, first, strict=True) if f == own}
-    for own in first
+    {w for w, f in zip(channels, first, strict=True) if f == input_channels}
+    for input_channels in first
   ]
   return [
-    f"n{own + 1}" if len(width) == 1 else None
-    for own, width in zip(first, widths, strict=True)
+    f"n{input_channels + 1}" if len(width) == 1 else None
+    for input_channels, width in zip(first, widths, strict=True)
   ]
 
 

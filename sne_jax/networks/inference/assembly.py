@@ -97,7 +97,9 @@ def _behind_owners(
   owned: dict[str | None, list[_Piece]] = {}
   for piece in pieces:
     owned.setdefault(_owner(piece, names), []).append(piece)
-  return [p for own in owned.pop(None) for p in (own, *owned.get(own.name, ()))]
+  return [
+    p for owner in owned.pop(None) for p in (owner, *owned.get(owner.name, ()))
+  ]
 
 
 def _in_order(tape: Tape) -> list[str]:
@@ -126,7 +128,7 @@ def _pieces_of(tape: Tape, name: str) -> list[_Piece]:
   counts = [tape.axes.size((cut,)) for cut in cuts]
   pieces = []
   expanded = tape.axes.expand(axes)
-  for number, own in enumerate(expanded):
+  for number, choice in enumerate(expanded):
     members, rest = [], number
     for count in reversed(counts):
       rest, member = divmod(rest, count)
@@ -137,7 +139,7 @@ def _pieces_of(tape: Tape, name: str) -> list[_Piece]:
     )
     part = (name, tuple(chosen.items()))
     use = _use_of(tape, name, chosen)
-    kept = [tuple(n for n in axis if n not in cuts) for axis in own]
+    kept = [tuple(n for n in axis if n not in cuts) for axis in choice]
     pieces.append(
       _piece(name, part, use, kept, value.shape, tuple(view), picks, sizes)
     )
@@ -223,13 +225,13 @@ def _find(pieces: list[_Piece], piece: _Piece) -> _Piece | None:
   """The weight that a bias or norm stands behind: the like part of it."""
   if piece.use.of is None:
     return None
-  found = [p for p in pieces if p.part[0] == piece.use.of[0]]
+  matches = [p for p in pieces if p.part[0] == piece.use.of[0]]
   members = [i for _, i in piece.part[1]]
-  for other in found:
+  for other in matches:
     if [i for _, i in other.part[1]] == members:
       return other
   wanted = [i for _, i in piece.use.of[1]]
-  for other in found:
+  for other in matches:
     if [i for _, i in other.part[1]] == wanted:
       return other
   return None
@@ -270,10 +272,10 @@ def _kind(piece: _Piece, pieces: list[_Piece], of: str | None) -> str:
 def _branches(pieces: list[_Piece]) -> dict[str, int]:
   """The branch of every tensor: its number among the layers of its level."""
   layers: dict[int, list[str]] = {}
-  found = {}
+  branches = {}
   for piece in pieces:
     if piece.use.of is not None or piece.use.kind == "position":
-      found[piece.name] = 0
+      branches[piece.name] = 0
       continue
     level = layers.setdefault(piece.use.level, [])
     module = piece.name
@@ -281,8 +283,8 @@ def _branches(pieces: list[_Piece]) -> dict[str, int]:
       module = module.rpartition(".")[0] or module.rpartition("/")[0]
     if module not in level:
       level.append(module)
-    found[piece.name] = level.index(module)
-  return found
+    branches[piece.name] = level.index(module)
+  return branches
 
 
 class _Groups:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from sne_jax.networks.inference import naming, norm_places
-from sne_jax.networks.inference.found import AmbiguousError
+from sne_jax.networks.inference.inferred import AmbiguousError
 from sne_jax.networks.inference.naming import Module
 from sne_jax.networks.tracing.player import Mismatch, Player
 from sne_jax.networks.tracing.tape import Value
@@ -69,10 +69,10 @@ _OTHER_KINDS = re.compile(
 
 def _refuse_other_kinds(p: Player, layers: list[Module]) -> None:
   """Refuses names of parts that plain networks do not have."""
-  found = [m.prefix for m in layers if _OTHER_KINDS.search(m.prefix)]
-  if found and not (p.override.order or p.override.skips):
+  prefixes = [m.prefix for m in layers if _OTHER_KINDS.search(m.prefix)]
+  if prefixes and not (p.override.order or p.override.skips):
     raise AmbiguousError(
-      f"the names {', '.join(found[:4])} are not those of a plain network."
+      f"the names {', '.join(prefixes[:4])} are not those of a plain network."
       f" {_order_hint([m for m in layers if 'weight' in m.parts])} if it is;"
       f" {OPAQUE}"
     )
@@ -104,23 +104,23 @@ def _order(p: Player, layers: list[Module]) -> list[Module]:
     if not _fits(p, order):
       raise AmbiguousError(f"the layers do not fit in the order {wanted}")
     return order
-  found: dict[tuple[str, ...], list[Module]] = {}
+  orders: dict[tuple[str, ...], list[Module]] = {}
   in_file = p.framework in naming.ORDERED and _fits(p, layers)
   if in_file:
-    found[tuple(m.prefix for m in layers)] = layers
+    orders[tuple(m.prefix for m in layers)] = layers
   for order in _candidates(layers):
     if _fits(p, order):
-      found[tuple(m.prefix for m in order)] = order
-    if len(found) > 1:
+      orders[tuple(m.prefix for m in order)] = order
+    if len(orders) > 1:
       break
   if in_file:
-    if len(found) > 1:
+    if len(orders) > 1:
       p.guess(
         "the layers are in the order of the file; others would fit too."
         f" {_order_hint(layers)}"
       )
     return layers
-  if not found:
+  if not orders:
     shapes = ", ".join(
       f"{m.prefix} {p.shapes[m.parts['weight']]}" for m in layers
     )
@@ -128,13 +128,13 @@ def _order(p: Player, layers: list[Module]) -> list[Module]:
       f"in no order do the layers read what the one before gives: {shapes}."
       f" {_order_hint(layers)}; {OPAQUE}"
     )
-  if len(found) > 1:
-    one, other = (" ".join(key) for key in list(found)[:2])
+  if len(orders) > 1:
+    one, other = (" ".join(key) for key in list(orders)[:2])
     raise AmbiguousError(
       f"the layers fit in more than one order ({one}, or {other})."
       f" {_order_hint(layers)}"
     )
-  order = next(iter(found.values()))
+  order = next(iter(orders.values()))
   _say_order(p, order)
   return order
 

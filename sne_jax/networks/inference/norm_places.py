@@ -10,7 +10,7 @@ import itertools
 import re
 
 from sne_jax.networks.inference import naming
-from sne_jax.networks.inference.found import AmbiguousError
+from sne_jax.networks.inference.inferred import AmbiguousError
 from sne_jax.networks.inference.naming import Module
 from sne_jax.networks.tracing.player import Player
 
@@ -92,29 +92,29 @@ def _norm_lines(p, order, norms, layers):
 
 def _behind(lines, names: list[str], norms: list[Module]) -> list[int | None]:
   """The weights that norms follow within lines of layers."""
-  found: dict[str, int] = {}
+  places: dict[str, int] = {}
   for line in lines:
     last = None
     for module in line:
       if "weight" in module.parts:
         last = names.index(module.prefix)
       elif last is not None:
-        found[module.prefix] = last
-  return [found.get(norm.prefix) for norm in norms]
+        places[module.prefix] = last
+  return [places.get(norm.prefix) for norm in norms]
 
 
 def _same_number(p: Player, norm: Module, order: list[Module]) -> int | None:
   """The only layer that has a norm's numbers in its name, and its width."""
   numbers = re.findall(r"\d+", norm.prefix)
   size = p.shapes[next(iter(norm.parts.values()))][0]
-  found = [
+  matches = [
     place
     for place, module in enumerate(order)
     if numbers
     and re.findall(r"\d+", module.prefix) == numbers
     and p.kernel_shape(module.parts["weight"])[0] == size
   ]
-  return found[0] if len(found) == 1 else None
+  return matches[0] if len(matches) == 1 else None
 
 
 def _ways(widths: list[int], sizes: list[int], start: int = 0):

@@ -135,7 +135,7 @@ class Recorder:
         if level is not None and level >= 0:
           self.noted.setdefault(level, set()).add(name)
 
-  def _act(self, part: Part, x: Value, made: Value, op: str) -> int:
+  def _act(self, part: Part, x: Value, result: Value, op: str) -> int:
     """Notes a vector or table that acts on an activation; returns the level.
 
     What it is follows from its name and shape where these say it, else from
@@ -197,7 +197,9 @@ class Recorder:
     for part in value.parts:
       self.use(part, use)
 
-  def made(self, values: Sequence[Value], shape, axes, level: int) -> Value:
+  def activation(
+    self, values: Sequence[Value], shape, axes, level: int
+  ) -> Value:
     """Returns an activation made of others, at a level."""
     value = self._join(values, shape, axes)
     return self._levelled(dataclasses.replace(value, level=level, parts=()))

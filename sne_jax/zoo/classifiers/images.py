@@ -120,10 +120,10 @@ def are_there(options: ImageOptions) -> bool:
 
 def digest(data: Images) -> str:
   """Returns a checksum of the images and labels: what a zoo was made on."""
-  found = hashlib.sha256(repr((data.shape, data.num_classes)).encode())
+  sha = hashlib.sha256(repr((data.shape, data.num_classes)).encode())
   for array in data[:4]:
-    found.update(np.ascontiguousarray(array).tobytes())
-  return found.hexdigest()
+    sha.update(np.ascontiguousarray(array).tobytes())
+  return sha.hexdigest()
 
 
 def resized(
@@ -133,13 +133,13 @@ def resized(
   if x.shape[2:] == (size, size):
     return x
   rows, columns = (_resizing(old, size) for old in x.shape[2:])
-  made = np.empty((*x.shape[:2], size, size), np.uint8)
+  images = np.empty((*x.shape[:2], size, size), np.uint8)
   for first in range(0, len(x), 4096):  # in float64, block by block
     block = x[first : first + 4096].astype(np.float64)
     # Far more exact than a pixel's step: equal on all machines.
     block = np.round(rows @ block @ columns.T, 6)
-    made[first : first + 4096] = np.rint(block)
-  return made
+    images[first : first + 4096] = np.rint(block)
+  return images
 
 
 def _resizing(old: int, new: int) -> np.ndarray:
@@ -231,9 +231,9 @@ def _digits() -> Images:
   """Returns scikit-learn's digits, 8 x 8, in one fixed random order."""
   from sklearn import datasets  # noqa: PLC0415 (takes a second)
 
-  found: Any = datasets.load_digits()
-  x = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None]
-  y = found.target.astype(np.int64)
+  digits: Any = datasets.load_digits()
+  x = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+  y = digits.target.astype(np.int64)
   order = batching.epoch_order(0, 0, len(x))
   test, train = order[:NUM_DIGITS_TEST], order[NUM_DIGITS_TEST:]
   return Images(x[train], y[train], x[test], y[test], 10)

@@ -49,7 +49,7 @@ def names(path: str, pattern: str = "", *, folders: bool = False) -> list[str]:
     folders: whether to list folders rather than files.
   """
   with os.scandir(path) as entries:
-    found = [
+    matches = [
       entry.name
       for entry in entries
       if (
@@ -59,7 +59,7 @@ def names(path: str, pattern: str = "", *, folders: bool = False) -> list[str]:
       )
       and (not pattern or re.fullmatch(pattern, entry.name))
     ]
-  return sorted(found)
+  return sorted(matches)
 
 
 def required(path: str, *choices: str) -> str:
@@ -101,8 +101,8 @@ def read_csv(file: str, columns: Iterable[str]) -> list[dict[str, str]]:
   rows = list(csv.DictReader(_text(file).splitlines()))
   for column in columns:
     if any(not row.get(column) for row in rows) or not rows:
-      found = ", ".join(map(str, rows[0])) if rows else "none"
-      raise fault(file, f"no column {column!r}; it has {found}")
+      header = ", ".join(map(str, rows[0])) if rows else "none"
+      raise fault(file, f"no column {column!r}; it has {header}")
   return rows
 
 
@@ -124,10 +124,10 @@ def _text(file: str) -> str:
 
 def digest(parts: Iterable[object]) -> str:
   """Returns sixteen hexadecimal digits that name a list of plain values."""
-  found = hashlib.sha256()
+  sha = hashlib.sha256()
   for part in parts:
-    found.update(repr(part).encode())
-  return found.hexdigest()[:16]
+    sha.update(repr(part).encode())
+  return sha.hexdigest()[:16]
 
 
 def file_digest(file: str | None) -> str:
