@@ -49,7 +49,7 @@ def leaves(tree: Any, budget: Budget) -> list[Leaf]:
     CheckpointError: it is nested too deep (perhaps in itself), or has more
       leaves than the limits allow; a shared branch counts each time.
   """
-  leaves: list[Leaf] = []
+  pairs: list[Leaf] = []
   work: list[Leaf] = [((), tree)]
   visited = 0
   limit = 20 * budget.limits.max_entries
@@ -63,7 +63,7 @@ def leaves(tree: Any, budget: Budget) -> list[Leaf]:
     elif isinstance(node, (list, tuple)):
       inner = list(enumerate(node))
     else:
-      leaves.append((path, node))
+      pairs.append((path, node))
       continue
     if len(path) >= MAX_DEPTH:
       raise errors.unreadable(
@@ -73,7 +73,7 @@ def leaves(tree: Any, budget: Budget) -> list[Leaf]:
       )
     for key, value in reversed(inner):
       work.append(((*path, _text(key)), value))
-  return leaves
+  return pairs
 
 
 def pick(

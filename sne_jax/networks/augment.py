@@ -8,7 +8,7 @@ pi. These act on the flat vector by factors, and offsets, of its length.
 Which groups may be touched follows from the spec: a group qualifies if one
 weight tensor makes it, weight tensors alone read it, and nothing else (norms,
 residual streams, attention heads) has it among its axes. Signs, moreover, do
-not pass max-pooling: behind a convolution they need a spec whose option
+not pass max-pooling: after a convolution they need a spec whose option
 `pools` says that there is none.
 
 `zoom`, `translate` and `rotate` change a coordinate network's function in a
@@ -48,7 +48,7 @@ UNKNOWN = "unknown"
 
 
 def is_known(spec: spec_lib.NetworkSpec) -> bool:
-  """Whether the spec says what stands behind all neurons that could move."""
+  """Whether the spec says what comes after all neurons that could move."""
   activations = [_activation(spec, maker) for maker in _makers(spec).values()]
   return not {None, UNKNOWN} & set(activations)
 
@@ -61,7 +61,7 @@ def assumed(
 
   Args:
     spec: of files or zoos that do not say how networks are run.
-    activation: behind every hidden level that is not known; "" changes none.
+    activation: after every hidden level that is not known; "" changes none.
   """
   if not activation:
     return spec
@@ -255,7 +255,7 @@ def translate(
   biases = [t.name for t in spec.tensors if t.of == first]
   if not biases:
     raise ValueError(
-      f"{spec.describe()} has no bias behind {first}; translating needs one"
+      f"{spec.describe()} has no bias after {first}; translating needs one"
     )
   moved = xp.einsum("...oi,i->...o", tensors[first], xp.asarray(shift))
   tensors[biases[0]] = tensors[biases[0]] + moved.astype(weights.dtype)
@@ -330,7 +330,7 @@ def _has(axes: tuple[spec_lib.Axis, ...], group: str) -> bool:
 def _activation(
   spec: spec_lib.NetworkSpec, maker: spec_lib.TensorSpec
 ) -> str | None:
-  """Returns the activation behind a tensor, if the spec says."""
+  """Returns the activation after a tensor, if the spec says."""
   return spec.activations[maker.level] if spec.activations else None
 
 

@@ -39,7 +39,7 @@ def fold_norms(
     without batch norms comes back as it is.
 
   Raises:
-    ValueError: a norm behind a weight lacks one of its running statistics, or
+    ValueError: a norm after a weight lacks one of its running statistics, or
       the name of a bias to be added is taken.
   """
   norms = {t.name: _norm_of(spec, t) for t in spec.tensors}
@@ -56,7 +56,7 @@ def fold_norms(
       continue
     tensors.append(t)
     if t.name in norms and t.name not in biases:
-      bias = _bias_behind(spec, t)
+      bias = _bias_after(spec, t)
       biases[t.name] = bias.name
       tensors.append(bias)
   folded = dataclasses.replace(spec, tensors=tuple(tensors))
@@ -86,7 +86,7 @@ def fold_norms(
 def _norm_of(
   spec: spec_lib.NetworkSpec, weight: spec_lib.TensorSpec
 ) -> dict[str, str]:
-  """Returns the names of the batch norm vectors behind a weight, by kind."""
+  """Returns the names of the batch norm vectors after a weight, by kind."""
   parts = {
     t.kind: t.name
     for t in spec.tensors
@@ -95,14 +95,14 @@ def _norm_of(
   lacking = {"norm_mean", "norm_var"} - set(parts)
   if parts and (lacking or weight.kind not in _BIAS_KINDS):
     raise ValueError(
-      f"the norm {', '.join(parts.values())} behind {weight.name!r}"
+      f"the norm {', '.join(parts.values())} after {weight.name!r}"
       f" ({weight.kind}) cannot be folded: that takes a dense or convolution"
       " weight and running mean and variance; a layer norm has `of` None"
     )
   return parts
 
 
-def _bias_behind(
+def _bias_after(
   spec: spec_lib.NetworkSpec, weight: spec_lib.TensorSpec
 ) -> spec_lib.TensorSpec:
   """Returns a new bias for a weight that has none."""

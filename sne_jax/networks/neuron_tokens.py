@@ -40,7 +40,7 @@ class NeuronLayout:
     layers: for each layer int32 [R, W], places in the flat vector. Token order
       is that of layers, then rows.
     inverse: int32 [K, P], where each weight is among the entries of all layers
-      laid end to end; -1 in the second row where it is in one token only.
+      concatenated; -1 in the second row where it is in one token only.
   """
 
   spec: NetworkSpec

@@ -51,7 +51,7 @@ class Factor:
   """A factor of an axis: `size` places that `group` permutes.
 
   An axis is a row-major product of factors. A plain axis has one. A dense
-  layer behind a flattened image has two: channels (a group) and places (none).
+  layer after a flattened image has two: channels (a group) and places (none).
   The rows of a query matrix have two: heads, and units within a head; the
   latter have a permutation of their own in every head (`per` = the heads).
 
@@ -82,7 +82,7 @@ class TensorSpec:
     level: depth of the layer, the longest path from the input, from 0. A bias
       has the level of its weight.
     axes: for each axis of `shape`, its factors.
-    of: the weight tensor that a bias is added behind, or that a batch norm
+    of: the weight tensor that a bias is added after, or that a batch norm
       vector directly follows (and can be folded into); None elsewhere.
     branch: 0 on the main path; 1, 2, ... on parallel branches of a level.
   """
@@ -120,7 +120,7 @@ class NetworkSpec:
       "unknown".
     tensors: in computational order; their weights follow one another in the
       flat vector, each row-major.
-    activations: for each level, the name of the activation behind it; "none"
+    activations: for each level, the name of the activation after it; "none"
       where there is none.
     skips: residual connections, as (source level, target level): what level
       `source` gives is added to what level `target` gives.

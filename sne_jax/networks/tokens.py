@@ -245,7 +245,7 @@ def layer_of(
 
 
 def pad(layout: TokenLayout, num_tokens: int) -> TokenLayout:
-  """Returns the layout with empty tokens behind it, up to `num_tokens`.
+  """Returns the layout with empty tokens after it, up to `num_tokens`.
 
   Raises:
     ValueError: the network has more tokens than that.

@@ -56,7 +56,7 @@ class ChunkLayout(NamedTuple):
     layer_tensor: place of the main tensor in `spec.tensors`.
     tensor: place in `spec.tensors` of the tensor that each weight lies in.
     num_neurons: `K`, the largest number that `owner` and `other` can hold.
-    inverse: first slot of each weight, in the chunks end to end; -1 for
+    inverse: first slot of each weight, in the concatenated chunks; -1 for
       weights that were dropped.
   """
 

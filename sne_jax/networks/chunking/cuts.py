@@ -188,7 +188,7 @@ def cut_weight(
         continue
       if rule not in ("row", "filter"):
         raise ValueError(
-          f"bias_rule='append': {vector.name!r} has no row to stand behind,"
+          f"bias_rule='append': {vector.name!r} has no row to come after,"
           f" as {tensor.name!r} is cut by the rule {rule!r}; set"
           + (" conv_rule='filter'" if conv else " linear_rule='row'")
         )

@@ -7,7 +7,7 @@ adds up are different neurons, though they share an axis group.
 A weight that reads a group reads it from the *nearest earlier producer*: the
 weight tensor of highest level strictly below the reader's whose rows are that
 group (the first in order, if several share that level). A group that no weight
-tensor produces below the reader, such as the stream behind an embedding table,
+tensor produces below the reader, such as the stream after an embedding table,
 has a number per member too; these come last, in order of first use.
 
 Dimensions: `K` neurons. All numbers here are 1-based; 0 stands for none.

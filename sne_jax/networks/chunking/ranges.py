@@ -136,7 +136,7 @@ def arrays(
   Args:
     plan: of the network.
     start: number of the first chunk.
-    stop: number behind the last.
+    stop: number after the last.
     fields: those of `SLOT_FIELDS` that are wanted.
   """
   shape = (stop - start, plan.chunk_size)
@@ -172,7 +172,7 @@ def gather(
   Args:
     plan: of the network.
     start: number of the first chunk.
-    stop: number behind the last.
+    stop: number after the last.
     tensors: a sequence of numpy arrays of the shapes of the spec's tensors, in
       their order, of any float type; views and mapped files are read where
       they lie. Only those that the chunks touch are asked for.
@@ -325,7 +325,7 @@ def _owners(plan: Plan, cut: Cut, chunk, mask, holder) -> np.ndarray:
 def _split(tensor: TensorSpec, places) -> list[np.ndarray]:
   """Splits row-major places into at most four indices, one per axis.
 
-  Axes behind the third are taken as one.
+  Axes after the third are taken as one.
   """
   shape = tensor.shape[:3]
   if len(tensor.shape) > 3:

@@ -58,7 +58,7 @@ def assemble(
   namer = _Groups(tape, pieces)
   branches = _branches(pieces)
   names = {p.part: p.name for p in pieces}
-  pieces = _behind_owners(pieces, names)
+  pieces = _after_owners(pieces, names)
   tensors = []
   for piece in pieces:
     of = _owner(piece, names)
@@ -90,10 +90,10 @@ def assemble(
   return spec, tuple(p.source for p in pieces)
 
 
-def _behind_owners(
+def _after_owners(
   pieces: list[_Piece], names: Mapping[Part, str]
 ) -> list[_Piece]:
-  """Puts every vector right behind the weight that it belongs to."""
+  """Puts every vector right after the weight that it belongs to."""
   owned: dict[str | None, list[_Piece]] = {}
   for piece in pieces:
     owned.setdefault(_owner(piece, names), []).append(piece)
@@ -222,7 +222,7 @@ def _name_parts(pieces: list[_Piece]) -> None:
 
 
 def _find(pieces: list[_Piece], piece: _Piece) -> _Piece | None:
-  """The weight that a bias or norm stands behind: the like part of it."""
+  """The weight that a bias or norm comes after: the like part of it."""
   if piece.use.of is None:
     return None
   matches = [p for p in pieces if p.part[0] == piece.use.of[0]]

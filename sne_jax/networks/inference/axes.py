@@ -103,7 +103,7 @@ class Axes:
   def regroup(
     self, axes: Sequence[Axis], shape: Sequence[int], reason: str = ""
   ) -> tuple[Axis, ...]:
-    """Returns the axes of a value behind a reshape, row-major."""
+    """Returns the axes of a value after a reshape, row-major."""
     left = [leaf for axis in axes for leaf in self.leaves(axis)]
     grouped = []
     for size in shape:

@@ -1,4 +1,4 @@
-"""Plain networks: one layer behind the other, in an order that fits.
+"""Plain networks: one layer after another, in an order that fits.
 
 Layers are found by their tensors' names, and put in an order in which each
 reads what the one before it gives: the order of the file where that fits,
@@ -48,8 +48,8 @@ def play(p: Player) -> None:
     raise AmbiguousError(f"there are no layers among {', '.join(p.shapes)}")
   order = _order(p, weights)
   _refuse_other_kinds(p, layers)
-  behind = norm_places.behind_layers(p, order, norms, layers)
-  _play(p, order, behind)
+  after = norm_places.after_layers(p, order, norms, layers)
+  _play(p, order, after)
 
 
 _NORM = {"norm_scale", "norm_shift", "norm_mean", "norm_var"}
@@ -186,7 +186,7 @@ def _reads(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
   return wanted % have == 0 if image else wanted == have
 
 
-def _play(p: Player, order: list[Module], behind: dict[str, list[Module]]):
+def _play(p: Player, order: list[Module], after: dict[str, list[Module]]):
   """Plays the layers in order, with their norms and the override's skips."""
   first = _kernel_shape(p, order[0])
   rank = len(first)
@@ -213,7 +213,7 @@ def _play(p: Player, order: list[Module], behind: dict[str, list[Module]]):
       if len(x.shape) > 2:
         x = _flatten(p, x, _kernel_shape(p, module)[1], module)
       x = p.linear(x, weight, bias)
-    for norm in behind.get(module.prefix, ()):
+    for norm in after.get(module.prefix, ()):
       x = _norm(p, x, norm)
     for source in sorted(sources.get(module.prefix, ())):
       x = p.add(x, given[source])
@@ -247,7 +247,7 @@ def _check_groups(p: Player, x: Value, module: Module) -> None:
 
 
 def _flatten(p: Player, x: Value, inputs: int, module: Module) -> Value:
-  """Turns an image into what the dense layer behind it reads."""
+  """Turns an image into what the dense layer after it reads."""
   places = inputs // x.shape[1]
   if places == 1:
     return p.tape.reshape(x, (1, x.shape[1]))

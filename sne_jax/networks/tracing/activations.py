@@ -1,4 +1,4 @@
-"""Which activation stands behind each level, as far as that is known.
+"""Which activation comes after each level, as far as that is known.
 
 Signs and scales of neurons (`networks/augment.py`) may move only where all
 that stands between a weight and its readers is known. So an operation is one

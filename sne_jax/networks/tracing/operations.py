@@ -65,7 +65,7 @@ def convolution(
     (x.axes[0], out, *spatial),
     max(level, tape.uses[part].level),
   )
-  return dataclasses.replace(value, behind=part, origin=part)
+  return dataclasses.replace(value, producer=part, origin=part)
 
 
 def batch_norm(
@@ -80,13 +80,13 @@ def batch_norm(
     place: axis of the channels.
   """
   level = max(x.level or 0, 0)
-  level += x.behind is None
+  level += x.producer is None
   for kind, vector in vectors.items():
     tape.axes.unify(x.axes[place], vector.axes[0], "a norm of other channels")
-    of = None if x.behind is None else (x.behind, x.past)
-    tape.use_all(vector, Use(kind, level, of=x.behind, behind=of))
+    of = None if x.producer is None else (x.producer, x.past)
+    tape.use_all(vector, Use(kind, level, of=x.producer, after=of))
   normalised = tape.activation((x,), x.shape, x.axes, level)
-  return dataclasses.replace(normalised, behind=x.behind)
+  return dataclasses.replace(normalised, producer=x.producer)
 
 
 def norm(

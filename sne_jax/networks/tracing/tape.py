@@ -76,7 +76,7 @@ class Tape(Recorder):
       linear = op != "map"
       result = dataclasses.replace(
         result,
-        behind=x.behind if linear else None,
+        producer=x.producer if linear else None,
         origin=x.origin,
         tag=x.tag,
       )
@@ -161,7 +161,7 @@ class Tape(Recorder):
     self.use(part, Use(kind, level, out=flat(kept), into=flat(summed)))
     level = max(level, self.uses[part].level)
     return self._levelled(
-      dataclasses.replace(result, level=level, behind=part, origin=part)
+      dataclasses.replace(result, level=level, producer=part, origin=part)
     )
 
   def _attended(self, result: Value, x: Value, y: Value) -> Value:
@@ -259,7 +259,7 @@ class Tape(Recorder):
     return self._same(x, shape, axes, None)
 
   def concatenate(self, values: Sequence[Value], place: int) -> Value:
-    """Puts values one behind the other along an axis, which is pinned."""
+    """Puts values one after another along an axis, which is pinned."""
     first = values[0]
     place %= len(first.shape)
     for v in values:
@@ -310,7 +310,7 @@ class Tape(Recorder):
   def unknown(
     self, values: Sequence[Value], shapes: Sequence[Sequence[int]], what: str
   ) -> list[Value]:
-    """An operation of which nothing is known: no axis behind it moves."""
+    """An operation of which nothing is known: no axis after it moves."""
     for v in values:
       for axis in v.axes:
         self.axes.pin(axis, f"unknown operation {what}")
@@ -330,7 +330,7 @@ class Tape(Recorder):
     result = dataclasses.replace(
       result,
       view=view if x.level is None else None,
-      behind=x.behind,
+      producer=x.producer,
       origin=x.origin,
       tag=x.tag,
     )
@@ -342,7 +342,7 @@ def _others(rank: int, places: Sequence[int]) -> list[int]:
 
 
 def _reshaped_view(x: Value, shape: tuple[int, ...]):
-  """The view behind a reshape that only splits off or merges whole axes."""
+  """The view after a reshape that only splits off or merges whole axes."""
   if x.view is None or x.level is not None:
     return None
   view, place, cut = [], 0, None

@@ -2,7 +2,7 @@
 
 A table from ATen operations, as `torch.export` names them, to a tape. What is
 not in it, and is not marked by torch as acting place by place, is unknown, and
-nothing is claimed behind it.
+nothing is claimed after it.
 
 Dimensions: `B` inputs, `C` channels, `T` tokens.
 """

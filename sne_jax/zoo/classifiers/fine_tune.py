@@ -254,11 +254,11 @@ class Tuner:
     width = block * math.ceil(max(sizes) / block)
     places, first = {}, train
     for part, size in zip(PARTS, sizes, strict=True):
-      images = np.full(width, first, np.int32)
-      images[:size] += np.arange(size, dtype=np.int32)
+      chosen = np.full(width, first, np.int32)
+      chosen[:size] += np.arange(size, dtype=np.int32)
       whole = lambda a: np.tile(a, (self.slots, 1))
       real = np.arange(width) < size
-      places[part] = (whole(images), whole(self._labels[images]), whole(real))
+      places[part] = (whole(chosen), whole(self._labels[chosen]), whole(real))
       first += size
     return places
 

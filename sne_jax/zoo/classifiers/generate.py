@@ -357,15 +357,15 @@ class _Trainer:
     train, test = min(most, self._num_train), min(most, self._num_test)
     width = fit.BLOCK * math.ceil(max(train, test) / fit.BLOCK)
     shape = (len(num_images), width)
-    images = np.zeros(shape, np.int32)
-    images[:, :train] = view.subset[:, :train]
+    chosen = np.zeros(shape, np.int32)
+    chosen[:, :train] = view.subset[:, :train]
     seen = np.minimum(num_images, train)[:, None] > np.arange(width)
     common = np.full(shape, self._num_train, np.int32)
     common[:, :test] += np.arange(test, dtype=np.int32)
     return [
       (
-        images,
-        np.take_along_axis(np.asarray(view.labels), images, axis=1),
+        chosen,
+        np.take_along_axis(np.asarray(view.labels), chosen, axis=1),
         seen,
       ),
       (

@@ -187,7 +187,7 @@ VARIANTS: dict[str, Callable[[Images], Images]] = {
   "noisy": _noisy,
   "permuted": _permuted,
 }
-"""What may be appended to a data set's name, behind an underscore."""
+"""What may be appended to a data set's name, after an underscore."""
 
 
 def _choices(options: ImageOptions) -> list[tuple[str, str]]:

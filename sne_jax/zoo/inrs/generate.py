@@ -2,7 +2,7 @@
 
 The task of the field: from the weights alone, say which frequency a network
 was fitted to. A zoo is generated in batches; finished batches are kept beside
-the zoo, so that a run that was broken off goes on where it was.
+the zoo, so that a run that was broken off resumes where it was.
 
 References:
   Navon et al., Equivariant Architectures for Learning in Deep Weight Spaces,

@@ -1,7 +1,7 @@
 """Converts the networks of a published zoo into a zoo of ours, streamed.
 
 They are read one after another, in parts that lie in `<path>.partial` until
-all are there (see `zoo.partial`). A conversion that was stopped goes on behind
+all are there (see `zoo.partial`). A conversion that was stopped resumes after
 its last part. No more than one part is in memory.
 
 Dimensions: `M` networks of a source, `N` of one spec, `P` weights.
@@ -41,7 +41,7 @@ def convert(
   skip_damaged: bool = False,
   progress: partial.Progress | None = None,
 ) -> store.Zoo:
-  """Converts a published zoo, goes on doing so, or opens what is there.
+  """Converts a published zoo, resumes a conversion, or opens what is there.
 
   Networks with weights that are not finite are left out. What is left out is
   counted in the provenance (`left_out`), with the reason and the first names.
@@ -74,7 +74,7 @@ def convert(
       return _write(path, folder, source, provenance, networks)
     except errors.ZooError:
       if not parts.any_there(folder):
-        shutil.rmtree(folder)  # Nothing to go on from.
+        shutil.rmtree(folder)  # Nothing to resume from.
       raise
 
   return partial.make_zoo(

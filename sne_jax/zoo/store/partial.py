@@ -1,7 +1,7 @@
 """Zoos that take long to make: begun, broken off, taken up again.
 
 Finished batches of members lie in `<path>.partial`, beside the plan: what the
-zoo is to be, and how many members make a batch. Whoever goes on must want the
+zoo is to be, and how many members make a batch. Whoever resumes must want the
 same zoo. When all batches are there, the zoo is written, whole or not at all.
 """
 
@@ -23,7 +23,7 @@ from sne_jax.zoo.store import lock, store
 PLAN_FILE = "plan.json"
 
 Progress = Callable[[int, int, str], None]
-"""Is told the networks done, how many there are, and what is going on."""
+"""Is told the networks done, how many there are, and what is being done."""
 
 
 def make_zoo(
@@ -34,7 +34,7 @@ def make_zoo(
   find_batch_members: Callable[[], int],
   make: Callable[[str, int], store.Zoo],
 ) -> store.Zoo:
-  """Makes a zoo, goes on making it, or opens it if it is there already.
+  """Makes a zoo, resumes it, or opens it if it is there already.
 
   Args:
     path: folder of the zoo.

@@ -196,15 +196,15 @@ def read_splits(
       raise errors.fault(
         name, SPLITS_FILE, f"column {column!r} is not of strings"
       )
-  splits = {}
+  by_name = {}
   for split in np.unique(table["split"]):
     rows = table["split"] == split
     pairs = {
       part: table["id"][rows & (table["part"] == part)]
       for part in np.unique(table["part"][rows])
     }
-    splits[str(split)] = check_split(name, str(split), pairs, ids)
-  return splits
+    by_name[str(split)] = check_split(name, str(split), pairs, ids)
+  return by_name
 
 
 def check_split(
