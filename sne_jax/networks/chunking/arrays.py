@@ -52,7 +52,6 @@ class ChunkLayout(NamedTuple):
     layer: pseudo-layer of the chunk, non-decreasing.
     layer_kind: id in `spec.KINDS`, of the main tensor.
     layer_level: level of the main tensor.
-    layer_branch: branch of the main tensor.
     layer_tensor: place of the main tensor in `spec.tensors`.
     tensor: place in `spec.tensors` of the tensor that each weight lies in.
     num_neurons: `K`, the largest number that `owner` and `other` can hold.
@@ -71,7 +70,6 @@ class ChunkLayout(NamedTuple):
   layer: Int[np.ndarray, "M"]
   layer_kind: Int[np.ndarray, "L"]
   layer_level: Int[np.ndarray, "L"]
-  layer_branch: Int[np.ndarray, "L"]
   layer_tensor: Int[np.ndarray, "L"]
   tensor: Int[np.ndarray, "M C"]
   num_neurons: int
@@ -101,13 +99,11 @@ def layout(spec: NetworkSpec, options: ChunkOptions) -> ChunkLayout:
     )
   plan = ranges.plan(spec, options)
   all_chunks = ranges.arrays(plan, 0, plan.num_chunks)._asdict()
-  mains = [cut.tensor for cut in plan.cuts]
   chunks = ChunkLayout(
     **all_chunks,
     layer_kind=plan.kind.copy(),
     layer_level=plan.level.copy(),
-    layer_branch=_int32([spec.tensors[place].branch for place in mains]),
-    layer_tensor=_int32(mains),
+    layer_tensor=_int32([cut.tensor for cut in plan.cuts]),
     num_neurons=plan.neurons.total,
     inverse=_first_slots(
       all_chunks["index"], all_chunks["mask"], spec.num_weights

@@ -238,10 +238,12 @@ def _rectangles(
   per_segment = -(-cut.width // size)
   first = start
   while start < stop:
+    # Whole segments if the range begins with one, else the rest of this one.
     segment, chunk = divmod(start - int(plan.starts[number]), per_segment)
     whole = 0 if chunk else (stop - start) // per_segment
     count = whole * per_segment or min(per_segment - chunk, stop - start)
     segments = range(segment, segment + max(whole, 1))
+    # The columns `left` to `right` of the cut, which pieces share.
     left = chunk * size
     right = cut.width if whole else min(cut.width, left + count * size)
     chunks = slice(start - first, start - first + count)
@@ -282,6 +284,7 @@ def _fill(
     part.view(views["role"])[...] = ROLES.index(piece.role)
   if "tensor" in views:
     part.view(views["tensor"])[...] = place
+  # The index along each axis: what rows say plus what columns say.
   axes = [
     _sum(*pair)
     for pair in zip(_split(tensor, rows), _split(tensor, rest), strict=True)
@@ -317,6 +320,7 @@ def _owners(plan: Plan, cut: Cut, chunk, mask, holder) -> np.ndarray:
   """Returns the neuron that each chunk of a cut belongs to, 0 for none."""
   if cut.owner is not None:
     return cut.owner[chunk // -(-cut.width // plan.chunk_size)]
+  # A chunk belongs to a neuron if all of its weights do.
   highest = holder.max(axis=1)
   lowest = np.where(mask, holder, plan.neurons.total + 1).min(axis=1)
   return np.where(lowest == highest, highest, 0)

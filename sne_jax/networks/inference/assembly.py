@@ -53,6 +53,7 @@ def assemble(
   if not tape.uses:
     raise ValueError("no weight has a part in what the network gives")
   tape.axes.finish()
+  # Tensors of the spec: names first, then groups and branches, which use them.
   pieces = [p for name in _in_order(tape) for p in _pieces_of(tape, name)]
   _name_parts(pieces)
   namer = _Groups(tape, pieces)
@@ -125,6 +126,7 @@ def _pieces_of(tape: Tape, name: str) -> list[_Piece]:
     kept = [p for p, n in enumerate(leaves) if left <= p < left + len(axis)]
     left += len(axis)
     view.append(tuple(p for p in kept if leaves[p] not in cuts))
+  # One tensor for each choice of a member on every cut axis, last cut fastest.
   counts = [tape.axes.size((cut,)) for cut in cuts]
   pieces = []
   expanded = tape.axes.expand(axes)
@@ -175,6 +177,8 @@ def _piece(name, part, use, axes, stored, dims, picks, view=None) -> _Piece:
   """
   view = tuple(stored) if view is None else view
   size = lambda place: math.prod(view[p] for p in dims[place])
+  # Which of the weight's axes each axis of the spec's tensor merges: of a
+  # layer rows, columns and kernel; else every axis that is longer than 1.
   if use.out or use.into:
     groups = [use.out, use.into, *((p,) for p in use.rest)]
     seen = [p for group in groups for p in group]
@@ -190,6 +194,7 @@ def _piece(name, part, use, axes, stored, dims, picks, view=None) -> _Piece:
     groups = [(p,) for p in range(len(stored))]
   if use.kind == "class_token" or not groups:
     groups = groups or [()]
+  # The order of the view's axes in the tensor, without those that are picked.
   used = [p for group in groups for p in group]
   dropped = [p for p in range(len(stored)) if p not in used]
   order = [a for p in used for a in dims[p]] + [
@@ -295,6 +300,7 @@ class _Groups:
     self._names: dict[int, str] = {}
     self._per: dict[int, int | None] = {}
     self._resolve = tape.axes.leaves
+    # A group is nested in the nearest one that precedes it wherever it occurs.
     before: dict[int, list[list[int]]] = {}
     for piece in pieces:
       for axis in piece.axes:

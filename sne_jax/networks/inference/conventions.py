@@ -78,6 +78,7 @@ def torchvision_resnet(p: Player) -> None:
 
 def _residual_block(p: Player, x: Value, name: str) -> Value:
   y, count = x, 0
+  # Two convolutions in a basic block, three in a bottleneck.
   while p.has(f"{name}.conv{count + 1}.weight"):
     count += 1
     if count > 1:
@@ -100,6 +101,7 @@ def _tokens(p: Player, x: Value, token: str, position: str) -> Value:
   table = p.weight(position)
   if len(table.shape) < 2 or table.shape[-1] != x.shape[-1]:
     raise Mismatch(f"{position!r} has shape {table.shape}")
+  # Tokens hold fixed places, in the table as in the sequence.
   for axis in table.axes[:-1]:
     p.tape.axes.pin(axis)
   x = p.tape.expand(x, (1, table.shape[-2], x.shape[-1]))
@@ -288,6 +290,7 @@ def huggingface_bert(p: Player) -> None:
     first, second = f"{name}.intermediate.dense", f"{name}.output.dense"
     x = p.add(x, _mlp(p, x, first, second))
     x = p.layer_norm(x, f"{name}.output.LayerNorm")
+  # Heads read the last layer: of masked words, of a pooler, or none at all.
   known = _masked_words(p, x, words)
   readers = ("classifier", "qa_outputs", "cls.seq_relationship")
   if not _heads(p, x, f"{root}pooler.dense", *readers) and not known:

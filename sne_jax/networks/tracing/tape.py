@@ -47,6 +47,8 @@ class Tape(Recorder):
         for p in range(rank)
       ]
       shape = tuple(max(column) if 0 not in column else 0 for column in columns)
+    # Axes are aligned at the last one; those that meet are one axis, and those
+    # of size 1 are repeated, so they say nothing.
     axes = []
     for place, size in enumerate(shape):
       axis: Axis = ()
@@ -71,7 +73,7 @@ class Tape(Recorder):
       self.note(active)  # One gates the other.
     if op == "add" and len(active) == 2 and active[0].shape == active[1].shape:
       self._note_skip(active[0], active[1])
-    if len(active) == 1:
+    if len(active) == 1:  # Weights act on one activation: a bias or a scale.
       x = active[0]
       linear = op != "map"
       result = dataclasses.replace(
@@ -86,7 +88,7 @@ class Tape(Recorder):
           result = dataclasses.replace(
             result, level=max(level, result.level or 0)
           )
-    else:
+    else:  # A sum keeps the origin that all its terms share.
       tags = [v.tag for v in active if v.tag]
       origins = {v.origin for v in active}
       result = dataclasses.replace(
@@ -130,6 +132,7 @@ class Tape(Recorder):
     places += [(x, a) for a in left] + [(y, b) for b in right]
     shape = tuple(v.shape[p] for v, p in places)
     result = self._join((x, y), shape, tuple(v.axes[p] for v, p in places))
+    # If one side is made of weights, the other is the activation they act on.
     for value, other, mine in ((x, y, 0), (y, x, 1)):
       if other.level is None and not other.parts:
         self.note((value,))  # A constant reads neurons.
@@ -220,6 +223,8 @@ class Tape(Recorder):
   def select(self, x: Value, place: int, member: int) -> Value:
     """Takes one place of an axis, which is dropped."""
     place %= len(x.shape)
+    # Picking from an axis that moves (queries of a fused matrix) names a part
+    # of the weight; picking from one that is pinned leaves the whole.
     cut = self.axes.leaves(x.axes[place])
     shape = tuple(n for p, n in enumerate(x.shape) if p != place)
     axes = self.axes.pick(
@@ -247,7 +252,9 @@ class Tape(Recorder):
     shape = (*x.shape[:place], size, *x.shape[place + 1 :])
     pieces = have // size if size and have % size == 0 else 0
     even = pieces and start % size == 0 and pieces <= axes_lib.MOST_MEMBERS
-    if self.axes.is_free(x.axes[place]) and even:
+    if (
+      self.axes.is_free(x.axes[place]) and even
+    ):  # One of several equal blocks.
       cut = (*x.shape[:place], pieces, size, *x.shape[place + 1 :])
       blocks = self.reshape(x, cut)
       leaves = self.axes.leaves(blocks.axes[place])

@@ -309,10 +309,4 @@ def _read(options: ImageOptions, name: str) -> Images:
       "store images of one shape",
     )
   classes = 1 + int(max(arrays["y_train"].max(), arrays["y_test"].max()))
-  return Images(
-    arrays["x_train"],
-    arrays["y_train"],
-    arrays["x_test"],
-    arrays["y_test"],
-    classes,
-  )
+  return Images(*(arrays[key] for key in KEYS), classes)

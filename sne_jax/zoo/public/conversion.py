@@ -105,18 +105,25 @@ def reader(
   return read
 
 
-def grouped_split(
-  ids: np.ndarray, groups: np.ndarray, seed: int
-) -> dict[str, np.ndarray]:
-  """Returns 70 % train, 15 % val, 15 % test; no group is parted.
+def grouped_splits(
+  ids: Sequence[str], groups: Sequence | np.ndarray, seed: int
+) -> Callable[[np.ndarray], source_lib.Splits]:
+  """Returns how to split what is kept of `ids`, as `Source.splits`.
 
-  Empty where there are too few groups for three parts.
+  Split `default`: 70 % train, 15 % val, 15 % test; no group is parted. Empty
+  where there are too few groups for three parts.
   """
   parts_ = {"train": 0.7, "val": 0.15, "test": 0.15}
-  try:
-    return splits.random_split(ids, seed=seed, parts=parts_, groups=groups)
-  except ValueError:
-    return {}
+
+  def split(kept: np.ndarray) -> source_lib.Splits:
+    named, owners = np.array(ids, str)[kept], np.array(groups)[kept]
+    try:
+      drawn = splits.random_split(named, seed=seed, parts=parts_, groups=owners)
+    except ValueError:
+      drawn = {}
+    return {"default": drawn}
+
+  return split
 
 
 def _read_all(folder, source, skip_damaged, told) -> Iterator[parts.Part]:

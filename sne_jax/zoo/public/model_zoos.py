@@ -142,11 +142,7 @@ def describe(
       "epoch": "epochs trained",
       "generalization_gap": "train_accuracy less test_accuracy",
     },
-    splits=lambda kept: {
-      "default": conversion.grouped_split(
-        np.array(ids, str)[kept], np.array(runs, str)[kept], options.seed
-      )
-    },
+    splits=conversion.grouped_splits(ids, runs, options.seed),
     left_out=left_out,
     facts={"runs": len(set(runs))},
   )

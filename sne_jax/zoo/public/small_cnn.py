@@ -125,6 +125,8 @@ def describe(
     spec = specs[str(table["dataset"][row]), str(table["activation"][row])]
     return source_lib.Network(spec, weights[row][order_of(spec)])
 
+  by_run = conversion.grouped_splits(ids, columns["run"], options.seed)
+
   def make_splits(kept: np.ndarray) -> source_lib.Splits:
     named = np.array(ids, str)
     splits_ = {}
@@ -137,10 +139,7 @@ def describe(
         part: [by_row[row] for row in some if row in by_row]
         for part, some in nfn_order.split(order, last).items()
       }
-    splits_["default"] = conversion.grouped_split(
-      named[kept], columns["run"][kept], options.seed
-    )
-    return splits_
+    return splits_ | dict(by_run(kept))
 
   return source_lib.Source(
     generator=__name__,

@@ -109,16 +109,6 @@ def describe(
       },
     )
 
-  def make_splits(kept: np.ndarray) -> source_lib.Splits:
-    if parts is not None:
-      return {"default": parts, "published": parts}
-    named = np.array(ids, str)[kept]
-    return {
-      "default": conversion.grouped_split(
-        named, np.array(trials, str)[kept], options.seed
-      )
-    }
-
   return source_lib.Source(
     generator=__name__,
     published=PUBLISHED,
@@ -132,7 +122,9 @@ def describe(
     read=read,
     columns={"network": network},
     descriptions=_DESCRIPTIONS,
-    splits=make_splits,
+    splits=conversion.grouped_splits(ids, trials, options.seed)
+    if parts is None
+    else lambda kept: {"default": parts, "published": parts},
     left_out=left_out,
     facts={"split_paths_not_there": split.missing if split else 0},
   )
@@ -157,7 +149,7 @@ def _spec(file: str, tree: Mapping[str, Any]) -> spec_lib.NetworkSpec:
       strides=strides,
       paddings=paddings,
       num_classes=_int(config["n_classes"]),
-      activation=[_word(item) for item in config["activation"]],
+      activation=tuple(config["activation"]),
       skips=skips,
     )
   except (ValueError, TypeError, KeyError) as error:
@@ -240,12 +232,6 @@ def _float(value: Any) -> float:
 def _int(value: Any) -> int:
   if isinstance(value, bool) or not isinstance(value, int):
     raise ValueError(f"{str(value)[:50]!r} is no whole number")
-  return value
-
-
-def _word(value: Any) -> str:
-  if not isinstance(value, str):
-    raise ValueError(f"{str(value)[:50]!r} is no name")
   return value
 
 
