@@ -1,4 +1,4 @@
-"""Goes on training classifiers that are given, as a population.
+"""Continues training classifiers that are given, as a population.
 
 A member takes the steps that it would take if it were made by
 `generate.generate_image_zoo` with these settings; only where it begins is

@@ -2,7 +2,7 @@
 
 The embedded one is `digits`, of scikit-learn: real handwritten digits, no
 download. Others are files `<name>.npz` with the keys of the Keras archives,
-or come from the Hugging Face Hub by name (`download`). Behind a name,
+or come from the Hugging Face Hub by name (`download`). After a name,
 `_inverted`, `_rotated`, `_noisy` or `_permuted` makes a cheap variant of it:
 other data, offline.
 
@@ -309,4 +309,4 @@ def _read(options: ImageOptions, name: str) -> Images:
       "store images of one shape",
     )
   classes = 1 + int(max(arrays["y_train"].max(), arrays["y_test"].max()))
-  return Images(*(arrays[key] for key in KEYS), classes)
+  return Images(**arrays, num_classes=classes)

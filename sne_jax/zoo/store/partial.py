@@ -116,7 +116,7 @@ def part(
 
 
 def _compare(path: str, file: str, provenance, stored) -> None:
-  """Raises `ZooError` if `found` is of another generator or other options.
+  """Raises `ZooError` if `stored` is of another generator or other options.
 
   A zoo that was asked for without a split may have one.
   """
