@@ -160,13 +160,7 @@ def _run_by_family(inferred, options: Mapping[str, Any] | None):
 
 def _assembled(player: Player):
   spec, sources = assemble(player.tape)
-  reasons = tuple(
-    f"no permutation is claimed where {why}"
-    if "norm_groups" not in why
-    else why
-    for why in player.tape.axes.reasons
-  )
-  return spec, sources, (*player.guesses, *reasons)
+  return spec, sources, (*player.guesses, *player.tape.unclaimed())
 
 
 def _opaque(shapes: naming.Shapes, framework: str, settled: Override):

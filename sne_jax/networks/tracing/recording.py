@@ -208,6 +208,13 @@ class Recorder:
     """Whether what a batch norm comes after is read by it alone."""
     return use.after is None or self._reads.get(use.after[1], 0) <= 1
 
+  def unclaimed(self) -> tuple[str, ...]:
+    """Returns where no permutation is claimed, and why."""
+    return tuple(
+      why if "norm_groups" in why else f"no permutation is claimed where {why}"
+      for why in self.axes.reasons
+    )
+
   def _fixed(self, shape: Sequence[int]) -> tuple[Axis, ...]:
     return tuple(self.axes.fresh(n, pinned=True) for n in shape)
 

@@ -86,11 +86,8 @@ def trace(
   spec, sources = assemble(tape)
   used = {source.name for source in sources}
   reason = "has no part in the output of the traced function"
-  reasons = tuple(
-    f"no permutation is claimed where {why}" for why in tape.axes.reasons
-  )
   left_out = {name: reason for name in names if name not in used}
-  return InferredNetwork(spec, sources, left_out, {}, reasons)
+  return InferredNetwork(spec, sources, left_out, {}, tape.unclaimed())
 
 
 def named(variables: Any) -> dict[str, np.ndarray]:
@@ -231,8 +228,7 @@ class _Player:
   def _squeeze(self, params, shapes, x):
     return self.tape.reshape(x, shapes[0])
 
-  def _expand_dims(self, params, shapes, x):
-    return self.tape.reshape(x, shapes[0])
+  _expand_dims = _squeeze
 
   def _transpose(self, params, shapes, x):
     return self.tape.transpose(x, params["permutation"])

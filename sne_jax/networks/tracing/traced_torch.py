@@ -74,15 +74,12 @@ def trace(
         "torch.", ""
       )
     )
-  reasons = tuple(
-    f"no permutation is claimed where {why}" for why in player.tape.axes.reasons
-  )
   return InferredNetwork(
     spec,
     sources,
     left_out,
     {n: o for n, o in tied.items() if o in used},
-    reasons,
+    player.tape.unclaimed(),
   )
 
 

@@ -300,19 +300,12 @@ def _own_split(folder: str, zoo: ZooFiles, options) -> dict[str, Any]:
 
 
 def _read_split(file: str, zoo: ZooFiles) -> dict[str, list[str]]:
-  """Reads a published split: `{part: paths}` or `{part: {"path": paths}}`."""
-  value = listing.read_json(file)
+  """Reads a published split, of networks that are all there."""
   known = set(zoo.ids)
   parts = {}
-  for part in splits.PARTS:
-    entry = value.get(part) if isinstance(value, dict) else None
-    entry = entry.get("path") if isinstance(entry, dict) else entry
-    if not isinstance(entry, list) or not all(
-      isinstance(name, str) for name in entry
-    ):
-      raise listing.fault(file, f"no list of paths for part {part!r}")
-    parts[part] = [zoo.key(name) for name in entry]
-    missing = [name for name in entry if zoo.key(name) not in known]
+  for part, (_, paths) in listing.read_split(file).items():
+    parts[part] = [zoo.key(name) for name in paths]
+    missing = [name for name in paths if zoo.key(name) not in known]
     if missing:
       raise listing.fault(
         file,

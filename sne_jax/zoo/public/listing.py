@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sne_jax import errors
-from sne_jax.zoo.store import files
+from sne_jax.zoo.store import files, splits
 
 UNPACKED = "point --source to the unpacked folder of the published archive"
 FOREIGN = "this is a network of another zoo"
@@ -85,6 +85,26 @@ def read_json(file: str) -> Any:
     return json.loads(text)
   except (ValueError, RecursionError) as error:
     raise fault(file, f"not JSON ({error})") from None
+
+
+def read_split(file: str) -> dict[str, tuple[Any, list[str]]]:
+  """Reads a split: for each part what the file says of it, and the paths.
+
+  The paths are that list itself, or its entry `path`.
+
+  Raises:
+    ZooError: as of `read_json`, or a part has no list of paths.
+  """
+  value, parts = read_json(file), {}
+  for part in splits.PARTS:
+    entry = value.get(part) if isinstance(value, dict) else None
+    paths = entry.get("path") if isinstance(entry, dict) else entry
+    if not isinstance(paths, list) or not all(
+      isinstance(name, str) for name in paths
+    ):
+      raise fault(file, f"no list of paths for part {part!r}")
+    parts[part] = (entry, paths)
+  return parts
 
 
 def read_lines(file: str) -> list[str]:

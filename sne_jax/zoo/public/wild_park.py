@@ -23,7 +23,6 @@ from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.public import conversion, listing, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
-from sne_jax.zoo.store import splits
 
 FILE = "checkpoint.pt"
 SPLIT_FILE = "cnn_park_splits.json"
@@ -191,19 +190,11 @@ class Split(NamedTuple):
 
 def _read_split(file: str, ids: list[str]) -> Split:
   """Reads the published split."""
-  value = listing.read_json(file)
   known, parts, scores = set(ids), {}, {}
   part_of: dict[str, str] = {}
-  for part in splits.PARTS:
-    entry = value.get(part) if isinstance(value, dict) else None
-    entry = entry if isinstance(entry, dict) else {}
-    paths, values = entry.get("path"), entry.get("score")
-    if (
-      not isinstance(paths, list)
-      or not isinstance(values, list)
-      or len(paths) != len(values)
-      or not all(isinstance(name, str) for name in paths)
-    ):
+  for part, (entry, paths) in listing.read_split(file).items():
+    values = entry.get("score") if isinstance(entry, dict) else None
+    if not isinstance(values, list) or len(paths) != len(values):
       raise listing.fault(file, f"no lists path and score for {part!r}")
     names = [listing.last(os.path.dirname(name), 2) for name in paths]
     parts[part] = [name for name in names if name in known]
