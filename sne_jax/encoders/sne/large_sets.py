@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from sne_jax.encoders.sets import attention, deepsets, stacks
+from sne_jax.encoders.sne import module as sne
 from sne_jax.encoders.sne.options import SNEOptions
 
 BLOCK = 2048
@@ -31,20 +32,21 @@ SIZES = (32, 256, BLOCK)
 
 
 def make_set_fn(
-  module: nn.Module, options: SNEOptions, stage: str, *, block: int = BLOCK
+  options: SNEOptions, stage: str, *, block: int = BLOCK
 ) -> Callable[[Any, Shaped[np.ndarray, "Q h"]], np.ndarray]:
   """Returns a jitted `encode(params, members) -> vectors` of a stage of SNE.
 
-  The result is that of the module on the whole set. Members may be overwritten.
+  The result is that of `sne.SetEncoder` on the whole set, `[seeds, h]`. Members
+  may be overwritten.
 
   Args:
-    module: the stage, called as `module((members, mask))`.
     options: of SNE.
     stage: `layer` or `network`: which of the options are meant.
     block: most members at a time.
   """
+  module = sne.SetEncoder(options, stage)
   sizes = sorted({min(size, block) for size in SIZES})
-  at_once = jax.jit(lambda params, *x: module.apply({"params": params}, x))
+  at_once = jax.jit(lambda params, *x: module.apply({"params": params}, *x))
   in_blocks = _make_blocks_fn(options, stage, block)
 
   def encode(params, members):
@@ -77,9 +79,9 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
   mean_part = jax.jit(deepsets.mean_part)
 
   def turned(params, members):
-    """Returns the members behind one block of the stack."""
+    """Returns the members after one block of the stack."""
     if function == "sab":
-      made = np.empty_like(members)
+      changed = np.empty_like(members)
       for place, x, mask in _cut(members, block):
         whole = functools.reduce(
           merge,
@@ -88,8 +90,8 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
             for _, others, real in _cut(members, block)
           ),
         )
-        made[place] = _real(run_block(params, x, mask, whole=whole), mask)
-      return made
+        changed[place] = _real(run_block(params, x, mask, whole=whole), mask)
+      return changed
     whole = functools.reduce(
       merge,
       (
@@ -118,10 +120,7 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
     for number in range(num_blocks):
       members = turned(params["phi"][f"block_{number}"], members)
     code = pooled(params.get("psi", {}), members)
-    if stage == "layer":
-      return np.asarray(code)
-    code = code.reshape(o.width)
-    if o.norm == "pre":
+    if stage == "network" and o.norm == "pre":
       code = nn.LayerNorm().apply({"params": params["norm"]}, code)
     return np.asarray(code)
 

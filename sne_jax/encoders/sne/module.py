@@ -160,7 +160,7 @@ def summary(chunk: Chunk):
 def ordered(chunk: Chunk):
   """Returns what the linear chunk function maps: the weights in order, `[...]`.
 
-  Behind their features comes the mean of their marks.
+  After their features comes the mean of their marks.
   """
   values = jnp.where(chunk.mask[:, None], chunk.values, 0)
   parts = [values.reshape(-1)]
@@ -170,39 +170,30 @@ def ordered(chunk: Chunk):
   return jnp.concatenate(parts)
 
 
-class LayerEncoder(nn.Module):
-  """Encodes one layer, a set of chunk codes, as `layer_seeds` vectors."""
+class SetEncoder(nn.Module):
+  """Encodes a set of codes as one vector, or more.
+
+  Attributes:
+    options: of SNE.
+    stage: layer, a set of chunk codes, as `layer_seeds` vectors; or network, a
+      set of layer codes, as one.
+  """
 
   options: SNEOptions
+  stage: str
 
   @nn.compact
-  def __call__(self, inputs, deterministic: bool = True):
+  def __call__(self, codes, mask, deterministic: bool = True):
     """Maps codes `[..., Q, h]` and their mask to `[..., seeds, h]`."""
     o = self.options
-    codes, mask = inputs
-    codes = _blocks(o, o.layer_function, o.layer_blocks)(
-      codes, mask, deterministic
-    )
-    pool = _pool(o, o.layer_function, o.layer_seeds)
-    code = pool(codes, mask, deterministic)
-    return code.reshape(*code.shape[:-1], o.layer_seeds, o.width)
-
-
-class NetworkEncoder(nn.Module):
-  """Encodes one network, a set of layer codes, as a vector `[h]`."""
-
-  options: SNEOptions
-
-  @nn.compact
-  def __call__(self, inputs, deterministic: bool = True):
-    """Maps layer codes `[..., Q, h]` and their mask to `[..., h]`."""
-    o = self.options
-    codes, mask = inputs
-    codes = _blocks(o, o.network_function, o.network_blocks)(
-      codes, mask, deterministic
-    )
-    code = _pool(o, o.network_function)(codes, mask, deterministic)
-    return nn.LayerNorm(name="norm")(code) if o.norm == "pre" else code
+    function = getattr(o, f"{self.stage}_function")
+    number = getattr(o, f"{self.stage}_blocks")
+    seeds = o.layer_seeds if self.stage == "layer" else 1
+    codes = _blocks(o, function, number)(codes, mask, deterministic)
+    code = _pool(o, function, seeds)(codes, mask, deterministic)
+    code = code.reshape(*code.shape[:-1], seeds, o.width)
+    is_normed = self.stage == "network" and o.norm == "pre"
+    return nn.LayerNorm(name="norm")(code) if is_normed else code
 
 
 class SNE(nn.Module):
@@ -230,9 +221,9 @@ class SNE(nn.Module):
     self.identifiers = identifiers.Identifiers(o)
     vectors = o.chunk_function in ("product", "linear")
     self.chunk = (_mapped(ChunkEncoder) if vectors else ChunkEncoder)(o)
-    self.layer = LayerEncoder(o)
+    self.layer = SetEncoder(o, "layer")
     self.type = nn.Embed(len(KINDS), o.width)
-    self.network = NetworkEncoder(o)
+    self.network = SetEncoder(o, "network")
     if o.skip_tokens:
       self.skip = self.param("skip", nn.initializers.normal(0.02), (2, o.width))
 
@@ -254,7 +245,7 @@ class SNE(nn.Module):
       skips = self.skip_codes(batch.tables["skips"]["level"])
       rows = jnp.concatenate([rows, skips])
     codes = _pooled(self.network, rows, batch, "networks", deterministic)
-    return codes.astype(jnp.float32)
+    return codes[:, 0].astype(jnp.float32)
 
   @property
   def scaling(self) -> slots_lib.Scaling:
@@ -344,5 +335,5 @@ def _pooled(encoder, rows, batch: joining.Joined, name: str, deterministic):
   for members, is_member in batch.sets[name]:  # [S, Q]
     mask = jnp.repeat(is_member, seeds, axis=1)
     elements = rows[members].reshape(*mask.shape, width)
-    codes.append(encoder((elements, mask), deterministic))
+    codes.append(encoder(elements, mask, deterministic))
   return jnp.concatenate(codes)[batch.order[name]]

@@ -121,7 +121,7 @@ def make_encode_fn(
       lambda slots: stages["chunks"](params, slots, tables, table)
     )
     rows = _rows(o, plan, stages, params, codes)
-    code = stages["network"](params.get("network", {}), rows)
+    (code,) = stages["network"](params.get("network", {}), rows)
     return np.asarray(code, np.float32)
 
   return encode
@@ -144,8 +144,8 @@ def _stages(module: sne.SNE) -> dict[str, Callable]:
     "chunks": jitted(sne.SNE.chunk_codes),
     "marks": jitted(sne.SNE.mark_layers),
     "skips": jitted(sne.SNE.skip_codes),
-    "layer": large_sets.make_set_fn(sne.LayerEncoder(o), o, "layer"),
-    "network": large_sets.make_set_fn(sne.NetworkEncoder(o), o, "network"),
+    "layer": large_sets.make_set_fn(o, "layer"),
+    "network": large_sets.make_set_fn(o, "network"),
   }
 
 
