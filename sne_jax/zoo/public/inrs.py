@@ -303,7 +303,7 @@ def _read_split(file: str, zoo: ZooFiles) -> dict[str, list[str]]:
   """Reads a published split, of networks that are all there."""
   known = set(zoo.ids)
   parts = {}
-  for part, (_, paths) in listing.read_split(file).items():
+  for part, _, paths in listing.read_split(file):
     parts[part] = [zoo.key(name) for name in paths]
     missing = [name for name in paths if zoo.key(name) not in known]
     if missing:

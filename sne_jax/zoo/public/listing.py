@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sne_jax import errors
@@ -87,15 +87,15 @@ def read_json(file: str) -> Any:
     raise fault(file, f"not JSON ({error})") from None
 
 
-def read_split(file: str) -> dict[str, tuple[Any, list[str]]]:
-  """Reads a split: for each part what the file says of it, and the paths.
+def read_split(file: str) -> Iterator[tuple[str, Any, list[str]]]:
+  """Yields each part of a split, what the file says of it, and the paths.
 
   The paths are that list itself, or its entry `path`.
 
   Raises:
     ZooError: as of `read_json`, or a part has no list of paths.
   """
-  value, parts = read_json(file), {}
+  value = read_json(file)
   for part in splits.PARTS:
     entry = value.get(part) if isinstance(value, dict) else None
     paths = entry.get("path") if isinstance(entry, dict) else entry
@@ -103,8 +103,7 @@ def read_split(file: str) -> dict[str, tuple[Any, list[str]]]:
       isinstance(name, str) for name in paths
     ):
       raise fault(file, f"no list of paths for part {part!r}")
-    parts[part] = (entry, paths)
-  return parts
+    yield part, entry, paths
 
 
 def read_lines(file: str) -> list[str]:

@@ -192,7 +192,7 @@ def _read_split(file: str, ids: list[str]) -> Split:
   """Reads the published split."""
   known, parts, scores = set(ids), {}, {}
   part_of: dict[str, str] = {}
-  for part, (entry, paths) in listing.read_split(file).items():
+  for part, entry, paths in listing.read_split(file):
     values = entry.get("score") if isinstance(entry, dict) else None
     if not isinstance(values, list) or len(paths) != len(values):
       raise listing.fault(file, f"no lists path and score for {part!r}")
