@@ -115,7 +115,7 @@ class ChunkStream:
       role=found.role,
       positions=positions,
       other=found.other,
-      own=found.own,
+      own=found.owner,
       chunk=found.chunk,
       kind=plan.kind[found.layer],
       level=self._level[found.layer],
