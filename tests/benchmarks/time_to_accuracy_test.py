@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import sys
+import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -43,7 +45,13 @@ def tiny_data(counts=(12, 4, 4)):
     )
     for part, count in zip(members.PARTS, counts, strict=True)
   }
-  return members.Data((), (), parts, {})
+  ids = {"id": np.arange(max(counts)).astype(str)}
+  zoo: Any = types.SimpleNamespace(properties=(), members=ids)
+  rows = {
+    part: members.Members(np.zeros(count, int), np.arange(count))
+    for part, count in zip(members.PARTS, counts, strict=True)
+  }
+  return members.Data((zoo,), ("tiny",), parts, rows)
 
 
 def tiny_options(**changes):
