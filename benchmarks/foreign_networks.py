@@ -32,6 +32,17 @@ TEST_IMAGES = 2000
 BATCH = 64
 
 
+def conv_net(activation: Any) -> Any:
+  """Returns the small CNN zoo's architecture as a plain `Sequential`."""
+  from torch import nn
+
+  layers = []
+  for into in (1, 16, 16):
+    layers += [nn.Conv2d(into, 16, 3, stride=2), activation()]
+  layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+  return nn.Sequential(*layers, nn.Linear(16, 10))
+
+
 def make(folder: pathlib.Path, images: str, count: int, seed: int) -> None:
   """Trains the networks, and writes them with their accuracies."""
   import torch
@@ -49,20 +60,8 @@ def make(folder: pathlib.Path, images: str, count: int, seed: int) -> None:
   folder.mkdir(parents=True)
   accuracies = {}
   for number in range(count):
-    act = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}[
-      str(rng.choice(["relu", "tanh"]))
-    ]
-    net = torch.nn.Sequential(
-      torch.nn.Conv2d(1, 16, 3, stride=2),
-      act(),
-      torch.nn.Conv2d(16, 16, 3, stride=2),
-      act(),
-      torch.nn.Conv2d(16, 16, 3, stride=2),
-      act(),
-      torch.nn.AdaptiveAvgPool2d(1),
-      torch.nn.Flatten(),
-      torch.nn.Linear(16, 10),
-    )
+    is_relu = rng.choice(["relu", "tanh"]) == "relu"
+    net = conv_net(torch.nn.ReLU if is_relu else torch.nn.Tanh)
     rate = 10 ** rng.uniform(-3.5, -1.5)
     if rng.random() < 0.5:
       optimizer = torch.optim.Adam(net.parameters(), lr=rate)
@@ -121,14 +120,14 @@ def main() -> None:
   apart = max(abs(one[name] - other[name]) for name in truth)
   y = np.array([truth[name] for name in sorted(truth)])
   predicted = np.array([one[name] for name in sorted(truth)])
-  found = metrics.evaluate(y, predicted, ("kendall_tau", "r_squared", "mae"))
+  scores = metrics.evaluate(y, predicted, ("kendall_tau", "r_squared", "mae"))
   print(f"{len(y)} networks, accuracy {y.min():.3f} to {y.max():.3f}")
-  for name, row in found.items():
+  for name, row in scores.items():
     low, high = row["low"], row["high"]
     print(f"{name}: {row['value']:.3f} [{low:.3f}, {high:.3f}]")
   print(f".pt and .safetensors differ by at most {apart:.2g}")
   if args.out:
-    content = {"networks": len(y), "metrics": found, "apart": apart}
+    content = {"networks": len(y), "metrics": scores, "apart": apart}
     content |= {"truth": truth, "predicted": one}
     results.write(args.out, content)
 

@@ -101,7 +101,7 @@ def _layer(name: str, shape: tuple[int, ...], out: int = 0) -> Shapes:
   return {f"{name}.weight": shape, f"{name}.bias": (shape[out],)}
 
 
-FOUND = {"resnet_18": resnet_18, "vit_b_16": vit_b_16, "gpt_2": gpt_2}
+SHAPES = {"resnet_18": resnet_18, "vit_b_16": vit_b_16, "gpt_2": gpt_2}
 """Networks whose specs are found from their files."""
 
 
@@ -112,8 +112,8 @@ def mlp_spec(name: str) -> NetworkSpec:
 
 def shapes_of(name: str) -> Shapes:
   """Returns the tensors of a network, by name in its file."""
-  if name in FOUND:
-    return FOUND[name]()
+  if name in SHAPES:
+    return SHAPES[name]()
   return {t.name: t.shape for t in mlp_spec(name).tensors}
 
 
@@ -132,19 +132,18 @@ def write(path: pathlib.Path, shapes: Shapes) -> None:
 
 def network(name: str, path: pathlib.Path) -> tuple[NetworkSpec, Any]:
   """Returns the spec of a file, and its tensors by the spec's names."""
-  if name not in FOUND:
+  if name not in SHAPES:
     return mlp_spec(name), checkpoints.read(path).entries
-  found = checkpoints.load(path)
-  return found.spec, found.lazy(finite=False)
+  opened = checkpoints.load(path)
+  return opened.spec, opened.lazy(finite=False)
 
 
 def encode(args: argparse.Namespace) -> dict:
   """Encodes one network in this process; returns its row of the table."""
   path = args.folder / f"{args.child}.safetensors"
   options = sne_options.SNEOptions(layer_function=args.layer_function)
-  rules = {"neuron": ("neuron", "neuron"), "flat": ("flat", "flat")}[args.rule]
   chunk_options = chunking.ChunkOptions(
-    chunk_size=args.chunk_size, linear_rule=rules[0], conv_rule=rules[1]
+    chunk_size=args.chunk_size, linear_rule=args.rule, conv_rule=args.rule
   )
   before = resident("VmRSS")
   measured = {"global_scale": 1.0, "place_scales": ()}
@@ -152,7 +151,7 @@ def encode(args: argparse.Namespace) -> dict:
   params = init(encoder)
   start = time.perf_counter()
   spec, tensors = network(args.child, path)
-  found_seconds = time.perf_counter() - start
+  spec_seconds = time.perf_counter() - start
   encode_large = encoder.make_large_fn(args.memory_limit * 2**20)
   start, busy = time.perf_counter(), time.process_time()
   code = encode_large(params["params"], spec, tensors)
@@ -162,7 +161,7 @@ def encode(args: argparse.Namespace) -> dict:
     "network": args.child,
     "parameters": spec.num_weights,
     "chunks": chunking.num_chunks(spec.layout, chunk_options),
-    "spec_seconds": found_seconds,
+    "spec_seconds": spec_seconds,
     "seconds": seconds,
     "core_seconds": busy,
     "parameters_per_second": spec.num_weights / seconds,
@@ -208,7 +207,7 @@ def main() -> None:
   parser.add_argument(
     "--networks",
     default="mlp_1m,mlp_3m,mlp_10m,mlp_30m,mlp_100m,resnet_18,vit_b_16,gpt_2",
-    help=f"of {', '.join(FOUND)} and mlp_Nm, by commas",
+    help=f"of {', '.join(SHAPES)} and mlp_Nm, by commas",
   )
   parser.add_argument(
     "--folder", type=pathlib.Path, required=True, help="for the files"

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 from experiments.cli import environment
 
@@ -154,8 +155,9 @@ def dot_flops(fn: Callable[..., Any], *args: Any) -> int:
   Returns:
     The number of floating-point operations.
   """
-  closed = jax.make_jaxpr(fn)(*args)
-  return _flops(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+  jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+  needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+  return _flops(needed)
 
 
 def peak_memory(compiled: Any = None) -> Memory:
@@ -183,24 +185,12 @@ def peak_memory(compiled: Any = None) -> Memory:
   return Memory(program, process, device)
 
 
-def _flops(jaxpr: core.Jaxpr, used: list[bool]) -> int:
-  """Operations needed for those results of `jaxpr` that are used."""
-  needed = {
-    v
-    for v, wanted in zip(jaxpr.outvars, used, strict=True)
-    if wanted and not isinstance(v, core.Literal)
-  }
-  total = 0
-  for eqn in reversed(jaxpr.eqns):
-    wanted = [v in needed for v in eqn.outvars]
-    if not any(wanted) and not eqn.effects:
-      continue
-    total += _equation_flops(eqn, wanted)
-    needed.update(v for v in eqn.invars if not isinstance(v, core.Literal))
-  return total
+def _flops(jaxpr: core.Jaxpr) -> int:
+  """Operations of all equations of a program."""
+  return sum(map(_equation_flops, jaxpr.eqns))
 
 
-def _equation_flops(eqn: core.JaxprEqn, wanted: list[bool]) -> int:
+def _equation_flops(eqn: core.JaxprEqn) -> int:
   """Operations of one equation, whatever is nested in it included."""
   name = eqn.primitive.name
   if name == "dot_general":
@@ -221,7 +211,7 @@ def _equation_flops(eqn: core.JaxprEqn, wanted: list[bool]) -> int:
       * math.prod(kernel)
       // kernel[out_axis]
     )
-  inner = [_flops(j, _used_inside(name, j, wanted)) for j in _nested(eqn)]
+  inner = [_flops(jaxpr) for jaxpr in _nested(eqn)]
   if not inner:
     return 0
   if name == "scan":
@@ -237,27 +227,16 @@ def _equation_flops(eqn: core.JaxprEqn, wanted: list[bool]) -> int:
   return sum(inner)
 
 
-def _used_inside(
-  name: str, jaxpr: core.Jaxpr, wanted: list[bool]
-) -> list[bool]:
-  """Which results of a nested program are used, given the outer ones."""
-  # What a loop carries feeds its next turn, used outside or not.
-  loops = name in ("scan", "while")
-  if loops or len(wanted) != len(jaxpr.outvars):
-    return [True] * len(jaxpr.outvars)
-  return wanted
-
-
 def _nested(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
   """The programs among the parameters of an equation."""
-  found = []
+  programs = []
   for value in eqn.params.values():
     for part in value if isinstance(value, tuple | list) else (value,):
       if isinstance(part, core.ClosedJaxpr):
-        found.append(part.jaxpr)
+        programs.append(part.jaxpr)
       elif isinstance(part, core.Jaxpr):
-        found.append(part)
-  return found
+        programs.append(part)
+  return programs
 
 
 def num_cores() -> int:

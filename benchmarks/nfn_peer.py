@@ -6,14 +6,10 @@ three hidden-neuron-permutation layers of 32 channels, its invariant pooling
 and an MLP, trained with Adam on a one-cycle schedule. PyTorch is imported only
 when the peer is built; `sne_jax` never imports it.
 
-    python benchmarks/nfn_peer.py data.npz --epochs 40 > nfn.json
-
 Dimensions: `N` networks, `P` weights of each, `B` networks of a batch.
 """
 
-import argparse
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -21,32 +17,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sne_jax.networks.checked import Checked, option
+
 WIDTHS = (1, 32, 32, 1)
 """Units per layer of the networks that are read: a sine INR of one input."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PeerOptions:
+class PeerOptions(Checked):
   """How the peer is built and trained."""
 
-  epochs: int = 40  # Passes over the training rows; the schedule spans them.
-  batch_size: int = 64  # Networks per step.
-  learning_rate: float = 1e-3  # The peak of the one-cycle schedule.
-  channels: int = 32  # Of each of the equivariant layers.
-  depth: int = 3  # Equivariant layers.
-  head_dim: int = 256  # Hidden units of the MLP behind the pooling.
+  # Passes over the training rows, which the schedule spans.
+  epochs: int = option(40, least=1)
+  batch_size: int = option(64, least=1)  # Networks per step.
+  learning_rate: float = option(1e-3, above=0)  # Peak of the schedule.
+  channels: int = option(32, least=1)  # Of each of the equivariant layers.
+  depth: int = option(3, least=1)  # Equivariant layers.
+  head_dim: int = option(256, least=1)  # Of the MLP after the pooling.
   seed: int = 0  # Of the initial parameters and the order of the batches.
-
-  def __post_init__(self):
-    """Checks the ranges."""
-    for name in ("epochs", "batch_size", "channels", "depth", "head_dim"):
-      value = getattr(self, name)
-      if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    if self.learning_rate <= 0:
-      raise ValueError(
-        f"learning_rate must be above 0, got {self.learning_rate}"
-      )
 
 
 class PeerResult(NamedTuple):
@@ -87,21 +75,29 @@ def train(
       b3, every tensor row-major.
     targets: `[N]`.
     train_rows: integer rows that are learned from.
-    val_rows: rows behind the curve.
-    test_rows: rows behind `test_mse`.
+    val_rows: rows of the curve.
+    test_rows: rows of `test_mse`.
     options: the `PeerOptions`; the defaults if None.
 
   Returns:
     The `PeerResult`.
 
   Raises:
-    ValueError: shapes do not fit, the rows of two splits overlap, or there
-      are too few training rows for one batch.
+    ValueError: networks of another architecture, or too few training rows for
+      one batch.
     ImportError: PyTorch or `nfn` is missing; the message says what to install.
   """
   options = options or PeerOptions()
-  splits = {"train": train_rows, "val": val_rows, "test": test_rows}
-  _validate(weights, targets, splits, options)
+  num_weights = sum(map(math.prod, _shapes()))
+  if weights.shape[1:] != (num_weights,):
+    raise ValueError(
+      f"weights of shape {weights.shape} are not [N, {num_weights}]: the peer"
+      f" reads INRs of widths {WIDTHS}"
+    )
+  if len(train_rows) < options.batch_size:
+    raise ValueError(
+      f"{len(train_rows)} training rows make no batch of {options.batch_size}"
+    )
   torch = import_torch()
   torch.manual_seed(options.seed)
 
@@ -112,7 +108,7 @@ def train(
   outputs = torch.as_tensor((targets - center) / scale, dtype=torch.float32)
   train_set, val_set, test_set = (
     (inputs[rows], outputs[rows])
-    for rows in (torch.as_tensor(r, dtype=torch.long) for r in splits.values())
+    for rows in map(torch.as_tensor, (train_rows, val_rows, test_rows))
   )
 
   model = build(options)
@@ -244,35 +240,6 @@ def _tensor_moments(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return np.concatenate(means), np.concatenate(stds)
 
 
-def _validate(weights, targets, splits, options) -> None:
-  """Raises `ValueError` naming the first fault of the data."""
-  num_weights = sum(map(math.prod, _shapes()))
-  if weights.ndim != 2 or weights.shape[1] != num_weights:
-    raise ValueError(
-      f"weights of shape {weights.shape} are not [N, {num_weights}]: the peer"
-      f" reads INRs of widths {WIDTHS}"
-    )
-  if targets.shape != weights.shape[:1]:
-    raise ValueError(
-      f"targets of shape {targets.shape} for weights of {weights.shape}"
-    )
-  seen = set()
-  for name, rows in splits.items():
-    rows = np.asarray(rows)
-    if not rows.size or rows.min() < 0 or rows.max() >= len(weights):
-      raise ValueError(
-        f"{name}_rows must name rows from 0 to {len(weights) - 1}"
-      )
-    if seen.intersection(rows.tolist()):
-      raise ValueError(f"{name}_rows share rows with an earlier split")
-    seen.update(rows.tolist())
-  if len(splits["train"]) < options.batch_size:
-    raise ValueError(
-      f"{len(splits['train'])} training rows make no batch of"
-      f" {options.batch_size}"
-    )
-
-
 def import_torch() -> Any:
   """Returns PyTorch, or says in one line what to install."""
   try:
@@ -284,34 +251,3 @@ def import_torch() -> Any:
       " `pip install -e '.[torch]'`"
     ) from error
   return torch
-
-
-def main() -> None:
-  """Trains on an npz file and prints the result as one line of JSON."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument(
-    "data",
-    help="npz file of weights [N, P], targets [N], train_rows, val_rows and"
-    " test_rows",
-  )
-  for field in dataclasses.fields(PeerOptions):
-    parser.add_argument(
-      f"--{field.name}", type=field.type, default=field.default
-    )
-  given = vars(parser.parse_args())
-  path = given.pop("data")
-  names = ("weights", "targets", "train_rows", "val_rows", "test_rows")
-  with np.load(path, allow_pickle=False) as file:
-    missing = sorted(set(names) - set(file.files))
-    if missing:
-      parser.error(f"{path} lacks {', '.join(missing)}; it has {file.files}")
-    arrays = {name: file[name] for name in names}
-  try:
-    result = train(**arrays, options=PeerOptions(**given))
-  except (ImportError, ValueError) as error:
-    parser.exit(1, f"{error}\n")
-  print(json.dumps(result._asdict() | {"options": given}))
-
-
-if __name__ == "__main__":
-  main()

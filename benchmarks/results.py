@@ -1,7 +1,6 @@
 """What benchmarks share: their tables, their turns, and how they write."""
 
 import json
-import math
 import os
 import statistics
 import time
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import machine
 from experiments.cli import environment
+from experiments.reports import report
 from sne_jax import atomic
 
 
@@ -45,13 +45,13 @@ def in_turns(
     theirs: likewise.
     turns: of each, at least 1. Compile and warm up beforehand.
   """
-  found = Turns([], [])
+  speeds = Turns([], [])
   for _ in range(turns):
-    for run, speeds in zip((ours, theirs), found, strict=True):
+    for run, measured in zip((ours, theirs), speeds, strict=True):
       start = time.perf_counter()
       work = run()
-      speeds.append(work / (time.perf_counter() - start))
-  return found
+      measured.append(work / (time.perf_counter() - start))
+  return speeds
 
 
 def head() -> dict[str, Any]:
@@ -85,16 +85,5 @@ def table(
 
 def write(path: str | os.PathLike, value: Any) -> None:
   """Writes a value as JSON, and makes the folder where there is none."""
-  text = json.dumps(plain(value), indent=2, allow_nan=False)
+  text = json.dumps(report.to_json(value), indent=2, allow_nan=False)
   atomic.write_atomically(path, text + "\n")
-
-
-def plain(value: Any) -> Any:
-  """Returns a value as JSON can hold it: what is not finite becomes null."""
-  if isinstance(value, dict):
-    return {key: plain(entry) for key, entry in value.items()}
-  if isinstance(value, list | tuple):
-    return [plain(entry) for entry in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value

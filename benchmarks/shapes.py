@@ -14,14 +14,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
 from benchmarks import machine
 from experiments.cli import options as options_lib
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.learning.data import pipeline
-from sne_jax.learning.objectives import invariance
-from sne_jax.learning.training import loop, optimizers, parallel, program
+from sne_jax.learning.objectives import model
+from sne_jax.learning.training import loop, recipe, trainer
 from sne_jax.networks import chunking, families
 from sne_jax.networks.spec import NetworkSpec
 
@@ -50,12 +49,9 @@ class Case:
     return f"{self.name}, batch {self.batch_size}"
 
 
-def flagfile_options(path: pathlib.Path = FLAGFILE) -> options_lib.Options:
-  """Returns the options that a flagfile gives, defaults filled in."""
-  values = flags.FlagValues()
-  options_lib.define_flags(values)
-  values(["benchmark", *values.read_flags_from_files([f"--flagfile={path}"])])
-  return options_lib.from_flags(values)
+def flagfile_options() -> options_lib.Options:
+  """Returns the options that `FLAGFILE` gives, defaults filled in."""
+  return options_lib.from_flags(options_lib.parsed(FLAGFILE))
 
 
 def attention(**changes: Any) -> SNEOptions:
@@ -113,11 +109,11 @@ def cases(*, quick: bool = False) -> list[Case]:
     ("attention, CNN flat, c 32", (cnn,), 32, attention(), flat_cnn),
     ("product, four families mixed", mixed, 32, usual.sne, neuron),
   ]
-  found = [
+  every = [
     Case(name=name, specs=s, batch_size=size, sne=o, chunk=c)
     for name, s, size, o, c in rows
   ]
-  return [small(case) for case in found] if quick else found
+  return [small(case) for case in every] if quick else every
 
 
 def curve_cases(num_weights: int) -> dict[str, Case]:
@@ -170,19 +166,6 @@ class Step:
 
   def __init__(self, case: Case):
     """Builds everything but the compiled programs."""
-    description = {
-      "encoder": "sne",
-      "encoder_options": dataclasses.asdict(case.sne),
-      "chunk_options": dataclasses.asdict(case.chunk),
-      "global_scale": 1.0,
-      "place_scales": [],
-      "head": {"hidden_width": 64, "dropout": 0.0},
-      "targets": ["property"],
-      "loss": "mse",
-    }
-    encoder = program.build_encoder(description)
-    net = program.build_model(description, encoder)
-    mesh = parallel.make_mesh()  # All devices share the batch.
     rng = np.random.default_rng(0)
     # Sorted, since the pipeline groups a batch by architecture.
     numbers = np.sort(np.arange(case.batch_size) % len(case.specs))
@@ -191,31 +174,28 @@ class Step:
       numbers,
       [families.random_weights(case.specs[n], rng) for n in numbers],
       rng.standard_normal((case.batch_size, 1)),
+      ("property",),
     )
+    how = recipe.Recipe(
+      options=case.sne,
+      chunks=case.chunk,
+      head=model.HeadOptions(hidden_width=64, dropout=0.0),
+      data=pipeline.DataOptions(
+        batch_size=case.batch_size, augment_signs=False
+      ),
+      training=loop.TrainOptions(num_steps=1000),
+    )
+    trained = trainer.Trainer(networks, networks, how)
+    self.state, self.batch_fn = trained.start(0)
+    self.batch, self.update = self.batch_fn(0), trained.update
     self.num_weights = sum(case.specs[n].num_weights for n in numbers)
-    self.batch_fn = pipeline.Pipeline(
-      networks,
-      encoder.make_packer(case.specs),
-      pipeline.DataOptions(batch_size=case.batch_size, augment_signs=False),
-      seed=0,
-      devices=mesh.size,
-      place=lambda batch: parallel.shard(batch, mesh),
-    )
-    self.batch = self.batch_fn(0)
+    leaves = jax.tree.leaves(self.state.params)
+    self.num_params = sum(x.size for x in leaves)
     self.forward = jax.jit(
-      lambda params, packed: net.apply(
+      lambda params, packed: trained.model.net.apply(
         params, packed, True, rngs={"identifiers": jax.random.key(0)}
       )
     )
-    # Compiled as one program, which leaves the forward pass out.
-    draw = lambda: program.init_params(net, encoder, case.specs[0], 0)
-    params = jax.jit(draw)()
-    self.num_params = sum(x.size for x in jax.tree.leaves(params))
-    options = optimizers.OptimizerOptions()
-    tx = optimizers.make_optimizer(options, 1000)
-    loss = invariance.make_loss(net, "mse", invariance.InvarianceOptions())
-    self.update = loop.make_update_fn(loss, tx, mesh=mesh)
-    self.state = loop.init_state(params, tx, jax.random.key(0), mesh=mesh)
 
   @property
   def packed(self) -> Any:

@@ -9,7 +9,7 @@ evaluated once per pass over the training part.
     python benchmarks/time_to_accuracy.py --nfn_epochs=20,40,80 --seeds=5
 
 SNE is configured by a flagfile, `inr_frequency.flags` unless another is given;
-flags behind it override it. PyTorch and `nfn` are needed (`nfn_peer.py`).
+flags after it override it. PyTorch and `nfn` are needed (`nfn_peer.py`).
 """
 
 import dataclasses
@@ -65,14 +65,14 @@ class RaceOptions(Checked):
   def epochs(self) -> tuple[int, ...]:
     """The lengths of the peer's schedule."""
     try:
-      found = tuple(int(part) for part in self.nfn_epochs.split(","))
+      epochs = tuple(int(part) for part in self.nfn_epochs.split(","))
     except ValueError as error:
       raise ValueError(
         f"nfn_epochs must be numbers between commas, got {self.nfn_epochs!r}"
       ) from error
-    if min(found) < 1:
+    if min(epochs) < 1:
       raise ValueError(f"nfn_epochs must be at least 1, got {self.nfn_epochs}")
-    return found
+    return epochs
 
 
 class SneRacer:
@@ -89,15 +89,16 @@ class SneRacer:
     start = time.perf_counter()
     state, batch_fn = self._trainer.start(self.options.run.first_seed)
     for step in range(WARMUP_STEPS):
-      state, found = self._trainer.update(state, batch_fn(step))
-    jax.block_until_ready(found)
+      state, logs = self._trainer.update(state, batch_fn(step))
+    jax.block_until_ready(logs)
     self._trainer.evaluate(state.eval_params)
     self._test_mse(state.eval_params)
     return time.perf_counter() - start
 
   def race(self, seed: int) -> Race:
     """Trains with one seed; call `warm_up` before."""
-    every = max(1, round(self._count() / self.options.data.batch_size))
+    count = len(self._trainer.train)
+    every = max(1, round(count / self.options.data.batch_size))
     schedule = dataclasses.replace(
       self.options.train,
       eval_every=every,
@@ -133,13 +134,10 @@ class SneRacer:
     update: Any = self._trainer.update
     return update._cache_size()
 
-  def _count(self) -> int:
-    return len(self._trainer.train)
-
   def _test_mse(self, params) -> float:
     """Measures parameters on the test part."""
-    found, _ = self._trainer.predict(jax.device_get(params), self._test)
-    return metrics.mse(self._test.targets[:, 0], found[:, 0])
+    predicted, _ = self._trainer.predict(jax.device_get(params), self._test)
+    return metrics.mse(self._test.targets[:, 0], predicted[:, 0])
 
 
 class NfnRacer:
@@ -178,15 +176,15 @@ class NfnRacer:
   def race(self, seed: int, epochs: int) -> Race:
     """Trains with one seed and one length of the schedule."""
     options = nfn_peer.PeerOptions(epochs=epochs, seed=seed)
-    found = self._train(**self._arrays, options=options)
+    result = self._train(**self._arrays, options=options)
     return Race(
       name=f"NFN-HNP, {epochs} epochs",
       seed=seed,
-      curve=found.curve,
-      validation_mse=found.curve[-1][1],
-      test_mse=found.test_mse,
-      num_params=found.num_params,
-      networks_per_second=found.networks_per_second,
+      curve=result.curve,
+      validation_mse=result.curve[-1][1],
+      test_mse=result.test_mse,
+      num_params=result.num_params,
+      networks_per_second=result.networks_per_second,
     )
 
 
@@ -194,7 +192,7 @@ def run_all(
   sne: Any, nfn: Any, seeds: Sequence[int], epochs: Sequence[int]
 ) -> list[tuple[Race, list[Race]]]:
   """Runs all trainings: for every seed, that of SNE and those of the peer."""
-  found = []
+  pairs = []
   for place, seed in enumerate(seeds):
     peers: list[Race] = []
     ours = None
@@ -206,8 +204,8 @@ def run_all(
       for length in epochs:
         peers.append(nfn.race(seed, length))
         _announce(peers[-1])
-    found.append((ours, peers))
-  return found
+    pairs.append((ours, peers))
+  return pairs
 
 
 def check(options: options_lib.Options) -> None:
@@ -216,7 +214,7 @@ def check(options: options_lib.Options) -> None:
   Raises:
     ValueError: the comparison would not be one; the message says why.
   """
-  names = members.target_names(options.run)
+  names = options.run.target_names
   if len(names) != 1 or options.run.loss != "mse":
     raise ValueError(
       f"the peer predicts one target by loss mse, got targets {names} and loss"

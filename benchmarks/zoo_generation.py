@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from benchmarks import machine, results
+from benchmarks import foreign_networks, machine, results
 from sne_jax.networks import families
 from sne_jax.zoo.classifiers import fit
 from sne_jax.zoo.store import partial
@@ -70,11 +70,7 @@ def theirs(x: np.ndarray, y: np.ndarray, batch: int) -> Callable[[int], float]:
 
   images = torch.from_numpy(x.astype(np.float32) / 127.5 - 1.0)[:, None]
   labels = torch.from_numpy(y.astype(np.int64))
-  layers = []
-  for into in (1, 16, 16):
-    layers += [torch.nn.Conv2d(into, 16, 3, stride=2), torch.nn.ReLU()]
-  layers += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
-  model = torch.nn.Sequential(*layers, torch.nn.Linear(16, 10))
+  model = foreign_networks.conv_net(torch.nn.ReLU)
   optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
 
   def run(steps: int) -> float:

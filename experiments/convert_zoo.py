@@ -6,7 +6,7 @@ r"""Converts a published zoo into a zoo of ours, once.
 reads the unpacked folder `cifar10` of the Small CNN Zoo and writes a folder
 that every experiment takes as --zoo, with the published splits beside
 `default`. Nothing in the source is run or trusted, and nothing of it is
-changed. A conversion that was stopped, or killed, goes on when the same
+changed. A conversion that was stopped, or killed, resumes when the same
 command is given again, and ends with the same zoo. What is left out, because
 its weights are not finite or its files are not there, is counted in the new
 zoo.json, with the reason.

@@ -34,30 +34,20 @@ SUFFIXES = (".npz", ".csv")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncodeOptions:
-  """Which model, and where codes go.
+  """Where codes go.
 
   Attributes:
-    workdir: folder of a finished run of experiments/run.py, or of one of its
-      seeds.
-    encoder_file: Python files that register encoders of your own, separated by
-      commas, for a model of one; they are run first.
     out: file for the codes, .npz or .csv.
   """
 
-  workdir: str = ""
-  encoder_file: str = ""
   out: str = "codes.npz"
 
   def __post_init__(self):
-    if not self.workdir:
-      raise ValueError(
-        "workdir is empty; name the folder of a finished run with --workdir"
-      )
     if not self.out.endswith(SUFFIXES):
       raise ValueError(f"out is {self.out!r}; must end with .npz or .csv")
 
 
-CLASSES = (EncodeOptions, given_files.FileOptions, memory.MemoryOptions)
+CLASSES = (memory.ModelOptions, EncodeOptions, given_files.FileOptions)
 
 
 def main(
@@ -71,25 +61,25 @@ def main(
   Raises:
     ValueError: no model, or no files.
   """
-  options = config.from_flags(EncodeOptions, flag_values=flag_values)
-  encoder_options.load_files(options.encoder_file)
-  how = config.from_flags(given_files.FileOptions, flag_values=flag_values)
-  held = config.from_flags(memory.MemoryOptions, flag_values=flag_values)
+  model, options, how = (
+    config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
+  )
+  encoder_options.load_files(model.encoder_file)
   paths = given_files.paths_of(argv[1:])
   given_files.check_outputs([options.out], paths)
-  encode, streams = opened(options.workdir, held)
+  encode, streams = opened(model)
   names: list[str] = []
   codes: list[np.ndarray] = []
 
   def handle(networks, weights):
     pairs = [(n.spec, w) for n, w in zip(networks, weights, strict=True)]
-    found = encode(pairs)
-    if not np.isfinite(found).all():
+    encoded = encode(pairs)
+    if not np.isfinite(encoded).all():
       raise ValueError("the code is not finite")
-    codes.extend(found)
+    codes.extend(encoded)
     names.extend(network.path for network in networks)
 
-  lazy_above = held.stream_above if streams else math.inf
+  lazy_above = model.stream_above if streams else math.inf
   failures = given_files.each(
     paths, how, handle, "encoding networks", lazy_above=lazy_above
   )
@@ -99,25 +89,26 @@ def main(
   return given_files.report_failures(failures)
 
 
-def opened(workdir: str, held: memory.MemoryOptions):
+def opened(model: memory.ModelOptions):
   """Returns what encodes networks, and whether it reads them part by part.
 
   Raises:
     ValueError: there is no trained encoder, or it cannot hold the limit.
   """
-  pretrained = pretraining.load_all(workdir)
+  pretrained = pretraining.load_all(model.workdir)
   if not pretrained:
-    predictor = held.load(workdir)
+    predictor = model.load()
     return predictor.encode, predictor.can_stream
-  if held.memory_limit:
+  if model.memory_limit:
     raise ValueError(
-      f"memory_limit is {held.memory_limit}, but the encoder in {workdir} was"
-      " pretrained and reads networks whole; leave --memory_limit out"
+      f"memory_limit is {model.memory_limit}, but the encoder in"
+      f" {model.workdir} was pretrained and reads networks whole; leave"
+      " --memory_limit out"
     )
 
   def encode(networks) -> np.ndarray:
-    found = [one.encode_networks(networks) for one in pretrained]
-    return np.concatenate(found, axis=-1)
+    encoded = [one.encode_networks(networks) for one in pretrained]
+    return np.concatenate(encoded, axis=-1)
 
   return encode, False
 

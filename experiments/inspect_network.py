@@ -74,7 +74,7 @@ def main(
 
 def described(network: checkpoints.FileNetwork) -> str:
   """Returns all that was found out about a network, to read."""
-  spec, found = network.spec, network.inferred
+  spec, inferred = network.spec, network.inferred
   header = ["tensor", "kind", "shape", "level", "axes", "in the file"]
   rows = [
     [
@@ -85,7 +85,7 @@ def described(network: checkpoints.FileNetwork) -> str:
       ", ".join(map(axis_text, tensor.axes)),
       source.describe(),
     ]
-    for tensor, source in zip(spec.tensors, found.sources, strict=True)
+    for tensor, source in zip(spec.tensors, inferred.sources, strict=True)
   ]
   free = sum(per is None for _, per in spec.groups.values())
   lines = [
@@ -99,9 +99,9 @@ def described(network: checkpoints.FileNetwork) -> str:
     pairs = ", ".join(f"{a} to {b}" for a, b in spec.skips)
     lines.append(f"Residual connections between levels: {pairs}")
   for title, items in (
-    ("Taken from conventions, or not claimed", found.guesses),
-    ("Left out", [f"{n}: {why}" for n, why in found.left_out.items()]),
-    ("Tied", [f"{n} is {other}" for n, other in found.tied.items()]),
+    ("Taken from conventions, or not claimed", inferred.guesses),
+    ("Left out", [f"{n}: {why}" for n, why in inferred.left_out.items()]),
+    ("Tied", [f"{n} is {other}" for n, other in inferred.tied.items()]),
   ):
     if items:
       lines.append("\n".join([f"{title}:", *(f"  {item}" for item in items)]))

@@ -5,7 +5,7 @@
 trains a few dozen small networks on scikit-learn's digits, which need no
 download, and keeps them at several ages. What varies between them, and how, is
 in the flags; experiments/flags/zoos/ has one file per zoo. A run that was
-stopped, or killed, goes on when the same command is given again, and ends with
+stopped, or killed, resumes when the same command is given again, and ends with
 the same zoo.
 
 Without any flag it makes 500 networks of the small CNN zoo's architecture on
@@ -64,10 +64,10 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
       that holds another zoo, or another process at work in it.
   """
   del argv
-  made, image, zoo = (
+  make, image, zoo = (
     config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
   )
-  console.use_compilation_cache(made.compilation_cache)
+  console.use_compilation_cache(make.compilation_cache)
   data = load_images(image, zoo)
   logging.info(
     "%s: %d images to train on, %d to test on, of %s",
@@ -78,7 +78,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
   )
   with progress.Progress("training networks") as shown:
     written = generate.generate_image_zoo(
-      made.zoo, zoo, data, dataset=image.dataset, progress=shown.update
+      make.zoo, zoo, data, dataset=image.dataset, progress=shown.update
     )
   last = written.select(where={"epoch": max(zoo.epochs)})
   accuracy = written.property("test_accuracy")[last]

@@ -5,16 +5,16 @@ r"""Predicts properties of trained networks from their files.
 
 `--workdir` is a finished run of experiments/run.py. Files may be safetensors,
 PyTorch, Flax, Orbax, Keras, ONNX or npz; folders are searched. Nothing in them
-is executed. What network a file holds is found out from names and shapes of its
-tensors; experiments/inspect_network.py shows what was found, and --override
+is executed. What network a file holds is inferred from names and shapes of its
+tensors; experiments/inspect_network.py shows what was inferred, and --override
 settles what was not. Networks above --stream_above weights are not loaded: they
 are encoded part by part, within --memory_limit.
 
 Every prediction has an interval that holds the truth for --coverage of the
 networks, if they are like those of the zoo: it is measured on networks that
 were not trained on. `unlike` says how far a network is from these, by its code:
-above 1 it is unlike anything seen, and the prediction is a guess. A mark stands
-behind networks of which there is more to say; the warnings below say it.
+above 1 it is unlike anything seen, and the prediction is a guess. A mark
+follows networks of which there is more to say; the warnings below say it.
 """
 
 import csv
@@ -43,13 +43,9 @@ from sne_jax.networks.checked import Checked, option
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictOptions(Checked):
-  """Which model, and what to write.
+  """What to write; of several seeds, the mean.
 
   Attributes:
-    workdir: folder of a finished run of experiments/run.py, or of one of its
-      seeds; all seeds are asked, and their mean is taken.
-    encoder_file: Python files that register encoders of your own, separated by
-      commas, for a model of one; they are run first.
     coverage: share of networks whose interval holds the truth.
     sort: list the networks by their first prediction, the highest first.
     csv: file for the table; empty: none.
@@ -57,22 +53,13 @@ class PredictOptions(Checked):
       networks; empty: none.
   """
 
-  workdir: str = ""
-  encoder_file: str = ""
   coverage: float = option(0.9, above=0, below=1)
   sort: bool = True
   csv: str = ""
   json: str = ""
 
-  def __post_init__(self):
-    super().__post_init__()
-    if not self.workdir:
-      raise ValueError(
-        "workdir is empty; name the folder of a finished run with --workdir"
-      )
 
-
-CLASSES = (PredictOptions, given_files.FileOptions, memory.MemoryOptions)
+CLASSES = (memory.ModelOptions, PredictOptions, given_files.FileOptions)
 
 
 def main(
@@ -86,13 +73,13 @@ def main(
   Raises:
     ValueError: no model, or no files.
   """
-  options = config.from_flags(PredictOptions, flag_values=flag_values)
-  encoder_options.load_files(options.encoder_file)
-  how = config.from_flags(given_files.FileOptions, flag_values=flag_values)
-  held = config.from_flags(memory.MemoryOptions, flag_values=flag_values)
+  model, options, how = (
+    config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
+  )
+  encoder_options.load_files(model.encoder_file)
   paths = given_files.paths_of(argv[1:])
   given_files.check_outputs([options.csv, options.json], paths)
-  predictor = held.load(options.workdir)
+  predictor = model.load()
   judged = Table(predictor, options.coverage)
   rows: list[dict[str, Any]] = []
 
@@ -100,7 +87,7 @@ def main(
     pairs = [(n.spec, w) for n, w in zip(networks, weights, strict=True)]
     rows.extend(judged.rows(networks, pairs))
 
-  lazy_above = held.stream_above if predictor.can_stream else math.inf
+  lazy_above = model.stream_above if predictor.can_stream else math.inf
   failures = given_files.each(
     paths, how, handle, "reading networks", lazy_above=lazy_above
   )
@@ -121,10 +108,10 @@ def main(
   if options.csv:
     write_csv(options.csv, rows, judged.header)
   if options.json:
-    found = {"workdir": options.workdir, "coverage": options.coverage}
-    found |= {"networks": rows, "failed": failures}
+    content = {"workdir": model.workdir, "coverage": options.coverage}
+    content |= {"networks": rows, "failed": failures}
     write_atomically(
-      pathlib.Path(options.json), json.dumps(report.to_json(found), indent=2)
+      pathlib.Path(options.json), json.dumps(report.to_json(content), indent=2)
     )
   return given_files.report_failures(failures)
 
@@ -157,11 +144,11 @@ class Table:
 
   def rows(self, networks, pairs) -> list[dict[str, Any]]:
     """Returns what is said of each network."""
-    found = self._predictor.judge(pairs, coverage=self._coverage)
-    if not np.isfinite(found.predictions).all():
+    judged = self._predictor.judge(pairs, coverage=self._coverage)
+    if not np.isfinite(judged.predictions).all():
       raise ValueError("the prediction is not finite")
-    each = zip(*found, strict=True)
-    return [self._row(n, *own) for n, own in zip(networks, each, strict=True)]
+    each = zip(networks, *judged, strict=True)
+    return [self._row(*columns) for columns in each]
 
   def _row(self, network, values, low, high, unlike, known) -> dict[str, Any]:
     warnings = []

@@ -30,7 +30,9 @@ or will train (a flagfile), and fine-tunes them.
 
 import contextlib
 import json
+import os
 import pathlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +89,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     autoencoder = autoencoder_of(options.run.sample_from)
     with claimed(options) as workdir:
       task = sampling.prepared(options, autoencoder)
-      claim(workdir, (options.run.zoo, autoencoder), task.made_of)
+      claim(workdir, (options.run.zoo, autoencoder), task.checksums)
       sampling.run(task)
     print(f"The report is {workdir / 'report.md'}")  # noqa: T201
     return
@@ -121,10 +123,7 @@ def autoencoder_of(word: str) -> str:
   """
   if not word.endswith(zoos.SUFFIX):
     return word
-  values = flags.FlagValues()
-  options_lib.define_flags(values)
-  config.parse(["run.py", f"--flagfile={word}"], values)
-  options = options_lib.from_flags(values)
+  options = options_lib.from_flags(options_lib.parsed(word))
   if not options.run.pretrain:
     raise ValueError(
       f"{word} trains no autoencoder; sample_from is a flagfile with"
@@ -167,10 +166,30 @@ def run_all(
 
 @contextlib.contextmanager
 def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
-  """Makes the work directory the home of these options, and of no other.
+  """Makes the work directory the home of these options; see `claim_workdir`."""
+  resolved = config.resolved(*options.groups())
+  text = options_lib.to_flagfile(options)
+  with claim_workdir(options.run.workdir, resolved, text) as workdir:
+    machine = report.to_json(environment.environment())
+    write_atomically(
+      workdir / "environment.json", json.dumps(machine, indent=2) + "\n"
+    )
+    yield workdir
+
+
+@contextlib.contextmanager
+def claim_workdir(
+  folder: str | os.PathLike, resolved: Mapping[str, Any], flagfile: str
+) -> Iterator[pathlib.Path]:
+  """Makes a work directory the home of some options, and of no others.
 
   Options that turn out to be wrong before anything was trained leave it free
   for others.
+
+  Args:
+    folder: the work directory.
+    resolved: what `config.json` holds.
+    flagfile: what `flags.txt` holds.
 
   Yields:
     The work directory. Until the body ends, other processes are refused.
@@ -178,20 +197,14 @@ def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
   Raises:
     ValueError: it belongs to other options, or another process is at work.
   """
-  workdir = pathlib.Path(options.run.workdir)
+  workdir = pathlib.Path(folder)
   workdir.parent.mkdir(parents=True, exist_ok=True)
-  resolved = config.resolved(*options.groups())
-  text = options_lib.to_flagfile(options)
   with lock.folder_lock(str(workdir)):
     is_new = train_state.claim_workdir(workdir, resolved, ignore=NOT_IDENTITY)
-    write_atomically(workdir / "flags.txt", text)
-    found = report.to_json(environment.environment())
-    write_atomically(
-      workdir / "environment.json", json.dumps(found, indent=2) + "\n"
-    )
+    write_atomically(workdir / "flags.txt", flagfile)
     try:
       yield workdir
-    except ValueError:
+    except Exception:
       if is_new and not _holds_training(workdir):
         for name in (train_state.CONFIG, DATA_FILE):
           (workdir / name).unlink(missing_ok=True)
@@ -200,8 +213,9 @@ def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
 
 def _holds_training(workdir: pathlib.Path) -> bool:
   """Whether anything in a work directory took training to make."""
-  saved = workdir.glob("**/checkpoints/**/*")
-  return any(p.is_file() for p in saved) or any(workdir.glob("**/result.json"))
+  if any(p.is_file() for p in workdir.glob("**/checkpoints/**/*")):
+    return True
+  return any(any(workdir.glob(p)) for p in ("**/result.json", "trials/*"))
 
 
 def run(
@@ -210,7 +224,7 @@ def run(
   """Runs all seeds of one configuration and writes its report.
 
   Seeds that are finished are taken as they are. A training that diverges is
-  reported as such, and the others go on.
+  reported as such, and the others continue.
 
   Args:
     options: of the run, whose work directory is claimed.
@@ -220,26 +234,22 @@ def run(
     What `results.json` holds.
   """
   workdir = pathlib.Path(options.run.workdir)
-  watch = outcome.Stopwatch()
+  began = time.monotonic()
   data = members.gathered(options)
-  claim_data(workdir, data)
+  claim(workdir, data.names, members.fingerprint(data))
   unlabelled = bool(options.run.pretrain)
   task = pretrain if unlabelled else outcome
-  watch.lap("loading the networks")
+  seconds = {"loading the networks": time.monotonic() - began}
   sizes = ", ".join(f"{n} {part}" for part, n in data.sizes().items())
   logging.info("%s: networks: %s", options.run.title, sizes)
   train = pretrain.train if unlabelled else property_lib.train
   programs = {} if programs is None else programs
+  began = time.monotonic()
   seeds = train(options, data, workdir, programs)
-  watch.lap("training and evaluating all seeds")
-  results = task.collect(options, data, seeds, watch.seconds)
+  seconds["training and evaluating all seeds"] = time.monotonic() - began
+  results = task.collect(options, data, seeds, seconds)
   task.write(workdir, options, data, seeds, results)
   return results
-
-
-def claim_data(workdir: pathlib.Path, data: members.Data) -> None:
-  """Notes which networks a run is about; refuses if they have changed."""
-  claim(workdir, data.names, members.fingerprint(data))
 
 
 def claim(
@@ -267,8 +277,8 @@ def print_summary(label: str, results: dict[str, Any]) -> None:
       lines.append(f"  seed {entry['seed']} failed: {entry['failed']}")
   for name, row in results["summary"].items():
     beside = ", ".join(
-      f"{reference} {found['test'][name]['value']:.3g}"
-      for reference, found in results["references"].items()
+      f"{reference} {parts['test'][name]['value']:.3g}"
+      for reference, parts in results["references"].items()
     )
     interval = f" [{row['low']:.3g}, {row['high']:.3g}]"
     lines.append(

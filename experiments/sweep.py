@@ -30,10 +30,8 @@ that fails is started again --retries times, then reported; the exit code is 1
 if any has failed. --num_trials=32 after --num_trials=16 runs sixteen more.
 """
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
 
 from absl import flags, logging
 
@@ -44,9 +42,6 @@ from experiments.sweeping import executors, search, summary, trials
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.plan import Plan
 from sne_jax import errors
-from sne_jax.atomic import write_atomically
-from sne_jax.learning.training import train_state
-from sne_jax.learning.training.records import read_json
 from sne_jax.zoo.store import lock
 
 PATIENCE = 60.0
@@ -71,7 +66,7 @@ def main(
   del argv
   plan = plan_lib.make(flag_values)
   context = executors.choose(plan.sweep)
-  with claimed(plan):
+  with run.claim_workdir(plan.workdir, plan.identity(), plan.flagfile()):
     study = trials.study_of(plan)
     failures: dict[int, str] = {}
     if not all(trial.state.is_finished() for trial in study.trials):
@@ -87,35 +82,6 @@ def main(
     print(summary.write(plan, study, outcomes))
   print(f"The report is {plan.workdir / 'report.md'}")
   return 1 if any(outcome.failed for outcome in outcomes) else 0
-
-
-@contextlib.contextmanager
-def claimed(plan: Plan) -> Iterator[None]:
-  """Makes the work directory the home of this sweep, and of no other.
-
-  Raises:
-    ValueError: it belongs to something else, or another process is at work.
-  """
-  plan.workdir.parent.mkdir(parents=True, exist_ok=True)
-  path = plan.workdir / train_state.CONFIG
-  with lock.folder_lock(str(plan.workdir)):
-    before = read_json(path).get("SweepOptions") if path.exists() else None
-    if before is not None and "sampler" not in before:
-      raise ValueError(
-        f"{plan.workdir} holds a sweep of an earlier version, which cannot be"
-        " resumed; choose another workdir"
-      )
-    is_new = train_state.claim_workdir(
-      plan.workdir, plan.identity(), ignore=run.NOT_IDENTITY
-    )
-    write_atomically(plan.workdir / "flags.txt", plan.flagfile())
-    try:
-      yield
-    except (ValueError, executors.RayFailed):
-      # Nothing was trained: the folder is free for what was meant.
-      if is_new and not any(plan.workdir.glob("trials/*")):
-        path.unlink(missing_ok=True)
-      raise
 
 
 def wait_for_orphans(plan: Plan) -> None:

@@ -31,6 +31,11 @@ _DEFINE = {
 _HELP = {"help": False, "h": False, "helpshort": False, "helpfull": True}
 
 
+def words(text: str, separator: str = ",") -> tuple[str, ...]:
+  """Returns the words of a list, without blanks around them; none is empty."""
+  return tuple(filter(None, map(str.strip, text.split(separator))))
+
+
 def flag_fields(cls: type) -> Iterator[dataclasses.Field]:
   """Yields the fields of a class that are flags."""
   for field in dataclasses.fields(cls):
@@ -53,39 +58,25 @@ def define_flags(
     flag_values: where the flags go.
 
   Raises:
-    ValueError: two fields give the same flag, a flag of that name exists
-      already, a field has another type, or nothing explains it. Then no flag
-      has been defined.
+    ValueError: a flag of that name exists already, or nothing explains it.
   """
-  owners: dict[str, str] = {}
-  chosen = []
   for cls in option_classes:
     helps, types = help_text.attributes(cls), typing.get_type_hints(cls)
     for field in flag_fields(cls):
       name = (prefixes or {}).get(cls, "") + field.name
       where = f"{cls.__name__}.{field.name}"
-      if name in owners or name in flag_values:
-        owner = owners.get(name)
-        owner = owner or flag_values.find_module_defining_flag(name)
+      if name in flag_values:
         raise ValueError(
-          f"flag --{name} of {where} is already defined by {owner}; rename"
-          " one field or give its class a prefix"
-        )
-      if types[field.name] not in _DEFINE:
-        raise ValueError(
-          f"{where} is of type {types[field.name]}; a flag needs one of int,"
-          " float, bool, str"
+          f"flag --{name} of {where} is already defined; rename one field or"
+          " give its class a prefix"
         )
       if not helps.get(field.name):
         raise ValueError(
           f"{where} has no help text; explain it in the Attributes section of"
           f" the docstring of {cls.__name__}"
         )
-      owners[name] = where
-      chosen.append((name, cls, field, types[field.name], helps[field.name]))
-  for name, cls, field, kind, explanation in chosen:
-    _define(name, field, kind, explanation, flag_values)
-    vars(flag_values[name])["option"] = (cls, field.name)
+      _define(name, field, types[field.name], helps[field.name], flag_values)
+      vars(flag_values[name])["option"] = (cls, field.name)
 
 
 def from_flags(

@@ -19,12 +19,12 @@ from typing import Any
 
 from absl import flags
 
-from experiments.cli import help_text
+from experiments.cli import config, help_text
 from sne_jax.encoders import table
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.networks import checked
 
-_PARSERS = {
+PARSERS: dict[type, flags.ArgumentParser] = {
   int: flags.IntegerParser(),
   float: flags.FloatParser(),
   bool: flags.BooleanParser(),
@@ -73,7 +73,7 @@ def parse(name: str, text: str) -> Any:
     hint = f"did you mean {near[0]}?" if near else "--help lists an encoder's"
     raise ValueError(f"encoder_option: no option is called {name!r}; {hint}")
   try:
-    return _PARSERS[options[name].kind].parse(text.strip())
+    return PARSERS[options[name].kind].parse(text.strip())
   except ValueError as error:
     raise ValueError(
       f"encoder_option: {name} cannot be {text!r} ({error})"
@@ -149,8 +149,8 @@ class EncoderOptions:
     values = {}
     for row in (table.row(name) for name in names):
       if row.options is not SNEOptions:
-        found = dataclasses.asdict(self.of(row))
-        values |= {row.prefix + name: value for name, value in found.items()}
+        fields = dataclasses.asdict(self.of(row))
+        values |= {row.prefix + name: value for name, value in fields.items()}
     return EncoderOptions(encoder_option=()).replaced(values | self.values)
 
   def to_json(self) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def load_files(text: str) -> None:
   Raises:
     ValueError: there is no such file or module.
   """
-  for word in filter(None, (part.strip() for part in text.split(","))):
+  for word in config.words(text):
     if not word.endswith(".py"):
       try:
         importlib.import_module(word)

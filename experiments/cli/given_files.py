@@ -54,10 +54,10 @@ def paths_of(arguments: Sequence[str]) -> list[str]:
   """
   if not arguments:
     raise ValueError("name at least one checkpoint file, or a folder of them")
-  found = []
+  paths = []
   for argument in arguments:
     if not os.path.isdir(argument):
-      found.append(argument)
+      paths.append(argument)
       continue
     inside = checkpoints.find(argument)
     if not inside:
@@ -65,8 +65,8 @@ def paths_of(arguments: Sequence[str]) -> list[str]:
         f"{argument} holds no checkpoint; known are safetensors, PyTorch, Flax,"
         " Orbax, Keras, ONNX and npz files"
       )
-    found += inside
-  return list(dict.fromkeys(found))
+    paths += inside
+  return list(dict.fromkeys(paths))
 
 
 def each(

@@ -96,8 +96,8 @@ def attributes(cls: type) -> dict[str, str]:
   texts: dict[str, str] = {}
   for base in reversed(cls.__mro__[:-1]):
     text = inspect.cleandoc(base.__doc__ or "")
-    found = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)*)", text, re.M)
-    body = textwrap.dedent(found.group(1)) if found else ""
+    match = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)*)", text, re.M)
+    body = textwrap.dedent(match.group(1)) if match else ""
     entries = re.findall(
       r"^(\w+)[^:\n]*:((?:.*\n?)(?:[ \t]+.*\n?|\n)*)", body, re.M
     )

@@ -17,10 +17,14 @@ UNITS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MemoryOptions(Checked):
-  """How large networks are encoded.
+class ModelOptions(Checked):
+  """Which model, and how it encodes large networks.
 
   Attributes:
+    workdir: folder of a finished run of experiments/run.py, or of one of its
+      seeds; all seeds of a run are asked.
+    encoder_file: Python files that register encoders of your own, separated by
+      commas, for a model of one; they are run first.
     stream_above: networks of more weights than this are encoded by themselves,
       part by part, from where they lie in their file, with the same result, if
       the encoder can do that (sne can); all others are read whole.
@@ -29,15 +33,21 @@ class MemoryOptions(Checked):
       networks whole refuses it.
   """
 
+  workdir: str = ""
+  encoder_file: str = ""
   stream_above: int = option(program.STREAM_ABOVE, least=0)
   memory_limit: str = ""
 
   def __post_init__(self):
     super().__post_init__()
+    if not self.workdir:
+      raise ValueError(
+        "workdir is empty; name the folder of a finished run with --workdir"
+      )
     if self.memory_limit:
       num_bytes("memory_limit", self.memory_limit)
 
-  def load(self, workdir: str) -> sne_jax.Predictor:
+  def load(self) -> sne_jax.Predictor:
     """Loads the model of a run, with the limit.
 
     Raises:
@@ -47,7 +57,7 @@ class MemoryOptions(Checked):
     if self.memory_limit:
       limit = num_bytes("memory_limit", self.memory_limit)
     return sne_jax.Predictor.load(
-      workdir, stream_above=self.stream_above, memory_limit=limit
+      self.workdir, stream_above=self.stream_above, memory_limit=limit
     )
 
 
@@ -70,7 +80,7 @@ def num_bytes(name: str, text: str) -> int:
       f"{name} is {text!r}; give a number and one of"
       f" {', '.join(unit for unit in UNITS if unit)}, such as 512MiB or 2GiB"
     )
-  found = int(float(match[1]) * units[match[2].lower()])
-  if found < 1:
+  count = int(float(match[1]) * units[match[2].lower()])
+  if count < 1:
     raise ValueError(f"{name} is {text!r}; must be above 0")
-  return found
+  return count

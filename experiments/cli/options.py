@@ -5,6 +5,7 @@ Each class is told by flags of its own; those of encoders other than SNE by
 """
 
 import dataclasses
+import os
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -28,22 +29,6 @@ from sne_jax.learning.training.optimizers import OptimizerOptions
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.zoo.inrs.generate import InrZooOptions
 
-CLASSES = (
-  RunOptions,
-  InrZooOptions,
-  ChunkOptions,
-  SNEOptions,
-  DataOptions,
-  InvarianceOptions,
-  OptimizerOptions,
-  TrainOptions,
-  EncoderOptions,
-  PretrainOptions,
-  ViewOptions,
-  ContrastOptions,
-  SamplingOptions,
-  GenerationOptions,
-)
 PREFIXES: dict[type, str] = {
   InrZooOptions: "zoo_",
   PretrainOptions: "pretrain_",
@@ -129,11 +114,11 @@ class Options:
     parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     encoders: EncoderOptions = parts["encoders"]
     known = encoder_options.known()
-    own = {n: changes.pop(n) for n in list(changes) if n in known}
+    set_now = {n: changes.pop(n) for n in list(changes) if n in known}
     more = EncoderOptions(
       encoder_option=tuple(changes.pop("encoder_option", ()))
     )
-    parts["encoders"] = encoders.replaced(more.values | own)
+    parts["encoders"] = encoders.replaced(more.values | set_now)
     for name, part in parts.items():
       prefix = PREFIXES.get(type(part), "")
       mine = {
@@ -156,7 +141,7 @@ class Options:
     return self.sne if row.options is SNEOptions else self.encoders.of(row)
 
   def groups(self) -> tuple[Any, ...]:
-    """Returns the option objects, in the order of `CLASSES`.
+    """Returns the option objects, in their order.
 
     All options of the encoders that take part are among them, set or not.
     """
@@ -165,15 +150,23 @@ class Options:
     return tuple((parts | {"encoders": self.encoders.complete(names)}).values())
 
 
-def of(*parts: Any) -> Options:
-  """Returns the options made of one object of each of `CLASSES`."""
-  names = [field.name for field in dataclasses.fields(Options)]
-  return Options(**dict(zip(names, parts, strict=True)))
+CLASSES: tuple[type, ...] = tuple(
+  typing.get_type_hints(Options)[field.name]
+  for field in dataclasses.fields(Options)
+)
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the flags of a run."""
   config.define_flags(*CLASSES, prefixes=PREFIXES, flag_values=flag_values)
+
+
+def parsed(flagfile: str | os.PathLike) -> flags.FlagValues:
+  """Returns the flags of a run as a flagfile, and those it names, set them."""
+  values = flags.FlagValues()
+  define_flags(values)
+  config.parse(["run.py", f"--flagfile={flagfile}"], values)
+  return values
 
 
 def from_flags(
@@ -195,19 +188,19 @@ def from_flags(
   changes = dict(changes or {})
   encoder_options.load_files(str(flag_values["encoder_file"].value))
   known = encoder_options.known()
-  own = {name: changes.pop(name) for name in list(changes) if name in known}
-  options = of(
-    *(
-      config.from_flags(
-        cls,
-        prefix=PREFIXES.get(cls, ""),
-        flag_values=flag_values,
-        changes=changes,
-      )
-      for cls in CLASSES
+  of_encoders = {n: changes.pop(n) for n in list(changes) if n in known}
+  names = [field.name for field in dataclasses.fields(Options)]
+  parts = {
+    name: config.from_flags(
+      cls,
+      prefix=PREFIXES.get(cls, ""),
+      flag_values=flag_values,
+      changes=changes,
     )
-  )
-  options = options.replaced(**own) if own else options
+    for name, cls in zip(names, CLASSES, strict=True)
+  }
+  options = Options(**parts)
+  options = options.replaced(**of_encoders) if of_encoders else options
   words = f"{options.run.zoo},{options.run.test_zoos}"
   if options.zoo != InrZooOptions() and "sine:" not in words:
     raise ValueError(
@@ -228,16 +221,16 @@ def fields() -> dict[str, tuple[type, str, type]]:
   The name is that of the flag, or, of an option of an encoder, that which
   `--encoder_option` knows.
   """
-  found: dict[str, tuple[type, str, type]] = {}
+  by_name: dict[str, tuple[type, str, type]] = {}
   for cls in CLASSES:
     kinds = typing.get_type_hints(cls)
     for field in config.flag_fields(cls):
       if cls is not EncoderOptions:
         name = PREFIXES.get(cls, "") + field.name
-        found[name] = (cls, field.name, kinds[field.name])
+        by_name[name] = (cls, field.name, kinds[field.name])
   for name, known in encoder_options.known().items():
-    found[name] = (EncoderOptions, name, known.kind)
-  return found
+    by_name[name] = (EncoderOptions, name, known.kind)
+  return by_name
 
 
 def page(

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 
+from experiments.cli import config
 from sne_jax.encoders import table
 from sne_jax.networks.checked import Checked, option
 
@@ -155,13 +156,15 @@ class RunOptions(Checked):
     if self.rates:
       _ = self.rate_values  # Raises.
     self._check_pretraining()
-    asked = ("matrix", "variants", "rates", "probes", "pretrain")
-    asked = {n: getattr(self, n) for n in asked}
-    asked = [f"{name} is {value}" for name, value in asked.items() if value]
+    kinds = ("sample_from", "matrix", "variants", "rates", "probes", "pretrain")
+    asked = [f"{n} is {getattr(self, n)}" for n in kinds if getattr(self, n)]
+    if self.sample_from and self.init_from:
+      asked.append(f"init_from is {self.init_from}")
     if len(asked) > 1:
       raise ValueError(
-        f"{' and '.join(asked)}; a run is a matrix, a pretraining, or compares"
-        " variants, probes, or encoders at several rates: keep one of them"
+        f"{' and '.join(asked)}; a run is a matrix, a pretraining, samples"
+        " networks, or compares variants, probes, or encoders at several rates:"
+        " keep one of them"
       )
     for name in self.encoder_steps if self.matrix or self.rates else ():
       if name not in table.ENCODERS:
@@ -172,25 +175,19 @@ class RunOptions(Checked):
     numbers = {"image_counts": self.image_counts}
     numbers |= {"snapshots": self.snapshots} if self.snapshots != "last" else {}
     for name, text in numbers.items():
-      if not all(word.strip().isdigit() for word in text.split(",") if text):
+      if not all(word.isdigit() for word in config.words(text)):
         raise ValueError(
           f"{name} must be whole numbers separated by commas, got {text!r}"
         )
-    asked += [f"init_from is {self.init_from}"] if self.init_from else []
-    if self.sample_from and asked:
-      raise ValueError(
-        f"sample_from is {self.sample_from}, and {asked[0]}; keep one of them"
-      )
-    if self.image_counts and self.targets != "test_accuracy":
-      raise ValueError(
-        f"image_counts measures test_accuracy, but targets is {self.targets!r};"
-        " drop one of the two"
-      )
-    if self.image_counts and self.target_scale != "linear":
-      raise ValueError(
-        "image_counts measures test_accuracy, but target_scale is"
-        f" {self.target_scale}; drop one of the two"
-      )
+    for name, only in (
+      ("targets", "test_accuracy"),
+      ("target_scale", "linear"),
+    ):
+      if self.image_counts and getattr(self, name) != only:
+        raise ValueError(
+          f"image_counts measures test_accuracy, but {name} is"
+          f" {getattr(self, name)!r}; drop one of the two"
+        )
     if self.only and not self.variants:
       raise ValueError(
         f"only is {self.only!r}, but variants is empty; name a list of variants"
@@ -198,16 +195,12 @@ class RunOptions(Checked):
 
   def _check_pretraining(self):
     """Raises unless what is pretrained, probed and begun with is known."""
-    if self.probes and not self.probe_names:
-      raise ValueError(
-        f"probes is {self.probes!r}; choose of {', '.join(PRETRAIN)}, or all,"
-        " or name flagfiles"
-      )
-    for name in self.probe_names if self.probes else ():
+    names = self.probe_names or ("",)
+    for name in names if self.probes else ():
       if name not in PRETRAIN and not name.endswith(".flags"):
         raise ValueError(
-          f"probes names {name!r}; choose of {', '.join(PRETRAIN)}, or all, or"
-          " name flagfiles"
+          f"probes is {self.probes!r} and names {name!r}; choose of"
+          f" {', '.join(PRETRAIN)}, or all, or name flagfiles"
         )
     if self.init_from and (self.pretrain or self.encoder != "sne"):
       raise ValueError(
@@ -226,8 +219,7 @@ class RunOptions(Checked):
     """The words of `probes`."""
     if self.probes.strip() == "all":
       return PRETRAIN
-    words = (word.strip() for word in self.probes.split(","))
-    return tuple(dict.fromkeys(word for word in words if word))
+    return tuple(dict.fromkeys(config.words(self.probes)))
 
   def _check_targets(self):
     """Raises unless targets, their scale, and the loss go together."""
@@ -244,8 +236,7 @@ class RunOptions(Checked):
   @property
   def target_names(self) -> tuple[str, ...]:
     """The words of `targets`."""
-    words = (word.strip() for word in self.targets.split(","))
-    return tuple(word for word in words if word)
+    return config.words(self.targets)
 
   @property
   def rate_values(self) -> tuple[float, ...]:
@@ -254,18 +245,17 @@ class RunOptions(Checked):
     Raises:
       ValueError: one of them is no number above 0, or stands there twice.
     """
-    words = [w.strip() for w in self.rates.split(",") if w.strip()]
     try:
-      found = tuple(float(word) for word in words)
+      rates = tuple(map(float, config.words(self.rates)))
     except ValueError:
-      found = (0.0,)
-    if not all(0 < rate < math.inf for rate in found):
+      rates = (0.0,)
+    if not all(0 < rate < math.inf for rate in rates):
       raise ValueError(
         f"rates must be numbers above 0 separated by commas, got {self.rates!r}"
       )
-    if len(set(found)) < len(found):
+    if len(set(rates)) < len(rates):
       raise ValueError(f"rates names one twice: {self.rates!r}")
-    return found
+    return rates
 
   def encoders_in_use(self) -> tuple[str, ...]:
     """Names of the encoders of the table that take part in what is run."""
@@ -279,17 +269,17 @@ class RunOptions(Checked):
     """The words of `encoders`, each with its steps; 0: `num_steps`.
 
     Raises:
-      ValueError: what stands behind a colon is no number above 0.
+      ValueError: what follows a colon is no number above 0.
     """
     if self.encoders.strip() == "all":
       return dict.fromkeys(table.ENCODERS, 0)
-    found = {}
-    for word in filter(None, (w.strip() for w in self.encoders.split(","))):
+    by_name = {}
+    for word in config.words(self.encoders):
       name, colon, steps = word.partition(":")
       if colon and not (steps.isdigit() and int(steps)):
         raise ValueError(
-          f"encoders has {word!r}; behind the colon stands a number of steps,"
+          f"encoders has {word!r}; a number of steps follows the colon,"
           " as in stat_nn:2000"
         )
-      found[name] = int(steps) if colon else 0
-    return found
+      by_name[name] = int(steps) if colon else 0
+    return by_name

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from experiments.cli import config
 from sne_jax.learning.generative import generation
 from sne_jax.networks.checked import Checked, option
 
@@ -47,9 +48,9 @@ class SamplingOptions(Checked):
   @property
   def names(self) -> tuple[str, ...]:
     """The words of `methods`."""
-    return tuple(filter(None, (w.strip() for w in self.methods.split(","))))
+    return config.words(self.methods)
 
   @property
   def data_sets(self) -> tuple[str, ...]:
     """The words of `images`."""
-    return tuple(filter(None, (w.strip() for w in self.images.split(","))))
+    return config.words(self.images)

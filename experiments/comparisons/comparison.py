@@ -103,25 +103,20 @@ def heading(options: options_lib.Options) -> dict[str, Any]:
   return {
     "title": options.run.title,
     "config": config.resolved(*options.groups()),
-    "flagfile": config.to_flagfile(
-      *options.groups(), prefixes=options_lib.PREFIXES
-    ),
+    "flagfile": options_lib.to_flagfile(options),
     "environment": environment.environment(),
   }
 
 
-def finished(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Returns the entries of the seeds that have not failed."""
-  return [entry for entry in results["seeds"] if "failed" not in entry]
-
-
 def count(results: Mapping[str, Any]) -> str | int:
   """Returns how many seeds have finished, of how many if some have not."""
-  good, total = len(finished(results)), len(results["seeds"])
+  good, total = len(report.finished(results["seeds"])), len(results["seeds"])
   return good if good == total else f"{good} of {total}"
 
 
 def train_seconds(results: Mapping[str, Any]) -> float | None:
   """Returns the mean seconds of a training; None where none has finished."""
-  seconds = [entry["train_seconds"] for entry in finished(results)]
+  seconds = [
+    entry["train_seconds"] for entry in report.finished(results["seeds"])
+  ]
   return float(np.mean(seconds)) if seconds else None

@@ -31,7 +31,7 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
     ValueError: several targets.
   """
   run = options.run
-  if len(members.target_names(run)) != 1:
+  if len(run.target_names) != 1:
     raise ValueError(
       f"encoders are compared by one target, but targets is {run.targets!r};"
       " name one"

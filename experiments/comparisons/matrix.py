@@ -51,7 +51,7 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
     ValueError: fewer zoos than the matrix needs, or several targets.
   """
   run = options.run
-  if len(members.target_names(run)) != 1:
+  if len(run.target_names) != 1:
     raise ValueError(
       f"a matrix is of one target, but targets is {run.targets!r}; name one"
     )
@@ -191,9 +191,9 @@ def averages(
   for name, group in groups.items():
     seeds = sorted({seed for cell in group for seed in cell})
     if seeds:
-      means[name] = _over_seeds(
-        {s: np.mean([_number(c.get(s)) for c in group]) for s in seeds}
-      )
+      values = [[cell.get(seed) for cell in group] for seed in seeds]
+      of_seed = np.array(values, np.float64).mean(axis=1)
+      means[name] = metrics.mean_interval(of_seed.tolist())
   return means
 
 
@@ -225,18 +225,20 @@ def page(options: options_lib.Options, outcomes: Outcomes) -> comparison.Page:
     if metric == is_shown[0]:
       blocks += _heat_maps(metric, tables[metric], rows, columns)
     for model, table in tables[metric].items():
+      means_of = {place: _over_seeds(cell) for place, cell in table.items()}
       blocks += [
         f"**{model}** (rows: trained on; columns: tested on)",
         report.markdown_table(
           ["trained on", *columns],
-          [[r, *(_cell(table.get((r, c))) for c in columns)] for r in rows],
+          [[r, *(means_of.get((r, c), "") for c in columns)] for r in rows],
         ),
       ]
   blocks += _cost_section(outcomes) + _map_section(outcomes)
   over_seeds = {
     metric: {
       model: {
-        f"{r} -> {c}": _over_seeds(cell) for (r, c), cell in table.items()
+        f"{row} -> {column}": _over_seeds(cell)
+        for (row, column), cell in table.items()
       }
       for model, table in by_model.items()
     }
@@ -271,7 +273,7 @@ def _heat_maps(
   metric: str, tables: Mapping[str, Table], rows, columns
 ) -> list[report.Picture]:
   """The picture of a metric; none where nothing is defined."""
-  mean = lambda cell: _over_seeds(cell or {})["mean"]
+  mean = lambda cell: _over_seeds(cell)["mean"]
   arrays = {
     model: np.array([[mean(table.get((r, c))) for c in columns] for r in rows])
     for model, table in tables.items()
@@ -311,16 +313,6 @@ def _map_section(outcomes: Outcomes) -> list[str]:
   )
 
 
-def _cell(cell: Cell | None) -> Any:
-  return _over_seeds(cell) if cell else ""
-
-
-def _over_seeds(cell: Cell) -> dict[str, Any]:
+def _over_seeds(cell: Cell | None) -> dict[str, float]:
   """Returns the mean over seeds, with its interval."""
-  if not cell:
-    return {"mean": float("nan")}
-  return dict(metrics.mean_interval([_number(v) for v in cell.values()]))
-
-
-def _number(value: Any) -> float:
-  return float("nan") if value is None else float(value)
+  return metrics.mean_interval(list((cell or {-1: None}).values()))

@@ -10,9 +10,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from absl import flags
-
-from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
 from experiments.comparisons.comparison import Outcomes
@@ -44,15 +41,8 @@ def _changes(flagfile: str) -> dict[str, Any]:
   """Returns the flags that a flagfile sets, those it includes too."""
   if not pathlib.Path(flagfile).is_file():
     raise ValueError(f"probes: there is no flagfile {flagfile}")
-  values = flags.FlagValues()
-  options_lib.define_flags(values)
-  flags.DEFINE_string("flagfile", "", "of flags", flag_values=values)
-  config.parse(["run.py", f"--flagfile={flagfile}"], values)
-  changes = {
-    name: values[name].value
-    for name in values
-    if values[name].present and name != "flagfile"
-  }
+  values = options_lib.parsed(flagfile)
+  changes = {n: values[n].value for n in values if values[n].present}
   if "pretrain" not in changes:
     raise ValueError(
       f"probes: {flagfile} does not say what to pretrain; add --pretrain=NAME"

@@ -6,6 +6,7 @@ list can be run on any zoo.
 
 from typing import Any
 
+from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
 from experiments.comparisons.comparison import Outcomes
@@ -128,7 +129,7 @@ def chosen(options: options_lib.Options) -> dict[str, options_lib.Options]:
       f"variants is {name}, but init_from is empty; name the folder of a run of"
       " --pretrain=sne"
     )
-  only = [n.strip() for n in options.run.only.split(";") if n.strip()]
+  only = config.words(options.run.only, ";")
   unknown = set(only) - set(LISTS[name])
   if unknown:
     raise ValueError(

@@ -138,6 +138,11 @@ def with_interval(row: Mapping[str, Any] | None) -> str:
   return f"{value} [{low}, {high}]"
 
 
+def finished(seeds: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Returns the entries of the seeds that have not failed."""
+  return [entry for entry in seeds if "failed" not in entry]
+
+
 def sizes(parts: Mapping[str, int]) -> str:
   """Writes how many networks each part has."""
   return ", ".join(f"{part} {count}" for part, count in parts.items())

@@ -46,10 +46,10 @@ def write(
   results: Mapping[str, Any],
   figures: Mapping[str, str | os.PathLike] | None = None,
 ) -> pathlib.Path:
-  """Writes `report.md` of a run.
+  """Writes `report.md` and `results.json` of a run.
 
   Args:
-    workdir: where the report goes.
+    workdir: where they go.
     results: see the module.
     figures: pictures by caption; their paths are inside `workdir`.
   """
@@ -58,6 +58,7 @@ def write(
     caption: pathlib.Path(path).relative_to(workdir).as_posix()
     for caption, path in (figures or {}).items()
   }
+  report.write_results(workdir, results)
   return report.write_text(workdir / "report.md", text(results, links))
 
 
@@ -87,7 +88,8 @@ def text(
 def notes(results: Mapping[str, Any]) -> list[str]:
   """Returns what a reader must know to judge the numbers of a run."""
   results = report.to_json(results)
-  good, failed = _seeds(results)
+  good = report.finished(results["seeds"])
+  failed = [entry for entry in results["seeds"] if "failed" in entry]
   names = ", ".join(str(entry["seed"]) for entry in good) or "none"
   lines = [
     f"Networks: {report.sizes(results['sizes'])}.",
@@ -124,7 +126,7 @@ def notes(results: Mapping[str, Any]) -> list[str]:
 
 def _metric_sections(results: Mapping[str, Any]) -> list[str]:
   """One table per part: seeds, their mean, and the references."""
-  good, _ = _seeds(results)
+  good = report.finished(results["seeds"])
   references = results.get("references") or {}
   parts = _ordered(
     [entry["metrics"] for entry in good] + list(references.values())
@@ -191,21 +193,15 @@ def _coverage_section(results: Mapping[str, Any]) -> list[str]:
   )
 
 
-def _seeds(results: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-  """Parts the seeds into finished and failed ones."""
-  good = [entry for entry in results["seeds"] if "failed" not in entry]
-  return good, [entry for entry in results["seeds"] if "failed" in entry]
-
-
 def _ordered(tables: Sequence[Mapping[str, Any]]) -> list[str]:
   """Keys of all tables, in the order of their first occurrence."""
   return list(dict.fromkeys(key for table in tables for key in table))
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
-  values = [(row.get(metric) or {}).get("value") for row in rows]
-  filled = [float("nan") if value is None else value for value in values]
-  return metrics.mean_interval(filled)
+  return metrics.mean_interval(
+    [(row.get(metric) or {}).get("value") for row in rows]
+  )
 
 
 def _undefined(good) -> list[str]:

@@ -187,18 +187,14 @@ class Plan:
 
   def flagfile(self) -> str:
     """Returns the text of a flagfile that gives this sweep again."""
-    return flags_of(self.sweep, *self.base.groups())
+    groups = (self.sweep, *self.base.groups())
+    return config.to_flagfile(*groups, prefixes=options_lib.PREFIXES)
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the flags of a sweep, and all those of a run."""
   config.define_flags(SweepOptions, flag_values=flag_values)
   options_lib.define_flags(flag_values)
-
-
-def flags_of(*groups: Any) -> str:
-  """Returns the text of a flagfile that gives these options."""
-  return config.to_flagfile(*groups, prefixes=options_lib.PREFIXES)
 
 
 def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
@@ -244,8 +240,8 @@ def swept_fields() -> dict[str, tuple[type, str, type]]:
   `--encoder_option`.
   """
   return {
-    name: found
-    for name, found in options_lib.fields().items()
-    if found[0] is not generate.InrZooOptions
-    and (found[0] is not options_lib.RunOptions or name in SWEPT_OF_RUN)
+    name: field
+    for name, field in options_lib.fields().items()
+    if field[0] is not generate.InrZooOptions
+    and (field[0] is not options_lib.RunOptions or name in SWEPT_OF_RUN)
   }

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import optuna
 from absl import logging
 
-from experiments.cli.options import Options
+from experiments.cli import options as options_lib
 from experiments.sweeping import launch, trials
-from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.executors import Executor
 from experiments.sweeping.plan import Plan
 from sne_jax.atomic import write_atomically
@@ -37,7 +36,7 @@ def prepare(plan: Plan, executor: Executor, programs: Programs) -> None:
     ValueError: what is wrong with it.
   """
   log, flagfile = plan.workdir / "zoo.log", plan.workdir / "zoo.flags"
-  write_atomically(flagfile, plan_lib.flags_of(*plan.base.groups()))
+  write_atomically(flagfile, options_lib.to_flagfile(plan.base))
   logging.info("preparing the zoo; %s says how far it is", log)
   ended = executor.run(_job(programs.prepare, flagfile, log), lambda: None)
   if ended.code != 0:
@@ -108,11 +107,11 @@ class Search:
       self._closing.set()  # Before this thread takes the next.
       raise
 
-  def _attempt(self, trial: optuna.Trial, options: Options) -> str:
+  def _attempt(self, trial: optuna.Trial, options: options_lib.Options) -> str:
     """Runs a trial up to `retries` times more; returns why it has failed."""
     folder = self._plan.folder(trial.number)
     flagfile, log = folder / FLAGS_FILE, folder / LOG_FILE
-    write_atomically(flagfile, plan_lib.flags_of(*options.groups()))
+    write_atomically(flagfile, options_lib.to_flagfile(options))
     job = _job(self._programs.trial, flagfile, log)
     job = job._replace(stop=str((folder / trials.STOP).absolute()))
 

@@ -12,20 +12,13 @@ from typing import Any
 
 import numpy as np
 import optuna
-from absl import flags
 from optuna import distributions
 
+from experiments.cli import config, encoder_options
 from sne_jax.zoo.classifiers import ranges
 
 Space = dict[str, distributions.BaseDistribution]
 """By name of the option, in alphabetical order."""
-
-_PARSERS: dict[type, flags.ArgumentParser] = {
-  int: flags.IntegerParser(),
-  float: flags.FloatParser(),
-  bool: flags.BooleanParser(),
-  str: flags.ArgumentParser(),
-}
 
 
 def parse(
@@ -44,7 +37,7 @@ def parse(
       a value that is there twice.
   """
   space: Space = {}
-  for entry in filter(None, map(str.strip, text.split(";"))):
+  for entry in config.words(text, ";"):
     name, equals, what = (word.strip() for word in entry.partition("="))
     if not equals:
       raise ValueError(
@@ -80,13 +73,13 @@ def grid(space: Space) -> list[dict[str, Any]]:
   Raises:
     ValueError: an option has a range.
   """
-  lists = {name: getattr(d, "choices", None) for name, d in space.items()}
-  for name, values in lists.items():
+  lists = [getattr(of, "choices", None) for of in space.values()]
+  for name, values in zip(space, lists, strict=True):
     if values is None:
       raise ValueError(
         f"grid: {name} is a range; list its values, or use --random"
       )
-  combinations = itertools.product(*filter(None, lists.values()))
+  combinations = itertools.product(*filter(None, lists))
   return [dict(zip(space, values, strict=True)) for values in combinations]
 
 
@@ -106,8 +99,9 @@ def seed_of(seed: int, number: int) -> int:
 
 def describe(space: Space) -> dict[str, Any]:
   """Returns what makes two sweeps the same: lists of values, and ranges."""
-  lists = {name: getattr(d, "choices", None) for name, d in space.items()}
-  return {name: lists[name] or repr(space[name]) for name in space}
+  return {
+    n: getattr(of, "choices", None) or repr(of) for n, of in space.items()
+  }
 
 
 def show(value: Any) -> str:
@@ -128,7 +122,7 @@ def _list(asked: str, name: str, what: str, kind: type):
     try:
       if not word:
         raise ValueError("it is empty")
-      value = _PARSERS[kind].parse(word)
+      value = encoder_options.PARSERS[kind].parse(word)
     except (ValueError, TypeError) as error:
       raise ValueError(
         f"{asked}: {name} cannot be {word!r} ({error})"

@@ -45,11 +45,11 @@ def write(plan: Plan, study: optuna.Study, outcomes: Sequence[Outcome]) -> str:
   order = ranked(plan, outcomes)
   contents = results(plan, order)
   chosen = contents["selected"]
-  report.write_results(plan.workdir, contents)
-  if chosen is not None:
-    draw(plan.workdir / "figures" / "sweep.png", plan, study)
-  text = _report(plan, order, contents)
-  report.write_text(plan.workdir / "report.md", text)
+  blocks = [*_trials(plan, order), *_selection(plan, study, chosen, order)]
+  failed = [f"- {_link(o.number)}: {o.failed}" for o in order if o.failed]
+  if failed:
+    blocks += ["## Failed trials", "\n".join(failed)]
+  report.write_page(plan.workdir, blocks, contents)
   counts = f"{contents['title']}: {_counts(order)}"
   if chosen is None:
     return f"{counts}; none can be selected"
@@ -91,7 +91,7 @@ def results(plan: Plan, order: Sequence[Outcome]) -> dict[str, Any]:
   }
 
 
-def draw(path: pathlib.Path, plan: Plan, study: optuna.Study) -> None:
+def _draw(path: pathlib.Path, plan: Plan, study: optuna.Study) -> None:
   """Draws the validation metric over every swept option, a panel each."""
   path.parent.mkdir(parents=True, exist_ok=True)
   label = f"validation {plan.sweep.metric}"
@@ -115,10 +115,8 @@ def _counts(outcomes: Sequence[Outcome]) -> str:
   return text + (f", {failed} failed" if failed else "")
 
 
-def _report(
-  plan: Plan, order: Sequence[Outcome], contents: Mapping[str, Any]
-) -> str:
-  """Returns the report as markdown."""
+def _trials(plan: Plan, order: Sequence[Outcome]) -> list[str]:
+  """Returns the table of all trials, and how they were chosen."""
   sweep, way = plan.sweep, plan.sweep.chosen_sampler
   way += "" if way == "grid" else f", seed {sweep.sweep_seed}"
   better = "higher" if sweep.higher_is_better else "lower"
@@ -135,28 +133,20 @@ def _report(
       report.number(float(sum(known)) if known else None),
     ])  # fmt: skip
   header = ["rank", "trial", *plan.space, f"validation {sweep.metric}"]
-  sections = [
-    f"# {contents['title']}",
+  return [
     f"{_counts(order)} (sampler {way}; pruner {sweep.pruner}). Ranked by"
     f" {sweep.metric} on the validation networks ({better} is better), the mean"
     " over seeds with a 95 % t interval.",
     report.markdown_table([*header, "parameters", "training [s]"], rows),
-    *_selection(plan, contents["selected"], order),
   ]
-  failed = [f"- {_link(o.number)}: {o.failed}" for o in order if o.failed]
-  if failed:
-    sections += ["## Failed trials", "\n".join(failed)]
-  sections += [
-    "## What was run",
-    "Repeat it with `--flagfile` and this file:",
-    f"```\n{contents['flagfile'].strip()}\n```",
-  ]
-  return "\n\n".join(sections) + "\n"
 
 
 def _selection(
-  plan: Plan, chosen: Mapping[str, Any] | None, order: Sequence[Outcome]
-) -> list[str]:
+  plan: Plan,
+  study: optuna.Study,
+  chosen: Mapping[str, Any] | None,
+  order: Sequence[Outcome],
+) -> list[str | report.Picture]:
   """Says which trial was chosen, and what it does on the test networks."""
   if chosen is None:
     return ["**No trial can be selected**: none has a validation value."]
@@ -166,7 +156,11 @@ def _selection(
   ]
   count = sum(not outcome.failed for outcome in order)
   return [
-    "![Validation over the options](<figures/sweep.png>)",
+    report.Picture(
+      "sweep",
+      f"Validation {plan.sweep.metric} over the options",
+      lambda path: _draw(path, plan, study),
+    ),
     f"## Selected: trial {chosen['trial']}",
     f"With {space.show_all(chosen['changes'])}. It was chosen as the best"
     f" of {count} by its validation value, which is therefore too good; the"

@@ -89,12 +89,9 @@ def part(
   """Returns every metric of a part (val, test): its mean over seeds."""
   rows = [entry["metrics"].get(name, {}) for _, entry in _seeds(plan, results)]
   return {
-    metric: metrics.mean_interval([
-      math.nan if row[metric]["value"] is None else row[metric]["value"]
-      for row in rows
-    ])
+    metric: metrics.mean_interval([row[metric]["value"] for row in rows])
     for metric in rows[0]
-  }  # fmt: skip
+  }
 
 
 def curve(plan: Plan, number: int) -> dict[int, float]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.tasks import zoos
 from sne_jax.learning.data.dataset import Networks
@@ -55,17 +56,14 @@ class Data:
   def clusters(self, part: str) -> np.ndarray:
     """Returns numbers `[M]` that snapshots of one network share."""
     zoo, row = self.members[part]
-    number = np.array(row)
-    for z in np.unique(zoo):
-      own = zoo == z
-      if NETWORK in self.zoos[z].properties:
-        number[own] = self.zoos[z].property(NETWORK)[row[own]]
+    numbers = [_network_numbers(zoo) for zoo in self.zoos]
+    number = [numbers[z][r] for z, r in zip(zoo, row, strict=True)]
     pairs = np.stack([zoo, number], axis=1)
     return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
   def sizes(self) -> dict[str, int]:
     """Returns the number of members of every part."""
-    return {part: len(found.row) for part, found in self.members.items()}
+    return {part: len(placed.row) for part, placed in self.members.items()}
 
   def tests(self) -> tuple[str, ...]:
     """Returns the names of the parts to be tested on, `test` first."""
@@ -84,20 +82,17 @@ def gathered(options: options_lib.Options) -> Data:
     ZooError, ValueError: of `loaded`, or of `learning.classes`.
   """
   run = options.run
-  own = zoos.sources(run.zoo, run.data_dir)
-  others = ()
-  if run.test_zoos:
-    others = zoos.sources(run.test_zoos, run.data_dir)
-    twice = {s.name for s in own} & {s.name for s in others}
-    if twice:
-      raise ValueError(
-        f"{min(twice)} is in zoo and in test_zoos; its test part is tested on"
-        " anyway"
-      )
-  found = loaded(options, (*own, *others))
-  return assembled(
-    options, [found[s.name] for s in own], [found[s.name] for s in others]
-  )
+  trained = zoos.sources(run.zoo, run.data_dir)
+  tested = zoos.sources(run.test_zoos, run.data_dir) if run.test_zoos else ()
+  twice = {s.name for s in trained} & {s.name for s in tested}
+  if twice:
+    raise ValueError(
+      f"{min(twice)} is in zoo and in test_zoos; its test part is tested on"
+      " anyway"
+    )
+  by_name = loaded(options, (*trained, *tested))
+  parts = ([by_name[s.name] for s in some] for some in (trained, tested))
+  return assembled(options, *parts)
 
 
 def loaded(
@@ -112,34 +107,21 @@ def loaded(
     ZooError, ValueError: of `zoos.opened` and `load`, or a zoo that is to be
       made will not have a target.
   """
-  known = properties.PROPERTIES
 
   def read(source):
     zoo = zoos.opened(source, options.zoo)
     return load(options, zoo, source.name)
 
   there = [s for s in sources if s.is_there or not s.arguments]
-  left = [s for s in sources if s not in there]
-  found = {source.name: read(source) for source in there}
-  for name in target_names(options.run) if left else ():
-    if name not in known:
+  missing = [s for s in sources if s not in there]
+  by_name = {source.name: read(source) for source in there}
+  for name in options.run.target_names if missing else ():
+    if name not in properties.PROPERTIES:
       raise ValueError(
-        f"target {name!r} will be no property of the zoo of {left[0].word};"
-        f" choose of {', '.join(known)}"
+        f"target {name!r} will be no property of the zoo of {missing[0].word};"
+        f" choose of {', '.join(properties.PROPERTIES)}"
       )
-  return found | {source.name: read(source) for source in left}
-
-
-def assembled(
-  options: options_lib.Options, own: Sequence[Data], others: Sequence[Data]
-) -> Data:
-  """Returns the networks of a run whose zoos are loaded; see `joined`.
-
-  Raises:
-    ValueError: of `learning.classes`.
-  """
-  data = joined(own, others)
-  return classified(data) if options.run.loss == classes.LOSS else data
+  return by_name | {source.name: read(source) for source in missing}
 
 
 def load(
@@ -166,35 +148,36 @@ def load(
         + (" or other --snapshots" if run.snapshots else "")
       )
   used = np.concatenate(list(members.values()))
-  values = np.stack([_target(zoo, n, used, run) for n in target_names(run)], -1)
+  values = np.stack([_target(zoo, n, used, run) for n in run.target_names], -1)
   if run.train_share < 1:
     count = max(2, round(run.train_share * len(members["train"])))
     order = np.random.default_rng(run.split_seed).permutation(members["train"])
     members["train"] = np.sort(order[:count])
-  specs = np.asarray(zoo.members["spec"])
-  parts = {
-    part: Networks(
-      zoo.specs,
-      specs[rows],
-      zoo.vectors(rows),
-      values[rows],
-      target_labels(run),
+  specs, labels = np.asarray(zoo.members["spec"]), target_labels(run)
+  parts, placed = {}, {}
+  for part, rows in members.items():
+    parts[part] = Networks(
+      zoo.specs, specs[rows], zoo.vectors(rows), values[rows], labels
     )
-    for part, rows in members.items()
-  }
-  placed = {p: Members(np.zeros(len(r), int), r) for p, r in members.items()}
+    placed[part] = Members(np.zeros(len(rows), int), rows)
   return Data((zoo,), (name,), parts, placed)
 
 
-def joined(own: Sequence[Data], others: Sequence[Data] = ()) -> Data:
+def assembled(
+  options: options_lib.Options, trained: Sequence[Data], tested: Sequence[Data]
+) -> Data:
   """Puts zoos together, and adds the test parts of others.
 
   Args:
-    own: of `load`, one zoo each: their parts become one. Where there are
-      several, the test part of each is a part of its own besides.
-    others: likewise; each test part becomes a part of its own.
+    options: of the run.
+    trained: of `load`, one zoo each: their parts become one. Where there are
+      several, the test part of each is a further part besides.
+    tested: likewise; each test part becomes a further part.
+
+  Raises:
+    ValueError: of `learning.classes`.
   """
-  every = [*own, *others]
+  every = [*trained, *tested]
   parts: dict[str, Networks] = {}
   members: dict[str, Members] = {}
 
@@ -205,68 +188,62 @@ def joined(own: Sequence[Data], others: Sequence[Data] = ()) -> Data:
     members[part] = Members(zoo, np.concatenate(rows))
 
   for part in PARTS:
-    add(part, list(range(len(own))), part)
-  for place in range(0 if len(own) > 1 else len(own), len(every)):
+    add(part, list(range(len(trained))), part)
+  for place in range(0 if len(trained) > 1 else len(trained), len(every)):
     add(part_of(every[place].names[0]), [place], "test")
-  return Data(
+  data = Data(
     tuple(d.zoos[0] for d in every),
     tuple(d.names[0] for d in every),
     parts,
     members,
   )
+  return _classified(data) if options.run.loss == classes.LOSS else data
 
 
-def classified(data: Data) -> Data:
+def _classified(data: Data) -> Data:
   """Numbers the classes of the target, which are those of the training part.
 
   Raises:
     ValueError: of `learning.classes`.
   """
-  parts = {
-    part: networks.targets[:, 0] for part, networks in data.parts.items()
-  }
-  names = classes.names_of(parts["train"])
-  numbers = {p: classes.numbers(names, v, p) for p, v in parts.items()}
-  classified = {
-    part: dataclasses.replace(
-      networks, targets=numbers[part][:, None], classes=names
+  names = classes.names_of(data.parts["train"].targets[:, 0])
+  parts = {}
+  for part, networks in data.parts.items():
+    numbers = classes.numbers(names, networks.targets[:, 0], part)
+    parts[part] = dataclasses.replace(
+      networks, targets=numbers[:, None], classes=names
     )
-    for part, networks in data.parts.items()
-  }
-  return dataclasses.replace(data, parts=classified, classes=names)
+  return dataclasses.replace(data, parts=parts, classes=names)
 
 
 def resplit(data: Data, seed: int) -> Data:
-  """Draws the parts of a run's own zoo anew, whole networks at a time.
+  """Draws the parts of the zoo trained on anew, whole networks at a time.
 
   The parts keep about their sizes. Those of further zoos stay as they are.
 
   Raises:
-    ValueError: the run has several zoos of its own, or a further one has
-      networks that began as those of its own.
+    ValueError: several zoos are trained on, or a further one has networks that
+      began as those of the first.
   """
-  made = [
+  origins = [
     (zoo.provenance.get("generator"), zoo.provenance.get("seed"))
     for zoo in data.zoos
   ]
-  for name, other in zip(data.names[1:], made[1:], strict=True):
-    if None not in other and other == made[0]:
+  for name, other in zip(data.names[1:], origins[1:], strict=True):
+    if None not in other and other == origins[0]:
       raise ValueError(
         f"{name} was made with the same seed as {data.names[0]} ({other[1]}):"
         " their networks of equal number begin alike, and a split that is drawn"
         " anew parts them; make it with another --seed, or drop resplit"
       )
-  own = [np.unique(data.members[part].zoo).tolist() for part in PARTS]
-  if own != [[0]] * len(PARTS):
+  if any(data.members[part].zoo.any() for part in PARTS):
     raise ValueError(
       f"each seed is to draw its own split, but the run is about several zoos"
       f" ({', '.join(data.names)}); name one by --zoo, or drop resplit"
     )
   rows = np.concatenate([data.members[part].row for part in PARTS])
   pool = Networks.merged([data.parts[part] for part in PARTS])
-  clusters = rows
-  if NETWORK in data.zoos[0].properties:
-    clusters = data.zoos[0].property(NETWORK)[rows]
+  clusters = _network_numbers(data.zoos[0])[rows]
   ids = data.zoos[0].members["id"][rows]
   sizes = {part: len(data.members[part].row) for part in PARTS}
   drawn = splits.random_split(ids, seed=seed, parts=sizes, groups=clusters)
@@ -281,17 +258,11 @@ def resplit(data: Data, seed: int) -> Data:
 
 def fingerprint(data: Data) -> dict[str, str]:
   """Returns checksums of the zoos' files and of the members of every part."""
-  digest = hashlib.sha256()
-  for zoo in data.zoos:
-    digest.update(_checksums(zoo).encode())
-  return {"networks": digest.hexdigest()} | {
-    f"{part} members": hashlib.sha256(
-      "\n".join(
-        data.zoos[z].members["id"][r] for z, r in zip(*m, strict=True)
-      ).encode()
-    ).hexdigest()
-    for part, m in data.members.items()
-  }
+  sums = {"networks": _digest("".join(map(_checksums, data.zoos)))}
+  for part, placed in data.members.items():
+    ids = (data.zoos[z].members["id"][r] for z, r in zip(*placed, strict=True))
+    sums[f"{part} members"] = _digest("\n".join(ids))
+  return sums
 
 
 def identities(data: Data, parts: Sequence[str]) -> set[str]:
@@ -299,10 +270,7 @@ def identities(data: Data, parts: Sequence[str]) -> set[str]:
 
   Snapshots of one network are one.
   """
-  digests = [
-    hashlib.sha256(_checksums(zoo).encode()).hexdigest()[:12]
-    for zoo in data.zoos
-  ]
+  digests = [_digest(_checksums(zoo))[:12] for zoo in data.zoos]
   names = [
     zoo.property(NETWORK) if NETWORK in zoo.properties else zoo.members["id"]
     for zoo in data.zoos
@@ -314,23 +282,29 @@ def identities(data: Data, parts: Sequence[str]) -> set[str]:
   }
 
 
-def target_names(run: options_lib.RunOptions) -> tuple[str, ...]:
-  """Returns the properties to predict."""
-  return run.target_names
-
-
 def target_labels(run: options_lib.RunOptions) -> tuple[str, ...]:
   """Returns what is predicted, as reports call it: logarithms say so."""
   lead = "log10 " if run.target_scale == "log" else ""
-  return tuple(lead + name for name in target_names(run))
+  return tuple(lead + name for name in run.target_names)
+
+
+def _digest(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _checksums(zoo: store.Zoo) -> str:
-  """Returns the checksums of a zoo's files, end to end."""
+  """Concatenates the checksums of a zoo's files."""
   index = json.loads((pathlib.Path(zoo.path) / "zoo.json").read_text())
   entries = [*(entry["weights"] for entry in index["specs"])]
   entries.append(index["members"])
   return "".join(e["sha256"] for e in entries)
+
+
+def _network_numbers(zoo: store.Zoo) -> np.ndarray:
+  """Returns for every member a number that snapshots of one network share."""
+  if NETWORK in zoo.properties:
+    return zoo.property(NETWORK)
+  return np.arange(len(zoo.members["id"]))
 
 
 def _kept(zoo: store.Zoo, run, rows: np.ndarray) -> np.ndarray:
@@ -338,10 +312,9 @@ def _kept(zoo: store.Zoo, run, rows: np.ndarray) -> np.ndarray:
   if not run.snapshots:
     return np.ones(len(rows), bool)
   epochs = np.asarray(zoo.property("epoch"))
-  wanted = run.snapshots
-  if wanted == LAST:
+  if run.snapshots == LAST:
     return epochs[rows] == epochs.max()
-  return np.isin(epochs[rows], [int(word) for word in wanted.split(",")])
+  return np.isin(epochs[rows], [int(n) for n in config.words(run.snapshots)])
 
 
 def _target(
@@ -353,18 +326,14 @@ def _target(
   """
   values = zoo.property(name)
   is_text = values.dtype.kind not in "fib"
-  if run.loss == classes.LOSS:
-    if not is_text:
-      raise ValueError(
-        f"target {name!r} of {zoo.path} is a number, and loss is {run.loss};"
-        " choose a property that is text, or --loss=mse"
-      )
-    return values
-  if is_text:
+  if is_text != (run.loss == classes.LOSS):
     raise ValueError(
-      f"target {name!r} of {zoo.path} is text; choose a property of numbers, or"
-      f" --loss={classes.LOSS}"
+      f"target {name!r} of {zoo.path} is {'text' if is_text else 'a number'},"
+      f" and loss is {run.loss}; choose another target, or"
+      f" --loss={classes.LOSS if is_text else 'mse'}"
     )
+  if is_text:
+    return values
   values = np.asarray(values, np.float64)
   missing = used[~np.isfinite(values[used])]
   if missing.size:
@@ -374,13 +343,8 @@ def _target(
       f" the split (first: {str(first)!r}); leave them out of the split, or"
       " choose another target"
     )
-  if run.target_scale == "log":
-    return _logarithm(zoo, name, values, used)
-  return values
-
-
-def _logarithm(zoo: store.Zoo, name: str, values, used) -> np.ndarray:
-  """Returns the logarithm `[M]` to base 10; nan where nobody asks for it."""
+  if run.target_scale == "linear":
+    return values
   wrong = used[values[used] <= 0]
   if wrong.size:
     first = zoo.members["id"][wrong[0]]
@@ -394,9 +358,9 @@ def _logarithm(zoo: store.Zoo, name: str, values, used) -> np.ndarray:
 
 def _split(zoo: store.Zoo, run: options_lib.RunOptions):
   """Returns the split of a run, drawn where the zoo has none of that name."""
-  own = zoo.provenance.get("generator") == generate.GENERATOR
-  given = own and (zoo.provenance.get("options") or {}).get("split")
-  if run.split in zoo.splits and (given or not own):
+  is_sine = zoo.provenance.get("generator") == generate.GENERATOR
+  given = is_sine and (zoo.provenance.get("options") or {}).get("split")
+  if run.split in zoo.splits and (given or not is_sine):
     return zoo.split(run.split)  # Somebody's; the sizes are not ours to say.
   valid = np.flatnonzero(zoo.members["valid"])
   sizes = {
@@ -420,12 +384,12 @@ def _split(zoo: store.Zoo, run: options_lib.RunOptions):
   if run.split not in zoo.splits:
     writing.add_split(zoo.path, run.split, parts)
     zoo = store.Zoo.open(zoo.path, verify=False)
-  found = zoo.split(run.split)
-  if any(set(ids[found.get(p, [])]) != set(parts[p]) for p in parts):
-    there = ", ".join(f"{len(rows)} {part}" for part, rows in found.items())
+  split = zoo.split(run.split)
+  if any(set(ids[split.get(p, [])]) != set(parts[p]) for p in parts):
+    there = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())
     raise ValueError(
       f"split {run.split!r} of {zoo.path} has {there} members, and not those"
       f" that split_seed, train_members, validation_members and test_members"
       " ask for; name another with --split, and it will be drawn"
     )
-  return found
+  return split

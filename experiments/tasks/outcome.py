@@ -1,17 +1,16 @@
 """Puts together what the seeds of a run gave: results, figures, report."""
 
 import pathlib
-import time
 from typing import Any
 
 import numpy as np
 from absl import logging as log
 
+from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
 from experiments.reports import figures, maps, report, run_report
 from experiments.tasks import image_reference, members
-from experiments.tasks.members import part_of
 from sne_jax.learning.evaluation import (
   calibration,
   classes,
@@ -31,6 +30,11 @@ CLASS_LOSSES = (
   ("val/loss", "validation loss [nats]"),
 )
 TRUE_MOVES = ("true permutation",)
+OF_SEED = (
+  *("seed", "metrics", "failed", "best_step", "train_seconds"),
+  "networks_per_second",
+)
+"""What the results of a run hold of each seed, where it has it."""
 
 
 def collect(
@@ -41,46 +45,24 @@ def collect(
 ) -> dict[str, Any]:
   """Returns the results of a run, for `results.json` and the report."""
   targets = members.target_labels(options.run)
-  prefix = lambda name, text: text if len(targets) == 1 else f"{name} {text}"
-  good = finished(seeds)
+  good = report.finished(seeds)
+  common = of_training(options, data, seeds, seconds, named=len(targets) > 1)
   rows = [
-    {
-      "seed": entry["seed"],
-      "metrics": {
-        part: {
-          prefix(name, metric): value
-          for name, found in by_target.items()
-          for metric, value in found.items()
-        }
-        for part, by_target in entry["metrics"].items()
-      },
-    }
-    | {
-      key: entry[key]
-      for key in ("best_step", "train_seconds", "networks_per_second")
-    }
-    for entry in good
+    {key: entry[key] for key in OF_SEED if key in entry}
+    for entry in common["seeds"]
   ]
-  rows += [entry for entry in seeds if "failed" in entry]
   always = np.ones(1, bool)
   flagged = {
     (name, what): int(np.sum(~zoo.members.get(column, always)))
     for name, zoo in zip(data.names, data.zoos, strict=True)
     for what, column in (("not valid", "valid"), ("not converged", "converged"))
   }
-  results = {
-    **comparison.heading(options),
+  results = common | {
     "target": ", ".join(targets),
-    "seconds": seconds
-    | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
-    "sizes": data.sizes(),
     "zoos": {
       name: {key: _values(zoo, key) for key in ("dataset", "architecture")}
       for name, zoo in zip(data.names, data.zoos, strict=True)
     },
-    "num_params": good[0]["num_params"] if good else None,
-    "networks_per_second": _mean(e["networks_per_second"] for e in good),
-    "select": options.train.monitor,
     "seeds": rows,
     "references": _references(options, data) if options.run.references else {},
     "invariance": {
@@ -111,18 +93,57 @@ def collect(
   return results | {"summary": summary(results)}
 
 
+def of_training(
+  options: options_lib.Options,
+  data: members.Data,
+  seeds: list[dict[str, Any]],
+  seconds: dict[str, float],
+  *,
+  named: bool,
+) -> dict[str, Any]:
+  """Returns what results hold of a training, by labels or without.
+
+  Args:
+    options: of the run.
+    data: its networks.
+    seeds: what is known of each, its metrics by part and target.
+    seconds: of the stages of the run.
+    named: whether metrics are named with their target.
+  """
+  good = report.finished(seeds)
+  rows = [
+    entry
+    | {
+      "metrics": {
+        part: {
+          f"{name} {metric}" if named else metric: value
+          for name, by_metric in by_target.items()
+          for metric, value in by_metric.items()
+        }
+        for part, by_target in entry["metrics"].items()
+      }
+    }
+    for entry in good
+  ]
+  return {
+    **comparison.heading(options),
+    "seconds": seconds
+    | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
+    "sizes": data.sizes(),
+    "num_params": good[0]["num_params"] if good else None,
+    "networks_per_second": _mean(e["networks_per_second"] for e in good),
+    "select": options.train.monitor,
+    "seeds": rows + [entry for entry in seeds if "failed" in entry],
+  }
+
+
 def summary(results: dict[str, Any], part: str = "test") -> dict[str, Any]:
   """Returns the mean over seeds, with interval, of every metric of a part."""
-  rows = [entry["metrics"][part] for entry in finished(results["seeds"])]
+  rows = [entry["metrics"][part] for entry in report.finished(results["seeds"])]
   return {
     name: metrics.mean_interval([row[name]["value"] for row in rows])
     for name in (rows[0] if rows else ())
   }
-
-
-def finished(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Returns the seeds that have not failed."""
-  return [entry for entry in seeds if "failed" not in entry]
 
 
 def write(
@@ -134,10 +155,9 @@ def write(
 ) -> None:
   """Writes results, figures and report of a run."""
   folder = workdir / "figures"
-  folder.mkdir(parents=True, exist_ok=True)
   drawn = {}
   test = data.parts["test"]
-  good = finished(seeds)
+  good = report.finished(seeds)
   if good and data.classes:
     name = options.run.targets
     caption = (
@@ -150,26 +170,23 @@ def write(
   labels = members.target_labels(options.run)
   for t, name in enumerate(labels if good and not data.classes else ()):
     truth, stem = test.targets[:, t], name.replace(" ", "_")
-    found = {
+    predictions = {
       f"seed {e['seed']}": np.asarray(e["predictions"]["test"])[:, t]
       for e in good
     }
     drawn[f"Predicted against true {name} of the test networks"] = (
       figures.predicted_against_true(
-        folder / f"predicted_{stem}.png", truth, found, name=name
+        folder / f"predicted_{stem}.png", truth, predictions, name=name
       )
     )
-    label = next(iter(found))
+    label = next(iter(predictions))
     drawn[f"Absolute error against {name}, {label}"] = (
       figures.error_against_property(
-        folder / f"error_{stem}.png", truth, found[label], name=name
+        folder / f"error_{stem}.png", truth, predictions[label], name=name
       )
     )
-  found = curves(workdir, seeds, CLASS_LOSSES if data.classes else LOSSES)
-  if found:
-    drawn["Learning curves"] = figures.learning_curves(
-      folder / "learning_curves.png", found
-    )
+  losses = CLASS_LOSSES if data.classes else LOSSES
+  drawn |= draw_curves(workdir, seeds, losses)
   ratios = {
     move: _mean(e["invariance"][move]["ratio"] for e in good)
     for move in _moves(good)
@@ -191,11 +208,10 @@ def write(
     pictures, results["maps"] = _maps(workdir, data, good, target)
     drawn |= pictures
   if (workdir / calibration.FILE).exists() and not data.classes:
-    found = logging.read_json(workdir / calibration.FILE)
+    targets = logging.read_json(workdir / calibration.FILE)["targets"]
     results["coverage"] = {
-      name: target["coverage"] for name, target in found["targets"].items()
+      name: target["coverage"] for name, target in targets.items()
     }
-  report.write_results(workdir, results)
   run_report.write(workdir, results, drawn)
 
 
@@ -206,24 +222,10 @@ def _values(zoo, name: str) -> list[str]:
   return sorted({str(value) for value in zoo.property(name)})
 
 
-class Stopwatch:
-  """Wall-clock seconds of the stages of a run."""
-
-  def __init__(self):
-    self.seconds: dict[str, float] = {}
-    self._since = time.monotonic()
-
-  def lap(self, name: str) -> None:
-    """Books the time since the last lap under a name."""
-    now = time.monotonic()
-    self.seconds[name] = now - self._since
-    self._since = now
-
-
 def _mean(values) -> float:
   """Returns the mean; nan if there is nothing."""
-  found = list(values)
-  return float(np.mean(found)) if found else float("nan")
+  known = list(values)
+  return float(np.mean(known)) if known else float("nan")
 
 
 def _moves(good: list[dict[str, Any]]) -> list[str]:
@@ -231,8 +233,8 @@ def _moves(good: list[dict[str, Any]]) -> list[str]:
   return [m for m in (good[0]["invariance"] if good else ()) if m != "variance"]
 
 
-def curves(workdir: pathlib.Path, seeds, losses) -> dict[str, Any]:
-  """Reads curves of the seeds from their metric files.
+def draw_curves(workdir: pathlib.Path, seeds, losses) -> dict[str, Any]:
+  """Draws curves of the seeds from their metric files.
 
   Args:
     workdir: of the run.
@@ -240,7 +242,7 @@ def curves(workdir: pathlib.Path, seeds, losses) -> dict[str, Any]:
     losses: pairs: the name in the files, and how figures call it.
 
   Returns:
-    By how figures call it, and by seed: `(steps, values)`.
+    The picture by its caption; nothing where there are no curves.
   """
   panels: dict[str, Any] = {}
   for entry in seeds:
@@ -251,16 +253,19 @@ def curves(workdir: pathlib.Path, seeds, losses) -> dict[str, Any]:
         steps, values = np.array(points, float).T
         curve = {f"seed {entry['seed']}": (steps, values)}
         panels[label] = panels.get(label, {}) | curve
-  return panels
+  if not panels:
+    return {}
+  path = workdir / "figures" / "learning_curves.png"
+  return {"Learning curves": figures.learning_curves(path, panels)}
 
 
 def _references(options, data: members.Data) -> dict[str, Any]:
   """Fits the references on the same split, per target."""
   log.info("fitting the references")
   table: dict[str, Any] = {}
-  for target, found in references.fit(data.parts).items():
-    single = len(members.target_names(options.run)) == 1
-    for name, reference in found.items():
+  single = len(options.run.target_names) == 1
+  for target, fitted in references.fit(data.parts).items():
+    for name, reference in fitted.items():
       for part in ("val", *data.tests()):
         networks = data.parts[part]
         values = metrics.evaluate(
@@ -278,9 +283,9 @@ def _references(options, data: members.Data) -> dict[str, Any]:
 def _on_images(options, data: members.Data):
   """Measures the reference that needs images; see `image_reference`."""
   log.info("evaluating networks on %s images", options.run.image_counts)
-  counts = [int(word) for word in options.run.image_counts.split(",")]
-  found, costs = image_reference.predictions(options, data, counts)
-  name = members.target_names(options.run)[0]
+  counts = [int(word) for word in config.words(options.run.image_counts)]
+  by_count, costs = image_reference.predictions(options, data, counts)
+  name = options.run.target_names[0]
   rows = {
     f"{count} images": {
       part: metrics.evaluate(
@@ -291,7 +296,7 @@ def _on_images(options, data: members.Data):
       )
       for part, predicted in parts.items()
     }
-    for count, parts in found.items()
+    for count, parts in by_count.items()
   }
   return rows, [{"model": f"{cost['images']} images"} | cost for cost in costs]
 
@@ -303,8 +308,9 @@ def _maps(workdir: pathlib.Path, data: members.Data, good, target: str):
     Pictures by caption, and how well the labels of the networks are mixed.
   """
   log.info("drawing maps of the codes")
-  own = {part_of(data.names[z]) for z in np.unique(data.members["test"].zoo)}
-  parts = [part for part in data.tests() if part not in own]
+  # The part `test` holds the test parts of the zoos trained on already.
+  trained = {members.part_of(data.names[z]) for z in data.members["test"].zoo}
+  parts = [part for part in data.tests() if part not in trained]
   folder = workdir / f"seed{good[0]['seed']}"
   with np.load(folder / CODES_FILE) as archive:
     codes = np.concatenate([archive[part] for part in parts])
@@ -314,8 +320,9 @@ def _maps(workdir: pathlib.Path, data: members.Data, good, target: str):
     values = np.array(data.classes)[values.astype(int)]
   colors = {"zoo": np.array(data.names)[zoo], target: values}
   if all("architecture" in z.properties for z in data.zoos):
-    found = [data.property(part, "architecture") for part in parts]
-    colors["architecture"] = np.concatenate(found)
+    colors["architecture"] = np.concatenate(
+      [data.property(part, "architecture") for part in parts]
+    )
   mixed = {
     f"mixing of {name}": maps.mixing(codes, labels)
     for name, labels in colors.items()

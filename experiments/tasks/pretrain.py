@@ -17,8 +17,7 @@ from absl import logging as log
 import sne_jax
 from experiments.cli import options as options_lib
 from experiments.cli import run_options
-from experiments.comparisons import comparison
-from experiments.reports import figures, report, run_report
+from experiments.reports import report, run_report
 from experiments.tasks import members, outcome
 from sne_jax import atomic, unlabelled
 from sne_jax.encoders.baselines import statistics
@@ -30,6 +29,10 @@ from sne_jax.networks.spec import NetworkSpec
 
 METRICS = ("r_squared", "kendall_tau")
 RESULT_FILE = "result.json"
+RESPLIT = (
+  "Every seed has drawn its own split of the zoo, of whole networks; sizes are"
+  " about those of the zoo's."
+)
 
 
 def train(
@@ -106,11 +109,11 @@ def _one(options, data, folder, seed: int, programs) -> dict[str, Any]:
   kind, weights = options.run.pretrain, {}
   for part, networks in data.parts.items():
     weights[part] = unlabelled.stacked(networks)
-  found: dict[str, Any] = {"seed": seed}
+  result: dict[str, Any] = {"seed": seed}
   if kind in ("statistics", "pca", "weights"):
     codes = _plain_codes(kind, _one_layout(data), weights, options)
-    found |= {"best_step": 0, "train_seconds": 0.0, "num_params": 0}
-    found |= {"networks_per_second": 0.0}
+    result |= {"best_step": 0, "train_seconds": 0.0, "num_params": 0}
+    result |= {"networks_per_second": 0.0}
   else:
     model = sne_jax.pretrain(
       data.parts["train"],
@@ -126,14 +129,14 @@ def _one(options, data, folder, seed: int, programs) -> dict[str, Any]:
     codes = {
       part: model.method.encode(model.params, x) for part, x in inputs.items()
     }
-    found |= model.results
+    result |= model.results
     if model.method.reconstruct is not None:
-      found["reconstruction"] = _reconstruction(model, inputs)
+      result["reconstruction"] = _reconstruction(model, inputs)
   calibration.write_codes(folder, codes)
-  found |= probed(options, data, codes)
-  text = json.dumps(report.to_json(found), indent=2, sort_keys=True)
+  result |= probed(options, data, codes)
+  text = json.dumps(report.to_json(result), indent=2, sort_keys=True)
   atomic.write_atomically(path, text)
-  return found
+  return result
 
 
 def probed(
@@ -148,7 +151,7 @@ def probed(
   Returns:
     `metrics` by part and target, and the `penalties` that were chosen.
   """
-  found: dict[str, Any] = {}
+  scores: dict[str, Any] = {}
   penalties = {}
   truth = {part: networks.targets for part, networks in data.parts.items()}
   parts = ("val", *data.tests())
@@ -160,14 +163,14 @@ def probed(
     )
     penalties[name] = probe.penalty
     for part in parts:
-      found.setdefault(part, {})[name] = metrics.evaluate(
+      scores.setdefault(part, {})[name] = metrics.evaluate(
         truth[part][:, t],
         probe.predict(codes[part]),
         METRICS,
         clusters=data.clusters(part),
         num_resamples=200,
       )
-  return {"metrics": found, "penalties": penalties}
+  return {"metrics": scores, "penalties": penalties}
 
 
 def _plain_codes(kind, spec, weights, options) -> dict[str, np.ndarray]:
@@ -189,7 +192,7 @@ def _reconstruction(model, inputs) -> dict[str, Any]:
   """R^2 of reconstructions by part and layer, over the training mean."""
   layers = tokens.rows(model.spec)
   mean = inputs["train"].astype(np.float64).mean(axis=0)
-  found = {}
+  shares = {}
   for part, x in inputs.items():
     if part == "train":
       continue
@@ -199,11 +202,11 @@ def _reconstruction(model, inputs) -> dict[str, Any]:
     error, whole = error.sum(axis=0), np.square(mean - x).sum(axis=0)
     places = {layer.name: layer.index.reshape(-1) for layer in layers}
     places["all"] = np.arange(x.shape[1])
-    found[part] = {
-      name: float(1 - error[own].sum() / max(whole[own].sum(), 1e-12))
-      for name, own in places.items()
+    shares[part] = {
+      name: float(1 - error[index].sum() / max(whole[index].sum(), 1e-12))
+      for name, index in places.items()
     }
-  return found
+  return shares
 
 
 def _one_layout(data: members.Data) -> NetworkSpec:
@@ -233,60 +236,28 @@ def collect(
   seconds: dict[str, float],
 ) -> dict[str, Any]:
   """Returns the results of a pretraining, for `results.json` and the report."""
-  good = outcome.finished(seeds)
-  rows = [
-    entry
-    | {
-      "metrics": {
-        part: {
-          f"{name} {metric}": value
-          for name, row in by_target.items()
-          for metric, value in row.items()
-        }
-        for part, by_target in entry["metrics"].items()
-      }
-    }
-    for entry in good
-  ]
-  results = {
-    **comparison.heading(options),
+  results = outcome.of_training(options, data, seeds, seconds, named=True) | {
     "target": "properties by linear probes",
-    "seconds": seconds
-    | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
-    "sizes": data.sizes(),
-    "num_params": good[0]["num_params"] if good else None,
-    "networks_per_second": good[0]["networks_per_second"] if good else None,
-    "select": options.train.monitor,
-    "seeds": rows + [entry for entry in seeds if "failed" in entry],
     "references": {},
     "invariance": {},
-    "notes": _notes(options),
+    "notes": [RESPLIT] if options.pretrain.resplit else [],
   }
   results["summaries"] = {
     part: outcome.summary(results, part) for part in data.tests()
   }
-  results["reconstruction"] = _mean_reconstruction(good)
+  results["reconstruction"] = _mean_reconstruction(report.finished(seeds))
   return results | {"summary": outcome.summary(results)}
-
-
-def _notes(options) -> list[str]:
-  if not options.pretrain.resplit:
-    return []
-  return [
-    "Every seed has drawn its own split of the zoo, of whole networks; sizes"
-    " are about those of the zoo's."
-  ]
 
 
 def _mean_reconstruction(good) -> dict[str, Any]:
   """Returns the means over seeds, with intervals, by part and layer."""
-  found = [e["reconstruction"] for e in good if "reconstruction" in e]
+  rows = [e["reconstruction"] for e in good if "reconstruction" in e]
   return {
     part: {
-      layer: metrics.mean_interval([f[part][layer] for f in found])
-      for layer in found[0][part]
+      layer: metrics.mean_interval([row[part][layer] for row in rows])
+      for layer in rows[0][part]
     }
-    for part in (found[0] if found else ())
+    for part in (rows[0] if rows else ())
   }
 
 
@@ -299,36 +270,28 @@ def write(
 ) -> None:
   """Writes results, figures and report of a pretraining."""
   del data
-  folder = workdir / "figures"
-  folder.mkdir(parents=True, exist_ok=True)
-  drawn = {}
   names = [("train/loss", "training loss"), ("val/loss", "validation loss")]
   if options.run.pretrain != "sne":
     names += [("val/reconstruction", "validation reconstruction")]
     names += [("val/contrast", "validation contrast")]
-  curves = outcome.curves(workdir, seeds, names)
-  if curves:
-    drawn["Learning curves"] = figures.learning_curves(
-      folder / "learning_curves.png", curves
-    )
   results["tables"] = _reconstruction_table(results)
-  report.write_results(workdir, results)
+  drawn = outcome.draw_curves(workdir, seeds, names)
   run_report.write(workdir, results, drawn)
 
 
 def _reconstruction_table(results) -> list[dict[str, Any]]:
-  found = results["reconstruction"]
-  if not found:
+  parts = results["reconstruction"]
+  if not parts:
     return []
-  layers = next(iter(found.values()))
+  layers = next(iter(parts.values()))
   return [
     {
       "title": "Reconstruction",
       "text": "R^2 of whole networks, standardised, against the mean of the"
       " training networks; mean over seeds with a 95 % t interval.",
-      "header": ["layer", *found],
+      "header": ["layer", *parts],
       "rows": [
-        [layer, *(report.with_interval(found[part][layer]) for part in found)]
+        [layer, *(report.with_interval(row[layer]) for row in parts.values())]
         for layer in layers
       ],
     }

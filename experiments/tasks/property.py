@@ -6,9 +6,10 @@ from typing import Any
 
 import sne_jax
 from experiments.cli import options as options_lib
-from experiments.tasks import beginning, members
+from experiments.tasks import members
 from sne_jax.learning.objectives import model
-from sne_jax.learning.training import loop, recipe
+from sne_jax.learning.selfsup import pretraining
+from sne_jax.learning.training import loop, recipe, records
 from sne_jax.learning.training import trainer as trainer_lib
 
 
@@ -30,7 +31,7 @@ def train(
     ValueError: options that do not go together, or with this zoo.
   """
   if options.run.init_from:
-    beginning.check_split(options, data)
+    _check_split(options, data)
   try:
     return sne_jax.fit(
       **parts_of(data),
@@ -41,6 +42,22 @@ def train(
     ).results
   except loop.TrainingDiverged as error:
     return error.results
+
+
+def _check_split(options: options_lib.Options, data: members.Data) -> None:
+  """Refuses a pretraining that may have seen what is now to be tested on."""
+  tested = members.identities(data, data.tests())
+  for seed in seeds_of(options):
+    path = pretraining.folder_of(options.run.init_from, seed) / pretraining.FILE
+    if not path.exists():
+      continue  # `fit` says so.
+    seen = tested.intersection(records.read_json(path)["seen"])
+    if seen:
+      raise ValueError(
+        f"init_from: {path.parent} was pretrained on {len(seen)} of the"
+        " networks that are now tested on; pretrain it on the same split,"
+        " without resplit"
+      )
 
 
 def parts_of(data: members.Data) -> dict[str, Any]:
@@ -87,14 +104,9 @@ def trainer(
   Raises:
     ValueError: options that do not go together, or with this zoo.
   """
-  parts = parts_of(data)
   how = recipe.Recipe(**fields_of(options))
   return trainer_lib.Trainer(
-    parts["train"],
-    parts["val"],
-    how,
-    tests=parts["tests"],
-    seeds=seeds_of(options),
+    **parts_of(data), recipe=how, seeds=seeds_of(options)
   )
 
 

@@ -29,7 +29,8 @@ from experiments.tasks import members, sampling_report, zoos
 from sne_jax.learning.generative import generation
 from sne_jax.learning.selfsup import pretraining
 from sne_jax.learning.training import progress
-from sne_jax.networks import spec, standardise, transfer
+from sne_jax.networks import spec as spec_lib
+from sne_jax.networks import standardise, transfer
 from sne_jax.zoo.classifiers import fine_tune, fit
 from sne_jax.zoo.store import partial
 
@@ -45,11 +46,11 @@ class Task:
   """What all seeds share."""
 
   options: options_lib.Options
-  tuners: dict[str, fine_tune.Tuner]  # By data set, the zoo's own first.
+  tuners: dict[str, fine_tune.Tuner]  # By data set, that of the zoo first.
   anchors: anchors_lib.Anchors
   codecs: dict[bool, generation.Codec]  # Of weights, and of the autoencoder.
   codes: dict[bool, np.ndarray]  # Of the anchors.
-  made_of: dict[str, str]  # Checksums of zoo and autoencoder.
+  checksums: dict[str, str]  # Checksums of zoo and autoencoder.
 
   @property
   def methods(self) -> tuple[str, ...]:
@@ -57,8 +58,8 @@ class Task:
     return (*BASELINES, *self.options.sampling.names)
 
   @property
-  def own(self) -> fine_tune.Tuner:
-    """Of the zoo's own data set: by its validation images all is chosen."""
+  def of_zoo(self) -> fine_tune.Tuner:
+    """On the data set of the zoo: by its validation images all is chosen."""
     return next(iter(self.tuners.values()))
 
 
@@ -117,7 +118,8 @@ def prepared(options: options_lib.Options, autoencoder: str) -> Task:
     options.replaced(targets="epoch", loss="mse", target_scale="linear")
   )
   known = data.parts["train"].specs[0]
-  codec = opened_codec(autoencoder, known)
+  model = opened(autoencoder)
+  codec = codec_of(model, known, autoencoder)
   image, networks = source.options()
   names = dict.fromkeys((image.dataset, *options.sampling.data_sets))
   parts = {
@@ -138,7 +140,7 @@ def prepared(options: options_lib.Options, autoencoder: str) -> Task:
     for name in names
   }
   if anchors.spec.layout != known.layout:
-    codec = opened_codec(autoencoder, anchors.spec)
+    codec = codec_of(model, anchors.spec, autoencoder)
   measured = standardise.measure(anchors.spec, anchors.training)
   codecs = {
     True: generation.weight_codec(anchors.spec, measured),
@@ -148,41 +150,38 @@ def prepared(options: options_lib.Options, autoencoder: str) -> Task:
     on_weights: np.asarray(codec.encode(anchors.weights))
     for on_weights, codec in codecs.items()
   }
-  made_of = members.fingerprint(data)
-  made_of["autoencoder"] = digest(autoencoder)
-  return Task(options, tuners, anchors, codecs, codes, made_of)
+  checksums = members.fingerprint(data)
+  checksums["autoencoder"] = digest(model)
+  return Task(options, tuners, anchors, codecs, codes, checksums)
 
 
-def opened_codec(workdir: str, one: spec.NetworkSpec) -> generation.Codec:
-  """Returns the codec of the autoencoder that a run has trained.
-
-  Args:
-    workdir: of `run.py --pretrain`, or the folder of one of its seeds.
-    one: of the networks.
+def codec_of(
+  model: pretraining.Pretrained, one: spec_lib.NetworkSpec, workdir: str
+) -> generation.Codec:
+  """Returns the codec of an autoencoder, for networks of a spec.
 
   Raises:
-    ValueError: there is no trained autoencoder, or it is of other networks.
+    ValueError: it is of other networks.
   """
-  model = pretraining.Pretrained.load(autoencoder_folder(workdir))
   try:
     return generation.trained_codec(model, one)
   except ValueError as error:
     raise ValueError(f"{workdir}: {error}") from error
 
 
-def autoencoder_folder(workdir: str) -> pathlib.Path:
-  """Returns the folder of the first seed of an autoencoder.
+def opened(workdir: str) -> pretraining.Pretrained:
+  """Returns the autoencoder of the first seed that a run has trained.
+
+  Args:
+    workdir: of `run.py --pretrain`, or the folder of one of its seeds.
 
   Raises:
     ValueError: there is none.
   """
-  folders = [
-    pathlib.Path(workdir),
-    *sorted(pathlib.Path(workdir).glob("seed*")),
-  ]
-  for folder in folders:
+  root = pathlib.Path(workdir)
+  for folder in (root, *sorted(root.glob("seed*"))):
     if (folder / pretraining.FILE).exists():
-      return folder
+      return pretraining.Pretrained.load(folder)
   raise ValueError(
     f"{workdir} is no work directory of an autoencoder (no seed of it has a"
     f" {pretraining.FILE}); name that of a run of run.py --pretrain=sane or"
@@ -190,9 +189,8 @@ def autoencoder_folder(workdir: str) -> pathlib.Path:
   )
 
 
-def digest(workdir: str) -> str:
+def digest(model: pretraining.Pretrained) -> str:
   """Returns a checksum of an autoencoder: its description and parameters."""
-  model = pretraining.Pretrained.load(autoencoder_folder(workdir))
   text = json.dumps(model.description, sort_keys=True)
   checksum = hashlib.sha256(text.encode())
   for leaf in jax.tree.leaves(model.params):
@@ -209,13 +207,13 @@ def sampled(
   """
   options, anchors = task.options, task.anchors
   count = options.generation.networks
-  score = task.own.score
+  score = task.of_zoo.score
   best = anchors.first[:count]
   best = best[np.arange(count) % len(best)]
 
   def make(method: str) -> dict[str, np.ndarray]:
     if method == SCRATCH:
-      weights, bandwidth = scratch(task, task.own, seed), np.nan
+      weights, bandwidth = scratch(task, task.of_zoo, seed), np.nan
     elif method == PROMPT:
       weights, bandwidth = anchors.weights[best], np.nan
     elif method == RECONSTRUCTED:
@@ -286,8 +284,7 @@ def tuned(
 
   def make():
     weights = begun(task, tuner, method, start["weights"], seed)
-    found = tuner.tune(weights, keys_of(task, seed), epochs, told)
-    return found.accuracy
+    return tuner.tune(weights, keys_of(task, seed), epochs, told).accuracy
 
   shape = (task.options.generation.networks, epochs + 1)
   methods = task.methods
@@ -298,13 +295,13 @@ def tuned(
 
 def begun(task, tuner, method: str, weights, seed: int):
   """Returns networks as they begin on a data set: perhaps a new last layer."""
-  own, other = task.anchors.spec, tuner.spec
+  spec, other = task.anchors.spec, tuner.spec
   if method == SCRATCH:
     return scratch(task, tuner, seed)
-  if other == own:
+  if other == spec:
     return weights
   new = transfer.classifier(other)
-  carried = np.asarray(transfer.carry_over(own, weights, other, new=new))
+  carried = np.asarray(transfer.carry_over(spec, weights, other, new=new))
   keys = jax.random.split(jax.random.key(seed), len(carried))
   return np.stack(
     [

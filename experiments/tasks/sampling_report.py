@@ -48,7 +48,7 @@ def collect(task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
       "validation_accuracy": {"least": low, "median": middle, "most": high},
     },
     "images": {n: list(t.data.sizes) for n, t in task.tuners.items()},
-    "settings": dataclasses.asdict(task.own.settings),
+    "settings": dataclasses.asdict(task.of_zoo.settings),
     "seeds": [s["seed"] for s in seeds],
     "chosen": _beginnings(task, seeds),
     "curves": curves,
@@ -57,7 +57,7 @@ def collect(task, seeds: list[dict[str, Any]]) -> dict[str, Any]:
       for name, by_method in curves.items()
     },
     "own": next(iter(task.tuners)),
-    "chance": 1.0 / task.own.data.num_classes,
+    "chance": 1.0 / task.of_zoo.data.num_classes,
   }
 
 
@@ -111,8 +111,8 @@ def _ahead(curves: Mapping[str, Any], method: str) -> int:
   0: it does not begin ahead; 1: only before the first epoch.
   """
   mean = lambda name: np.asarray(curves[name]["test"]["mean"])
-  behind = mean(method) <= mean("scratch")
-  return int(np.argmax(behind)) if behind.any() else len(behind)
+  is_worse = mean(method) <= mean("scratch")
+  return int(np.argmax(is_worse)) if is_worse.any() else len(is_worse)
 
 
 def write(

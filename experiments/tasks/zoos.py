@@ -99,8 +99,8 @@ class Source:
         *(self.arguments[0], image.data_dir or os.curdir, self.path),
       )
       return
-    found = images.digest(make_zoo.load_images(image, networks))
-    if (zoo.provenance.get("options") or {}).get("images") != found:
+    digest = images.digest(make_zoo.load_images(image, networks))
+    if (zoo.provenance.get("options") or {}).get("images") != digest:
       raise ValueError(
         f"{self.path} was made on other images than {self.arguments[0]} says"
         " (--dataset, --image_size, --grayscale, --train_images, --test_images,"
@@ -131,8 +131,8 @@ def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
     ValueError: none, one that is named twice, or two of one name.
     OSError: a flagfile that cannot be read.
   """
-  found = []
-  for word in filter(None, (part.strip() for part in text.split(","))):
+  listed = []
+  for word in config.words(text):
     arguments = ()
     path = word.removeprefix(SINE)
     if word.endswith(SUFFIX):
@@ -142,29 +142,29 @@ def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
       arguments += (f"--data_dir={data_dir}",) if data_dir else ()
       path = _parsed(arguments)["zoo"].value
     name = pathlib.Path(path).name
-    found.append(Source(word, name, path, arguments, word.startswith(SINE)))
-  if not found:
+    listed.append(Source(word, name, path, arguments, word.startswith(SINE)))
+  if not listed:
     raise ValueError(
       "zoo is empty; name a folder of networks or a flagfile of one by --zoo,"
       f" or begin with {TRY}"
     )
-  names = [source.name for source in found]
+  names = [source.name for source in listed]
   for name in names:
     if names.count(name) > 1:
       raise ValueError(
         f"two zoos are called {name!r} ({text}); give each once, in folders of"
         " different names"
       )
-  return tuple(found)
+  return tuple(listed)
 
 
-def check_there(*found: Source) -> None:
+def check_there(*listed: Source) -> None:
   """Refuses folders that are not there and that nothing makes.
 
   Raises:
     ValueError: the first of them, and a name that is near.
   """
-  for source in found:
+  for source in listed:
     if not (source.arguments or source.is_sine or os.path.isdir(source.path)):
       raise ValueError(_missing(source.path))
 

@@ -4,10 +4,13 @@ import dataclasses
 import json
 import math
 import sys
+import types
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 from benchmarks import nfn_peer, results, shapes, time_to_accuracy
 from experiments.cli import config
@@ -42,7 +45,13 @@ def tiny_data(counts=(12, 4, 4)):
     )
     for part, count in zip(members.PARTS, counts, strict=True)
   }
-  return members.Data((), (), parts, {})
+  ids = {"id": np.arange(max(counts)).astype(str)}
+  zoo: Any = types.SimpleNamespace(properties=(), members=ids)
+  rows = {
+    part: members.Members(np.zeros(count, int), np.arange(count))
+    for part, count in zip(members.PARTS, counts, strict=True)
+  }
+  return members.Data((zoo,), ("tiny",), parts, rows)
 
 
 def tiny_options(**changes):
@@ -273,7 +282,7 @@ def test_another_backend_is_refused(monkeypatch):
 
 
 def test_every_option_can_become_a_flag():
-  values = shapes.flags.FlagValues()
+  values = flags.FlagValues()
   config.define_flags(
     time_to_accuracy.RaceOptions,
     *shapes.options_lib.CLASSES,

@@ -198,12 +198,13 @@ def evaluate(
 
 
 def mean_interval(
-  values: Sequence[float], *, confidence: float = 0.95
+  values: Sequence[float | None], *, confidence: float = 0.95
 ) -> dict[str, float]:
   """Mean over training seeds, with Student's t interval and deviation.
 
   Args:
-    values: one value per seed. A nan stays in: the mean is then nan.
+    values: one value per seed. A nan stays in: the mean is then nan. None, as
+      JSON has it, is nan.
     confidence: of the interval, within (0, 1).
 
   Returns:

@@ -613,7 +613,7 @@ def test_a_sweep_of_before_is_left_alone(start, tmp_path):
   (tmp_path / "run" / "config.json").write_text(json.dumps(before))
   files = contents(tmp_path / "run")
   error = start("--grid=head_width=4,8").error
-  assert "holds a sweep of an earlier version, which cannot be resumed" in error
+  assert "SweepOptions.sampler" in error
   assert "choose another workdir" in error
   assert contents(tmp_path / "run") == files
 

@@ -159,7 +159,7 @@ def test_logarithms_of_targets(made, resolve):
     return options, members.load(options, store.Zoo.open(zoo.path))
 
   options, data = load("--targets=rate", "--target_scale=log")
-  assert members.target_names(options.run) == ("rate",)
+  assert options.run.target_names == ("rate",)
   assert members.target_labels(options.run) == ("log10 rate",)
   for part, networks in data.parts.items():
     np.testing.assert_allclose(

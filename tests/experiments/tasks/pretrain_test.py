@@ -135,7 +135,7 @@ def test_files_are_encoded_by_what_was_pretrained(trained, tmp_path):
   np.testing.assert_allclose(rows, own.encode(weights), atol=1e-5)
   with pytest.raises(ValueError, match="reads networks whole"):
     encode.opened(
-      str(trained("sane")), memory.MemoryOptions(memory_limit="1GiB")
+      memory.ModelOptions(workdir=str(trained("sane")), memory_limit="1GiB")
     )
 
 
@@ -342,12 +342,15 @@ def test_what_cannot_be_begun_with(of, flags, words, launch, trained, own_zoo):
     (("--pretrain=autoencoder",), "pretrain is 'autoencoder'; choose one of"),
     (("--batch_size=1",), "batch_size is 1 over 1 devices; contrast needs"),
     (("--batch_size=99",), "batch_size is 99, but there are"),
-    (("--probes=,", "--pretrain="), "probes is ','; choose of sane"),
+    (
+      ("--probes=,", "--pretrain="),
+      "probes is ',' and names ''; choose",
+    ),
     (("--probes=pca",), "probes is pca and pretrain is sane; a run is"),
     (("--micro_batches=2",), "micro_batches is 2, but pretraining contrasts"),
     (("--loss=classes", "--targets=dataset"), "linear probes predict numbers"),
     (("--init_from=x",), "init_from is 'x', but what is trained is sane"),
-    (("--probes=sane,what",), "probes names 'what'; choose of"),
+    (("--probes=sane,what",), "names 'what'; choose of"),
     (("--view_erase=2",), "erase is 2.0; must be at least 0 and at most 1"),
   ],
 )

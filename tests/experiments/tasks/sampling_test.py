@@ -49,19 +49,24 @@ def zoo(tmp_path_factory):
   return flagfile
 
 
-def opened(workdir, spec):
+def codec_of(model, spec, workdir):
   """No autoencoder is trained: the weights themselves are the codes."""
-  del workdir
+  del model, workdir
   rng = np.random.default_rng(0)
   weights = 0.3 * rng.normal(size=(4, spec.num_weights))
   return generation.weight_codec(spec, standardise.measure(spec, weights))
 
 
+def untrained(patch):
+  """See `codec_of`."""
+  patch.setattr(sampling, "opened", lambda workdir: None)
+  patch.setattr(sampling, "codec_of", codec_of)
+  patch.setattr(sampling, "digest", lambda model: "one")
+
+
 @pytest.fixture(autouse=True)
 def codec(monkeypatch):
-  """See `opened`."""
-  monkeypatch.setattr(sampling, "opened_codec", opened)
-  monkeypatch.setattr(sampling, "digest", lambda workdir: "one")
+  untrained(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +74,7 @@ def done(launch, zoo, tmp_path_factory):
   """A finished run of two seeds, on two data sets."""
   workdir = tmp_path_factory.mktemp("done") / "run"
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sampling, "opened_codec", opened)
-    patch.setattr(sampling, "digest", lambda workdir: "one")
+    untrained(patch)
     ended = start(launch, workdir, zoo, "--seeds=2")
   assert ended.code == 0, ended
   return workdir
@@ -159,7 +163,7 @@ def test_what_is_finished_is_not_done_again(done, launch, zoo, monkeypatch):
   assert after["curves"] == before["curves"]
   assert after["chosen"] == before["chosen"]
   # Not with another autoencoder: what is there is of this one.
-  monkeypatch.setattr(sampling, "digest", lambda workdir: "two")
+  monkeypatch.setattr(sampling, "digest", lambda model: "two")
   ended = start(launch, copy, zoo, "--seeds=2")
   assert "somewhere has changed since" in ended.error
   assert "(autoencoder)" in ended.error
@@ -171,7 +175,7 @@ def test_bad_input_takes_one_line(launch, zoo, tmp_path, monkeypatch):
   ended = start(launch, tmp_path / "b", zoo, "--sample_methods=kde,magic")
   assert "unknown sampler 'magic'" in ended.error
   ended = start(launch, tmp_path / "c", zoo, "--matrix=each")
-  assert "sample_from is somewhere, and matrix is each" in ended.error
+  assert "sample_from is somewhere and matrix is each" in ended.error
   monkeypatch.undo()
   ended = start(launch, tmp_path / "d", zoo)
   assert "somewhere is no work directory of an autoencoder" in ended.error
@@ -210,7 +214,8 @@ def test_an_autoencoder_of_other_networks_is_refused(tmp_path, monkeypatch):
       pretraining.Pretrained, "load", lambda folder, model=model: model
     )
     with pytest.raises(ValueError, match=match):
-      sampling.opened_codec(str(tmp_path / "run"), spec)
+      workdir = str(tmp_path / "run")
+      sampling.codec_of(sampling.opened(workdir), spec, workdir)
 
 
 def test_images_that_do_not_fit_and_no_anchors_are_refused(
