@@ -198,11 +198,11 @@ def _best_rate(
     )
     place = None if folder is None else folder / SEARCH / f"rate{rate:g}"
     try:
-      [found], _ = _trained(trainer, [seed], place)
+      [trained], _ = _trained(trainer, [seed], place)
     except training_lib.TrainingDiverged as error:
       failed = error
       continue
-    monitor, values = recipe.training.monitor, found.result["best_metrics"]
+    monitor, values = recipe.training.monitor, trained.result["best_metrics"]
     log.info("rate %g: %s %g", rate, monitor, values.get(monitor, np.nan))
     value = np.inf
     if monitor in values:  # It was a number once.

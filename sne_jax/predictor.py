@@ -204,8 +204,8 @@ class Predictor:
   def predict_and_encode(self, networks: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns what `predict` and `encode` do, from one encoding."""
     logits, codes = self._run(networks)
-    found = [self._program.scaled(one) for one in logits]
-    return np.mean(found, axis=0), np.concatenate(codes, axis=-1)
+    predictions = [self._program.scaled(one) for one in logits]
+    return np.mean(predictions, axis=0), np.concatenate(codes, axis=-1)
 
   def logits(self, networks: Any) -> np.ndarray:
     """Returns what the heads give before scaling, their mean `[B, T or K]`."""
@@ -226,8 +226,8 @@ class Predictor:
     if not self.known.errors:
       why = "classes have probabilities" if self.classes else "train it by fit"
       raise ValueError(f"this model has no calibration for intervals: {why}")
-    found = self.judge(networks, coverage=coverage)
-    return found.low, found.high
+    judgement = self.judge(networks, coverage=coverage)
+    return judgement.low, judgement.high
 
   def unlike(self, networks: Any) -> np.ndarray:
     """Returns how unlike the networks of the training each is, `[B]`.

@@ -145,10 +145,10 @@ def any_architecture() -> tuple[str, ...]:
   return tuple(n for n, row in ENCODERS.items() if row.accepts == "any")
 
 
-def refusal(name: str, own: NetworkSpec, other: NetworkSpec) -> ValueError:
+def refusal(name: str, spec: NetworkSpec, other: NetworkSpec) -> ValueError:
   """Returns the error of a tied encoder that meets another architecture."""
   return ValueError(
-    f"{name} reads one architecture, here {own.describe()}, but was also given"
+    f"{name} reads one architecture, here {spec.describe()}, but was also given"
     f" {other.describe()}; encoders that read both:"
     f" {', '.join(any_architecture())}"
   )

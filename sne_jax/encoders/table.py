@@ -248,8 +248,8 @@ def build(
   Raises:
     ValueError: there is no encoder of that name, or an option is wrong.
   """
-  found = row(name)
-  return found.build(
-    checked.rebuilt(found.options, options),
+  entry = row(name)
+  return entry.build(
+    checked.rebuilt(entry.options, options),
     {**measured, "chunk_options": chunk_options},
   )

@@ -171,7 +171,7 @@ def absorbed_attention(
 
 
 class Attended(NamedTuple):
-  """What queries found in some of the keys; in float32 at least."""
+  """What queries read from some of the keys; in float32 at least."""
 
   top: Any  # [..., H, N, 1], the largest score
   total: Any  # [..., H, N, 1], sum of exp(score - top)
@@ -201,7 +201,7 @@ def attend_part(
 
 
 def merge(one: Attended, other: Attended) -> Attended:
-  """Joins what the same queries found in two parts of the keys."""
+  """Joins what the same queries read from two parts of the keys."""
   top = jnp.maximum(one.top, other.top)
   a, b = jnp.exp(one.top - top), jnp.exp(other.top - top)
   return Attended(

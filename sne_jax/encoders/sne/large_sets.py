@@ -79,7 +79,7 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
   def turned(params, members):
     """Returns the members behind one block of the stack."""
     if function == "sab":
-      made = np.empty_like(members)
+      results = np.empty_like(members)
       for place, x, mask in _cut(members, block):
         whole = functools.reduce(
           merge,
@@ -88,8 +88,8 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
             for _, others, real in _cut(members, block)
           ),
         )
-        made[place] = _real(run_block(params, x, mask, whole=whole), mask)
-      return made
+        results[place] = _real(run_block(params, x, mask, whole=whole), mask)
+      return results
     whole = functools.reduce(
       merge,
       (

@@ -154,9 +154,9 @@ def _rows(o: SNEOptions, plan: ranges.Plan, stages, params, codes):
   if o.layer_function == "none":
     (rows,) = _by_layer(codes, [plan.num_chunks])
   else:
-    own = params.get("layer", {})  # Without blocks it has none.
+    weights = params.get("layer", {})  # Without blocks it has none.
     sizes = np.diff(plan.starts)
-    rows = [stages["layer"](own, c) for c in _by_layer(codes, sizes)]
+    rows = [stages["layer"](weights, c) for c in _by_layer(codes, sizes)]
     marks = plan.kind, chunk_stream.levels(plan)
     rows = stages["marks"](params, np.stack(rows), *marks)
     rows = np.asarray(rows).reshape(-1, o.width)
@@ -267,11 +267,11 @@ def _means_by_neuron(told, count: int, width: int) -> np.ndarray:
   """
   total = np.zeros((buckets.round_up(1 + count), width), np.float32)
   number = np.zeros((len(total), 1), np.float32)
-  for own, rows in told:
+  for neurons, rows in told:
     # Chunks of a neuron follow one another: sum the runs, then add those.
-    starts = np.flatnonzero(np.diff(own, prepend=-1))
-    np.add.at(total, own[starts], np.add.reduceat(rows, starts, axis=0))
-    np.add.at(number[:, 0], own, 1)
+    starts = np.flatnonzero(np.diff(neurons, prepend=-1))
+    np.add.at(total, neurons[starts], np.add.reduceat(rows, starts, axis=0))
+    np.add.at(number[:, 0], neurons, 1)
   return total / np.maximum(number, 1)
 
 

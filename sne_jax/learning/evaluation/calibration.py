@@ -97,7 +97,7 @@ def measure(
       classes there are no intervals.
   """
   seen = {novelty.architecture(train.specs[n]) for n in set(train.numbers)}
-  found: dict[str, Any] = {
+  known: dict[str, Any] = {
     "seeds": list(seeds),
     "architectures": sorted(seen),
     "targets": {},
@@ -111,7 +111,7 @@ def measure(
     errors = np.abs(truth["val"] - mean["val"])
     if not np.isfinite(errors).all():
       continue
-    found["targets"][name] = {
+    known["targets"][name] = {
       "errors": sorted(errors.tolist()),
       "coverage": {
         part: {
@@ -124,22 +124,22 @@ def measure(
         if part != "val"
       },
     }
-  return found
+  return known
 
 
 def of_measured(
-  found: Mapping[str, Any], codes: Mapping[str, np.ndarray] | None = None
+  known: Mapping[str, Any], codes: Mapping[str, np.ndarray] | None = None
 ) -> Calibration:
-  """Returns what `measure` has found as a `Calibration`.
+  """Returns what `measure` gives as a `Calibration`.
 
   Raises:
     KeyError, TypeError, ValueError: it is none of `measure`.
   """
   return Calibration(
-    {n: np.array(t["errors"], float) for n, t in found["targets"].items()},
-    frozenset(found["architectures"]),
+    {n: np.array(t["errors"], float) for n, t in known["targets"].items()},
+    frozenset(known["architectures"]),
     codes or {},
-    tuple(found.get("seeds", ())),
+    tuple(known.get("seeds", ())),
   )
 
 
@@ -165,9 +165,9 @@ def evaluate(networks: Networks, predictions: np.ndarray) -> dict[str, Any]:
   }
 
 
-def write(folder: pathlib.Path, found: Mapping[str, Any]) -> None:
+def write(folder: pathlib.Path, known: Mapping[str, Any]) -> None:
   """Writes the file that `read` reads."""
-  write_atomically(folder / FILE, json.dumps(found, indent=2) + "\n")
+  write_atomically(folder / FILE, json.dumps(known, indent=2) + "\n")
 
 
 def read(folder: pathlib.Path) -> Calibration:

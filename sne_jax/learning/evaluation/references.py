@@ -224,8 +224,8 @@ def boosting(
       stage = model.staged_predict_proba if classes else model.staged_predict
       staged = {part: stage(x) for part, x in inputs.items()}
       for tree in range(1, max_iter + 1):
-        found = {part: next(stages) for part, stages in staged.items()}
-        yield options | {"trees": tree}, found
+        predictions = {part: next(stages) for part, stages in staged.items()}
+        yield options | {"trees": tree}, predictions
 
   score = _class_score(parts) if classes else _score(parts)
   # On tables this small, threads cost more than they bring.
@@ -264,9 +264,9 @@ def _class_score(parts: Parts) -> Score:
   y_val = parts["val"][1]
   true = np.arange(len(y_val)), y_val.astype(int)
 
-  def score(found):
-    right = float(np.mean(np.argmax(found, axis=-1) == y_val))
-    likely = float(np.mean(np.log(np.maximum(found[true], 1e-12))))
+  def score(probabilities):
+    right = float(np.mean(np.argmax(probabilities, axis=-1) == y_val))
+    likely = float(np.mean(np.log(np.maximum(probabilities[true], 1e-12))))
     return (right, likely), {"val_accuracy": right, "val_loss": -likely}
 
   return score

@@ -61,7 +61,7 @@ def describe(
   if options.align:
     reference = weights[0].tolist()
     weights = matching.align_all(spec, weights[0], weights)
-  found = {
+  description = {
     "method": method,
     "spec": spec.to_json(),
     "reference": reference,
@@ -74,8 +74,8 @@ def describe(
   }
   if method == "sne":
     networks = [(spec, row) for row in weights]
-    found["encoder_measured"] = table.measure("sne", encoder, networks)
-  return found
+    description["encoder_measured"] = table.measure("sne", encoder, networks)
+  return description
 
 
 class Pretrained:
@@ -148,10 +148,10 @@ class Pretrained:
     self, weights: Float[np.ndarray, "N P"]
   ) -> Float[np.ndarray, "N P"]:
     """Returns networks in their own units; neurons keep their order."""
-    found = standardise.restore(
+    weights = standardise.restore(
       self.spec, self.description["measured"], np.asarray(weights)
     )
-    return np.asarray(found, np.float32)
+    return np.asarray(weights, np.float32)
 
   def encode(
     self, weights: Float[np.ndarray, "N P"]
@@ -188,13 +188,13 @@ def load_all(workdir: str | os.PathLike) -> list[Pretrained]:
   folder = pathlib.Path(workdir)
   if (folder / FILE).exists():
     return [Pretrained.load(folder)]
-  found = sorted(path.parent for path in folder.glob(f"seed*/{FILE}"))
-  if found and not (folder / FINISHED[1]).exists():
+  folders = sorted(path.parent for path in folder.glob(f"seed*/{FILE}"))
+  if folders and not (folder / FINISHED[1]).exists():
     raise ValueError(
       f"{folder} has not finished (it has no {FINISHED[1]}); start its run"
       " again, or name the folder of a seed that has"
     )
-  return [Pretrained.load(one) for one in found]
+  return [Pretrained.load(one) for one in folders]
 
 
 def folder_of(init_from: str | os.PathLike, seed: int) -> pathlib.Path:
@@ -218,7 +218,7 @@ def measured(
   Raises:
     ValueError: there is no such pretraining, or not of these options.
   """
-  found: dict[str, Any] = {}
+  values: dict[str, Any] = {}
   for seed in seeds:
     folder = folder_of(init_from, seed)
     if not (folder / FILE).exists():
@@ -228,13 +228,13 @@ def measured(
       )
     theirs = records.read_json(folder / FILE)
     _check_same(folder, theirs, description)
-    if found and theirs["encoder_measured"] != found:
+    if values and theirs["encoder_measured"] != values:
       raise ValueError(
         f"init_from: the seeds of {init_from} have measured different training"
         " networks; name the folder of one of them"
       )
-    found = theirs["encoder_measured"]
-  return found
+    values = theirs["encoder_measured"]
+  return values
 
 
 def with_encoder(
@@ -289,5 +289,5 @@ def prepared(
   if description.get("reference") is not None:
     reference = np.asarray(description["reference"], np.float32)
     weights = matching.align_all(spec, reference, weights)
-  found = standardise.standardise(spec, description["measured"], weights)
-  return np.asarray(found, np.float32)
+  standard = standardise.standardise(spec, description["measured"], weights)
+  return np.asarray(standard, np.float32)

@@ -89,10 +89,10 @@ def value_and_grad(loss_fn: LossFn, mesh: sharding.Mesh | None = None):
 
   def device_fn(params, batch, key):
     key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-    found = _in_turn(grad_fn, params, batch, key)
-    part, weight = _weighted(found, _weight(found))
+    outputs = _in_turn(grad_fn, params, batch, key)
+    part, weight = _weighted(outputs, _weight(outputs))
     part, weight = jax.lax.psum((part, weight), AXIS)
-    return _mean(part, weight, found)
+    return _mean(part, weight, outputs)
 
   return jax.shard_map(
     device_fn,
@@ -114,8 +114,10 @@ def _in_turn(grad_fn, params, batch, key):
     return grad_fn(params, batch, jax.random.fold_in(key, number))
 
   def step(total, numbered):
-    found = one(params, numbered[1], numbered[0])
-    return jax.tree.map(jnp.add, total, _weighted(found, _weight(found))), None
+    outputs = one(params, numbered[1], numbered[0])
+    return jax.tree.map(
+      jnp.add, total, _weighted(outputs, _weight(outputs))
+    ), None
 
   like = jax.eval_shape(one, params, _first(batch), jnp.int32(0))
   zero = jax.tree.map(lambda x: jnp.zeros(x.shape, _sums_in(x)), like)
@@ -124,16 +126,16 @@ def _in_turn(grad_fn, params, batch, key):
   return _mean(*total, like)
 
 
-def _weight(found):
+def _weight(outputs):
   """Returns what the gradients of `((loss, metrics), grads)` count for."""
-  return jnp.asarray(found[0][1].get(BATCH_WEIGHT, 1.0), jnp.float32)
+  return jnp.asarray(outputs[0][1].get(BATCH_WEIGHT, 1.0), jnp.float32)
 
 
-def _weighted(found, weight):
+def _weighted(outputs, weight):
   """Returns everything times the weight, and the weight."""
   part = jax.tree.map(
     lambda x: jnp.where(weight > 0, jnp.asarray(x, _sums_in(x)) * weight, 0.0),
-    found,
+    outputs,
   )
   return part, weight
 

@@ -248,10 +248,10 @@ def _flatten(value, prefix=""):
   """Returns nested entries under names joined by dots."""
   if not isinstance(value, dict) or not value:
     return {prefix: value}
-  found = {}
+  flat = {}
   for name, entry in value.items():
-    found |= _flatten(entry, f"{prefix}.{name}" if prefix else name)
-  return found
+    flat |= _flatten(entry, f"{prefix}.{name}" if prefix else name)
+  return flat
 
 
 def _folder(workdir, name):
@@ -317,8 +317,8 @@ def _load(path, like):
 
 def _metadata(path) -> dict[str, Any]:
   with _quiet():
-    found: Any = ocp.metadata(path).custom_metadata
-  return dict(found or {})
+    metadata: Any = ocp.metadata(path).custom_metadata
+  return dict(metadata or {})
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

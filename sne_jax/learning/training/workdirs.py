@@ -32,13 +32,13 @@ def config_of(recipe: Any, parts: Mapping[str, Networks]) -> dict[str, Any]:
     recipe: a dataclass of options, of options objects too.
     parts: the networks, by part.
   """
-  found: dict[str, Any] = {}
+  config: dict[str, Any] = {}
   for field in dataclasses.fields(recipe):
     value = getattr(recipe, field.name)
     nested: Any = value if dataclasses.is_dataclass(value) else None
-    found[field.name] = dataclasses.asdict(nested) if nested else value
-  found["networks"] = {part: digest(n) for part, n in parts.items()}
-  return json.loads(json.dumps(found))
+    config[field.name] = dataclasses.asdict(nested) if nested else value
+  config["networks"] = {part: digest(n) for part, n in parts.items()}
+  return json.loads(json.dumps(config))
 
 
 def digest(networks: Networks) -> str:
