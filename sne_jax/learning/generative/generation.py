@@ -141,7 +141,7 @@ def parse(method: str) -> tuple[bool, str, bool]:
   if algorithm not in ALGORITHMS or (coupled and algorithm == "gauss"):
     raise ValueError(
       f"unknown sampler {method!r}; known are {', '.join(ALGORITHMS)}, those"
-      f" but gauss with {COUPLED} behind, and all with {ON_WEIGHTS} in front"
+      f" but gauss with {COUPLED} at the end, all with {ON_WEIGHTS} in front"
     )
   return on_weights, algorithm, coupled
 

@@ -260,7 +260,7 @@ def _hyper(description, options, spec, pair, losses) -> Method:
 
 
 def _sne(description, options, spec, pair, losses) -> Method:
-  """SNE: two views, encoded and contrasted behind the head."""
+  """SNE: two views, encoded and contrasted after the head."""
   measured = description["encoder_measured"]
   encoder = table.build(
     "sne",

@@ -122,7 +122,7 @@ class Pretrained:
     if not (path.parent / FINISHED[0]).exists():
       raise ValueError(
         f"{folder} has not finished (it has no {FINISHED[0]}); start its run"
-        " again, and it will go on where it stopped"
+        " again, and it resumes where it stopped"
       )
     try:
       params, _ = train_state.load_best(path.parent)

@@ -168,7 +168,7 @@ def load_best(workdir: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
     raise CheckpointError(
       f"{folder} holds no parameters; train first, with an evaluation"
     )
-  # While a run goes on there may be two for a moment: take the newer.
+  # While a run continues there may be two for a moment: take the newer.
   path = folder / str(max(steps))
   return jax.tree.map(np.asarray, _load(path, None)), _metadata(path)
 
@@ -322,7 +322,7 @@ def _metadata(path) -> dict[str, Any]:
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
-  """Tells whether the disk being full is behind an error."""
+  """Tells whether a full disk caused an error."""
   while error is not None:
     full = isinstance(error, OSError) and error.errno in (
       errno.ENOSPC,

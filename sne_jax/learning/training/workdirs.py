@@ -56,7 +56,7 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
   """Makes a work directory the home of a training, of these options alone.
 
   Raises:
-    checkpoint.WorkdirError: it holds one of others; the message names them.
+    train_state.WorkdirError: it holds one of others; the message names them.
   """
   train_state.claim_workdir(workdir, config, ignore=FREE, file=FIT_FILE)
 
@@ -77,7 +77,7 @@ def check(
       version, without `fit.json`, is known by that.
 
   Raises:
-    checkpoint.WorkdirError: it does.
+    train_state.WorkdirError: it does.
   """
   if (workdir / FIT_FILE).exists():
     claim(workdir, config)

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from sne_jax.learning.data import prefetch
-from sne_jax.learning.training import loop, train_state
+from sne_jax.learning.training import loop, observing, train_state
 from sne_jax.learning.training import records as logging
 
 OPTIONS = {"log_every": 10, "eval_every": 10, "save_every": 10}
@@ -339,5 +339,5 @@ def test_which_value_of_a_metric_is_better(metric, best):
   options = loop.TrainOptions(monitor=metric)
   record = train_state.LoopRecord()
   for step, value in enumerate((0.9, 0.1, 0.5)):
-    record = loop._judge(record, step, {metric: value}, options)
+    record = observing.judge(record, step, {metric: value}, options)
   assert record.best_step == best
