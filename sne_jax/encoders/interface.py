@@ -73,12 +73,10 @@ class Row:
   """What the table of encoders says of one of them.
 
   Attributes:
-    paper: where it is from.
     accepts: any: networks of any architectures, mixed in one batch; one: of one
       architecture.
     needs: what such networks must be besides; "": nothing.
     symmetry: what leaves its codes unchanged; none: nothing.
-    cost: how its time grows.
     options: its frozen dataclass of options (`networks.checked`).
     prefix: put before the names of these options on a command line.
     measure: `(options, networks) -> dict` of plain values, measured on the
@@ -87,11 +85,9 @@ class Row:
       `chunk_options`, for whoever cuts networks into chunks.
   """
 
-  paper: str = ""
   accepts: Literal["any", "one"]
   needs: str = ""
   symmetry: str
-  cost: str = ""
   options: type
   prefix: str
   measure: Callable[[Any, Sequence[Network]], dict[str, Any]]

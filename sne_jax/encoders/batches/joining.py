@@ -1,4 +1,4 @@
-"""Joined batches: tables of any networks end to end, for any encoder.
+"""Joined batches: concatenated tables of any networks, for any encoder.
 
 What an encoder wants to know of a network is a few tables (its weights, its
 tensors, its neurons, its edges, ...) made from the spec alone. A batch

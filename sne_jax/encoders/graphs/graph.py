@@ -3,7 +3,7 @@
 Made from the spec alone. A layer gives nodes for its outputs; a weight is an
 edge from the neuron that it reads to the one that it makes. An edge holds up
 to `K` values, those of a kernel, centred; larger kernels, and the image places
-behind a flattening, become parallel edges with a number. A bias is the value
+after a flattening, become parallel edges with a number. A bias is the value
 of its node. A norm is a diagonal layer: new nodes, an edge to each with its
 scale, the shift as value (and for running statistics another such layer, of
 variance and mean). A residual connection is edges of value 1. Class token and
@@ -146,7 +146,7 @@ def graph_of(spec: NetworkSpec, places: int) -> Graph:
   first = next((t for t in spec.tensors if t.kind in kinds), None)
   if first is not None and first.kind != "embedding":
     b.fixed.append((-1, b.add(_neurons(first, 1)[1], INPUT)))
-  follow: dict[str, np.ndarray] = {}  # Nodes behind a weight, by its name.
+  follow: dict[str, np.ndarray] = {}  # Nodes that follow a weight, by its name.
   for t, start in zip(spec.tensors, spec.offsets, strict=True):
     index = np.arange(start, start + t.size).reshape(t.shape)
     if t.kind in WEIGHT_KINDS:

@@ -135,7 +135,7 @@ def answers(
       has beyond them is 0.
 
   Returns:
-    What every unit gives: the inputs themselves, hidden units behind their
+    What every unit gives: the inputs themselves, hidden units after their
     activation, outputs.
   """
   row, nodes = batch.tables["networks"], batch.tables["nodes"]

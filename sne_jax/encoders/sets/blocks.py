@@ -1,4 +1,4 @@
-"""Set Transformer blocks: attention between sets, and what is made of it.
+"""Set Transformer blocks: attention between sets, and what follows it.
 
 Every module sees one set and maps over leading axes by itself; see `sets`.
 
@@ -52,7 +52,7 @@ class MAB(nn.Module):
         `keys` is None: there `query_mask` says which keys are real.
       query_mask: real queries; the others come out as zeros.
       deterministic: False to apply dropout (rng `dropout`).
-      stage: see `PARTS`. part: returns only what the queries find in these
+      stage: see `PARTS`. part: returns only what the queries read from these
         keys; part_of_own: the same where keys and queries are of one set.
       whole: what the queries have read from all keys, part by part, instead of
         keys.

@@ -98,7 +98,7 @@ class ChunkStream:
     chunks = ranges.arrays(plan, start, stop, self._fields)
     weights = ranges.gather(plan, start, stop, self._source, self._factors)
     before = np.searchsorted(plan.starts, max(start - 1, 0), side="right") - 1
-    for cut in plan.cuts[before : chunks.layer[-1]]:  # Left behind.
+    for cut in plan.cuts[before : chunks.layer[-1]]:  # Not needed again.
       for piece in cut.pieces:
         self._source.give_back(piece.tensor)
     log_scale = None

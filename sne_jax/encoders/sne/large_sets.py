@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from sne_jax.encoders.sets import attention, deepsets, stacks
+from sne_jax.encoders.sne import module as sne
 from sne_jax.encoders.sne.options import SNEOptions
 
 BLOCK = 2048
@@ -31,18 +32,19 @@ SIZES = (32, 256, BLOCK)
 
 
 def make_set_fn(
-  module: nn.Module, options: SNEOptions, stage: str, *, block: int = BLOCK
+  options: SNEOptions, stage: str, *, block: int = BLOCK
 ) -> Callable[[Any, Shaped[np.ndarray, "Q h"]], np.ndarray]:
   """Returns a jitted `encode(params, members) -> vectors` of a stage of SNE.
 
-  The result is that of the module on the whole set. Members may be overwritten.
+  The result is that of `module.SetEncoder` on the whole set. Members may be
+  overwritten.
 
   Args:
-    module: the stage, called as `module((members, mask))`.
     options: of SNE.
     stage: `layer` or `network`: which of the options are meant.
     block: most members at a time.
   """
+  module = sne.SetEncoder(options, stage)
   sizes = sorted({min(size, block) for size in SIZES})
   at_once = jax.jit(lambda params, *x: module.apply({"params": params}, x))
   in_blocks = _make_blocks_fn(options, stage, block)
@@ -77,7 +79,7 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
   mean_part = jax.jit(deepsets.mean_part)
 
   def turned(params, members):
-    """Returns the members behind one block of the stack."""
+    """Returns the members after one block of the stack."""
     if function == "sab":
       results = np.empty_like(members)
       for place, x, mask in _cut(members, block):

@@ -140,7 +140,7 @@ class ChunkEncoder(nn.Module):
 
 
 def summary(chunk: Chunk):
-  """Returns the sums that the product chunk function is made of, `[...]`.
+  """Returns the sums that the product chunk function maps, `[...]`.
 
   Per role, mean and root mean square of the weights; for outgoing weights and
   for all others, the sum of their marks, each times its weight, over the root
@@ -160,7 +160,7 @@ def summary(chunk: Chunk):
 def ordered(chunk: Chunk):
   """Returns what the linear chunk function maps: the weights in order, `[...]`.
 
-  Behind their features comes the mean of their marks.
+  After their features comes the mean of their marks.
   """
   values = jnp.where(chunk.mask[:, None], chunk.values, 0)
   parts = [values.reshape(-1)]
@@ -170,38 +170,33 @@ def ordered(chunk: Chunk):
   return jnp.concatenate(parts)
 
 
-class LayerEncoder(nn.Module):
-  """Encodes one layer, a set of chunk codes, as `layer_seeds` vectors."""
+class SetEncoder(nn.Module):
+  """Encodes a layer or a network: a set of codes of its parts.
+
+  Attributes:
+    options: the switches.
+    stage: layer: a set of chunk codes, as `layer_seeds` vectors; network: a
+      set of layer codes, as one.
+  """
 
   options: SNEOptions
+  stage: str
 
   @nn.compact
   def __call__(self, inputs, deterministic: bool = True):
-    """Maps codes `[..., Q, h]` and their mask to `[..., seeds, h]`."""
-    o = self.options
+    """Maps codes `[..., Q, h]` and their mask to `[..., seeds, h]`.
+
+    That of a network has no axis of seeds: `[..., h]`.
+    """
+    o, is_layer = self.options, self.stage == "layer"
+    function = o.layer_function if is_layer else o.network_function
+    number = o.layer_blocks if is_layer else o.network_blocks
     codes, mask = inputs
-    codes = _blocks(o, o.layer_function, o.layer_blocks)(
-      codes, mask, deterministic
-    )
-    pool = _pool(o, o.layer_function, o.layer_seeds)
+    codes = _blocks(o, function, number)(codes, mask, deterministic)
+    pool = _pool(o, function, o.layer_seeds if is_layer else 1)
     code = pool(codes, mask, deterministic)
-    return code.reshape(*code.shape[:-1], o.layer_seeds, o.width)
-
-
-class NetworkEncoder(nn.Module):
-  """Encodes one network, a set of layer codes, as a vector `[h]`."""
-
-  options: SNEOptions
-
-  @nn.compact
-  def __call__(self, inputs, deterministic: bool = True):
-    """Maps layer codes `[..., Q, h]` and their mask to `[..., h]`."""
-    o = self.options
-    codes, mask = inputs
-    codes = _blocks(o, o.network_function, o.network_blocks)(
-      codes, mask, deterministic
-    )
-    code = _pool(o, o.network_function)(codes, mask, deterministic)
+    if is_layer:
+      return code.reshape(*code.shape[:-1], o.layer_seeds, o.width)
     return nn.LayerNorm(name="norm")(code) if o.norm == "pre" else code
 
 
@@ -230,9 +225,9 @@ class SNE(nn.Module):
     self.identifiers = identifiers.Identifiers(o)
     vectors = o.chunk_function in ("product", "linear")
     self.chunk = (_mapped(ChunkEncoder) if vectors else ChunkEncoder)(o)
-    self.layer = LayerEncoder(o)
+    self.layer = SetEncoder(o, "layer")
     self.type = nn.Embed(len(KINDS), o.width)
-    self.network = NetworkEncoder(o)
+    self.network = SetEncoder(o, "network")
     if o.skip_tokens:
       self.skip = self.param("skip", nn.initializers.normal(0.02), (2, o.width))
 

@@ -144,8 +144,8 @@ def _stages(module: sne.SNE) -> dict[str, Callable]:
     "chunks": jitted(sne.SNE.chunk_codes),
     "marks": jitted(sne.SNE.mark_layers),
     "skips": jitted(sne.SNE.skip_codes),
-    "layer": large_sets.make_set_fn(sne.LayerEncoder(o), o, "layer"),
-    "network": large_sets.make_set_fn(sne.NetworkEncoder(o), o, "network"),
+    "layer": large_sets.make_set_fn(o, "layer"),
+    "network": large_sets.make_set_fn(o, "network"),
   }
 
 

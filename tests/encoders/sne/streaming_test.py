@@ -394,15 +394,13 @@ def test_sets_in_blocks(function):
   )
   rng = np.random.default_rng(0)
   members = rng.standard_normal((21, 8)).astype(np.float32)
-  stages = {"network": sne.NetworkEncoder(options)}
-  if function != "none":
-    stages["layer"] = sne.LayerEncoder(options)
-  for stage, module in stages.items():
+  for stage in ("network", "layer") if function != "none" else ("network",):
+    module = sne.SetEncoder(options, stage)
     x = jnp.asarray(members), jnp.ones(21, bool)
     params = drawn(jax.eval_shape(module.init, jax.random.key(0), x))["params"]
     code = module.apply({"params": params}, x)
     for block in (4, 64):  # In six, of which the last is not full; at once.
-      encode = large_sets.make_set_fn(module, options, stage, block=block)
+      encode = large_sets.make_set_fn(options, stage, block=block)
       got = encode(params, members.copy())
       np.testing.assert_allclose(got, code, rtol=1e-4, atol=1e-5)
     assert far(encode(params, members[:20].copy()), code) > 1e-4  # Control.
