@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sne_jax.encoders.sets import layers
-from sne_jax.encoders.sets.layers import dense
+from sne_jax.encoders.sets.layers import Mask, Set, dense
 
 
 class Mean(NamedTuple):
@@ -30,7 +30,7 @@ class Mean(NamedTuple):
     return self.total / jnp.maximum(self.count, 1)
 
 
-def mean_part(x: Float[Array, "... N D"], mask: layers.Mask | None) -> Mean:
+def mean_part(x: Set, mask: Mask | None) -> Mean:
   """Returns what a part of a set adds to its mean."""
   mask = jnp.ones(x.shape[:-1], bool) if mask is None else mask
   total = layers.zero(x.astype(jnp.float32), mask).sum(-2)
@@ -50,10 +50,7 @@ class DeepSets(nn.Module):
 
   @nn.compact
   def __call__(
-    self,
-    x: Float[Array, "... N D"],
-    mask: layers.Mask | None = None,
-    deterministic: bool = True,
+    self, x: Set, mask: Mask | None = None, deterministic: bool = True
   ) -> Float[Array, "... W"]:
     """Returns the vector of the set, permutation-invariant."""
     o = self.options
@@ -75,8 +72,8 @@ class DeepSetsBlock(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: Float[Array, "... N D"],
-    mask: layers.Mask | None = None,
+    x: Set,
+    mask: Mask | None = None,
     deterministic: bool = True,
     *,
     stage: str = "all",
@@ -96,9 +93,7 @@ class DeepSetsBlock(nn.Module):
     return layers.zero(drop(layers.activate(o, x)), mask)
 
 
-def mean(
-  x: Float[Array, "... N D"], mask: layers.Mask | None
-) -> Float[Array, "... D"]:
+def mean(x: Set, mask: Mask | None) -> Float[Array, "... D"]:
   """Returns the mean of the real elements, all if the mask is None.
 
   Zeros for an empty set.

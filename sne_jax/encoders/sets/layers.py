@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from sne_jax.networks.checked import Checked, option
 
+Set = Float[Array, "... N D"]
 Mask = Bool[Array, "... N"]
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from sne_jax.encoders.sets import deepsets, layers
 from sne_jax.encoders.sets.blocks import ISAB, MAB, PMA, SAB
 from sne_jax.encoders.sets.deepsets import DeepSets, DeepSetsBlock
-from sne_jax.encoders.sets.layers import Mask, SetOptions, dense
+from sne_jax.encoders.sets.layers import Mask, Set, SetOptions, dense
 
 __all__ = [
   "ISAB",
@@ -52,10 +52,7 @@ class SetBlocks(nn.Module):
 
   @nn.compact
   def __call__(
-    self,
-    x: Float[Array, "... N D"],
-    mask: Mask | None = None,
-    deterministic: bool = True,
+    self, x: Set, mask: Mask | None = None, deterministic: bool = True
   ) -> Float[Array, "... N W"]:
     """Returns the new elements, of width `W` by a linear map if need be."""
     o = self.options
@@ -94,10 +91,7 @@ class SetPool(nn.Module):
 
   @nn.compact
   def __call__(
-    self,
-    x: Float[Array, "... N D"],
-    mask: Mask | None = None,
-    deterministic: bool = True,
+    self, x: Set, mask: Mask | None = None, deterministic: bool = True
   ) -> Float[Array, "... E"]:
     """Returns the vector, of width `K W` for `pma` and `D` for `mean`."""
     if self.kind == "mean":

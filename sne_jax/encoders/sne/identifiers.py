@@ -27,27 +27,20 @@ from sne_jax.networks.spec import KINDS
 NUM_FREQUENCIES = 16
 
 
-def role_sums(values, mask, role):
-  """Sums values `[..., C, F]` over each role: `[..., R, F]`, counts `[..., R]`.
+def role_moments(values, mask, role):
+  """Mean and root mean square of values `[..., C, F]` by role, `[..., 2 R F]`.
 
   Only weights under `mask` `[..., C]` count.
   """
-  sums, counts = [], []
+  both = jnp.concatenate([values, values**2], axis=-1)
+  means = []
   for number in range(len(chunking.ROLES)):
     real = mask & (role == number)
-    sums.append(jnp.sum(jnp.where(real[..., None], values, 0), axis=-2))
-    counts.append(jnp.sum(real, axis=-1))
-  return jnp.stack(sums, -2), jnp.stack(counts, -1).astype(values.dtype)
-
-
-def role_moments(values, mask, role):
-  """Mean and root mean square of values per role, `[..., 2 R F]`."""
-  both = jnp.concatenate([values, values**2], axis=-1)
-  sums, counts = role_sums(both, mask, role)
-  means = sums / jnp.maximum(counts, 1)[..., None]
-  width = values.shape[-1]
-  root = jnp.sqrt(means[..., width:] + 1e-12)
-  moments = jnp.concatenate([means[..., :width], root], axis=-1)
+    count = jnp.maximum(jnp.sum(real, axis=-1).astype(values.dtype), 1)
+    total = jnp.sum(jnp.where(real[..., None], both, 0), axis=-2)
+    means.append(total / count[..., None])
+  mean, square = jnp.split(jnp.stack(means, -2), 2, axis=-1)
+  moments = jnp.concatenate([mean, jnp.sqrt(square + 1e-12)], axis=-1)
   return moments.reshape(*moments.shape[:-2], -1)
 
 

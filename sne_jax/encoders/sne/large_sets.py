@@ -36,8 +36,8 @@ def make_set_fn(
 ) -> Callable[[Any, Shaped[np.ndarray, "Q h"]], np.ndarray]:
   """Returns a jitted `encode(params, members) -> vectors` of a stage of SNE.
 
-  The result is that of `module.SetEncoder` on the whole set. Members may be
-  overwritten.
+  The result is that of `sne.SetEncoder` on the whole set, `[seeds, h]`. Members
+  may be overwritten.
 
   Args:
     options: of SNE.
@@ -46,7 +46,7 @@ def make_set_fn(
   """
   module = sne.SetEncoder(options, stage)
   sizes = sorted({min(size, block) for size in SIZES})
-  at_once = jax.jit(lambda params, *x: module.apply({"params": params}, x))
+  at_once = jax.jit(lambda params, *x: module.apply({"params": params}, *x))
   in_blocks = _make_blocks_fn(options, stage, block)
 
   def encode(params, members):
@@ -81,7 +81,7 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
   def turned(params, members):
     """Returns the members after one block of the stack."""
     if function == "sab":
-      results = np.empty_like(members)
+      changed = np.empty_like(members)
       for place, x, mask in _cut(members, block):
         whole = functools.reduce(
           merge,
@@ -90,8 +90,8 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
             for _, others, real in _cut(members, block)
           ),
         )
-        results[place] = _real(run_block(params, x, mask, whole=whole), mask)
-      return results
+        changed[place] = _real(run_block(params, x, mask, whole=whole), mask)
+      return changed
     whole = functools.reduce(
       merge,
       (
@@ -120,10 +120,7 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
     for number in range(num_blocks):
       members = turned(params["phi"][f"block_{number}"], members)
     code = pooled(params.get("psi", {}), members)
-    if stage == "layer":
-      return np.asarray(code)
-    code = code.reshape(o.width)
-    if o.norm == "pre":
+    if stage == "network" and o.norm == "pre":
       code = nn.LayerNorm().apply({"params": params["norm"]}, code)
     return np.asarray(code)
 

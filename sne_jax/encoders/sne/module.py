@@ -171,11 +171,11 @@ def ordered(chunk: Chunk):
 
 
 class SetEncoder(nn.Module):
-  """Encodes a layer or a network: a set of codes of its parts.
+  """Encodes a set of codes as one vector, or more.
 
   Attributes:
-    options: the switches.
-    stage: layer: a set of chunk codes, as `layer_seeds` vectors; network: a
+    options: of SNE.
+    stage: layer, a set of chunk codes, as `layer_seeds` vectors; or network, a
       set of layer codes, as one.
   """
 
@@ -183,21 +183,17 @@ class SetEncoder(nn.Module):
   stage: str
 
   @nn.compact
-  def __call__(self, inputs, deterministic: bool = True):
-    """Maps codes `[..., Q, h]` and their mask to `[..., seeds, h]`.
-
-    That of a network has no axis of seeds: `[..., h]`.
-    """
-    o, is_layer = self.options, self.stage == "layer"
-    function = o.layer_function if is_layer else o.network_function
-    number = o.layer_blocks if is_layer else o.network_blocks
-    codes, mask = inputs
+  def __call__(self, codes, mask, deterministic: bool = True):
+    """Maps codes `[..., Q, h]` and their mask to `[..., seeds, h]`."""
+    o = self.options
+    function = getattr(o, f"{self.stage}_function")
+    number = getattr(o, f"{self.stage}_blocks")
+    seeds = o.layer_seeds if self.stage == "layer" else 1
     codes = _blocks(o, function, number)(codes, mask, deterministic)
-    pool = _pool(o, function, o.layer_seeds if is_layer else 1)
-    code = pool(codes, mask, deterministic)
-    if is_layer:
-      return code.reshape(*code.shape[:-1], o.layer_seeds, o.width)
-    return nn.LayerNorm(name="norm")(code) if o.norm == "pre" else code
+    code = _pool(o, function, seeds)(codes, mask, deterministic)
+    code = code.reshape(*code.shape[:-1], seeds, o.width)
+    is_normed = self.stage == "network" and o.norm == "pre"
+    return nn.LayerNorm(name="norm")(code) if is_normed else code
 
 
 class SNE(nn.Module):
@@ -249,7 +245,7 @@ class SNE(nn.Module):
       skips = self.skip_codes(batch.tables["skips"]["level"])
       rows = jnp.concatenate([rows, skips])
     codes = _pooled(self.network, rows, batch, "networks", deterministic)
-    return codes.astype(jnp.float32)
+    return codes[:, 0].astype(jnp.float32)
 
   @property
   def scaling(self) -> slots_lib.Scaling:
@@ -339,5 +335,5 @@ def _pooled(encoder, rows, batch: joining.Joined, name: str, deterministic):
   for members, is_member in batch.sets[name]:  # [S, Q]
     mask = jnp.repeat(is_member, seeds, axis=1)
     elements = rows[members].reshape(*mask.shape, width)
-    codes.append(encoder((elements, mask), deterministic))
+    codes.append(encoder(elements, mask, deterministic))
   return jnp.concatenate(codes)[batch.order[name]]

@@ -121,7 +121,7 @@ def make_encode_fn(
       lambda slots: stages["chunks"](params, slots, tables, table)
     )
     rows = _rows(o, plan, stages, params, codes)
-    code = stages["network"](params.get("network", {}), rows)
+    (code,) = stages["network"](params.get("network", {}), rows)
     return np.asarray(code, np.float32)
 
   return encode

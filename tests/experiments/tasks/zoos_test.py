@@ -202,7 +202,8 @@ def test_a_killed_run_takes_the_making_with_it(tmp_path):
   more = "--num_networks=200\n--snapshots=500"
   path.write_text(FLAGS.format(zoo=tmp_path / "z", more=more))
   code = (
-    "from experiments.tasks import zoos; from sne_jax.zoo.inrs import generate\n"
+    "from experiments.tasks import zoos\n"
+    "from sne_jax.zoo.inrs import generate\n"
     f"if __name__ == '__main__': zoos.opened(zoos.sources({str(path)!r})[0],"
     " generate.InrZooOptions())"
   )
