@@ -154,9 +154,9 @@ def _rows(o: SNEOptions, plan: ranges.Plan, stages, params, codes):
   if o.layer_function == "none":
     (rows,) = _by_layer(codes, [plan.num_chunks])
   else:
-    weights = params.get("layer", {})  # Without blocks it has none.
+    of_layer = params.get("layer", {})  # Without blocks it has none.
     sizes = np.diff(plan.starts)
-    rows = [stages["layer"](weights, c) for c in _by_layer(codes, sizes)]
+    rows = [stages["layer"](of_layer, c) for c in _by_layer(codes, sizes)]
     marks = plan.kind, chunk_stream.levels(plan)
     rows = stages["marks"](params, np.stack(rows), *marks)
     rows = np.asarray(rows).reshape(-1, o.width)

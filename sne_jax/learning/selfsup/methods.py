@@ -327,8 +327,8 @@ def _pair_sampler(spec: NetworkSpec, pair):
   def draw(key: PRNGKeyArray, weights: Float[Array, "B P"]):
     keys = jax.random.split(key, (2, weights.shape[0]))
     return tuple(
-      jax.vmap(sample)(keys_of_networks, weights)
-      for sample, keys_of_networks in zip(samplers, keys, strict=True)
+      jax.vmap(sample)(each, weights)
+      for sample, each in zip(samplers, keys, strict=True)
     )
 
   return draw
