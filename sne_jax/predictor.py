@@ -49,7 +49,7 @@ class Predictor:
   """A trained model: from networks to predictions, codes and gradients.
 
   Of several seeds the predictions are their mean (of classes, that of their
-  probabilities), and codes stand side by side. Networks are packed once and
+  probabilities), and codes are concatenated. Networks are packed once and
   programs compiled once, whatever the number of seeds.
 
   What is predicted may be given as the path of a file of any format, a
@@ -77,7 +77,7 @@ class Predictor:
     results: what is reported of each seed, of `fit`.
     compiled: the program of this description, if there is one already.
     **kwargs: `batch_size`, `draws`, `stream_above` and `memory_limit` of
-      `learning.program.Program`.
+      `learning.training.program.Program`.
 
   Raises:
     MemoryLimitError: the encoder cannot hold a limit that is given.
@@ -154,7 +154,7 @@ class Predictor:
     """Writes the model, for `load` and for the programs of `experiments/`.
 
     Args:
-      folder: made where missing.
+      folder: created where missing.
 
     Raises:
       ValueError: it holds a model already.
@@ -233,7 +233,7 @@ class Predictor:
     """Returns how unlike the networks of the training each is, `[B]`.
 
     The distance of its code from the nearest of a reference, in units of what
-    is usual (`learning.novelty`): above 1 its prediction is a guess.
+    is usual (`learning.evaluation.novelty`): above 1 its prediction is a guess.
 
     Raises:
       ValueError: no codes are kept with this model.

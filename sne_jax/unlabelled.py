@@ -1,4 +1,4 @@
-"""Trains encoders without labels: `pretrain` is the door.
+"""Trains encoders without labels, by `pretrain`.
 
 Dimensions: `N` networks, `P` weights of one, `D` devices.
 """
@@ -40,7 +40,7 @@ class PretrainRecipe(Checked):
   """All that decides what a pretraining gives, beside networks and seed.
 
   Attributes:
-    method: one of `pretrain_methods.METHODS`: sne, sane, hyper_representation.
+    method: one of `methods.METHODS`: sne, sane, hyper_representation.
     encoder: options of the encoder of that name; None: the defaults.
     chunks: how layers are cut into chunks, for SNE.
     view: how both views of a network are drawn.

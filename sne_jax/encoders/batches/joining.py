@@ -1,7 +1,7 @@
 """Joined batches: concatenated tables of any networks, for any encoder.
 
 What an encoder wants to know of a network is a few tables (its weights, its
-tensors, its neurons, its edges, ...) made from the spec alone. A batch
+tensors, its neurons, its edges, ...) computed from the spec alone. A batch
 concatenates the tables of its networks. A column may name rows of another
 table: such numbers are moved along. Rows that name the same row of another
 table are a set of it (chunks of a layer, layers of a network); sets come as

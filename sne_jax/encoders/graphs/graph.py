@@ -1,7 +1,7 @@
 """The graph of a network: neurons as nodes, weights as edges along the data.
 
-Made from the spec alone. A layer gives nodes for its outputs; a weight is an
-edge from the neuron that it reads to the one that it makes. An edge holds up
+It depends on the spec alone. A layer gives nodes for its outputs; a weight is
+an edge from the neuron that it reads to the one that it makes. An edge holds up
 to `K` values, those of a kernel, centred; larger kernels, and the image places
 after a flattening, become parallel edges with a number. A bias is the value
 of its node. A norm is a diagonal layer: new nodes, an edge to each with its
@@ -75,7 +75,7 @@ class _Builder:
     return np.arange(start, start + count)
 
   def sources(self, level: int, key: Axis, count: int) -> np.ndarray | None:
-    """Returns the nodes that a reader at a level finds; None: none are known.
+    """Returns the nodes that a reader at a level reads; None: none are known.
 
     Axes without a group are told apart by their levels alone.
     """

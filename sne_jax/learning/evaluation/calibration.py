@@ -2,7 +2,7 @@
 
 The mean prediction of all seeds is compared with the truth on the validation
 part, which was not trained on, though it chose the checkpoints. Codes of two
-parts say how unlike others a network is. Both stand beside a model.
+parts say how unlike others a network is. Both are kept with a model.
 
 Dimensions: `N` networks, `T` targets, `S` seeds, `D` width of a code.
 """
@@ -206,7 +206,7 @@ def two_parts(codes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def read_codes(folders: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
-  """Returns `two_parts` of all seeds side by side; empty where one has none."""
+  """Returns `two_parts` of all seeds, concatenated; empty if one has none."""
   files = [folder / CODES_FILE for folder in folders]
   if not files or not all(path.exists() for path in files):
     return {}
@@ -214,7 +214,7 @@ def read_codes(folders: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
 
 
 def joined(seeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  """Returns codes of several seeds side by side, by part."""
+  """Returns codes of several seeds, concatenated by part."""
   return {
     part: np.concatenate([codes[part] for codes in seeds], axis=-1)
     for part in (seeds[0] if seeds else ())

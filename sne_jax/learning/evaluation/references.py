@@ -276,7 +276,7 @@ def _best(candidates, score: Score, *, classes: bool = False) -> Reference:
   """Returns the candidate that is best on validation; the first of equals."""
   best, best_key = None, ()
   for options, predictions in candidates:
-    key, said = score(predictions["val"])
+    key, scores = score(predictions["val"])
     if best is None or key > best_key:
       best_key = key
       if classes:
@@ -284,7 +284,7 @@ def _best(candidates, score: Score, *, classes: bool = False) -> Reference:
           part: np.argmax(p, axis=-1).astype(np.float64)
           for part, p in predictions.items()
         }
-      best = Reference(predictions, options | said)
+      best = Reference(predictions, options | scores)
   if best is None:
     raise ValueError("the grid of hyper-parameters is empty; give one value")
   return best

@@ -85,17 +85,6 @@ def kde(
   return drawn + bandwidth * noise
 
 
-def normal_anchors(
-  key: PRNGKeyArray,
-  shape: tuple[int, int, int],
-  *,
-  mean: float = 0.0,
-  deviation: float = 10.0,
-) -> Float[Array, "E N D"]:
-  """Draws anchors that no network has: the control of the samplers."""
-  return mean + deviation * jax.random.normal(key, shape)
-
-
 def best(
   codes: Float[Array | np.ndarray, "R N D"],
   scores: Sequence[float] | np.ndarray,

@@ -256,10 +256,8 @@ def sample(
   mode = "token" if coupled and options.mode == "joint" else options.mode
   key_gauss, *keys = jax.random.split(key, 1 + len(widths))
   if algorithm == "gauss":
-    count, tokens_each, width = codes.shape
-    codes = densities.normal_anchors(
-      key_gauss, (count, tokens_each, width), deviation=options.gauss_deviation
-    )
+    drawn = jax.random.normal(key_gauss, codes.shape)
+    codes = options.gauss_deviation * drawn
   score_codes = lambda codes: score(_decoded(codec, codes))
   samples = []
   for key_draw, bandwidth in zip(keys, widths, strict=True):

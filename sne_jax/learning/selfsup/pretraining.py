@@ -1,6 +1,6 @@
 """Encoders trained without labels, as a file describes and keeps them.
 
-The ways of training are in `pretrain_methods.py`. Here: what has to be known of
+The ways of training are in `methods.py`. Here: what has to be known of
 the training networks to build one, and what a finished training is used as.
 
 Dimensions: `N` networks of `P` weights, `D` width of a code.
@@ -43,7 +43,7 @@ def describe(
   """Returns what `build` must know: plain values, kept with the parameters.
 
   Args:
-    method: one of `pretrain_methods.METHODS`.
+    method: one of `methods.METHODS`.
     spec: of all networks; only its layout counts.
     weights: the training networks, and no others.
     encoder: the options of the encoder of that name, as `--encoder` has them.

@@ -197,10 +197,7 @@ def make_update_fn(
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
-      moved = optimizers.update_ema(
-        ema, params, decay=ema_decay, step=state.step
-      )
-      ema = _where_updated(opt_state, moved, ema)
+      ema = optimizers.update_ema(ema, params, decay=ema_decay, step=state.step)
     metrics = metrics | {"loss": loss, "grad_norm": optax.tree.norm(grads)}
     state = TrainState(state.step + 1, params, opt_state, state.key, ema)
     return state, metrics
@@ -318,11 +315,3 @@ def _check_finite(step, values, state):
     if not bool(jnp.isfinite(leaf).all()):
       why = f"the parameters{jax.tree_util.keystr(path)} are not finite"
       raise TrainingDiverged(step, values["loss"], why)
-
-
-def _where_updated(opt_state, new, old):
-  """Picks `new` where the parameters have moved, which accumulation defers."""
-  if not isinstance(opt_state, optax.MultiStepsState):
-    return new
-  moved = opt_state.mini_step == 0
-  return jax.tree.map(lambda a, b: jnp.where(moved, a, b), new, old)

@@ -87,10 +87,10 @@ class Trainer:
     self._schedule = optimizers.make_schedule(recipe.optimizer, steps)
     self._tx = optimizers.make_optimizer(recipe.optimizer, steps)
     self._validation = self.model.batches(val)
-    self._notes = self._said()
+    self._notes = self._log_notes()
 
-  def _said(self) -> list[str]:
-    """Logs, and returns for reports, what is to be said of symmetries."""
+  def _log_notes(self) -> list[str]:
+    """Logs the notes on symmetries, and returns them for reports."""
     recipe, sne = self.recipe, self.recipe.encoder == "sne"
     chunk = chunking.ChunkOptions(**self.description["chunk_options"])
     if sne and not recipe.chunks.chunk_size:

@@ -116,19 +116,6 @@ def test_the_state_owns_its_arrays():
   assert after.eval_params is after.ema
 
 
-def test_averages_wait_for_accumulated_gradients():
-  tx = optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()
-  update = loop.make_update_fn(noisy_loss, tx, ema_decay=0.5)
-  state = loop.init_state(
-    {"w": jnp.ones(3)}, tx, jax.random.key(0), ema_decay=0.5
-  )
-  state = state._replace(ema={"w": jnp.zeros(3)})
-  state, _ = update(state, make_batch(0))
-  np.testing.assert_array_equal(state.ema["w"], 0.0)
-  state, _ = update(state, make_batch(1))
-  assert np.abs(state.ema["w"]).min() > 0
-
-
 def test_half_precision_losses_keep_full_precision_parameters():
   def loss_fn(params, batch, key):
     half = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), (params, batch))
