@@ -76,7 +76,9 @@ class Row:
     accepts: any: networks of any architectures, mixed in one batch; one: of one
       architecture.
     needs: what such networks must be besides; "": nothing.
-    symmetry: what leaves its codes unchanged; none: nothing.
+    symmetry: what leaves its codes unchanged. Tests read two words of it: none
+      (alone): permutations of neurons change the codes; blind, anywhere: so
+      little is seen that shuffles of weights that change the function do not.
     options: its frozen dataclass of options (`networks.checked`).
     prefix: put before the names of these options on a command line.
     measure: `(options, networks) -> dict` of plain values, measured on the
@@ -110,9 +112,11 @@ def register(name: str, row: Row) -> None:
       no int, float, bool or str with a default, or an option's name with its
       prefix is that of another encoder's.
   """
-  if not name.isidentifier() or name in ENCODERS:
+  if not name.isidentifier():
+    raise ValueError(f"an encoder cannot be called {name!r}; choose one word")
+  if name in ENCODERS:
     raise ValueError(
-      f"an encoder cannot be called {name!r}; choose one word that is not"
+      f"there is an encoder called {name!r} already; choose a word that is not"
       f" {', '.join(ENCODERS)}"
     )
   kinds = typing.get_type_hints(row.options)

@@ -152,7 +152,10 @@ def test_codes_keep_their_symmetry_and_company_does_not_matter(name, specs):
     assert change < close
   uncoupled = encode(moved(networks, symmetry.draw_input_shuffle))
   change = np.abs(uncoupled - codes).max() / size
-  assert change < close if is_blind(name) else change > 1e-4
+  claim = (
+    f"{name}: symmetry says {table.row(name).symmetry!r}; see Row.symmetry"
+  )
+  assert (change < close) if is_blind(name) else (change > 1e-4), claim
   turned = encode(networks[::-1])[::-1]
   np.testing.assert_allclose(turned, codes, atol=close * size)
   for network, code in zip(networks[:2], codes, strict=False):

@@ -26,6 +26,7 @@ def own_file(tmp_path, monkeypatch):
   text = (ROOT / "WORKSPACE.md").read_text()
   (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
   path = tmp_path / "mean_encoder.py"
+  assert "import sne_jax\n" not in code  # In the package it would be a circle.
   path.write_text(code)
   yield path
   table.ENCODERS.pop("mean", None)
@@ -62,7 +63,7 @@ def test_a_file_is_run_once_and_must_be_there(own_file, tmp_path):
   encoder_options.load_files(f"{own_file},{own_file}")
   encoder_options.load_files(str(own_file))
   row = table.row("mean")
-  with pytest.raises(ValueError, match="an encoder cannot be called 'mean'"):
+  with pytest.raises(ValueError, match="there is an encoder called 'mean'"):
     sne_jax.register_encoder("mean", row)
   with pytest.raises(ValueError, match="there is no file .*other.py"):
     encoder_options.load_files(str(tmp_path / "other.py"))

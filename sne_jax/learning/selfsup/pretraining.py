@@ -148,10 +148,10 @@ class Pretrained:
     self, weights: Float[np.ndarray, "N P"]
   ) -> Float[np.ndarray, "N P"]:
     """Returns networks in their own units; neurons keep their order."""
-    weights = standardise.restore(
+    restored = standardise.restore(
       self.spec, self.description["measured"], np.asarray(weights)
     )
-    return np.asarray(weights, np.float32)
+    return np.asarray(restored, np.float32)
 
   def encode(
     self, weights: Float[np.ndarray, "N P"]
