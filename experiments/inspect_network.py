@@ -74,7 +74,7 @@ def main(
 
 def described(network: checkpoints.FileNetwork) -> str:
   """Returns all that was found out about a network, to read."""
-  spec, found = network.spec, network.found
+  spec, found = network.spec, network.inferred
   header = ["tensor", "kind", "shape", "level", "axes", "in the file"]
   rows = [
     [

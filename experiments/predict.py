@@ -175,8 +175,8 @@ class Table:
         "unlike the networks of the training, by its code: its prediction may"
         " be far off"
       )
-    warnings += network.found.guesses
-    if left_out := network.found.left_out:
+    warnings += network.inferred.guesses
+    if left_out := network.inferred.left_out:
       names = ", ".join(list(left_out)[:3])
       warnings.append(f"{len(left_out)} tensors left out ({names})")
     row = {

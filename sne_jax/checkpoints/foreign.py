@@ -50,10 +50,10 @@ def file_size(path: str) -> int:
     CheckpointError: there is none, or it is a pipe, a device or a folder.
   """
   with guard(path, "no file that can be read", OSError, "check the path"):
-    found = os.stat(path)
-  if not stat.S_ISREG(found.st_mode):
+    status = os.stat(path)
+  if not stat.S_ISREG(status.st_mode):
     raise errors.unreadable(path, "no ordinary file", "check the path")
-  return found.st_size
+  return status.st_size
 
 
 def read_head(path: str, num_bytes: int = -1) -> bytes:
@@ -132,12 +132,12 @@ def parse_json(text: bytes | str, path: str, what: str) -> Any:
   """
 
   def unique(pairs):
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
       names = [name for name, _ in pairs]
       twice = next(name for name in names if names.count(name) > 1)
       raise ValueError(f"name {twice!r} occurs twice")
-    return made
+    return values
 
   with guard(path, f"{what} is not sound JSON", (ValueError, RecursionError)):
     return json.loads(text, object_pairs_hook=unique)

@@ -52,17 +52,17 @@ class FileNetwork:
   Attributes:
     path: the file or folder.
     tensors: what it holds; numbers are read when they are asked for.
-    found: the spec, where each of its tensors lies, and what is doubtful.
+    inferred: the spec, where each of its tensors lies, and what is doubtful.
   """
 
   path: str
   tensors: tensors.Tensors
-  found: inference.Found
+  inferred: inference.InferredNetwork
 
   @property
   def spec(self) -> NetworkSpec:
     """The network."""
-    return self.found.spec
+    return self.inferred.spec
 
   def weights(self, *, finite: bool = True) -> Float[np.ndarray, "P"]:
     """Reads all weights, float32.
@@ -73,7 +73,7 @@ class FileNetwork:
     Raises:
       CheckpointError: they cannot be read, or are not finite.
     """
-    weights = self.found.gather(self.tensors.entries)
+    weights = self.inferred.gather(self.tensors.entries)
     if finite and not np.isfinite(weights).all():
       tensors.check_finite(self.tensors)
       raise self._too_large()
@@ -91,14 +91,14 @@ class FileNetwork:
     """
     entries = self.tensors.entries
     if finite:
-      own = [entries[source.name] for source in self.found.sources]
-      names = dict.fromkeys(entry.tied_to or entry.name for entry in own)
+      used = [entries[source.name] for source in self.inferred.sources]
+      names = dict.fromkeys(entry.tied_to or entry.name for entry in used)
       tensors.check_finite(self.tensors, names)
       wide = [entries[n] for n in names if entries[n].dtype == "float64"]
       if any(tensors.not_finite(e, as_float32=True) for e in wide):
         raise self._too_large()
     return {
-      s.tensor: FileTensor(s, entries[s.name]) for s in self.found.sources
+      s.tensor: FileTensor(s, entries[s.name]) for s in self.inferred.sources
     }
 
   def _too_large(self) -> errors.CheckpointError:
@@ -128,12 +128,12 @@ def load(
   """
   opened = reading.read(path, part=part, limits=limits)
   try:
-    found = inference.infer_file(opened, override)
+    inferred = inference.infer_file(opened, override)
   except inference.AmbiguousError as error:
     raise errors.unreadable(
       os.fspath(path), str(error), "settle it with an override"
     ) from error
-  return FileNetwork(os.fspath(path), opened, found)
+  return FileNetwork(os.fspath(path), opened, inferred)
 
 
 def read_override(path: str) -> dict[str, Any] | None:
@@ -146,9 +146,11 @@ def read_override(path: str) -> dict[str, Any] | None:
     return None
   try:
     with open(path, encoding="utf-8") as file:
-      found = json.load(file)
+      override = json.load(file)
   except (OSError, ValueError) as error:
     raise ValueError(f"override {path}: {error}; give a JSON object") from error
-  if not isinstance(found, dict):
-    raise ValueError(f"override {path} holds no JSON object, but {found!r:.60}")
-  return found
+  if not isinstance(override, dict):
+    raise ValueError(
+      f"override {path} holds no JSON object, but {override!r:.60}"
+    )
+  return override

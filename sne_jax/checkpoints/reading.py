@@ -97,10 +97,10 @@ def find(folder: str | os.PathLike) -> list[str]:
   folder = os.fspath(folder)
   if not os.path.isdir(folder):
     raise errors.unreadable(folder, "no folder", "check the path")
-  found = []
+  paths = []
   for where, folders, files in os.walk(folder):
     if trees := orbax_folder.tree_folders(where):
-      found.extend([where] if len(trees) == 1 else trees)
+      paths.extend([where] if len(trees) == 1 else trees)
       folders.clear()
       continue
     if os.path.basename(where).startswith("models--"):
@@ -109,13 +109,13 @@ def find(folder: str | os.PathLike) -> list[str]:
     parts = set()
     for name in files:
       if name.endswith(shards.SUFFIX):
-        found.append(os.path.join(where, name))
+        paths.append(os.path.join(where, name))
         parts |= shards.names(os.path.join(where, name))
     for name in files:
       path = os.path.join(where, name)
       if name not in parts and _is_candidate(path):
-        found.append(path)
-  return sorted(found, key=_natural)
+        paths.append(path)
+  return sorted(paths, key=_natural)
 
 
 def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
@@ -124,14 +124,14 @@ def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
     if part:
       raise _no_parts(path, part)
     return orbax_folder.read(path, limits)
-  found = find(path)
-  if len(found) == 1:
-    return read(found[0], part=part, limits=limits)
-  names = ", ".join(os.path.relpath(name, path) for name in found[:5])
+  paths = find(path)
+  if len(paths) == 1:
+    return read(paths[0], part=part, limits=limits)
+  names = ", ".join(os.path.relpath(name, path) for name in paths[:5])
   raise errors.unreadable(
     path,
-    f"it holds {len(found)} checkpoints" + (f" ({names})" if found else ""),
-    "name one of them" if found else "check the path",
+    f"it holds {len(paths)} checkpoints" + (f" ({names})" if paths else ""),
+    "name one of them" if paths else "check the path",
   )
 
 

@@ -49,7 +49,7 @@ def leaves(tree: Any, budget: Budget) -> list[Leaf]:
     CheckpointError: it is nested too deep (perhaps in itself), or has more
       leaves than the limits allow; a shared branch counts each time.
   """
-  found: list[Leaf] = []
+  pairs: list[Leaf] = []
   work: list[Leaf] = [((), tree)]
   visited = 0
   limit = 20 * budget.limits.max_entries
@@ -63,7 +63,7 @@ def leaves(tree: Any, budget: Budget) -> list[Leaf]:
     elif isinstance(node, (list, tuple)):
       inner = list(enumerate(node))
     else:
-      found.append((path, node))
+      pairs.append((path, node))
       continue
     if len(path) >= MAX_DEPTH:
       raise errors.unreadable(
@@ -73,7 +73,7 @@ def leaves(tree: Any, budget: Budget) -> list[Leaf]:
       )
     for key, value in reversed(inner):
       work.append(((*path, _text(key)), value))
-  return found
+  return pairs
 
 
 def pick(
@@ -170,15 +170,15 @@ def counted(out: dict[str, int]) -> str:
 
 def prefix(names: Iterable[str]) -> str:
   """Returns what wrappers put before every name; empty if nothing."""
-  names, found = list(names), ""
+  names, shared = list(names), ""
   while names:
     for start in PREFIXES:
-      if all(name.startswith(found + start) for name in names):
-        found += start
+      if all(name.startswith(shared + start) for name in names):
+        shared += start
         break
     else:
       break
-  return found
+  return shared
 
 
 def _choose(tensors: list[tuple[str, ...]], budget: Budget) -> tuple[str, ...]:
@@ -221,7 +221,7 @@ def _ask(
 
 def _values(everything: list[Leaf]) -> str:
   """Returns the plain values among the leaves as JSON, "" if there are none."""
-  made = {}
+  values = {}
   for path, value in everything:
     if isinstance(value, str):
       plain = len(value) <= MAX_TEXT and value.isprintable()
@@ -229,9 +229,9 @@ def _values(everything: list[Leaf]) -> str:
       plain = value.bit_length() <= 64
     else:
       plain = isinstance(value, float)
-    if plain and len(made) < MAX_VALUES:
-      made["/".join(path)] = value
-  return json.dumps(made) if made else ""
+    if plain and len(values) < MAX_VALUES:
+      values["/".join(path)] = value
+  return json.dumps(values) if values else ""
 
 
 def _text(key: Any) -> str:

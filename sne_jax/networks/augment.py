@@ -8,7 +8,7 @@ pi. These act on the flat vector by factors, and offsets, of its length.
 Which groups may be touched follows from the spec: a group qualifies if one
 weight tensor makes it, weight tensors alone read it, and nothing else (norms,
 residual streams, attention heads) has it among its axes. Signs, moreover, do
-not pass max-pooling: behind a convolution they need a spec whose option
+not pass max-pooling: after a convolution they need a spec whose option
 `pools` says that there is none.
 
 `zoom`, `translate` and `rotate` change a coordinate network's function in a
@@ -48,9 +48,9 @@ UNKNOWN = "unknown"
 
 
 def is_known(spec: spec_lib.NetworkSpec) -> bool:
-  """Whether the spec says what stands behind all neurons that could move."""
-  found = [_activation(spec, maker) for maker in _makers(spec).values()]
-  return not {None, UNKNOWN} & set(found)
+  """Whether the spec says what comes after all neurons that could move."""
+  activations = [_activation(spec, maker) for maker in _makers(spec).values()]
+  return not {None, UNKNOWN} & set(activations)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -61,7 +61,7 @@ def assumed(
 
   Args:
     spec: of files or zoos that do not say how networks are run.
-    activation: behind every hidden level that is not known; "" changes none.
+    activation: after every hidden level that is not known; "" changes none.
   """
   if not activation:
     return spec
@@ -255,7 +255,7 @@ def translate(
   biases = [t.name for t in spec.tensors if t.of == first]
   if not biases:
     raise ValueError(
-      f"{spec.describe()} has no bias behind {first}; translating needs one"
+      f"{spec.describe()} has no bias after {first}; translating needs one"
     )
   moved = xp.einsum("...oi,i->...o", tensors[first], xp.asarray(shift))
   tensors[biases[0]] = tensors[biases[0]] + moved.astype(weights.dtype)
@@ -330,7 +330,7 @@ def _has(axes: tuple[spec_lib.Axis, ...], group: str) -> bool:
 def _activation(
   spec: spec_lib.NetworkSpec, maker: spec_lib.TensorSpec
 ) -> str | None:
-  """Returns the activation behind a tensor, if the spec says."""
+  """Returns the activation after a tensor, if the spec says."""
   return spec.activations[maker.level] if spec.activations else None
 
 
@@ -359,18 +359,18 @@ def _check_groups(
 
 def _factor(
   spec: spec_lib.NetworkSpec,
-  made: Mapping[str, Any],
+  written: Mapping[str, Any],
   read: Mapping[str, Any],
   xp: ModuleType,
 ) -> Any:
-  """Returns `[P]`: `made` along output axes of groups, `read` along inputs."""
+  """Returns `[P]`: `written` along outputs of groups, `read` along inputs."""
   parts = []
   for t in spec.tensors:
     factor = xp.ones((1,) * len(t.shape), xp.float32)
     for place, axis in enumerate(t.axes):
       along = [1] * len(t.shape)
       along[place] = t.shape[place]
-      vector = _axis_factor(axis, read if place else made, xp)
+      vector = _axis_factor(axis, read if place else written, xp)
       factor = factor * vector.reshape(along)
     parts.append(factor.reshape(-1))
   return xp.concatenate(parts).astype(xp.float32)
@@ -382,8 +382,8 @@ def _axis_factor(
   """Returns the factor of every place of an axis."""
   vector = xp.ones((1,), xp.float32)
   for factor in axis:
-    own = xp.ones((factor.size,), xp.float32)
+    factors = xp.ones((factor.size,), xp.float32)
     if factor.group is not None and factor.group in values:
-      own = values[factor.group]
-    vector = (vector[:, None] * own[None, :]).reshape(-1)
+      factors = values[factor.group]
+    vector = (vector[:, None] * factors[None, :]).reshape(-1)
   return vector

@@ -39,12 +39,12 @@ def fold_norms(
     without batch norms comes back as it is.
 
   Raises:
-    ValueError: a norm behind a weight lacks one of its running statistics, or
+    ValueError: a norm after a weight lacks one of its running statistics, or
       the name of a bias to be added is taken.
   """
   norms = {t.name: _norm_of(spec, t) for t in spec.tensors}
-  norms = {name: found for name, found in norms.items() if found}
-  dropped = {part for found in norms.values() for part in found.values()}
+  norms = {name: parts for name, parts in norms.items() if parts}
+  dropped = {part for parts in norms.values() for part in parts.values()}
   biases = {
     t.of: t.name
     for t in spec.tensors
@@ -56,7 +56,7 @@ def fold_norms(
       continue
     tensors.append(t)
     if t.name in norms and t.name not in biases:
-      bias = _bias_behind(spec, t)
+      bias = _bias_after(spec, t)
       biases[t.name] = bias.name
       tensors.append(bias)
   folded = dataclasses.replace(spec, tensors=tuple(tensors))
@@ -65,15 +65,15 @@ def fold_norms(
   def fold(weights: Weights) -> Weights:
     values = spec.unflatten(weights)
     xp = jnp if isinstance(weights, jax.Array) else np
-    for name, found in norms.items():
-      mean, var = values[found["norm_mean"]], values[found["norm_var"]]
+    for name, parts in norms.items():
+      mean, var = values[parts["norm_mean"]], values[parts["norm_var"]]
       factor = 1 / xp.sqrt(var + xp.asarray(eps, var.dtype))
-      if "norm_scale" in found:
-        factor = factor * values[found["norm_scale"]]
+      if "norm_scale" in parts:
+        factor = factor * values[parts["norm_scale"]]
       bias = values.get(biases[name], xp.zeros_like(mean))
       bias = (bias - mean) * factor
-      if "norm_shift" in found:
-        bias = bias + values[found["norm_shift"]]
+      if "norm_shift" in parts:
+        bias = bias + values[parts["norm_shift"]]
       weight = values[name]
       along = factor.shape + (1,) * (weight.ndim - factor.ndim)
       values[name] = weight * factor.reshape(along)
@@ -86,23 +86,23 @@ def fold_norms(
 def _norm_of(
   spec: spec_lib.NetworkSpec, weight: spec_lib.TensorSpec
 ) -> dict[str, str]:
-  """Returns the names of the batch norm vectors behind a weight, by kind."""
-  found = {
+  """Returns the names of the batch norm vectors after a weight, by kind."""
+  parts = {
     t.kind: t.name
     for t in spec.tensors
     if t.of == weight.name and t.kind in _PARTS
   }
-  lacking = {"norm_mean", "norm_var"} - set(found)
-  if found and (lacking or weight.kind not in _BIAS_KINDS):
+  lacking = {"norm_mean", "norm_var"} - set(parts)
+  if parts and (lacking or weight.kind not in _BIAS_KINDS):
     raise ValueError(
-      f"the norm {', '.join(found.values())} behind {weight.name!r}"
+      f"the norm {', '.join(parts.values())} after {weight.name!r}"
       f" ({weight.kind}) cannot be folded: that takes a dense or convolution"
       " weight and running mean and variance; a layer norm has `of` None"
     )
-  return found
+  return parts
 
 
-def _bias_behind(
+def _bias_after(
   spec: spec_lib.NetworkSpec, weight: spec_lib.TensorSpec
 ) -> spec_lib.TensorSpec:
   """Returns a new bias for a weight that has none."""

@@ -141,18 +141,18 @@ def _sides(spec: spec_lib.NetworkSpec) -> dict[str, tuple[_Side, ...]]:
   Raises:
     ValueError: two groups of an axis are nested in one, not in one another.
   """
-  found = {}
+  sides = {}
   for root in (g for g, (_, per) in spec.groups.items() if per is None):
     inside = [root]
     for group in inside:  # Grows: groups nested in these follow.
       inside += [g for g, (_, per) in spec.groups.items() if per == group]
-    found[root] = tuple(
+    sides[root] = tuple(
       _side(t, place, inside)
       for t in spec.tensors
       for place, axis in enumerate(t.axes)
       if any(f.group == root for f in axis)
     )
-  return found
+  return sides
 
 
 def _side(t: spec_lib.TensorSpec, place: int, inside: list[str]) -> _Side:
@@ -224,9 +224,9 @@ def _assign(fits: Sequence[_Fit]) -> tuple[float, dict[str, np.ndarray]]:
   inner = {pair: {} for pair in np.ndindex(size, size)} if deeper else {}
   for pair, solved in inner.items():
     for parts in deeper.values():
-      value, found = _assign([_Fit(p.groups, p.gain[pair]) for p in parts])
+      value, assignment = _assign([_Fit(p.groups, p.gain[pair]) for p in parts])
       gain[pair] += value
-      solved.update(found)
+      solved.update(assignment)
   rows, columns = optimize.linear_sum_assignment(gain, maximize=True)
   result = {group: columns.astype(np.int32)}
   for place, old in zip(rows, columns, strict=True):

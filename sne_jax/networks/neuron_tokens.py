@@ -40,7 +40,7 @@ class NeuronLayout:
     layers: for each layer int32 [R, W], places in the flat vector. Token order
       is that of layers, then rows.
     inverse: int32 [K, P], where each weight is among the entries of all layers
-      laid end to end; -1 in the second row where it is in one token only.
+      concatenated; -1 in the second row where it is in one token only.
   """
 
   spec: NetworkSpec
@@ -111,22 +111,22 @@ def detokenise(
     [x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1]) for x in layers],
     axis=-1,
   )
-  found = flat[..., layout.inverse[0]]
+  first = flat[..., layout.inverse[0]]
   if len(layout.inverse) == 1:
-    return found
+    return first
   second = flat[..., np.maximum(layout.inverse[1], 0)]
   twice = (layout.inverse[1] >= 0).reshape((1,) * (flat.ndim - 1) + (-1,))
-  return xp.where(twice, (found + second) / 2, found)
+  return xp.where(twice, (first + second) / 2, first)
 
 
 def _with_readers(
   spec: NetworkSpec, layers: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, ...]:
   """Appends to each row the weights that read its neuron."""
-  found = neurons.number(spec)
+  numbering = neurons.number(spec)
   ids, places = [], []
   for tensor, start, reads in zip(
-    spec.tensors, spec.offsets, found.reads, strict=True
+    spec.tensors, spec.offsets, numbering.reads, strict=True
   ):
     if reads is None:
       continue
@@ -139,12 +139,12 @@ def _with_readers(
   starts = {t.name: n for n, t in enumerate(spec.tensors)}
   wide = []
   for layer, index in zip(tokens.rows(spec), layers, strict=True):
-    own = found.rows[starts[layer.name]]
-    if own is None:
+    owners = numbering.rows[starts[layer.name]]
+    if owners is None:
       wide.append(index)
       continue
     low, high = (
-      np.searchsorted(id_of, own, side) for side in ("left", "right")
+      np.searchsorted(id_of, owners, side) for side in ("left", "right")
     )
     if len(set((high - low).tolist())) > 1:
       raise ValueError(

@@ -79,5 +79,5 @@ def described(
 
 def _root(sums, counts, fallback):
   """Root mean square where something was counted, else the fallback."""
-  found = np.sqrt(sums / np.maximum(counts, 1))
-  return np.where(found > 0, found, fallback)
+  roots = np.sqrt(sums / np.maximum(counts, 1))
+  return np.where(roots > 0, roots, fallback)

@@ -51,7 +51,7 @@ class Factor:
   """A factor of an axis: `size` places that `group` permutes.
 
   An axis is a row-major product of factors. A plain axis has one. A dense
-  layer behind a flattened image has two: channels (a group) and places (none).
+  layer after a flattened image has two: channels (a group) and places (none).
   The rows of a query matrix have two: heads, and units within a head; the
   latter have a permutation of their own in every head (`per` = the heads).
 
@@ -82,7 +82,7 @@ class TensorSpec:
     level: depth of the layer, the longest path from the input, from 0. A bias
       has the level of its weight.
     axes: for each axis of `shape`, its factors.
-    of: the weight tensor that a bias is added behind, or that a batch norm
+    of: the weight tensor that a bias is added after, or that a batch norm
       vector directly follows (and can be folded into); None elsewhere.
     branch: 0 on the main path; 1, 2, ... on parallel branches of a level.
   """
@@ -120,7 +120,7 @@ class NetworkSpec:
       "unknown".
     tensors: in computational order; their weights follow one another in the
       flat vector, each row-major.
-    activations: for each level, the name of the activation behind it; "none"
+    activations: for each level, the name of the activation after it; "none"
       where there is none.
     skips: residual connections, as (source level, target level): what level
       `source` gives is added to what level `target` gives.
@@ -168,13 +168,13 @@ class NetworkSpec:
   @functools.cached_property
   def groups(self) -> dict[str, tuple[int, str | None]]:
     """Size of every axis group, and the group that it is nested in."""
-    found = {}
+    groups = {}
     for tensor in self.tensors:
       for axis in tensor.axes:
         for factor in axis:
           if factor.group is not None:
-            found[factor.group] = (factor.size, factor.per)
-    return found
+            groups[factor.group] = (factor.size, factor.per)
+    return groups
 
   @functools.cached_property
   def layout(self) -> "NetworkSpec":
@@ -201,7 +201,7 @@ class NetworkSpec:
     nameless = lambda factor: dataclasses.replace(
       factor, group=groups[factor.group], per=groups[factor.per]
     )
-    found = [
+    stripped = [
       dataclasses.replace(
         tensor,
         name=str(tensors[tensor.name]),
@@ -213,7 +213,7 @@ class NetworkSpec:
       )
       for tensor in self.tensors
     ]
-    return NetworkSpec("unknown", tuple(found), skips=self.skips)
+    return NetworkSpec("unknown", tuple(stripped), skips=self.skips)
 
   def option(self, name: str) -> Any:
     """Returns one of `options`; raises `KeyError` if the spec lacks it."""

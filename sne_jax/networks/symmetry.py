@@ -190,8 +190,8 @@ def draw_uncoupled(
   index = identity(spec)
   for t, start in zip(spec.tensors, spec.offsets, strict=True):
     if layer.name in (t.name, t.of):
-      own = index[start : start + t.size].reshape(t.shape)
-      index[start : start + t.size] = own[rows].reshape(-1)
+      indices = index[start : start + t.size].reshape(t.shape)
+      index[start : start + t.size] = indices[rows].reshape(-1)
   return index
 
 
@@ -208,16 +208,16 @@ def draw_input_shuffle(
     ValueError: no layer reads two hidden neurons.
   """
   index = identity(spec)
-  found = False
+  shuffled = False
   for t, start in zip(spec.tensors, spec.offsets, strict=True):
     if _moves(t, axis=1):
-      found = True
+      shuffled = True
       columns = rng.permuted(_places(t.shape[:2]), axis=-1)
       columns = columns.reshape(*t.shape[:2], *(1 for _ in t.shape[2:]))
-      own = index[start : start + t.size].reshape(t.shape)
-      own = np.take_along_axis(own, columns, axis=1)
-      index[start : start + t.size] = own.reshape(-1)
-  if not found:
+      indices = index[start : start + t.size].reshape(t.shape)
+      indices = np.take_along_axis(indices, columns, axis=1)
+      index[start : start + t.size] = indices.reshape(-1)
+  if not shuffled:
     raise ValueError(f"no layer of {spec.describe()} reads hidden neurons")
   return index
 

@@ -164,7 +164,7 @@ def layout(
   mask = index >= 0
   inverse = np.full(spec.num_weights, -1, np.int32)
   inverse[index[mask]] = np.flatnonzero(mask)
-  found = TokenLayout(
+  tokens = TokenLayout(
     spec,
     np.where(mask, index, 0).astype(np.int32),
     mask,
@@ -172,9 +172,9 @@ def layout(
     tuple(layer.name for layer in layers),
     inverse,
   )
-  for array in (found.index, found.mask, found.positions, found.inverse):
+  for array in (tokens.index, tokens.mask, tokens.positions, tokens.inverse):
     array.setflags(write=False)  # It is shared by all who ask for it.
-  return found
+  return tokens
 
 
 def tokenise(
@@ -238,14 +238,14 @@ def layer_of(
   spec: NetworkSpec, batch_norms: bool = True
 ) -> Int[np.ndarray, "P"]:
   """Returns the number of each weight's layer; -1 for weights in none."""
-  found = np.full(spec.num_weights, -1, np.int32)
+  layers = np.full(spec.num_weights, -1, np.int32)
   for number, layer in enumerate(rows(spec, batch_norms)):
-    found[layer.index] = number
-  return found
+    layers[layer.index] = number
+  return layers
 
 
 def pad(layout: TokenLayout, num_tokens: int) -> TokenLayout:
-  """Returns the layout with empty tokens behind it, up to `num_tokens`.
+  """Returns the layout with empty tokens after it, up to `num_tokens`.
 
   Raises:
     ValueError: the network has more tokens than that.

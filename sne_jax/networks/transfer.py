@@ -55,11 +55,11 @@ def carry_over(
       lead = weights.shape[:-1]
       values[tensor.name] = xp.zeros((*lead, *tensor.shape), weights.dtype)
       continue
-    found = shapes.get(tensor.name, "missing")
-    if found != tensor.shape:
+    shape = shapes.get(tensor.name, "missing")
+    if shape != tensor.shape:
       raise ValueError(
         f"{tensor.name} of shape {tensor.shape} of {target.describe()} cannot"
-        f" be taken from {spec.describe()}, where it is {found}; tensors that"
+        f" be taken from {spec.describe()}, where it is {shape}; tensors that"
         f" may differ: {', '.join(new) or 'none'}"
       )
     values[tensor.name] = have[tensor.name]

@@ -64,12 +64,12 @@ def tile(num_tokens: int, size: int, halo: int = 0) -> Windows:
       raise ValueError(f"{name} must be at least {least}, got {value}")
   length = size + 2 * halo
   if num_tokens <= length:
-    starts, length, own = np.zeros(1, np.int32), num_tokens, num_tokens
+    starts, length, stride = np.zeros(1, np.int32), num_tokens, num_tokens
   else:
     first = np.arange(0, num_tokens, size, dtype=np.int32)
-    starts, own = np.clip(first - halo, 0, num_tokens - length), size
+    starts, stride = np.clip(first - halo, 0, num_tokens - length), size
   index = starts[:, None] + np.arange(length, dtype=np.int32)[None]
-  content = index // own == np.arange(len(starts))[:, None]
+  content = index // stride == np.arange(len(starts))[:, None]
   return Windows(
     num_tokens,
     index.astype(np.int32),

@@ -42,9 +42,9 @@ def batch_rows(
 ) -> Int[np.ndarray, "B"]:
   """Returns the rows `[B]` of one step's batch.
 
-  The batches are cut, one behind the other, from the orders of epoch 0, 1,
-  ... laid end to end. So every epoch covers every row once, every batch is
-  full, and the batch that meets the end of an epoch goes on into the next (a
+  The batches are cut, one after another, from the orders of epoch 0, 1,
+  ... concatenated. So every epoch covers every row once, every batch is
+  full, and the batch that meets the end of an epoch continues into the next (a
   row can be twice in that one).
 
   Args:

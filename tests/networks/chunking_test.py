@@ -191,7 +191,7 @@ def test_neuron_rule_of_the_sine_network():
   layout = chunking.layout(INR, options)
   assert layout.index.shape == (65, 34)
   assert chunking.num_chunks(INR, options) == 65
-  np.testing.assert_array_equal(layout.own, 1 + np.arange(65))
+  np.testing.assert_array_equal(layout.owner, 1 + np.arange(65))
   seen = np.bincount(layout.index[layout.mask], minlength=INR.num_weights)
   twice = {"w1", "w2"}  # Both ends of w1 and the input end of w2 are hidden.
   for t, start in zip(INR.tensors, INR.offsets, strict=True):
@@ -265,13 +265,13 @@ def test_round_trip(make, options):
   np.testing.assert_array_equal(values != 0, [layout.mask] * 2)
   assert (np.diff(layout.mask.astype(int), axis=1) <= 0).all()
   assert layout.mask[:, 0].all()
-  # Every weight is there, and comes back.
-  seen = set(layout.index[layout.mask].tolist())
+  # Every weight is there, in a slot that names it.
+  index = layout.index[layout.mask]
+  np.testing.assert_array_equal(values[:, layout.mask], weights[:, index])
+  seen = set(index.tolist())
   lost = set(range(size)) - seen
   if options.bias_rule != "drop" or options.linear_rule == "neuron":
     assert not lost
-    back = chunking.unchunk(layout, values, size)
-    np.testing.assert_array_equal(back, weights)
   else:
     biases = {"linear_bias", "conv_bias", "attention_bias"}
     assert lost == {
@@ -280,10 +280,6 @@ def test_round_trip(make, options):
       for i in range(t.size)
       if t.kind in biases
     }
-    back = chunking.unchunk(layout, values, size, fill=-1.0)
-    kept = sorted(seen)
-    np.testing.assert_array_equal(back[:, kept], weights[:, kept])
-    np.testing.assert_array_equal(back[:, sorted(lost)], -1)
 
 
 @hypothesis.settings(deadline=None, derandomize=True, max_examples=80)
@@ -305,7 +301,7 @@ def test_indices_agree_with_the_spec(make, options):
   for name in ("index", "role", "places", "io", "other", "tensor"):
     assert not getattr(layout, name)[~layout.mask].any(), name
   assert layout.other.max() <= layout.num_neurons
-  assert layout.own.max() <= layout.num_neurons
+  assert layout.owner.max() <= layout.num_neurons
 
 
 @pytest.mark.parametrize("width", [1, 6, 7, 8, 13, 14, 15])
@@ -316,9 +312,7 @@ def test_sizes_around_multiples_of_the_chunk_size(width):
   assert counts == {0: -(-width // 7), 1: 1}
   weights = np.random.default_rng(0).normal(size=width + 1)
   values = chunking.gather(layout, weights)
-  np.testing.assert_array_equal(
-    chunking.unchunk(layout, values, width + 1), weights
-  )
+  np.testing.assert_array_equal(values[layout.mask], weights)
 
 
 # Indices by hand. Dense 2-3-2: w0 [3, 2] in 0-5, b0 6-8, w1 [2, 3] 9-14, b1
@@ -338,7 +332,7 @@ def test_rows_by_hand():
     [12, 13, 14, 0],
     [15, 16, 0, 0],
   ]
-  assert layout.own.tolist() == [1, 2, 3, 0, 4, 5, 0]
+  assert layout.owner.tolist() == [1, 2, 3, 0, 4, 5, 0]
   assert layout.other.tolist() == [
     [0, 0, 0, 0],
     [0, 0, 0, 0],
@@ -369,9 +363,9 @@ def test_columns_by_hand():
   )
   chosen = layout.layer == 2
   assert layout.index[chosen].tolist() == [[9, 12], [10, 13], [11, 14]]
-  assert layout.own[chosen].tolist() == [1, 2, 3]
+  assert layout.owner[chosen].tolist() == [1, 2, 3]
   assert layout.other[chosen].tolist() == [[4, 5]] * 3
-  assert layout.own[layout.layer == 0].tolist() == [0] * 4  # Inputs.
+  assert layout.owner[layout.layer == 0].tolist() == [0] * 4  # Inputs.
   assert layout.other[layout.layer == 0].tolist() == [[1, 2], [3, 0]] * 2
 
 
@@ -379,8 +373,8 @@ def test_flat_by_hand():
   layout = chunking.layout(dense((2, 3, 2)), cut_flat(chunk_size=3))
   chosen = layout.layer == 0
   assert layout.index[chosen].tolist() == [[0, 1, 2], [3, 4, 5]]
-  assert layout.own[chosen].tolist() == [0, 0]  # Both straddle neurons.
-  assert layout.own[layout.layer == 2].tolist() == [4, 5]
+  assert layout.owner[chosen].tolist() == [0, 0]  # Both straddle neurons.
+  assert layout.owner[layout.layer == 2].tolist() == [4, 5]
   assert layout.other[layout.layer == 2].tolist() == [[1, 2, 3]] * 2
 
 
@@ -390,7 +384,7 @@ def test_appended_biases_by_hand():
   assert layout.index[:, :3].tolist()[:3] == [[0, 1, 6], [2, 3, 7], [4, 5, 8]]
   assert layout.index[3:].tolist() == [[9, 10, 11, 15], [12, 13, 14, 16]]
   assert layout.role[3].tolist() == [0, 0, 0, ROLE["bias"]]
-  assert layout.own.tolist() == [1, 2, 3, 4, 5]
+  assert layout.owner.tolist() == [1, 2, 3, 4, 5]
   assert layout.other[4].tolist() == [1, 2, 3, 0]
   assert layout.io[4].tolist() == [[0, 2]] * 4
   assert [KINDS[k] for k in layout.layer_kind] == ["linear_weight"] * 2
@@ -410,7 +404,7 @@ def test_neurons_by_hand():
     [12, 13, 14, 16, 0],
   ]
   assert layout.role.tolist() == [first] * 3 + [out] * 2
-  assert layout.own.tolist() == [1, 2, 3, 4, 5]
+  assert layout.owner.tolist() == [1, 2, 3, 4, 5]
   assert layout.other.tolist() == (
     [[0, 0, 0, 4, 5]] * 3 + [[1, 2, 3, 0, 0]] * 2
   )
@@ -422,7 +416,9 @@ def test_neurons_by_hand():
 def test_large_neurons_take_several_chunks():
   spec = dense((2, 3, 2))
   layout = chunking.layout(spec, ChunkOptions(chunk_size=2, **NEURON))
-  assert layout.own.tolist() == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 2 + [5] * 2
+  assert (
+    layout.owner.tolist() == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 2 + [5] * 2
+  )
   assert layout.chunk.tolist() == [*range(9), *range(4)]
   assert layout.index[:3].tolist() == [[0, 1], [6, 9], [12, 0]]
 
@@ -431,7 +427,7 @@ def test_convolution_and_flattened_image_by_hand():
   """Conv 1 -> 2, kernel 1x2 places, then dense 2 from 2 channels x 3 spots."""
   spec = conv_net((1, 2, 2), 2, kernel=2, spots=3, norm=True)
   layout = chunking.layout(spec, ChunkOptions(chunk_size=64, **NEURON))
-  assert layout.own.tolist() == [1, 2, 3, 4, 5, 6]
+  assert layout.owner.tolist() == [1, 2, 3, 4, 5, 6]
   # The second channel of the first convolution.
   real = layout.mask[1]
   assert elements(layout, (1, real), spec) == (
@@ -455,7 +451,7 @@ def test_convolution_and_flattened_image_by_hand():
   # Kernels lie between two neurons.
   kernels = chunking.layout(spec, cut_flat(chunk_size=4))
   chosen = kernels.tensor[:, 0] == spec.index("conv1")
-  assert kernels.own[chosen].tolist() == [3, 3, 4, 4]
+  assert kernels.owner[chosen].tolist() == [3, 3, 4, 4]
   assert kernels.other[chosen, 0].tolist() == [1, 2, 1, 2]
   assert kernels.places[chosen][2].tolist() == [
     [1, 0, y, x] for y in (0, 1) for x in (0, 1)
@@ -492,7 +488,7 @@ def test_attention_under_the_neuron_rule():
   assert elements(layout, (unit, out), spec) == [
     ("o", r * 6 + 4) for r in range(4)
   ]
-  assert layout.own[unit] == 17
+  assert layout.owner[unit] == 17
   assert layout.other[unit][out].tolist() == [19, 20, 21, 22]
   first = row["o"][0]
   assert layout.other[first][layout.mask[first]].tolist() == (
@@ -508,7 +504,7 @@ def test_attention_under_the_neuron_rule():
     assert layout.other[chosen][0, :4].tolist() == [25, 26, 27, 28]
   for name in ("class", "ln.scale"):
     chosen = layout.tensor[:, 0] == spec.index(name)
-    chosen &= layout.mask[:, 0] & (layout.own == 0)
+    chosen &= layout.mask[:, 0] & (layout.owner == 0)
     assert layout.other[chosen][0, :4].tolist() == [25, 26, 27, 28]
   head = row["head"][0]
   assert layout.other[head][:4].tolist() == [19, 20, 21, 22]
@@ -657,10 +653,10 @@ def test_two_producers_of_one_stream():
   )
   layout = chunking.layout(spec, ChunkOptions(chunk_size=4, **NEURON))
   assert layout.index[:, 1].tolist() == [6, 7] * 3 + [7]
-  assert layout.own.tolist() == [1, 2, 3, 4, 5, 6, 7]
+  assert layout.owner.tolist() == [1, 2, 3, 4, 5, 6, 7]
   assert layout.other[-1].tolist() == [3, 4, 0, 0]
   plain = chunking.layout(spec, cut_flat(chunk_size=1, linear_rule="col"))
-  assert plain.own[-2:].tolist() == [3, 4]
+  assert plain.owner[-2:].tolist() == [3, 4]
 
 
 def test_norm_behind_a_weight_of_its_level():
@@ -815,13 +811,10 @@ def test_gather_on_jax_arrays():
   weights = np.random.default_rng(0).normal(size=(2, 3, 17)).astype(np.float32)
   with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
     values = jax.jit(lambda w: chunking.gather(layout, w))(weights)
-    back = chunking.unchunk(layout, values, 17)
     single = jax.vmap(jax.vmap(lambda w: chunking.gather(layout, w)))(weights)
   assert isinstance(values, jax.Array)
-  assert isinstance(back, jax.Array)
   np.testing.assert_array_equal(values, chunking.gather(layout, weights))
   np.testing.assert_array_equal(values, single)
-  np.testing.assert_array_equal(back, weights)
 
 
 def test_gather_is_differentiable():
@@ -843,31 +836,6 @@ def test_lengths_are_checked():
   layout = chunking.layout(dense((2, 3, 2)), cut_flat(chunk_size=4))
   with pytest.raises(ValueError, match="network of 17 weights, got 18"):
     chunking.gather(layout, np.zeros(18))
-  values = chunking.gather(layout, np.zeros(17))
-  with pytest.raises(ValueError, match="network of 17 weights, got 16"):
-    chunking.unchunk(layout, values, 16)
-  with pytest.raises(ValueError, match="must end in"):
-    chunking.unchunk(layout, values[:-1], 17)
-
-
-def test_unchunk_takes_the_first_of_several():
-  layout = chunking.layout(
-    dense((2, 3, 2)), ChunkOptions(chunk_size=5, **NEURON)
-  )
-  slots = np.arange(layout.index.size).reshape(layout.index.shape)
-  back = chunking.unchunk(layout, slots, 17)
-  assert back[9:15].tolist() == [3, 8, 13, 4, 9, 14]  # Not from rows 3 and 4.
-
-
-def test_missing_weights_are_refused():
-  spec = dense((2, 3, 2))
-  layout = chunking.layout(spec, cut_flat(chunk_size=4, bias_rule="drop"))
-  values = chunking.gather(layout, np.arange(1.0, 18))
-  with pytest.raises(ValueError, match="5 of 17 weights"):
-    chunking.unchunk(layout, values, 17)
-  back = chunking.unchunk(layout, jnp.asarray(values), 17, fill=0)
-  assert back[6:9].tolist() == [0, 0, 0]
-  assert back[:6].tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_layouts_are_cached_and_read_only():
@@ -931,7 +899,7 @@ def test_weight_kinds_are_all_cut_by_neuron():
   spec = transformer()
   layout = chunking.layout(spec, ChunkOptions(chunk_size=8, **NEURON))
   for layer, tensor in enumerate(layout.layer_tensor):
-    own = layout.own[layout.layer == layer]
+    own = layout.owner[layout.layer == layer]
     weight = spec.tensors[tensor].kind in WEIGHT_KINDS
     assert (own > 0).all() == weight
 

@@ -54,8 +54,8 @@ def read(path: str, limits: Limits) -> Tensors:
       raise ValueError(f"{size - walk.at} bytes follow its end")
     tree = _arrays(tree, data)
   is_tensor = lambda value: isinstance(value, Leaf)
-  found = trees.leaves(tree, budget)
-  taken, metadata = trees.variables(found, is_tensor, budget)
+  leaves = trees.leaves(tree, budget)
+  taken, metadata = trees.variables(leaves, is_tensor, budget)
   entries = {}
   for names, leaf in taken:
     load = functools.partial(_load, path, leaf)

@@ -44,8 +44,8 @@ def download(name: str) -> str:
         name, f"cannot be downloaded ({error})", "check name and connection"
       ) from error
     ends = tuple(pattern.removeprefix("*") for pattern in patterns)
-    found = [f for f in os.listdir(folder) if f.endswith(ends)]
-    if any(file != "config.json" for file in found):
+    files = [f for f in os.listdir(folder) if f.endswith(ends)]
+    if any(file != "config.json" for file in files):
       return folder
   raise errors.unreadable(
     name, "the repository has no weights", "name one that has"

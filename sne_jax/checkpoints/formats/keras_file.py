@@ -42,15 +42,15 @@ def read(path: str, limits: Limits) -> Tensors:
   size = foreign.file_size(path)
   metadata = {}
   if _is_zip(path):
-    found = archive.Archive(path, budget)
-    if WEIGHTS not in found.members:
+    zipped = archive.Archive(path, budget)
+    if WEIGHTS not in zipped.members:
       raise errors.unreadable(
         path, f"it has no {WEIGHTS}", "save it with model.save"
       )
-    if CONFIG in found.members:
-      budget.check_header(CONFIG, found.members[CONFIG])
+    if CONFIG in zipped.members:
+      budget.check_header(CONFIG, zipped.members[CONFIG])
       with foreign.guard(path, f"a damaged {CONFIG}", ValueError):
-        metadata["config"] = found.read(CONFIG).decode()
+        metadata["config"] = zipped.read(CONFIG).decode()
   with _opened(path, limits) as file:
     with foreign.guard(path, "a damaged HDF5 file"):
       datasets, names, out = _walk(file, budget)
@@ -88,12 +88,12 @@ def _opened(path: str, limits: Limits) -> Iterator[Any]:
   with contextlib.ExitStack() as stack:
     source: Any = path
     if _is_zip(path):
-      found = archive.Archive(path, Budget(path, limits))
-      start = found.offset(WEIGHTS)
+      zipped = archive.Archive(path, Budget(path, limits))
+      start = zipped.offset(WEIGHTS)
       if start is None:
-        source = io.BytesIO(found.read(WEIGHTS))
+        source = io.BytesIO(zipped.read(WEIGHTS))
       else:
-        window = _Window(path, start, found.members[WEIGHTS])
+        window = _Window(path, start, zipped.members[WEIGHTS])
         source = stack.enter_context(io.BufferedReader(window))
     with foreign.guard(path, "a damaged HDF5 file"):
       file = stack.enter_context(h5py.File(source, "r"))
@@ -184,10 +184,10 @@ def _walk(file, budget: Budget):
 
 def _texts(group, attribute: str) -> list[str]:
   """Returns an attribute that lists texts; [] if there is none."""
-  found = group.attrs.get(attribute, ())
-  if isinstance(found, str | bytes) or np.ndim(found) != 1:
+  values = group.attrs.get(attribute, ())
+  if isinstance(values, str | bytes) or np.ndim(values) != 1:
     return []
-  texts = [t.decode() if isinstance(t, bytes) else t for t in found]
+  texts = [t.decode() if isinstance(t, bytes) else t for t in values]
   return [text for text in texts if isinstance(text, str)]
 
 
@@ -222,7 +222,7 @@ def _load(path: str, limits: Limits, name: str, dtype: str) -> np.ndarray:
     _opened(path, limits) as file,
     foreign.guard(path, f"array {name!r} cannot be read"),
   ):
-    found = np.asarray(file[name][()])
-    if found.dtype.kind == "V" and found.dtype.itemsize == 2:
-      found = found.view(DTYPES[dtype])
-    return found.astype(DTYPES[dtype], copy=False)
+    array = np.asarray(file[name][()])
+    if array.dtype.kind == "V" and array.dtype.itemsize == 2:
+      array = array.view(DTYPES[dtype])
+    return array.astype(DTYPES[dtype], copy=False)

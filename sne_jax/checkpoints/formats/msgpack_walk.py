@@ -120,12 +120,12 @@ class Walk:
     return [self.value(depth + 1) for _ in range(count)]
 
   def _map(self, count: int, depth: int) -> dict:
-    made = {}
+    values = {}
     for _ in range(count):
       key = self.value(depth + 1)
       if not isinstance(key, str | int):
         raise ValueError(f"a {type(key).__name__} as a name")
-      if key in made:
+      if key in values:
         raise ValueError(f"name {key!r} occurs twice")
-      made[key] = self.value(depth + 1)
-    return made
+      values[key] = self.value(depth + 1)
+    return values

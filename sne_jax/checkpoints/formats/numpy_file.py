@@ -30,22 +30,22 @@ def read_npz(path: str, limits: Limits) -> Tensors:
       pickle or has a dtype that is no number.
   """
   budget = Budget(path, limits)
-  found = archive.Archive(path, budget)
+  zipped = archive.Archive(path, budget)
   entries, out = {}, []
-  for member, size in found.members.items():
+  for member, size in zipped.members.items():
     if not member.endswith(".npy"):
       out.append(member)
       continue
     name = member.removesuffix(".npy")
-    head = found.read_head(member, HEADER_BYTES)
+    head = zipped.read_head(member, HEADER_BYTES)
     shape, fortran, dtype, start = _header(path, name, head)
     if dtype.kind in "US":
       out.append(name)
       continue
     entry = _entry(path, name, shape, fortran, dtype)
     _check_size(path, name, size - start, shape, dtype)
-    budget.take(name, size - start, stored=found.size)
-    entries[name] = entry(_member_loader(found, member, start))
+    budget.take(name, size - start, stored=zipped.size)
+    entries[name] = entry(_member_loader(zipped, member, start))
   if not entries:
     raise errors.unreadable(path, "it holds no arrays", "save some in it")
   metadata = {"left_out": ", ".join(out)[:1000]} if out else {}
@@ -65,10 +65,10 @@ def read_npy(path: str, limits: Limits) -> Tensors:
   entry = _entry(path, SINGLE, shape, fortran, dtype)
   _check_size(path, SINGLE, size - start, shape, dtype)
   budget.take(SINGLE, size - start, stored=size)
-  made = entry(
+  tensor = entry(
     lambda width: foreign.map_array(path, start, np.dtype(np.uint8), (width,))
   )
-  return Tensors({SINGLE: made}, "npz", path)
+  return Tensors({SINGLE: tensor}, "npz", path)
 
 
 def _header(path: str, name: str, head: bytes):
@@ -122,13 +122,13 @@ def _entry(path, name, shape, fortran, dtype):
   return with_loader
 
 
-def _member_loader(found: archive.Archive, member: str, start: int):
+def _member_loader(zipped: archive.Archive, member: str, start: int):
   """Returns what loads the bytes of a member, mapped where it is not packed."""
-  offset = found.offset(member)
+  offset = zipped.offset(member)
   if offset is None:
-    return lambda width: np.frombuffer(found.read(member), np.uint8)[start:]
+    return lambda width: np.frombuffer(zipped.read(member), np.uint8)[start:]
   return lambda width: foreign.map_array(
-    found.path, offset + start, np.dtype(np.uint8), (width,)
+    zipped.path, offset + start, np.dtype(np.uint8), (width,)
   )
 
 

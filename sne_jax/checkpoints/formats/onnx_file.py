@@ -84,7 +84,7 @@ def _describe(model: Any, budget: Budget) -> dict[str, str]:
     given = {a.name: value for a in node.attribute if (value := _plain(a))}
     names = [list(node.input), list(node.output)]
     nodes.append([node.op_type, node.name, *names, given])
-  made = {"nodes": json.dumps(nodes), "producer": model.producer_name[:200]}
+  metadata = {"nodes": json.dumps(nodes), "producer": model.producer_name[:200]}
   for key, values in (
     ("inputs", model.graph.input),
     ("outputs", model.graph.output),
@@ -96,8 +96,8 @@ def _describe(model: Any, budget: Budget) -> dict[str, str]:
       ]
       for value in values
     }
-    made[key] = json.dumps(shapes)
-  return made
+    metadata[key] = json.dumps(shapes)
+  return metadata
 
 
 def _plain(attribute: Any) -> Any:

@@ -52,13 +52,15 @@ def read(folder: str, limits: Limits) -> Tensors:
   Raises:
     CheckpointError: the folder is damaged or hostile, or holds several trees.
   """
-  found = tree_folders(folder)
-  if len(found) != 1:
-    names = ", ".join(os.path.basename(path) for path in found) or "none"
+  folders = tree_folders(folder)
+  if len(folders) != 1:
+    names = ", ".join(os.path.basename(path) for path in folders) or "none"
     raise errors.unreadable(
-      folder, f"it holds {len(found)} trees ({names})", "name the folder of one"
+      folder,
+      f"it holds {len(folders)} trees ({names})",
+      "name the folder of one",
     )
-  path = found[0]
+  path = folders[0]
   budget = Budget(path, limits)
   stored = _folder_size(path, budget)
   tree = _described(path, budget)
@@ -113,10 +115,10 @@ def _described(path: str, budget: Budget) -> Any:
       if not isinstance(name, str | int) or _leads_out(str(name)):
         raise errors.unreadable(file, f"a leaf is called {name!r}")
   with foreign.guard(path, "a damaged Orbax checkpoint"):
-    found = _checkpointer().metadata(path).item_metadata
-    if found is None:
+    metadata = _checkpointer().metadata(path).item_metadata
+    if metadata is None:
       raise ValueError("no description of a tree")
-    return found.tree
+    return metadata.tree
 
 
 def _leads_out(name: str) -> bool:
@@ -139,10 +141,10 @@ def _load(path: str, tree: Any, names: tuple[str, ...]) -> np.ndarray:
       tree, names, ocp.RestoreArgs(restore_type=np.ndarray), ocp.RestoreArgs()
     )
     args = ocp.args.PyTreeRestore(item=item, restore_args=how)
-    found = _checkpointer().restore(path, args=args)
+    node = _checkpointer().restore(path, args=args)
     for name in names:
-      found = found[int(name) if isinstance(found, list | tuple) else name]
-    return np.asarray(found)
+      node = node[int(name) if isinstance(node, list | tuple) else name]
+    return np.asarray(node)
 
 
 def _only(tree: Any, names: tuple[str, ...], this: Any, other: Any) -> Any:

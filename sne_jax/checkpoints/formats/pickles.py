@@ -86,10 +86,10 @@ class Symbol:
 
 def ordered(items=()) -> Ordered:
   """Makes an `Ordered` of pairs, as `OrderedDict` would."""
-  made = Ordered()
+  values = Ordered()
   for key, value in items:
-    made[_key(key)] = value
-  return made
+    values[_key(key)] = value
+  return values
 
 
 def loads(

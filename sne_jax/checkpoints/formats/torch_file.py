@@ -133,23 +133,23 @@ def load_tree(
     CheckpointError: the file is damaged or hostile.
   """
   budget = Budget(path, limits)
-  found = archive.Archive(path, budget)
-  roots = [n for n in found.members if posixpath.basename(n) == "data.pkl"]
+  zipped = archive.Archive(path, budget)
+  roots = [n for n in zipped.members if posixpath.basename(n) == "data.pkl"]
   if len(roots) != 1:
     raise errors.unreadable(
       path, f"it has {len(roots)} pickles where one is due", REMEDY
     )
   root = roots[0][: -len("data.pkl")]
-  if f"{root}constants.pkl" in found.members:
+  if f"{root}constants.pkl" in zipped.members:
     raise errors.unreadable(path, "it is a TorchScript program", REMEDY)
-  budget.check_header("a pickle", found.members[roots[0]])
-  big_endian = _is_big_endian(found, f"{root}byteorder")
-  storage = functools.partial(_storage, found, root)
-  rebuild = functools.partial(_rebuild, found, root, big_endian)
+  budget.check_header("a pickle", zipped.members[roots[0]])
+  big_endian = _is_big_endian(zipped, f"{root}byteorder")
+  storage = functools.partial(_storage, zipped, root)
+  rebuild = functools.partial(_rebuild, zipped, root, big_endian)
   with foreign.guard(path, "its pickle is damaged", _PickleError):
     try:
       tree = pickles.loads(
-        found.read(roots[0]),
+        zipped.read(roots[0]),
         _known(rebuild),
         persistent=storage,
         records=records,
@@ -159,7 +159,7 @@ def load_tree(
       raise
     except (ValueError, OverflowError) as error:
       raise _PickleError(str(error)) from error
-  return tree, found.size
+  return tree, zipped.size
 
 
 class _PickleError(Exception):
@@ -208,7 +208,7 @@ def _parameter(data: Any, *_) -> Any:
   return data
 
 
-def _storage(found: archive.Archive, root: str, key: Any) -> Storage:
+def _storage(zipped: archive.Archive, root: str, key: Any) -> Storage:
   """Returns the storage of a persistent id, its size compared."""
   if not (
     isinstance(key, tuple)
@@ -221,16 +221,16 @@ def _storage(found: archive.Archive, root: str, key: Any) -> Storage:
     raise ValueError("it refers to something that is no storage")
   dtype = key[1].dtype
   member = f"{root}data/{key[2]}"
-  if member not in found.members:
+  if member not in zipped.members:
     raise ValueError(f"storage {key[2]!r} is missing")
-  have = found.members[member]
+  have = zipped.members[member]
   due = key[4] * (foreign.dtype_bytes(dtype) if dtype else 1)
   if have != due:
     raise ValueError(f"storage {key[2]!r} has {have} bytes where {due} are due")
   return Storage(key[2], dtype, key[4])
 
 
-def _rebuild(found, root, big_endian, storage, dtype, offset, shape, stride):
+def _rebuild(zipped, root, big_endian, storage, dtype, offset, shape, stride):
   """Returns the tensor that a pickle describes, if it lies in its storage."""
   if not isinstance(storage, Storage):
     raise ValueError("a tensor of what is no storage")
@@ -263,27 +263,27 @@ def _rebuild(found, root, big_endian, storage, dtype, offset, shape, stride):
     )
   load = functools.partial(
     _load,
-    *(found, f"{root}data/{storage.key}", big_endian, name),
+    *(zipped, f"{root}data/{storage.key}", big_endian, name),
     *(offset, tuple(shape), tuple(stride), steps + 1),
   )
   return View(storage, name, offset, tuple(shape), tuple(stride), load)
 
 
-def _load(found, member, big_endian, name, offset, shape, stride, extent):
+def _load(zipped, member, big_endian, name, offset, shape, stride, extent):
   """Returns the array of a tensor, mapped where the archive allows."""
   dtype = DTYPES[name]
   if 0 in shape:
     return np.zeros(shape, dtype)
-  start, width = found.offset(member), dtype.itemsize
+  start, width = zipped.offset(member), dtype.itemsize
   if start is not None:
     flat = foreign.map_array(
-      found.path,
+      zipped.path,
       start + offset * width,
       np.dtype(np.uint8),
       (extent * width,),
     )
   else:  # Someone has packed the archive anew.
-    flat = np.frombuffer(found.read(member), np.uint8)
+    flat = np.frombuffer(zipped.read(member), np.uint8)
     flat = flat[offset * width :][: extent * width]
   if big_endian:
     flat = foreign.swap(flat, dtype)
@@ -292,13 +292,13 @@ def _load(found, member, big_endian, name, offset, shape, stride, extent):
   return np.ndarray(shape, dtype, flat.data, 0, [width * s for s in stride])
 
 
-def _is_big_endian(found: archive.Archive, member: str) -> bool:
+def _is_big_endian(zipped: archive.Archive, member: str) -> bool:
   """Returns whether the storages are big-endian; most files say, or are not."""
-  if member not in found.members:
+  if member not in zipped.members:
     return False
-  order = found.read(member) if found.members[member] < 16 else b""
+  order = zipped.read(member) if zipped.members[member] < 16 else b""
   if order not in (b"little", b"big"):
-    raise errors.unreadable(found.path, f"its byte order is {order!r}")
+    raise errors.unreadable(zipped.path, f"its byte order is {order!r}")
   return order == b"big"
 
 

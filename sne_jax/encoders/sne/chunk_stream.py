@@ -115,7 +115,7 @@ class ChunkStream:
       role=chunks.role,
       positions=positions,
       other=chunks.other,
-      neuron=chunks.own,
+      neuron=chunks.owner,
       chunk=chunks.chunk,
       kind=plan.kind[chunks.layer],
       level=self._level[chunks.layer],

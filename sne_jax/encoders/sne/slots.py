@@ -141,7 +141,7 @@ def describe(
   if options.skip_tokens:
     tables["skips"] = {"level": skip_ends(spec)}
   if options.identifiers != "none":
-    chunks |= {"neuron": layout.own, "other": layout.other}
+    chunks |= {"neuron": layout.owner, "other": layout.other}
     numbers = np.arange(1, 1 + layout.num_neurons, dtype=np.int32)
     tables["neurons"] = {"number": numbers}
   return tables

@@ -13,7 +13,6 @@ from sne_jax.networks.chunking.arrays import (
   gather,
   layout,
   num_chunks,
-  unchunk,
 )
 from sne_jax.networks.chunking.cuts import ROLES
 from sne_jax.networks.chunking.options import MOST_SLOTS, ChunkOptions
@@ -29,5 +28,4 @@ __all__ = [
   "layout",
   "num_chunks",
   "resolved",
-  "unchunk",
 ]

@@ -40,7 +40,7 @@ class ChunkLayout(NamedTuple):
       weights of level 0, if no group permutes it), and 1 + index of the output
       that it feeds (axis 0 of weights and biases of the last level, if no
       group permutes it); 0 where none.
-    own: 1 + number of the neuron that the whole chunk belongs to: the output
+    owner: 1 + number of the neuron that the whole chunk belongs to: the output
       neuron of its weights, under `col` the input neuron; 0 where the chunk
       straddles neurons or has none. Numbers: see `neurons.py`.
     other: 1 + number of the neuron at the other end: the input neuron; for
@@ -52,12 +52,10 @@ class ChunkLayout(NamedTuple):
     layer: pseudo-layer of the chunk, non-decreasing.
     layer_kind: id in `spec.KINDS`, of the main tensor.
     layer_level: level of the main tensor.
-    layer_branch: branch of the main tensor.
     layer_tensor: place of the main tensor in `spec.tensors`.
     tensor: place in `spec.tensors` of the tensor that each weight lies in.
-    num_neurons: `K`, the largest number that `own` and `other` can hold.
-    inverse: first slot of each weight, in the chunks end to end; -1 for
-      weights that were dropped.
+    num_neurons: `K`, the largest number that `owner` and `other` can hold.
+    num_weights: `P`.
   """
 
   index: Int[np.ndarray, "M C"]  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -65,17 +63,16 @@ class ChunkLayout(NamedTuple):
   role: Int[np.ndarray, "M C"]
   places: Int[np.ndarray, "M C 4"]
   io: Int[np.ndarray, "M C 2"]
-  own: Int[np.ndarray, "M"]
+  owner: Int[np.ndarray, "M"]
   other: Int[np.ndarray, "M C"]
   chunk: Int[np.ndarray, "M"]
   layer: Int[np.ndarray, "M"]
   layer_kind: Int[np.ndarray, "L"]
   layer_level: Int[np.ndarray, "L"]
-  layer_branch: Int[np.ndarray, "L"]
   layer_tensor: Int[np.ndarray, "L"]
   tensor: Int[np.ndarray, "M C"]
   num_neurons: int
-  inverse: Int[np.ndarray, "P"]
+  num_weights: int
 
 
 @functools.lru_cache(maxsize=1024)
@@ -100,23 +97,18 @@ def layout(spec: NetworkSpec, options: ChunkOptions) -> ChunkLayout:
       f"{spec.describe()}: places in the vector are int32; chunk parts of it"
     )
   plan = ranges.plan(spec, options)
-  all_chunks = ranges.arrays(plan, 0, plan.num_chunks)._asdict()
-  mains = [cut.tensor for cut in plan.cuts]
-  made = ChunkLayout(
-    **all_chunks,
+  chunks = ChunkLayout(
+    **ranges.arrays(plan, 0, plan.num_chunks)._asdict(),
     layer_kind=plan.kind.copy(),
     layer_level=plan.level.copy(),
-    layer_branch=_int32([spec.tensors[place].branch for place in mains]),
-    layer_tensor=_int32(mains),
+    layer_tensor=np.array([cut.tensor for cut in plan.cuts], np.int32),
     num_neurons=plan.neurons.total,
-    inverse=_first_slots(
-      all_chunks["index"], all_chunks["mask"], spec.num_weights
-    ),
+    num_weights=spec.num_weights,
   )
-  for array in made:
+  for array in chunks:
     if isinstance(array, np.ndarray):
       array.flags.writeable = False
-  return made
+  return chunks
 
 
 def num_chunks(spec: NetworkSpec, options: ChunkOptions) -> int:
@@ -138,68 +130,11 @@ def gather(
   Raises:
     ValueError: the last axis of `weights` is not `P` long.
   """
-  _check_length(layout, weights.shape[-1], "weights")
+  if weights.shape[-1] != layout.num_weights:
+    raise ValueError(
+      f"weights: the layout is of a network of {layout.num_weights} weights,"
+      f" got {weights.shape[-1]}"
+    )
   xp = np if isinstance(weights, np.ndarray) else jnp
   mask = layout.mask.reshape((1,) * (weights.ndim - 1) + layout.mask.shape)
   return xp.where(mask, weights[..., layout.index], 0)
-
-
-def unchunk(
-  layout: ChunkLayout,
-  values: Shaped[np.ndarray | jax.Array, "*B M C"],
-  num_weights: int,
-  fill: float | int | None = None,
-) -> Shaped[np.ndarray | jax.Array, "*B P"]:
-  """Puts chunks back into flat vectors: the inverse of `gather`.
-
-  A weight that stands in several chunks is taken from the first.
-
-  Args:
-    layout: of the spec.
-    values: chunks.
-    num_weights: `P`.
-    fill: value for weights that no chunk holds; None to refuse them.
-
-  Raises:
-    ValueError: `num_weights` or the shape of `values` is not the layout's, or
-      weights are missing and there is no `fill`.
-  """
-  _check_length(layout, num_weights, "num_weights")
-  if tuple(values.shape[-2:]) != layout.index.shape:
-    raise ValueError(
-      f"values must end in the layout's {layout.index.shape}, got an array of"
-      f" shape {tuple(values.shape)}"
-    )
-  lost = layout.inverse < 0
-  if fill is None and lost.any():
-    raise ValueError(
-      f"{lost.sum()} of {num_weights} weights are in no chunk (bias_rule="
-      "'drop' leaves biases out); pass `fill` to set them to a value"
-    )
-  lead = values.shape[:-2]
-  flat = values.reshape(*lead, layout.index.size)
-  found = flat[..., np.maximum(layout.inverse, 0)]
-  if fill is None:
-    return found
-  xp = np if isinstance(values, np.ndarray) else jnp
-  return xp.where(lost.reshape((1,) * len(lead) + lost.shape), fill, found)
-
-
-def _first_slots(index, mask, num_weights: int) -> Int[np.ndarray, "P"]:
-  """First slot of every weight, -1 for none."""
-  first = np.full(num_weights, -1, np.int32)
-  slots = np.flatnonzero(mask)[::-1]  # Of equal indices the last one stays.
-  first[index.reshape(-1)[slots]] = slots
-  return first
-
-
-def _check_length(layout: ChunkLayout, size: int, name: str) -> None:
-  if size != layout.inverse.size:
-    raise ValueError(
-      f"{name}: the layout is of a network of {layout.inverse.size} weights,"
-      f" got {size}"
-    )
-
-
-def _int32(values) -> Int[np.ndarray, "size"]:
-  return np.asarray(values, np.int32)

@@ -122,14 +122,14 @@ class Cut(NamedTuple):
     tensor: place of the main tensor in the spec.
     kind: name in `spec.KINDS`.
     pieces: side by side; they have the same `S`.
-    own: the neuron of each segment `[S]`, 1-based; None to read it off the
+    owner: the neuron of each segment `[S]`, 1-based; None to read it off the
       weights.
   """
 
   tensor: int
   kind: str
   pieces: tuple[Piece, ...]
-  own: Int[np.ndarray, "S"] | None = None
+  owner: Int[np.ndarray, "S"] | None = None
 
   @property
   def num_segments(self) -> int:
@@ -188,7 +188,7 @@ def cut_weight(
         continue
       if rule not in ("row", "filter"):
         raise ValueError(
-          f"bias_rule='append': {vector.name!r} has no row to stand behind,"
+          f"bias_rule='append': {vector.name!r} has no row to come after,"
           f" as {tensor.name!r} is cut by the rule {rule!r}; set"
           + (" conv_rule='filter'" if conv else " linear_rule='row'")
         )

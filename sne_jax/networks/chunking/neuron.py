@@ -8,7 +8,7 @@ level. So a weight between two hidden neurons stands in the chunks of both.
 In a residual stream many tensors read one group; only the nearest readers
 count, so that the cost stays linear in the depth. Outputs of the network have
 no outgoing part, and neither have the rows of q and k, whose group no weight
-reads. Behind a flattened image the outgoing weights of a channel are those of
+reads. After a flattened image the outgoing weights of a channel are those of
 all its places.
 
 The rule is a choice of this library, not of the SNE paper.

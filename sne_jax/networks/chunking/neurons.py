@@ -7,7 +7,7 @@ adds up are different neurons, though they share an axis group.
 A weight that reads a group reads it from the *nearest earlier producer*: the
 weight tensor of highest level strictly below the reader's whose rows are that
 group (the first in order, if several share that level). A group that no weight
-tensor produces below the reader, such as the stream behind an embedding table,
+tensor produces below the reader, such as the stream after an embedding table,
 has a number per member too; these come last, in order of first use.
 
 Dimensions: `K` neurons. All numbers here are 1-based; 0 stands for none.
@@ -65,11 +65,11 @@ def members(axis: Axis) -> Int[np.ndarray, "size"]:
   """
   sizes = tuple(f.size for f in axis)
   index = np.unravel_index(np.arange(math.prod(sizes)), sizes)
-  found = np.zeros(math.prod(sizes), np.int32)
+  numbers = np.zeros(math.prod(sizes), np.int32)
   for group in sorted(groups_of(axis)):
     factor = [f.group for f in axis].index(group)
-    found = found * sizes[factor] + index[factor]
-  return found
+    numbers = numbers * sizes[factor] + index[factor]
+  return numbers
 
 
 def matching(axis: Axis, other: Axis) -> Int[np.ndarray, "size m"]:
@@ -124,15 +124,15 @@ def number(spec: NetworkSpec) -> Neurons:
     weight = is_weight(tensor)
     owners.append(_owner(spec, tensor))
     reads.append(neurons_of(tensor.axes[1], tensor.level) if weight else None)
-    found, place = None, owners[-1]
+    owner, place = None, owners[-1]
     if place is not None:
-      found = (0, rows[place])
+      owner = (0, rows[place])
     elif not weight:
       grouped = [a for a, axis in enumerate(tensor.axes) if groups_of(axis)]
       if grouped:  # A vector may share the level of what it acts on.
         axis = grouped[-1]
-        found = (axis, neurons_of(tensor.axes[axis], tensor.level + 1))
-    belongs.append(found)
+        owner = (axis, neurons_of(tensor.axes[axis], tensor.level + 1))
+    belongs.append(owner)
   return Neurons(
     count, tuple(rows), tuple(reads), tuple(owners), tuple(belongs)
   )

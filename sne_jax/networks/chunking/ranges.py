@@ -65,7 +65,7 @@ class ChunkRange(NamedTuple):
   """
 
   mask: Bool[np.ndarray, "M C"]
-  own: Int[np.ndarray, "M"]
+  owner: Int[np.ndarray, "M"]
   chunk: Int[np.ndarray, "M"]
   layer: Int[np.ndarray, "M"]
   index: Int[np.ndarray, "M C"] | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -136,28 +136,28 @@ def arrays(
   Args:
     plan: of the network.
     start: number of the first chunk.
-    stop: number behind the last.
+    stop: number after the last.
     fields: those of `SLOT_FIELDS` that are wanted.
   """
   shape = (stop - start, plan.chunk_size)
-  made = {
+  blocks = {
     name: np.zeros((*shape, *_DEPTHS.get(name, ())), np.int32)
     for name in fields
   }
   mask = np.zeros(shape, bool)
-  own, chunk, layer = np.zeros((3, stop - start), np.int32)
+  owner, chunk, layer = np.zeros((3, stop - start), np.int32)
   for number, block in _parts(plan, start, stop):
     cut, first = plan.cuts[number], int(plan.starts[number])
     here = slice(block.start - start, block.stop - start)
     chunk[here] = np.arange(block.start - first, block.stop - first)
     layer[here] = number
     holder = np.zeros((len(block), plan.chunk_size), np.int32)
-    views = {name: array[here] for name, array in made.items()}
+    views = {name: array[here] for name, array in blocks.items()}
     for part in _rectangles(plan, number, block.start, block.stop):
       part.view(mask[here])[...] = True
       _fill(plan, part, views, holder)
-    own[here] = _owners(plan, cut, chunk[here], mask[here], holder)
-  return ChunkRange(mask, own, chunk, layer, **made)
+    owner[here] = _owners(plan, cut, chunk[here], mask[here], holder)
+  return ChunkRange(mask, owner, chunk, layer, **blocks)
 
 
 def gather(
@@ -172,7 +172,7 @@ def gather(
   Args:
     plan: of the network.
     start: number of the first chunk.
-    stop: number behind the last.
+    stop: number after the last.
     tensors: a sequence of numpy arrays of the shapes of the spec's tensors, in
       their order, of any float type; views and mapped files are read where
       they lie. Only those that the chunks touch are asked for.
@@ -183,9 +183,9 @@ def gather(
     here = values[block.start - start : block.stop - start]
     for part in _rectangles(plan, number, block.start, block.stop):
       place = part.piece.tensor
-      found = _take(tensors[place], part.piece, part.segments, part.columns)
+      weights = _take(tensors[place], part.piece, part.segments, part.columns)
       view = part.view(here)
-      view[...] = found
+      view[...] = weights
       if factors is not None:
         view *= np.float32(factors[place])
   return values
@@ -238,10 +238,12 @@ def _rectangles(
   per_segment = -(-cut.width // size)
   first = start
   while start < stop:
+    # Whole segments if the range begins with one, else the rest of this one.
     segment, chunk = divmod(start - int(plan.starts[number]), per_segment)
     whole = 0 if chunk else (stop - start) // per_segment
     count = whole * per_segment or min(per_segment - chunk, stop - start)
     segments = range(segment, segment + max(whole, 1))
+    # The columns `left` to `right` of the cut, which pieces share.
     left = chunk * size
     right = cut.width if whole else min(cut.width, left + count * size)
     chunks = slice(start - first, start - first + count)
@@ -282,13 +284,14 @@ def _fill(
     part.view(views["role"])[...] = ROLES.index(piece.role)
   if "tensor" in views:
     part.view(views["tensor"])[...] = place
+  # The index along each axis: what rows say plus what columns say.
   axes = [
     _sum(*pair)
     for pair in zip(_split(tensor, rows), _split(tensor, rest), strict=True)
   ]
   if "places" in views:
-    for axis, found in enumerate(axes):
-      part.view(views["places"])[..., axis] = found
+    for axis, neurons in enumerate(axes):
+      part.view(views["places"])[..., axis] = neurons
   if "io" in views:
     for side, axis in io_axes(spec, tensor):
       part.view(views["io"])[..., side] = axes[axis] + np.int32(1)
@@ -308,15 +311,16 @@ def _neurons(numbers: neurons_lib.Neurons, piece: Piece, axes):
   belongs = numbers.belongs[piece.tensor]
   if belongs is None:
     return None, None
-  axis, found = belongs
-  near = found[axes[axis]]
+  axis, ids = belongs
+  near = ids[axes[axis]]
   return near, near if piece.ends == "self" else None
 
 
 def _owners(plan: Plan, cut: Cut, chunk, mask, holder) -> np.ndarray:
   """Returns the neuron that each chunk of a cut belongs to, 0 for none."""
-  if cut.own is not None:
-    return cut.own[chunk // -(-cut.width // plan.chunk_size)]
+  if cut.owner is not None:
+    return cut.owner[chunk // -(-cut.width // plan.chunk_size)]
+  # A chunk belongs to a neuron if all of its weights do.
   highest = holder.max(axis=1)
   lowest = np.where(mask, holder, plan.neurons.total + 1).min(axis=1)
   return np.where(lowest == highest, highest, 0)
@@ -325,7 +329,7 @@ def _owners(plan: Plan, cut: Cut, chunk, mask, holder) -> np.ndarray:
 def _split(tensor: TensorSpec, places) -> list[np.ndarray]:
   """Splits row-major places into at most four indices, one per axis.
 
-  Axes behind the third are taken as one.
+  Axes after the third are taken as one.
   """
   shape = tensor.shape[:3]
   if len(tensor.shape) > 3:

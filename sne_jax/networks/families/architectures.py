@@ -13,6 +13,7 @@
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from sne_jax.networks import spec as spec_lib
 from sne_jax.networks.families import (
@@ -60,52 +61,16 @@ def architecture(
   parts.choice("architecture", name, ARCHITECTURES)
   shape = parts.image(image_shape)
   try:
-    return _BUILDERS[name](shape, num_classes, activation, iter(draws))
+    if callable(builder := _BUILDERS[name]):
+      return builder(shape, num_classes, activation, iter(draws))
+    return convolutional.cnn(
+      shape, num_classes=num_classes, activation=activation, **builder
+    )
   except ValueError as error:
     raise ValueError(
       f"architecture {name!r} cannot take images of {shape[1]}x{shape[2]}:"
       f" {error}"
     ) from error
-
-
-def _arch1(image, classes, activation, draws):
-  del draws
-  return convolutional.cnn(
-    image,
-    (16, 16, 16),
-    strides=2,
-    num_classes=classes,
-    activation=activation,
-  )
-
-
-def _arch2(image, classes, activation, draws):
-  del draws
-  return convolutional.cnn(
-    image,
-    (8, 16, 16),
-    paddings=1,
-    pools=2,
-    dense=(32,),
-    num_classes=classes,
-    activation=activation,
-    head="flatten",
-  )
-
-
-def _schuerholt(image, classes, activation, draws):
-  del draws
-  return convolutional.cnn(
-    image,
-    (8, 6, 4),
-    kernels=(5, 5, 2),
-    pools=(2, 2, 1),
-    dense=(20,),
-    num_classes=classes,
-    activation=activation,
-    head="flatten",
-    pool_before_activation=True,
-  )
 
 
 def _wild_park(image, classes, activation, draws: Draws):
@@ -137,20 +102,6 @@ def _mlp(image, classes, activation, draws):
   return dense.mlp((inputs, 32, 32, classes), activation)
 
 
-def _residual(image, classes, activation, draws):
-  del draws
-  # The first convolution halves the image; the others keep its size.
-  return convolutional.cnn(
-    image,
-    (16,) * 5,
-    strides=(2, 1, 1, 1, 1),
-    paddings=1,
-    num_classes=classes,
-    activation=activation,
-    skips=(-1, -1, 0, -1, 2),
-  )
-
-
 def _vit(image, classes, activation, draws):
   del draws
   return vision_transformer.transformer(
@@ -164,15 +115,34 @@ def _vit(image, classes, activation, draws):
   )
 
 
-_BUILDERS: dict[str, Callable[..., spec_lib.NetworkSpec]] = {
-  "arch1": _arch1,
-  "arch2": _arch2,
-  "schuerholt": _schuerholt,
+_BUILDERS: dict[str, dict[str, Any] | Callable[..., spec_lib.NetworkSpec]] = {
+  "arch1": {"channels": (16, 16, 16), "strides": 2},
+  "arch2": {
+    "channels": (8, 16, 16),
+    "paddings": 1,
+    "pools": 2,
+    "dense": (32,),
+    "head": "flatten",
+  },
+  "schuerholt": {
+    "channels": (8, 6, 4),
+    "kernels": (5, 5, 2),
+    "pools": (2, 2, 1),
+    "dense": (20,),
+    "head": "flatten",
+    "pool_before_activation": True,
+  },
   "wild_park": _wild_park,
   "mlp": _mlp,
-  "residual": _residual,
+  "residual": {
+    "channels": (16,) * 5,
+    "strides": (2, 1, 1, 1, 1),  # Only the first halves the image.
+    "paddings": 1,
+    "skips": (-1, -1, 0, -1, 2),
+  },
   "vit": _vit,
 }
+"""Options of `cnn`, or a function of image, classes, activation and draws."""
 
 ARCHITECTURES = tuple(_BUILDERS)
 """Names that `architecture` knows."""

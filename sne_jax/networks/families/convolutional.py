@@ -49,7 +49,7 @@ def cnn(
       the three that follow.
     strides: steps of the kernels.
     paddings: zeros around the image.
-    pools: side of the max-pooling windows behind each convolution; 1 is none.
+    pools: side of the max-pooling windows after each convolution; 1 is none.
     dense: widths of the hidden dense layers.
     num_classes: outputs.
     activation: one name for all hidden layers, or one for each of
@@ -142,7 +142,7 @@ def _convolutions(
     size = (size[0] // pool, size[1] // pool)
     if min(size) < 1:
       raise ValueError(
-        f"nothing is left of the image behind the pooling of conv{level};"
+        f"nothing is left of the image after the pooling of conv{level};"
         " use a larger image, or smaller strides and pools"
       )
     seen.append(size)
@@ -163,12 +163,12 @@ def _groups(channels: Sequence[int], skips: Sequence[int]) -> list[str | None]:
       one, other = sorted((first[source], first[level]))
       first = [one if place == other else place for place in first]
   widths = [
-    {w for w, f in zip(channels, first, strict=True) if f == own}
-    for own in first
+    {w for w, f in zip(channels, first, strict=True) if f == root}
+    for root in first
   ]
   return [
-    f"n{own + 1}" if len(width) == 1 else None
-    for own, width in zip(first, widths, strict=True)
+    f"n{root + 1}" if len(width) == 1 else None
+    for root, width in zip(first, widths, strict=True)
   ]
 
 

@@ -33,7 +33,7 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 Tensors = Mapping[str, Array | np.ndarray]
 
 Hidden = Callable[[int, Array], Array]
-"""What is done to the activations behind a hidden level, such as dropout."""
+"""What is done to the activations after a hidden level, such as dropout."""
 
 
 Norm = Callable[[Tensors, str, Array, float], Array]

@@ -47,7 +47,7 @@ def convolution(
 
 
 def batch_norm(weight: TensorSpec) -> list[TensorSpec]:
-  """Returns the four vectors of a batch norm right behind a weight."""
+  """Returns the four vectors of a batch norm right after a weight."""
   name = f"{weight.name.removesuffix('.weight')}.norm"
   return [
     vector(
@@ -77,7 +77,7 @@ def image(shape: Sequence[int]) -> tuple[int, int, int]:
 def conv_size(
   size: tuple[int, int], kernel: int, stride: int, padding: int
 ) -> tuple[int, int]:
-  """Returns height and width behind a convolution.
+  """Returns height and width after a convolution.
 
   Raises:
     ValueError: the kernel is larger than the padded image.

@@ -1,6 +1,6 @@
 """Residual convolutional classifiers with batch norm, run at inference.
 
-Levels: every convolution is a level, together with the batch norm behind it.
+Levels: every convolution is a level, together with the batch norm after it.
 A block's two convolutions follow each other; the projection of its shortcut,
 if it needs one, is at the level of the first, on branch 1. A block that takes
 what level `s` gives and ends at level `e` is the skip `(s, e)`, with or
@@ -109,7 +109,7 @@ def _conv(
   level: int,
   branch: int = 0,
 ) -> list[spec_lib.TensorSpec]:
-  """Returns a convolution without bias and the batch norm behind it."""
+  """Returns a convolution without bias and the batch norm after it."""
   tensors = parts.convolution(
     name, out, into, kernel, level, bias=False, branch=branch
   )

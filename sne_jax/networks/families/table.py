@@ -89,7 +89,7 @@ def run(
     tensors: by name, as `spec.unflatten` gives them.
     x: see `forward`.
     hidden: is called with the number of every hidden level that has an
-      activation, and what the level gives, and returns what goes on from
+      activation, and what the level gives, and returns what continues from
       there; dropout, for example.
 
   Returns:

@@ -192,7 +192,7 @@ def run(
 def _embed(
   tensors: layers.Tensors, x: Float[Array, "B C H W"], patch: int
 ) -> Float[Array, "B T D"]:
-  """Cuts images into patches and embeds them behind a class token."""
+  """Cuts images into patches and embeds them after a class token."""
   batch, channels, height, width = x.shape
   rows, columns = height // patch, width // patch
   x = x.reshape(batch, channels, rows, patch, columns, patch)

@@ -7,14 +7,14 @@ from sne_jax.networks.inference.check import (
   PermutationCheck,
   permutation_check,
 )
-from sne_jax.networks.inference.found import AmbiguousError, Found
+from sne_jax.networks.inference.inferred import AmbiguousError, InferredNetwork
 from sne_jax.networks.inference.inferring import infer, infer_file
 from sne_jax.networks.inference.override import Override
 from sne_jax.networks.inference.sources import Source
 
 __all__ = [
   "AmbiguousError",
-  "Found",
+  "InferredNetwork",
   "Override",
   "PermutationCheck",
   "Source",

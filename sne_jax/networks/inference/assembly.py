@@ -53,12 +53,13 @@ def assemble(
   if not tape.uses:
     raise ValueError("no weight has a part in what the network gives")
   tape.axes.finish()
+  # Tensors of the spec: names first, then groups and branches, which use them.
   pieces = [p for name in _in_order(tape) for p in _pieces_of(tape, name)]
   _name_parts(pieces)
   namer = _Groups(tape, pieces)
   branches = _branches(pieces)
   names = {p.part: p.name for p in pieces}
-  pieces = _behind_owners(pieces, names)
+  pieces = _after_owners(pieces, names)
   tensors = []
   for piece in pieces:
     of = _owner(piece, names)
@@ -90,14 +91,16 @@ def assemble(
   return spec, tuple(p.source for p in pieces)
 
 
-def _behind_owners(
+def _after_owners(
   pieces: list[_Piece], names: Mapping[Part, str]
 ) -> list[_Piece]:
-  """Puts every vector right behind the weight that it belongs to."""
+  """Puts every vector right after the weight that it belongs to."""
   owned: dict[str | None, list[_Piece]] = {}
   for piece in pieces:
     owned.setdefault(_owner(piece, names), []).append(piece)
-  return [p for own in owned.pop(None) for p in (own, *owned.get(own.name, ()))]
+  return [
+    p for owner in owned.pop(None) for p in (owner, *owned.get(owner.name, ()))
+  ]
 
 
 def _in_order(tape: Tape) -> list[str]:
@@ -123,10 +126,11 @@ def _pieces_of(tape: Tape, name: str) -> list[_Piece]:
     kept = [p for p, n in enumerate(leaves) if left <= p < left + len(axis)]
     left += len(axis)
     view.append(tuple(p for p in kept if leaves[p] not in cuts))
+  # One tensor for each choice of a member on every cut axis, last cut fastest.
   counts = [tape.axes.size((cut,)) for cut in cuts]
   pieces = []
   expanded = tape.axes.expand(axes)
-  for number, own in enumerate(expanded):
+  for number, choice in enumerate(expanded):
     members, rest = [], number
     for count in reversed(counts):
       rest, member = divmod(rest, count)
@@ -137,7 +141,7 @@ def _pieces_of(tape: Tape, name: str) -> list[_Piece]:
     )
     part = (name, tuple(chosen.items()))
     use = _use_of(tape, name, chosen)
-    kept = [tuple(n for n in axis if n not in cuts) for axis in own]
+    kept = [tuple(n for n in axis if n not in cuts) for axis in choice]
     pieces.append(
       _piece(name, part, use, kept, value.shape, tuple(view), picks, sizes)
     )
@@ -173,6 +177,8 @@ def _piece(name, part, use, axes, stored, dims, picks, view=None) -> _Piece:
   """
   view = tuple(stored) if view is None else view
   size = lambda place: math.prod(view[p] for p in dims[place])
+  # Which of the weight's axes each axis of the spec's tensor merges: of a
+  # layer rows, columns and kernel; else every axis that is longer than 1.
   if use.out or use.into:
     groups = [use.out, use.into, *((p,) for p in use.rest)]
     seen = [p for group in groups for p in group]
@@ -188,6 +194,7 @@ def _piece(name, part, use, axes, stored, dims, picks, view=None) -> _Piece:
     groups = [(p,) for p in range(len(stored))]
   if use.kind == "class_token" or not groups:
     groups = groups or [()]
+  # The order of the view's axes in the tensor, without those that are picked.
   used = [p for group in groups for p in group]
   dropped = [p for p in range(len(stored)) if p not in used]
   order = [a for p in used for a in dims[p]] + [
@@ -220,16 +227,16 @@ def _name_parts(pieces: list[_Piece]) -> None:
 
 
 def _find(pieces: list[_Piece], piece: _Piece) -> _Piece | None:
-  """The weight that a bias or norm stands behind: the like part of it."""
+  """The weight that a bias or norm comes after: the like part of it."""
   if piece.use.of is None:
     return None
-  found = [p for p in pieces if p.part[0] == piece.use.of[0]]
+  matches = [p for p in pieces if p.part[0] == piece.use.of[0]]
   members = [i for _, i in piece.part[1]]
-  for other in found:
+  for other in matches:
     if [i for _, i in other.part[1]] == members:
       return other
   wanted = [i for _, i in piece.use.of[1]]
-  for other in found:
+  for other in matches:
     if [i for _, i in other.part[1]] == wanted:
       return other
   return None
@@ -270,10 +277,10 @@ def _kind(piece: _Piece, pieces: list[_Piece], of: str | None) -> str:
 def _branches(pieces: list[_Piece]) -> dict[str, int]:
   """The branch of every tensor: its number among the layers of its level."""
   layers: dict[int, list[str]] = {}
-  found = {}
+  branches = {}
   for piece in pieces:
     if piece.use.of is not None or piece.use.kind == "position":
-      found[piece.name] = 0
+      branches[piece.name] = 0
       continue
     level = layers.setdefault(piece.use.level, [])
     module = piece.name
@@ -281,8 +288,8 @@ def _branches(pieces: list[_Piece]) -> dict[str, int]:
       module = module.rpartition(".")[0] or module.rpartition("/")[0]
     if module not in level:
       level.append(module)
-    found[piece.name] = level.index(module)
-  return found
+    branches[piece.name] = level.index(module)
+  return branches
 
 
 class _Groups:
@@ -293,6 +300,7 @@ class _Groups:
     self._names: dict[int, str] = {}
     self._per: dict[int, int | None] = {}
     self._resolve = tape.axes.leaves
+    # A group is nested in the nearest one that precedes it wherever it occurs.
     before: dict[int, list[list[int]]] = {}
     for piece in pieces:
       for axis in piece.axes:

@@ -52,12 +52,12 @@ class Axes:
 
   def leaves(self, axis: Iterable[int]) -> Axis:
     """Returns the nodes that an axis is made of now."""
-    found: list[int] = []
+    leaves: list[int] = []
     for node in axis:
       root = self._root(node)
       parts = self._parts.get(root)
-      found.extend((root,) if parts is None else self.leaves(parts))
-    return tuple(found)
+      leaves.extend((root,) if parts is None else self.leaves(parts))
+    return tuple(leaves)
 
   def size(self, axis: Iterable[int]) -> int:
     """Returns the number of places of an axis."""
@@ -103,9 +103,9 @@ class Axes:
   def regroup(
     self, axes: Sequence[Axis], shape: Sequence[int], reason: str = ""
   ) -> tuple[Axis, ...]:
-    """Returns the axes of a value behind a reshape, row-major."""
+    """Returns the axes of a value after a reshape, row-major."""
     left = [leaf for axis in axes for leaf in self.leaves(axis)]
-    made = []
+    grouped = []
     for size in shape:
       axis, wanted = [], size
       while wanted > 1 and left:
@@ -125,8 +125,8 @@ class Axes:
       if wanted > 1:
         self.pin([n for axis in axes for n in axis], reason or "a reshape")
         return tuple(self.fresh(n, pinned=True) for n in shape)
-      made.append(tuple(axis))
-    return tuple(made)
+      grouped.append(tuple(axis))
+    return tuple(grouped)
 
   def pick(self, axes: Sequence[Axis], place: int, member: int, reason: str):
     """Returns the axes of a value of which one axis is cut by its number.
@@ -210,9 +210,9 @@ class Axes:
 
   def _known(self, cut: int, node: int, member: int) -> int:
     """Like `member`, by today's roots, without making anything."""
-    for (s, x, i), found in self._members.items():
+    for (s, x, i), part in self._members.items():
       if i == member and self._root(s) == cut and self._root(x) == node:
-        return self._root(found)
+        return self._root(part)
     return node
 
   def _settle(self) -> bool:
@@ -229,11 +229,11 @@ class Axes:
       mine = tuple(self.member(cut, leaf, i) for leaf in leaves)
       if leaves != (x,):
         self.unify((node,), mine)
-      for leaf, own in zip(leaves, mine, strict=True):
+      for leaf, counterpart in zip(leaves, mine, strict=True):
         if self.is_pinned(leaf):
-          self.pin((own,))
-        first = known.setdefault((cut, leaf, i), own)
-        self.unify((first,), (own,))
+          self.pin((counterpart,))
+        first = known.setdefault((cut, leaf, i), counterpart)
+        self.unify((first,), (counterpart,))
     held = [
       {leaf for axis in axes for leaf in self.leaves(axis)}
       for axes in self._seen

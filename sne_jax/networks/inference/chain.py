@@ -1,4 +1,4 @@
-"""Plain networks: one layer behind the other, in an order that fits.
+"""Plain networks: one layer after another, in an order that fits.
 
 Layers are found by their tensors' names, and put in an order in which each
 reads what the one before it gives: the order of the file where that fits,
@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from sne_jax.networks.inference import naming, norm_places
-from sne_jax.networks.inference.found import AmbiguousError
+from sne_jax.networks.inference.inferred import AmbiguousError
 from sne_jax.networks.inference.naming import Module
 from sne_jax.networks.tracing.player import Mismatch, Player
 from sne_jax.networks.tracing.tape import Value
@@ -48,8 +48,8 @@ def play(p: Player) -> None:
     raise AmbiguousError(f"there are no layers among {', '.join(p.shapes)}")
   order = _order(p, weights)
   _refuse_other_kinds(p, layers)
-  behind = norm_places.behind_layers(p, order, norms, layers)
-  _play(p, order, behind)
+  after = norm_places.after_layers(p, order, norms, layers)
+  _play(p, order, after)
 
 
 _NORM = {"norm_scale", "norm_shift", "norm_mean", "norm_var"}
@@ -69,10 +69,10 @@ _OTHER_KINDS = re.compile(
 
 def _refuse_other_kinds(p: Player, layers: list[Module]) -> None:
   """Refuses names of parts that plain networks do not have."""
-  found = [m.prefix for m in layers if _OTHER_KINDS.search(m.prefix)]
-  if found and not (p.override.order or p.override.skips):
+  prefixes = [m.prefix for m in layers if _OTHER_KINDS.search(m.prefix)]
+  if prefixes and not (p.override.order or p.override.skips):
     raise AmbiguousError(
-      f"the names {', '.join(found[:4])} are not those of a plain network."
+      f"the names {', '.join(prefixes[:4])} are not those of a plain network."
       f" {_order_hint([m for m in layers if 'weight' in m.parts])} if it is;"
       f" {OPAQUE}"
     )
@@ -104,23 +104,23 @@ def _order(p: Player, layers: list[Module]) -> list[Module]:
     if not _fits(p, order):
       raise AmbiguousError(f"the layers do not fit in the order {wanted}")
     return order
-  found: dict[tuple[str, ...], list[Module]] = {}
+  orders: dict[tuple[str, ...], list[Module]] = {}
   in_file = p.framework in naming.ORDERED and _fits(p, layers)
   if in_file:
-    found[tuple(m.prefix for m in layers)] = layers
+    orders[tuple(m.prefix for m in layers)] = layers
   for order in _candidates(layers):
     if _fits(p, order):
-      found[tuple(m.prefix for m in order)] = order
-    if len(found) > 1:
+      orders[tuple(m.prefix for m in order)] = order
+    if len(orders) > 1:
       break
   if in_file:
-    if len(found) > 1:
+    if len(orders) > 1:
       p.guess(
         "the layers are in the order of the file; others would fit too."
         f" {_order_hint(layers)}"
       )
     return layers
-  if not found:
+  if not orders:
     shapes = ", ".join(
       f"{m.prefix} {p.shapes[m.parts['weight']]}" for m in layers
     )
@@ -128,13 +128,13 @@ def _order(p: Player, layers: list[Module]) -> list[Module]:
       f"in no order do the layers read what the one before gives: {shapes}."
       f" {_order_hint(layers)}; {OPAQUE}"
     )
-  if len(found) > 1:
-    one, other = (" ".join(key) for key in list(found)[:2])
+  if len(orders) > 1:
+    one, other = (" ".join(key) for key in list(orders)[:2])
     raise AmbiguousError(
       f"the layers fit in more than one order ({one}, or {other})."
       f" {_order_hint(layers)}"
     )
-  order = next(iter(found.values()))
+  order = next(iter(orders.values()))
   _say_order(p, order)
   return order
 
@@ -186,7 +186,7 @@ def _reads(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
   return wanted % have == 0 if image else wanted == have
 
 
-def _play(p: Player, order: list[Module], behind: dict[str, list[Module]]):
+def _play(p: Player, order: list[Module], after: dict[str, list[Module]]):
   """Plays the layers in order, with their norms and the override's skips."""
   first = _kernel_shape(p, order[0])
   rank = len(first)
@@ -213,7 +213,7 @@ def _play(p: Player, order: list[Module], behind: dict[str, list[Module]]):
       if len(x.shape) > 2:
         x = _flatten(p, x, _kernel_shape(p, module)[1], module)
       x = p.linear(x, weight, bias)
-    for norm in behind.get(module.prefix, ()):
+    for norm in after.get(module.prefix, ()):
       x = _norm(p, x, norm)
     for source in sorted(sources.get(module.prefix, ())):
       x = p.add(x, given[source])
@@ -247,7 +247,7 @@ def _check_groups(p: Player, x: Value, module: Module) -> None:
 
 
 def _flatten(p: Player, x: Value, inputs: int, module: Module) -> Value:
-  """Turns an image into what the dense layer behind it reads."""
+  """Turns an image into what the dense layer after it reads."""
   places = inputs // x.shape[1]
   if places == 1:
     return p.tape.reshape(x, (1, x.shape[1]))

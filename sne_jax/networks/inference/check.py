@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sne_jax.networks import symmetry
-from sne_jax.networks.inference.found import Found
+from sne_jax.networks.inference.inferred import InferredNetwork
 
 Forward = Callable[[dict[str, np.ndarray], Any], Any]
 """Runs the network: its tensors by the file's names, and inputs."""
@@ -41,7 +41,7 @@ class PermutationCheck:
 
 
 def permutation_check(
-  found: Found,
+  network: InferredNetwork,
   weights: Float[np.ndarray, "P"],
   forward: Forward,
   inputs: Any,
@@ -51,7 +51,7 @@ def permutation_check(
   """Runs a network with permuted weights.
 
   Args:
-    found: the network.
+    network: as inferred.
     weights: its flat vector; random ones test more than trained ones, whose
       neurons may be dead.
     forward: runs it; what it returns can be made a numpy array.
@@ -64,11 +64,11 @@ def permutation_check(
   """
   if draws < 1:
     raise ValueError(f"draws must be at least 1, got {draws}")
-  run = lambda w: np.asarray(forward(found.scatter(w), inputs), np.float64)
+  run = lambda w: np.asarray(forward(network.scatter(w), inputs), np.float64)
   old = run(weights)
   size = float(np.abs(old).max()) or 1.0
   far = lambda index: float(np.abs(run(weights[index]) - old).max()) / size
-  spec = found.spec
+  spec = network.spec
   change = max(far(symmetry.draw_permutation(spec, rng)) for _ in range(draws))
   try:
     control = statistics.median(

@@ -36,18 +36,18 @@ _NORM = {
 def _prefix(p: Player, form: str) -> str:
   """What stands before the name that `form` describes, in the file."""
   for name in p.shapes:
-    found = re.match(rf"^(.*?){form}$", name)
-    if found and (not found[1] or found[1].endswith(".")):
-      return found[1]
+    match = re.match(rf"^(.*?){form}$", name)
+    if match and (not match[1] or match[1].endswith(".")):
+      return match[1]
   raise Mismatch(f"no tensor is named like {form}")
 
 
 def _count(p: Player, prefix: str) -> int:
   """How many numbered blocks `prefix` has; they begin at 0."""
   numbers = {
-    int(found[1])
+    int(match[1])
     for name in p.shapes
-    if (found := re.match(rf"^{re.escape(prefix)}(\d+)\.", name))
+    if (match := re.match(rf"^{re.escape(prefix)}(\d+)\.", name))
   }
   if numbers != set(range(len(numbers))) or not numbers:
     raise Mismatch(f"blocks of {prefix!r} are numbered {sorted(numbers)}")
@@ -78,6 +78,7 @@ def torchvision_resnet(p: Player) -> None:
 
 def _residual_block(p: Player, x: Value, name: str) -> Value:
   y, count = x, 0
+  # Two convolutions in a basic block, three in a bottleneck.
   while p.has(f"{name}.conv{count + 1}.weight"):
     count += 1
     if count > 1:
@@ -100,6 +101,7 @@ def _tokens(p: Player, x: Value, token: str, position: str) -> Value:
   table = p.weight(position)
   if len(table.shape) < 2 or table.shape[-1] != x.shape[-1]:
     raise Mismatch(f"{position!r} has shape {table.shape}")
+  # Tokens hold fixed places, in the table as in the sequence.
   for axis in table.axes[:-1]:
     p.tape.axes.pin(axis)
   x = p.tape.expand(x, (1, table.shape[-2], x.shape[-1]))
@@ -107,9 +109,11 @@ def _tokens(p: Player, x: Value, token: str, position: str) -> Value:
     p.tape.axes.pin(axis)
   if len(table.shape) == 2:
     table = p.tape.reshape(table, (1, *table.shape))
-  made = p.tape.elementwise(x, table, op="add")
+  embedded = p.tape.elementwise(x, table, op="add")
   # The number of tokens says nothing more; one stands for all.
-  return p.tape.reshape(p.tape.slice(made, 1, 0, 1), (1, 1, made.shape[-1]))
+  return p.tape.reshape(
+    p.tape.slice(embedded, 1, 0, 1), (1, 1, embedded.shape[-1])
+  )
 
 
 def _patches(p: Player, weight: str, bias: str) -> Value:
@@ -238,10 +242,12 @@ def huggingface_vit(p: Player) -> None:
 
 
 def _huggingface_attention(p: Player, x: Value, name: str) -> Value:
-  own = f"{name}.attention.attention"
-  if not p.has(f"{own}.query.weight"):
-    own = f"{name}.attention.self"
-  y = _separate(p, x, (f"{own}.query", f"{own}.key", f"{own}.value"))
+  attention = f"{name}.attention.attention"
+  if not p.has(f"{attention}.query.weight"):
+    attention = f"{name}.attention.self"
+  y = _separate(
+    p, x, (f"{attention}.query", f"{attention}.key", f"{attention}.value")
+  )
   out = f"{name}.attention.output.dense"
   return p.linear(y, f"{out}.weight", f"{out}.bias")
 
@@ -284,6 +290,7 @@ def huggingface_bert(p: Player) -> None:
     first, second = f"{name}.intermediate.dense", f"{name}.output.dense"
     x = p.add(x, _mlp(p, x, first, second))
     x = p.layer_norm(x, f"{name}.output.LayerNorm")
+  # Heads read the last layer: of masked words, of a pooler, or none at all.
   known = _masked_words(p, x, words)
   readers = ("classifier", "qa_outputs", "cls.seq_relationship")
   if not _heads(p, x, f"{root}pooler.dense", *readers) and not known:
@@ -321,8 +328,8 @@ def huggingface_gpt2(p: Player) -> None:
   for block in range(_count(p, f"{root}h.")):
     name = f"{root}h.{block}"
     y = p.layer_norm(x, f"{name}.ln_1")
-    own = f"{name}.attn.c_attn"
-    y = _together(p, y, f"{own}.weight", f"{own}.bias", "last")
+    projection = f"{name}.attn.c_attn"
+    y = _together(p, y, f"{projection}.weight", f"{projection}.bias", "last")
     out = f"{name}.attn.c_proj"
     x = p.add(x, p.linear(y, f"{out}.weight", f"{out}.bias", "last"))
     y = p.layer_norm(x, f"{name}.ln_2")

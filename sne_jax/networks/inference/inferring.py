@@ -15,7 +15,7 @@ from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
 from sne_jax.networks.inference import chain, conventions, naming
 from sne_jax.networks.inference.assembly import assemble
-from sne_jax.networks.inference.found import AmbiguousError, Found
+from sne_jax.networks.inference.inferred import AmbiguousError, InferredNetwork
 from sne_jax.networks.inference.override import Override, as_override
 from sne_jax.networks.inference.sources import Source
 from sne_jax.networks.tracing import activations
@@ -45,7 +45,7 @@ class Tensors(Protocol):
 
 def infer_file(
   tensors: Tensors, override: Override | Mapping[str, Any] | None = None
-) -> Found:
+) -> InferredNetwork:
   """Finds the spec of a file of tensors; see `infer`."""
   entries = tensors.entries
   override = as_override(override)
@@ -69,7 +69,7 @@ def infer(
   override: Override | Mapping[str, Any] | None = None,
   dtypes: Mapping[str, str] | None = None,
   tied: Mapping[str, str] | None = None,
-) -> Found:
+) -> InferredNetwork:
   """Finds the spec of a network.
 
   Args:
@@ -97,28 +97,28 @@ def infer(
     if name not in shapes:
       raise ValueError(f"override: leave_out names {name!r}, no tensor of it")
     left_out[name] = "left out by the override"
-  own = {
+  kept = {
     name: tuple(shape)
     for name, shape in shapes.items()
     if name not in left_out and name not in tied
   }
-  if not own:
+  if not kept:
     kept_out = ", ".join(f"{n}: {why}" for n, why in [*left_out.items()][:2])
     raise AmbiguousError(
       "the file holds no weights" + (f" ({kept_out})" if kept_out else "")
     )
   play = _opaque if settled.opaque else _play
-  spec, sources, guesses = play(own, framework, settled)
+  spec, sources, guesses = play(kept, framework, settled)
   if settled.family:
     spec, sources = _as_family(spec, sources, settled)
-  return Found(spec, sources, left_out, tied, guesses)
+  return InferredNetwork(spec, sources, left_out, tied, guesses)
 
 
-def _play(own: naming.Shapes, framework: str, settled: Override):
+def _play(shapes: naming.Shapes, framework: str, settled: Override):
   """Tries the conventions, then a plain network."""
   refused = []
   for name, play in conventions.CONVENTIONS.items():
-    player = Player(own, framework, settled)
+    player = Player(shapes, framework, settled)
     try:
       options = play(player)
     except Mismatch as error:
@@ -134,7 +134,7 @@ def _play(own: naming.Shapes, framework: str, settled: Override):
     )
   if refused and not settled.order:  # A network of this kind is not plain.
     raise AmbiguousError(f"{'; '.join(refused)}; {chain.OPAQUE}")
-  player = Player(own, framework, settled)
+  player = Player(shapes, framework, settled)
   try:
     chain.play(player)
   except Mismatch as error:
@@ -146,34 +146,28 @@ def _play(own: naming.Shapes, framework: str, settled: Override):
   return _assembled(player)
 
 
-def _run_by_family(found, options: Mapping[str, Any] | None):
+def _run_by_family(inferred, options: Mapping[str, Any] | None):
   """Lets our transformer run a network if it has just these tensors."""
-  spec, sources, guesses = found
+  spec, sources, guesses = inferred
   if options is None:
-    return found
+    return inferred
   settled = Override(family="transformer", options=options)
   try:
     return (*_as_family(spec, sources, settled), guesses)
   except ValueError:  # Of images that are not square, for example.
-    return found
+    return inferred
 
 
 def _assembled(player: Player):
   spec, sources = assemble(player.tape)
-  reasons = tuple(
-    f"no permutation is claimed where {why}"
-    if "norm_groups" not in why
-    else why
-    for why in player.tape.axes.reasons
-  )
-  return spec, sources, (*player.guesses, *reasons)
+  return spec, sources, (*player.guesses, *player.tape.unclaimed())
 
 
-def _opaque(own: naming.Shapes, framework: str, settled: Override):
+def _opaque(shapes: naming.Shapes, framework: str, settled: Override):
   """A spec that claims nothing: levels by order, no permutation."""
   del framework, settled
   tensors, sources, level = [], [], -1
-  for name, shape in own.items():
+  for name, shape in shapes.items():
     _, part = naming.role(name)
     level += len(shape) > 1 or level < 0
     kind = "other"
@@ -182,7 +176,7 @@ def _opaque(own: naming.Shapes, framework: str, settled: Override):
     shape = shape or (1,)
     axes = tuple(spec_lib.plain_axis(n) for n in shape)
     tensors.append(spec_lib.TensorSpec(name, kind, shape, level, axes))
-    stored = own[name]
+    stored = shapes[name]
     order = tuple(range(len(stored)))
     sources.append(Source(name, name, stored, stored, (), order, shape))
   spec = spec_lib.NetworkSpec("unknown", tuple(tensors))

@@ -83,17 +83,17 @@ def left_out(
   shapes: Shapes, dtypes: Mapping[str, str] | None = None
 ) -> dict[str, str]:
   """Returns the tensors that are no weights, and why."""
-  found = {}
+  reasons_of = {}
   for name, shape in shapes.items():
     reasons = [why for form, why in _LEFT_OUT if re.search(form, name)]
     dtype = str((dtypes or {}).get(name, "float32"))
     if reasons and not _is_weight_after_all(name, shape):
-      found[name] = reasons[0]
+      reasons_of[name] = reasons[0]
     elif 0 in shape:
-      found[name] = "empty"
+      reasons_of[name] = "empty"
     elif re.match(r"u?int|bool|complex|<U|str|object", dtype):
-      found[name] = f"numbers of type {dtype}, which are no weights"
-  return found
+      reasons_of[name] = f"numbers of type {dtype}, which are no weights"
+  return reasons_of
 
 
 def _is_weight_after_all(name: str, shape: tuple[int, ...]) -> bool:
@@ -110,9 +110,9 @@ def role(name: str) -> tuple[str, str]:
     return prefix, _ROLES[last]
   for word, part in _ROLES.items():
     # conv1_weight, W1, b_2, moving_mean_3.
-    found = re.match(rf"^(?:(.*)_)?{word}_?(\d*)$", last)
-    if found and (len(word) > 1 or not found[1] or found[2] == ""):
-      stem = "_".join(w for w in (found[1] or "", found[2]) if w)
+    match = re.match(rf"^(?:(.*)_)?{word}_?(\d*)$", last)
+    if match and (len(word) > 1 or not match[1] or match[2] == ""):
+      stem = "_".join(w for w in (match[1] or "", match[2]) if w)
       return ".".join(w for w in (prefix, stem) if w), part
   return name, ""
 
@@ -131,30 +131,33 @@ def modules(shapes: Shapes) -> list[Module]:
   Tensors whose names say nothing are put together by their shapes: matrices
   are weights, and a vector goes with the matrix before it.
   """
-  found: dict[str, Module] = {}
+  by_prefix: dict[str, Module] = {}
   for name, shape in shapes.items():
     prefix, part = role(name)
     numbered = re.match(r"^(.*?)[./]vars[./](\d+)$", name)
     if numbered:  # Keras numbers the variables of a layer.
       prefix, part = numbered[1], f"var {numbered[2]}"
     elif not part:
-      prefix, part = _by_shape(name, shape, found, shapes)
+      prefix, part = _by_shape(name, shape, by_prefix, shapes)
     prefix = strip_collection(prefix)
-    module = found.setdefault(prefix, Module(prefix, {}))
+    module = by_prefix.setdefault(prefix, Module(prefix, {}))
     if part in module.parts:
-      module = found.setdefault(name, Module(name, {}))
+      module = by_prefix.setdefault(name, Module(name, {}))
     module.parts[part] = name
-  for module in found.values():
+  for module in by_prefix.values():
     _settle(module, shapes)
-  return list(found.values())
+  return list(by_prefix.values())
 
 
 def _by_shape(
-  name: str, shape: tuple[int, ...], found: dict[str, Module], shapes: Shapes
+  name: str,
+  shape: tuple[int, ...],
+  by_prefix: dict[str, Module],
+  shapes: Shapes,
 ) -> tuple[str, str]:
-  if len(shape) > 1 or not found:
+  if len(shape) > 1 or not by_prefix:
     return name, "weight"
-  last = list(found.values())[-1]
+  last = list(by_prefix.values())[-1]
   matrix = shapes.get(last.parts.get("weight", ""), ())
   outputs = (matrix[:1], matrix[-1:])
   if "bias" not in last.parts and len(shape) == 1 and shape in outputs:
@@ -199,10 +202,10 @@ def _numbered(prefix: str, names: list[str], shapes: Shapes) -> list[str]:
 
 def hints(shapes: Shapes) -> dict[str, tuple[str, bool]]:
   """What names say of vectors, for `Tape`: kind, and running statistics."""
-  found = {}
+  hinted = {}
   for module in modules(shapes):
     running = "norm_mean" in module.parts
     for part, name in module.parts.items():
       if part == "bias" or part.startswith("norm_"):
-        found[name] = (part, running)
-  return found
+        hinted[name] = (part, running)
+  return hinted

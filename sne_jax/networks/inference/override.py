@@ -8,14 +8,14 @@ be left out.
 | `order` | layer names | a plain network's layers, from input to output |
 | `skips` | pairs of layer names | what the first gives is added to the second |
 | `flatten` | "channels_first" or "channels_last" | how images are flattened |
-| `places` | a number | places per channel behind a flattening |
+| `places` | a number | places per channel after a flattening |
 | `heads` | a number | attention heads of every layer |
 | `groups` | {layer name: number} | convolutions of groups of channels |
 | `norm_groups` | {layer name: number} | 1: one group of all channels |
 | `norm_behind` | {norm name: layer name} | which layer a norm follows |
 | `transposed` | tensor names | dense weights stored as [in, out] |
 | `leave_out` | tensor names | tensors that are no weights |
-| `activation` | "relu", "tanh", ... | what stands behind every hidden layer |
+| `activation` | "relu", "tanh", ... | what comes after every hidden layer |
 | `opaque` | true | nothing is known: no permutation is claimed |
 | `family`, `options` | see `families.build` | a network that can be run |
 
@@ -40,7 +40,7 @@ class Override:
   skips: tuple[tuple[str, str], ...] = ()
   # How an image is flattened before a dense layer; "" is the framework's way.
   flatten: str = ""
-  # Places per channel behind a flattening; 0 is worked out.
+  # Places per channel after a flattening; 0 is worked out.
   places: int = 0
   # Attention heads of every layer; 0 is by convention.
   heads: int = 0
@@ -48,7 +48,7 @@ class Override:
   groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
   # Groups of norms without running statistics, by layer; 1 is a layer norm.
   norm_groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
-  # The layer that each norm stands behind.
+  # The layer that each norm comes after.
   norm_behind: Mapping[str, str] = dataclasses.field(default_factory=dict)
   # Dense weights that are stored [in, out] where [out, in] is usual.
   transposed: tuple[str, ...] = ()

@@ -127,25 +127,25 @@ def scatter(
   Raises:
     ValueError: `weights` is not `P` long, or a tensor of `like` is missing.
   """
-  made: dict[str, np.ndarray] = {}
+  tensors: dict[str, np.ndarray] = {}
   parts = spec.unflatten(weights)
   for source in sources:
-    if source.name not in made:
-      made[source.name] = np.zeros(source.stored, np.float32)
-    source.put(parts[source.tensor], made[source.name])
+    if source.name not in tensors:
+      tensors[source.name] = np.zeros(source.stored, np.float32)
+    source.put(parts[source.tensor], tensors[source.name])
   if like is None:
-    return made
-  for name in made:
-    made[name] = _as_stored(made[name], read(like, name))
-  return made
+    return tensors
+  for name in tensors:
+    tensors[name] = _as_stored(tensors[name], read(like, name))
+  return tensors
 
 
 def read(tensors: Mapping[str, Any], name: str) -> np.ndarray:
   """Returns one array; `ValueError` if there is none of that name."""
   if name not in tensors:
     raise ValueError(f"tensor {name!r} is missing")
-  found = tensors[name]
-  return np.asarray(found.read() if hasattr(found, "read") else found)
+  tensor = tensors[name]
+  return np.asarray(tensor.read() if hasattr(tensor, "read") else tensor)
 
 
 def _as_stored(new: np.ndarray, old: np.ndarray) -> np.ndarray:

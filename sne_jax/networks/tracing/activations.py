@@ -1,4 +1,4 @@
-"""Which activation stands behind each level, as far as that is known.
+"""Which activation comes after each level, as far as that is known.
 
 Signs and scales of neurons (`networks/augment.py`) may move only where all
 that stands between a weight and its readers is known. So an operation is one
@@ -109,9 +109,9 @@ def by_level(
   """
   names = []
   for level in range(num_levels):
-    found = set(noted.get(level, ()))
-    most = found - {MAXIMUM}
-    if MAXIMUM in found and most - augment.HOMOGENEOUS:
+    functions = set(noted.get(level, ()))
+    most = functions - {MAXIMUM}
+    if MAXIMUM in functions and most - augment.HOMOGENEOUS:
       most = {""}
     name = most.pop() if len(most) == 1 else "" if most else "none"
     names.append(name or augment.UNKNOWN)
@@ -130,10 +130,10 @@ def stated(framework: str, metadata: Mapping[str, str]) -> str:
   if key not in metadata:
     return ""
   try:
-    found = find(json.loads(metadata[key]), metadata)
+    functions = find(json.loads(metadata[key]), metadata)
   except (ValueError, TypeError, KeyError, AttributeError, IndexError):
     return ""  # Written by whoever made the file.
-  return found.pop() if len(found) == 1 else ""
+  return functions.pop() if len(functions) == 1 else ""
 
 
 _ONNX = {"Relu": "relu", "LeakyRelu": "leaky_relu", "Tanh": "tanh"} | {
@@ -162,24 +162,24 @@ _KERAS_PLAIN = frozenset(
 def _onnx(nodes: Any, metadata: Mapping[str, str]) -> set[str]:
   """The activations of a graph; none if it has operations of other kinds."""
   last = set(json.loads(metadata.get("outputs", "{}")))
-  found = set()
+  functions = set()
   for kind, _, _, outputs, _ in nodes:
     if kind in _ONNX_PLAIN or last & set(outputs):
       continue  # What acts on the outputs alone moves no hidden neuron.
-    found.add(_ONNX.get(kind, ""))
-  return found
+    functions.add(_ONNX.get(kind, ""))
+  return functions
 
 
 def _keras(config: Any, _: Mapping[str, str]) -> set[str]:
   """The activations of a model's layers but the last; as `_onnx`."""
   layers = config["config"]["layers"]
-  found = set()
+  functions = set()
   for layer in layers[:-1]:
-    kind, own = layer["class_name"], layer["config"]
-    name = "relu" if kind == "ReLU" else own.get("activation", "linear")
+    kind, settings = layer["class_name"], layer["config"]
+    name = "relu" if kind == "ReLU" else settings.get("activation", "linear")
     if kind not in _KERAS_PLAIN:
-      found.add("")
+      functions.add("")
     elif name not in (None, "linear"):
-      found.add(name if name in _ONNX.values() else "")
+      functions.add(name if name in _ONNX.values() else "")
   last = layers[-1]["class_name"]
-  return found if last in _KERAS_PLAIN else found | {""}
+  return functions if last in _KERAS_PLAIN else functions | {""}

@@ -37,8 +37,8 @@ def convolution(
     cut = (groups, kernel.shape[1])
     heard = axes.regroup([x.axes[1]], cut, "groups of channels")
     rows = (groups, kernel.shape[0] // groups)
-    made = axes.regroup([out], rows, "groups of channels")
-    axes.unify(heard[0], made[0], "groups of channels")
+    outputs = axes.regroup([out], rows, "groups of channels")
+    axes.unify(heard[0], outputs[0], "groups of channels")
     axes.unify(heard[1], into, "groups of channels")
     axes.see([into])
   for axis in kernel.axes[2:]:
@@ -50,20 +50,22 @@ def convolution(
   spatial = tuple(axes.fresh(n, pinned=True) for n in places)
   if kernel.view is None or len(kernel.parts) != 1:
     tape.use_all(kernel, Use("other", level))
-    return tape.made((x, kernel), shape, (x.axes[0], out, *spatial), level)
+    return tape.activation(
+      (x, kernel), shape, (x.axes[0], out, *spatial), level
+    )
   flat = lambda view: tuple(a for dims in view for a in dims)
   part, view = kernel.parts[0], kernel.view
   use = Use(
     "conv_weight", level, flat(view[:1]), flat(view[1:2]), flat(view[2:])
   )
   tape.use(part, use)
-  value = tape.made(
+  value = tape.activation(
     (x, kernel),
     shape,
     (x.axes[0], out, *spatial),
     max(level, tape.uses[part].level),
   )
-  return dataclasses.replace(value, behind=part, origin=part)
+  return dataclasses.replace(value, producer=part, origin=part)
 
 
 def batch_norm(
@@ -78,13 +80,13 @@ def batch_norm(
     place: axis of the channels.
   """
   level = max(x.level or 0, 0)
-  level += x.behind is None
+  level += x.producer is None
   for kind, vector in vectors.items():
     tape.axes.unify(x.axes[place], vector.axes[0], "a norm of other channels")
-    of = None if x.behind is None else (x.behind, x.past)
-    tape.use_all(vector, Use(kind, level, of=x.behind, behind=of))
-  made = tape.made((x,), x.shape, x.axes, level)
-  return dataclasses.replace(made, behind=x.behind)
+    of = None if x.producer is None else (x.producer, x.past)
+    tape.use_all(vector, Use(kind, level, of=x.producer, after=of))
+  normalised = tape.activation((x,), x.shape, x.axes, level)
+  return dataclasses.replace(normalised, producer=x.producer)
 
 
 def norm(
@@ -115,7 +117,9 @@ def norm(
     for place, axis in zip(places, vector.axes, strict=True):
       tape.axes.unify(x.axes[place], axis, "a norm of other channels")
     tape.use_all(vector, Use(kind if len(places) == 1 else "other", level))
-  return tape.made((x,), x.shape, x.axes, level if vectors else x.level or 0)
+  return tape.activation(
+    (x,), x.shape, x.axes, level if vectors else x.level or 0
+  )
 
 
 def attend(tape: Tape, q: Value, k: Value, v: Value) -> Value:

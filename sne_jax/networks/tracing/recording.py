@@ -1,6 +1,6 @@
 """A network as it is run: values, and what each operation says of their axes.
 
-Whoever knows how a network is run (the convention behind its names, or a
+Whoever knows how a network is run (the convention of its names, or a
 trace of its code) plays it on a tape. The tape holds no numbers. Of every
 value it keeps the axes (`axes.py`), the level, and which weights it comes
 from; of every weight, how it is used. `assembly.py` makes a spec of that.
@@ -30,13 +30,13 @@ class Value:
   Attributes:
     shape: its sizes.
     axes: for each, the nodes.
-    level: of the deepest weight behind it, -1 for inputs; None where only
-      weights and constants are behind it.
+    level: of the deepest weight that it depends on, -1 for inputs; None where
+      it depends on weights and constants alone.
     past: bits of all values before it, and its own.
     parts: weights that it is made of, if level is None.
     view: for a view of one weight, the weight's axes (of its part) that each
       of the value's axes is; None where it is something else.
-    behind: the weight whose output this is, biases and scales aside.
+    producer: the weight whose output this is, biases and scales aside.
     origin: the weight that it comes from by elementwise steps and views.
     tag: what it is to attention: ("scores", q, k), ("attended",) or ().
   """
@@ -47,7 +47,7 @@ class Value:
   past: int = 0
   parts: tuple[Part, ...] = ()
   view: tuple[tuple[int, ...], ...] | None = None
-  behind: Part | None = None
+  producer: Part | None = None
   origin: Part | None = None
   tag: tuple = ()
 
@@ -61,8 +61,8 @@ class Use:
   out: tuple[int, ...] = ()  # Axes of the tensor, in order.
   into: tuple[int, ...] = ()
   rest: tuple[int, ...] = ()
-  of: Part | None = None  # The weight that it stands behind.
-  behind: tuple[Part, int] | None = None  # That, if nothing else reads it.
+  of: Part | None = None  # The weight that it comes after.
+  after: tuple[Part, int] | None = None  # That, if nothing else reads it.
 
 
 class Recorder:
@@ -135,7 +135,7 @@ class Recorder:
         if level is not None and level >= 0:
           self.noted.setdefault(level, set()).add(name)
 
-  def _act(self, part: Part, x: Value, made: Value, op: str) -> int:
+  def _act(self, part: Part, x: Value, result: Value, op: str) -> int:
     """Notes a vector or table that acts on an activation; returns the level.
 
     What it is follows from its name and shape where these say it, else from
@@ -149,8 +149,8 @@ class Recorder:
     hint, running = self._hints.get(part[0], ("", False))
     if hint.startswith("norm_") and len(long) == 1:
       return self._norm(part, hint, running, x, level)
-    if op == "add" and self._is_bias(value, x.behind):
-      self.use(part, Use("bias", level, of=x.behind))
+    if op == "add" and self._is_bias(value, x.producer):
+      self.use(part, Use("bias", level, of=x.producer))
       return level
     if op == "add" and len(long) > 1:
       self.use(part, Use("position", level))
@@ -164,28 +164,28 @@ class Recorder:
     self, part: Part, kind: str, running: bool, x: Value, level: int
   ) -> int:
     """Notes a vector of a norm; returns its level."""
-    if running and x.behind is not None:
-      self.use(part, Use(kind, level, of=x.behind))
+    if running and x.producer is not None:
+      self.use(part, Use(kind, level, of=x.producer))
       return level
     module = part[0].rpartition(".")[0] or part[0].rpartition("/")[0]
     level = self._norm_levels.setdefault(module or part[0], level + 1)
     self.use(part, Use(kind, level))
     return level
 
-  def _is_bias(self, value: Value, behind: Part | None) -> bool:
+  def _is_bias(self, value: Value, producer: Part | None) -> bool:
     """Whether a tensor has a number for each output of the weight before it.
 
     A weight has one bias; what is added next is something else.
     """
-    use = self.uses.get(behind) if behind is not None else None
-    if use is None or behind is None or not use.out:
+    use = self.uses.get(producer) if producer is not None else None
+    if use is None or producer is None or not use.out:
       return False
-    shape = self.weights[behind[0]].shape
+    shape = self.weights[producer[0]].shape
     outputs = math.prod(shape[place] for place in use.out)
     if math.prod(value.shape) != outputs:
       return False
     return not any(
-      u.of == behind and u.kind == "bias" for u in self.uses.values()
+      u.of == producer and u.kind == "bias" for u in self.uses.values()
     )
 
   def use(self, part: Part, use: Use) -> None:
@@ -193,18 +193,27 @@ class Recorder:
     self.uses.setdefault(part, use)
 
   def use_all(self, value: Value, use: Use) -> None:
-    """Notes how the weights behind a value are used."""
+    """Notes how the weights of a value are used."""
     for part in value.parts:
       self.use(part, use)
 
-  def made(self, values: Sequence[Value], shape, axes, level: int) -> Value:
+  def activation(
+    self, values: Sequence[Value], shape, axes, level: int
+  ) -> Value:
     """Returns an activation made of others, at a level."""
     value = self._join(values, shape, axes)
     return self._levelled(dataclasses.replace(value, level=level, parts=()))
 
   def read_once(self, use: Use) -> bool:
-    """Whether what a batch norm stands behind is read by it alone."""
-    return use.behind is None or self._reads.get(use.behind[1], 0) <= 1
+    """Whether what a batch norm comes after is read by it alone."""
+    return use.after is None or self._reads.get(use.after[1], 0) <= 1
+
+  def unclaimed(self) -> tuple[str, ...]:
+    """Returns where no permutation is claimed, and why."""
+    return tuple(
+      why if "norm_groups" in why else f"no permutation is claimed where {why}"
+      for why in self.axes.reasons
+    )
 
   def _fixed(self, shape: Sequence[int]) -> tuple[Axis, ...]:
     return tuple(self.axes.fresh(n, pinned=True) for n in shape)

@@ -47,55 +47,59 @@ class Tape(Recorder):
         for p in range(rank)
       ]
       shape = tuple(max(column) if 0 not in column else 0 for column in columns)
+    # Axes are aligned at the last one; those that meet are one axis, and those
+    # of size 1 are repeated, so they say nothing.
     axes = []
     for place, size in enumerate(shape):
-      found: Axis = ()
+      axis: Axis = ()
       for v in values:
-        own = place - rank + len(v.shape)
-        if own < 0 or v.shape[own] == 1:
+        own_place = place - rank + len(v.shape)
+        if own_place < 0 or v.shape[own_place] == 1:
           continue
-        if found:
-          self.axes.unify(found, v.axes[own], f"{op} of unlike axes")
-        found = found or v.axes[own]
-      axes.append(found if found or size == 1 else self.axes.fresh(size))
-    made = self._join(values, shape, tuple(axes))
-    return self._combined(made, values, op)
+        if axis:
+          self.axes.unify(axis, v.axes[own_place], f"{op} of unlike axes")
+        axis = axis or v.axes[own_place]
+      axes.append(axis if axis or size == 1 else self.axes.fresh(size))
+    result = self._join(values, shape, tuple(axes))
+    return self._combined(result, values, op)
 
-  def _combined(self, made: Value, values: Sequence[Value], op: str) -> Value:
+  def _combined(self, result: Value, values: Sequence[Value], op: str) -> Value:
     """Levels, skips and tags of an elementwise result."""
     active = [v for v in values if v.level is not None]
     fixed = [v for v in values if v.level is None and v.parts]
     if not active:
-      return made
+      return result
     if len(active) > 1 and op != "add":
       self.note(active)  # One gates the other.
     if op == "add" and len(active) == 2 and active[0].shape == active[1].shape:
       self._note_skip(active[0], active[1])
-    if len(active) == 1:
+    if len(active) == 1:  # Weights act on one activation: a bias or a scale.
       x = active[0]
       linear = op != "map"
-      made = dataclasses.replace(
-        made,
-        behind=x.behind if linear else None,
+      result = dataclasses.replace(
+        result,
+        producer=x.producer if linear else None,
         origin=x.origin,
         tag=x.tag,
       )
       for v in fixed:
         for part in v.parts:
-          level = self._act(part, x, made, op)
-          made = dataclasses.replace(made, level=max(level, made.level or 0))
-    else:
+          level = self._act(part, x, result, op)
+          result = dataclasses.replace(
+            result, level=max(level, result.level or 0)
+          )
+    else:  # A sum keeps the origin that all its terms share.
       tags = [v.tag for v in active if v.tag]
       origins = {v.origin for v in active}
-      made = dataclasses.replace(
-        made,
+      result = dataclasses.replace(
+        result,
         tag=tags[0] if tags else (),
         origin=origins.pop() if len(origins) == 1 else None,
       )
       for v in fixed:
         for part in v.parts:
-          self._act(part, active[0], made, op)
-    return self._levelled(made)
+          self._act(part, active[0], result, op)
+    return self._levelled(result)
 
   def contract(
     self,
@@ -127,7 +131,8 @@ class Tape(Recorder):
     places = [(x, a) for a, _ in batch]
     places += [(x, a) for a in left] + [(y, b) for b in right]
     shape = tuple(v.shape[p] for v, p in places)
-    made = self._join((x, y), shape, tuple(v.axes[p] for v, p in places))
+    result = self._join((x, y), shape, tuple(v.axes[p] for v, p in places))
+    # If one side is made of weights, the other is the activation they act on.
     for value, other, mine in ((x, y, 0), (y, x, 1)):
       if other.level is None and not other.parts:
         self.note((value,))  # A constant reads neurons.
@@ -137,20 +142,20 @@ class Tape(Recorder):
         continue
       axes = [pair[mine] for pair in summed]
       kept = right if mine else left
-      return self._applied(made, other, value, axes, kept, batch)
+      return self._applied(result, other, value, axes, kept, batch)
     if x.level is not None and y.level is not None:
       self.note((x, y))
-      return self._levelled(self._attended(made, x, y))
-    return self._levelled(made)
+      return self._levelled(self._attended(result, x, y))
+    return self._levelled(result)
 
-  def _applied(self, made, x, weight, summed, kept, batch) -> Value:
+  def _applied(self, result, x, weight, summed, kept, batch) -> Value:
     """The product of an activation and a weight."""
     level = (x.level if x.level is not None else -1) + 1
     whole = weight.view is not None and not batch and len(weight.parts) == 1
     if not whole:
       for part in weight.parts:
         self.use(part, Use("other", level))
-      return self._levelled(dataclasses.replace(made, level=level))
+      return self._levelled(dataclasses.replace(result, level=level))
     part = weight.parts[0]
     flat = lambda places: tuple(a for p in places for a in weight.view[p])
     kind = "linear_weight"
@@ -159,19 +164,19 @@ class Tape(Recorder):
     self.use(part, Use(kind, level, out=flat(kept), into=flat(summed)))
     level = max(level, self.uses[part].level)
     return self._levelled(
-      dataclasses.replace(made, level=level, behind=part, origin=part)
+      dataclasses.replace(result, level=level, producer=part, origin=part)
     )
 
-  def _attended(self, made: Value, x: Value, y: Value) -> Value:
+  def _attended(self, result: Value, x: Value, y: Value) -> Value:
     """The product of two activations, perhaps a step of attention."""
     for scores, values in ((x, y), (y, x)):
       if scores.tag[:1] == ("scores",) and values.origin is not None:
         _, q, k = scores.tag
         self._mark(q, k, values.origin)
-        return dataclasses.replace(made, tag=("attended",))
+        return dataclasses.replace(result, tag=("attended",))
     if x.origin is not None and y.origin is not None:
-      return dataclasses.replace(made, tag=("scores", x.origin, y.origin))
-    return made
+      return dataclasses.replace(result, tag=("scores", x.origin, y.origin))
+    return result
 
   def _mark(self, q: Part, k: Part, v: Part) -> None:
     for part, kind in ((q, "q"), (k, "k"), (v, "v")):
@@ -196,10 +201,10 @@ class Tape(Recorder):
     new = len(shape) - len(x.shape)
     axes, view = [], []
     for place, size in enumerate(shape):
-      own = place - new
-      kept = own >= 0 and x.shape[own] == size
-      axes.append(x.axes[own] if kept else self.axes.fresh(size, pinned=False))
-      view.append(x.view[own] if kept and x.view is not None else ())
+      old = place - new
+      kept = old >= 0 and x.shape[old] == size
+      axes.append(x.axes[old] if kept else self.axes.fresh(size, pinned=False))
+      view.append(x.view[old] if kept and x.view is not None else ())
     return self._same(
       x, shape, tuple(axes), None if x.view is None else tuple(view)
     )
@@ -210,14 +215,16 @@ class Tape(Recorder):
     if any(self.axes.is_free(x.axes[p]) for p in places):
       self.note((x,))  # Neurons are summed: no weight reads each.
     kept = _others(len(x.shape), places)
-    made = self._join(
+    result = self._join(
       (x,), tuple(x.shape[p] for p in kept), tuple(x.axes[p] for p in kept)
     )
-    return self._levelled(dataclasses.replace(made, tag=x.tag))
+    return self._levelled(dataclasses.replace(result, tag=x.tag))
 
   def select(self, x: Value, place: int, member: int) -> Value:
     """Takes one place of an axis, which is dropped."""
     place %= len(x.shape)
+    # Picking from an axis that moves (queries of a fused matrix) names a part
+    # of the weight; picking from one that is pinned leaves the whole.
     cut = self.axes.leaves(x.axes[place])
     shape = tuple(n for p, n in enumerate(x.shape) if p != place)
     axes = self.axes.pick(
@@ -234,8 +241,8 @@ class Tape(Recorder):
     view = None
     if x.view is not None and (free or not cut):
       view = tuple(v for p, v in enumerate(x.view) if p != place)
-    made = self._same(x, shape, axes, view)
-    return dataclasses.replace(made, parts=parts, origin=origin)
+    result = self._same(x, shape, axes, view)
+    return dataclasses.replace(result, parts=parts, origin=origin)
 
   def slice(self, x: Value, place: int, start: int, stop: int) -> Value:
     """Takes the places from `start` to `stop` of an axis."""
@@ -245,19 +252,21 @@ class Tape(Recorder):
     shape = (*x.shape[:place], size, *x.shape[place + 1 :])
     pieces = have // size if size and have % size == 0 else 0
     even = pieces and start % size == 0 and pieces <= axes_lib.MOST_MEMBERS
-    if self.axes.is_free(x.axes[place]) and even:
+    if (
+      self.axes.is_free(x.axes[place]) and even
+    ):  # One of several equal blocks.
       cut = (*x.shape[:place], pieces, size, *x.shape[place + 1 :])
-      made = self.reshape(x, cut)
-      leaves = self.axes.leaves(made.axes[place])
+      blocks = self.reshape(x, cut)
+      leaves = self.axes.leaves(blocks.axes[place])
       if len(leaves) == 1:
-        return self.select(made, place, start // size)
+        return self.select(blocks, place, start // size)
     self.axes.pin(x.axes[place], "part of an axis is taken")
     fresh = self.axes.fresh(size, pinned=True)
     axes = (*x.axes[:place], fresh, *x.axes[place + 1 :])
     return self._same(x, shape, axes, None)
 
   def concatenate(self, values: Sequence[Value], place: int) -> Value:
-    """Puts values one behind the other along an axis, which is pinned."""
+    """Puts values one after another along an axis, which is pinned."""
     first = values[0]
     place %= len(first.shape)
     for v in values:
@@ -272,14 +281,14 @@ class Tape(Recorder):
       for v in values[1:]:
         self.axes.unify(first.axes[p], v.axes[p])
       axes.append(first.axes[p])
-    made = self._join(values, shape, tuple(axes))
+    result = self._join(values, shape, tuple(axes))
     active = [v for v in values if v.level is not None]
     for v in values:
       for part in v.parts if active and v.level is None else ():
         long = [n for n in self.weights[part[0]].shape if n > 1]
         kind = "class_token" if len(long) < 2 else "other"
-        self.use(part, Use(kind, max(made.level or 0, 0)))
-    return self._levelled(made)
+        self.use(part, Use(kind, max(result.level or 0, 0)))
+    return self._levelled(result)
 
   def spatial(self, x: Value, shape: Sequence[int]) -> Value:
     """Pools, pads, resizes: axes that change size hold places, not neurons."""
@@ -295,44 +304,44 @@ class Tape(Recorder):
     """Takes rows of a table by number, constant or input."""
     self.axes.pin(table.axes[0])
     shape = (*index.shape, *table.shape[1:])
-    made = self._join((table, index), shape, (*index.axes, *table.axes[1:]))
+    result = self._join((table, index), shape, (*index.axes, *table.axes[1:]))
     for part in table.parts:
       position = index.level is None or "position" in part[0]
       kind = "position" if position else "embedding"
       self.use(part, Use(kind, 0))
-    level = max(0 if index.level is not None else -1, made.level or -1, 0)
+    level = max(0 if index.level is not None else -1, result.level or -1, 0)
     return self._levelled(
-      dataclasses.replace(made, level=level, parts=(), view=None)
+      dataclasses.replace(result, level=level, parts=(), view=None)
     )
 
   def unknown(
     self, values: Sequence[Value], shapes: Sequence[Sequence[int]], what: str
   ) -> list[Value]:
-    """An operation of which nothing is known: no axis behind it moves."""
+    """An operation of which nothing is known: no axis after it moves."""
     for v in values:
       for axis in v.axes:
         self.axes.pin(axis, f"unknown operation {what}")
-    made = []
+    outputs = []
     for shape in shapes:
       one = self._join(values, tuple(shape), self._fixed(shape))
       if one.level is not None:
         for v in values:
           for part in v.parts:
             self.use(part, Use("other", max(one.level, 0)))
-      made.append(self._levelled(one))
-    return made
+      outputs.append(self._levelled(one))
+    return outputs
 
   def _same(self, x: Value, shape, axes, view) -> Value:
     """A view of a value."""
-    made = self._join((x,), tuple(shape), tuple(axes))
-    made = dataclasses.replace(
-      made,
+    result = self._join((x,), tuple(shape), tuple(axes))
+    result = dataclasses.replace(
+      result,
       view=view if x.level is None else None,
-      behind=x.behind,
+      producer=x.producer,
       origin=x.origin,
       tag=x.tag,
     )
-    return self._levelled(made)
+    return self._levelled(result)
 
 
 def _others(rank: int, places: Sequence[int]) -> list[int]:
@@ -340,7 +349,7 @@ def _others(rank: int, places: Sequence[int]) -> list[int]:
 
 
 def _reshaped_view(x: Value, shape: tuple[int, ...]):
-  """The view behind a reshape that only splits off or merges whole axes."""
+  """The view after a reshape that only splits off or merges whole axes."""
   if x.view is None or x.level is not None:
     return None
   view, place, cut = [], 0, None

@@ -2,7 +2,7 @@
 
 A table from ATen operations, as `torch.export` names them, to a tape. What is
 not in it, and is not marked by torch as acting place by place, is unknown, and
-nothing is claimed behind it.
+nothing is claimed after it.
 
 Dimensions: `B` inputs, `C` channels, `T` tokens.
 """
@@ -143,8 +143,8 @@ def _matmul(tape, shapes, x, y):
 
 @_plays("addmm", "baddbmm")
 def _addmm(tape, shapes, bias, x, y, *, beta=1, alpha=1):
-  made = _matmul(tape, shapes, x, y)
-  return tape.elementwise(made, bias, op="add")
+  product = _matmul(tape, shapes, x, y)
+  return tape.elementwise(product, bias, op="add")
 
 
 @_plays("einsum")
@@ -152,20 +152,20 @@ def _einsum(tape, shapes, equation, operands, *_, **__):
   equation = equation.replace(" ", "")
   if len(operands) != 2 or "->" not in equation or "." in equation:
     return None
-  heard, made = equation.split("->")
+  heard, output = equation.split("->")
   one, other = heard.split(",")
   if any(len(set(word)) < len(word) for word in (one, other)):
     return None
   x, y = operands
-  x, one = _summed(tape, x, one, other + made)
-  y, other = _summed(tape, y, other, one + made)
+  x, one = _summed(tape, x, one, other + output)
+  y, other = _summed(tape, y, other, one + output)
   both = [c for c in one if c in other]
-  batch = [(one.index(c), other.index(c)) for c in both if c in made]
-  summed = [(one.index(c), other.index(c)) for c in both if c not in made]
+  batch = [(one.index(c), other.index(c)) for c in both if c in output]
+  summed = [(one.index(c), other.index(c)) for c in both if c not in output]
   z = tape.contract(x, y, batch, summed)
-  order = [c for c in both if c in made]
+  order = [c for c in both if c in output]
   order += [c for c in one + other if c not in both]
-  return tape.transpose(z, [order.index(c) for c in made])
+  return tape.transpose(z, [order.index(c) for c in output])
 
 
 def _summed(tape: Tape, x: Value, word: str, kept: str):
@@ -273,11 +273,11 @@ def _narrow(tape, shapes, x, place, start, length):
 @_plays("chunk", "split", "split_with_sizes", "unsafe_chunk", "tensor_split")
 def _chunk(tape, shapes, x, _, place=0, **kwargs):
   place = kwargs.get("dim", place) % len(x.shape)
-  made, start = [], 0
+  chunks, start = [], 0
   for shape in shapes:
-    made.append(tape.slice(x, place, start, start + shape[place]))
+    chunks.append(tape.slice(x, place, start, start + shape[place]))
     start += shape[place]
-  return made
+  return chunks
 
 
 @_plays("unbind")
@@ -376,10 +376,10 @@ def _constant(tape, shapes, *args, **__):
 
 def values_in(args: Sequence[Any]) -> list[Value]:
   """Returns the values among arguments, lists of them included."""
-  found = []
+  values = []
   for item in args:
     if isinstance(item, Value):
-      found.append(item)
+      values.append(item)
     elif isinstance(item, list | tuple):
-      found.extend(values_in(item))
-  return found
+      values.extend(values_in(item))
+  return values

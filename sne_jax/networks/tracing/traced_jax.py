@@ -17,7 +17,7 @@ from jax.extend import core
 
 from sne_jax.networks.inference import naming
 from sne_jax.networks.inference.assembly import assemble
-from sne_jax.networks.inference.found import Found
+from sne_jax.networks.inference.inferred import InferredNetwork
 from sne_jax.networks.tracing import activations, operations
 from sne_jax.networks.tracing.tape import Tape, Value
 
@@ -45,7 +45,9 @@ _REDUCTIONS = frozenset(
 )
 
 
-def trace(function: Callable[..., Any], variables: Any, *inputs: Any) -> Found:
+def trace(
+  function: Callable[..., Any], variables: Any, *inputs: Any
+) -> InferredNetwork:
   """Finds the spec of a function of weights by running it without numbers.
 
   Args:
@@ -79,16 +81,13 @@ def trace(function: Callable[..., Any], variables: Any, *inputs: Any) -> Found:
     else:
       # Weights are made when they are first used, and so stand in order.
       heard.append(lambda n=names[place], s=shape: tape.weight(n, s))
-  for made in _Player(tape).play(closed, heard):
-    tape.output(made)
+  for output in _Player(tape).play(closed, heard):
+    tape.output(output)
   spec, sources = assemble(tape)
   used = {source.name for source in sources}
   reason = "has no part in the output of the traced function"
-  reasons = tuple(
-    f"no permutation is claimed where {why}" for why in tape.axes.reasons
-  )
   left_out = {name: reason for name in names if name not in used}
-  return Found(spec, sources, left_out, {}, reasons)
+  return InferredNetwork(spec, sources, left_out, {}, tape.unclaimed())
 
 
 def named(variables: Any) -> dict[str, np.ndarray]:
@@ -106,13 +105,13 @@ def _struct(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def _primitives(closed: Any) -> set[str]:
   """Returns the names of all primitives of a jaxpr, through calls."""
-  found = set()
+  names = set()
   for eqn in getattr(closed, "jaxpr", closed).eqns:
     if eqn.primitive.name not in _CALLS:
-      found.add(eqn.primitive.name)
+      names.add(eqn.primitive.name)
       continue
-    found |= _primitives(next(eqn.params[k] for k in _INNER if k in eqn.params))
-  return found
+    names |= _primitives(next(eqn.params[k] for k in _INNER if k in eqn.params))
+  return names
 
 
 def _activation(eqn: Any, values: Sequence[Value]) -> str | None:
@@ -154,10 +153,10 @@ class _Player:
       return known[item]
 
     for eqn in jaxpr.eqns:
-      for var, made in zip(
+      for var, output in zip(
         eqn.outvars, self._equation(eqn, value, known), strict=True
       ):
-        known[var] = made
+        known[var] = output
     return [value(var) for var in jaxpr.outvars]
 
   def _constant(self, item: Any) -> Value:
@@ -186,10 +185,10 @@ class _Player:
     play = getattr(self, f"_{name}", None)
     if name in _REDUCTIONS:
       play = self._reduce
-    made = None if play is None else play(eqn.params, shapes, *values)
-    if made is None:
+    outputs = None if play is None else play(eqn.params, shapes, *values)
+    if outputs is None:
       return self.tape.unknown(values, shapes, name)
-    return made if isinstance(made, list) else [made]
+    return outputs if isinstance(outputs, list) else [outputs]
 
   def _called(self, name: str, inner: Any, heard: Sequence[Any]) -> list[Value]:
     """Plays a call; one that is an activation is noted as a whole."""
@@ -198,9 +197,9 @@ class _Player:
       return self.play(inner, heard)
     self.tape.note([v for v in heard if isinstance(v, Value)], name)
     muted, self.tape.muted = self.tape.muted, True
-    made = self.play(inner, heard)
+    outputs = self.play(inner, heard)
     self.tape.muted = muted
-    return made
+    return outputs
 
   def _reduce(self, params, shapes, x):
     return self.tape.reduce(x, params["axes"])
@@ -213,13 +212,13 @@ class _Player:
   def _conv_general_dilated(self, params, shapes, x, kernel):
     if params["batch_group_count"] != 1:
       return None
-    heard, stored, made = params["dimension_numbers"]
+    heard, stored, output = params["dimension_numbers"]
     x = self.tape.transpose(x, heard)
     kernel = self.tape.transpose(kernel, stored)
-    places = [shapes[0][p] for p in made[2:]]
+    places = [shapes[0][p] for p in output[2:]]
     groups = params["feature_group_count"]
     y = operations.convolution(self.tape, x, kernel, places, groups)
-    return self.tape.transpose(y, np.argsort(made).tolist())
+    return self.tape.transpose(y, np.argsort(output).tolist())
 
   def _reshape(self, params, shapes, x):
     if params.get("dimensions") is not None:
@@ -229,8 +228,7 @@ class _Player:
   def _squeeze(self, params, shapes, x):
     return self.tape.reshape(x, shapes[0])
 
-  def _expand_dims(self, params, shapes, x):
-    return self.tape.reshape(x, shapes[0])
+  _expand_dims = _squeeze
 
   def _transpose(self, params, shapes, x):
     return self.tape.transpose(x, params["permutation"])
@@ -251,11 +249,11 @@ class _Player:
     return x
 
   def _split(self, params, shapes, x):
-    made, start = [], 0
+    parts, start = [], 0
     for size in map(int, params["sizes"]):
-      made.append(self.tape.slice(x, params["axis"], start, start + size))
+      parts.append(self.tape.slice(x, params["axis"], start, start + size))
       start += size
-    return made
+    return parts
 
   def _concatenate(self, params, shapes, *values):
     return self.tape.concatenate(values, int(params["dimension"]))

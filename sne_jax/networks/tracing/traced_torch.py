@@ -23,7 +23,7 @@ except ImportError as error:
   ) from error
 
 from sne_jax.networks.inference.assembly import assemble
-from sne_jax.networks.inference.found import Found
+from sne_jax.networks.inference.inferred import InferredNetwork
 from sne_jax.networks.tracing import activations, torch_operations
 from sne_jax.networks.tracing.tape import Tape, Value
 
@@ -32,7 +32,7 @@ def trace(
   model: torch.nn.Module,
   *inputs: Any,
   kwargs: Mapping[str, Any] | None = None,
-) -> Found:
+) -> InferredNetwork:
   """Finds the spec of a model by running it on example inputs.
 
   Args:
@@ -74,15 +74,12 @@ def trace(
         "torch.", ""
       )
     )
-  reasons = tuple(
-    f"no permutation is claimed where {why}" for why in player.tape.axes.reasons
-  )
-  return Found(
+  return InferredNetwork(
     spec,
     sources,
     left_out,
     {n: o for n, o in tied.items() if o in used},
-    reasons,
+    player.tape.unclaimed(),
   )
 
 
@@ -117,10 +114,10 @@ def make_forward(
     was = model.training
     model.eval()
     try:
-      made = torch.func.functional_call(model, state, args, tie_weights=False)
+      output = torch.func.functional_call(model, state, args, tie_weights=False)
     finally:
       model.train(was)
-    return made.numpy()
+    return output.numpy()
 
   return forward
 
@@ -163,9 +160,9 @@ class _Player:
           for spec in self._program.graph_signature.output_specs
           if spec.kind.name == "USER_OUTPUT" and hasattr(spec.arg, "name")
         ]
-        for made in node.args[0]:
-          if getattr(made, "name", None) in user:
-            self.tape.output(self._value(made))
+        for output in node.args[0]:
+          if getattr(output, "name", None) in user:
+            self.tape.output(self._value(output))
 
   def _placeholder(self, node) -> Value | None:
     """An input, parameter or buffer; made when it is first used."""
@@ -204,8 +201,8 @@ class _Player:
     args = [self._value(a) for a in node.args]
     kwargs = {k: self._value(v) for k, v in node.kwargs.items()}
     if getattr(target, "__name__", "") == "getitem":
-      found = args[0]
-      return found[args[1]] if isinstance(found, list) else found
+      sequence = args[0]
+      return sequence[args[1]] if isinstance(sequence, list) else sequence
     shapes = _shapes(node)
     name = getattr(target, "__name__", str(target)).split(".")[0]
     values = torch_operations.values_in([*args, *kwargs.values()])
@@ -221,19 +218,21 @@ class _Player:
     if act is not None:
       self.tape.note(values, act)
     operation = torch_operations.find(name)
-    made = None
+    outputs = None
     if operation is not None:
-      made = operation(self.tape, shapes, *args, **kwargs)
+      outputs = operation(self.tape, shapes, *args, **kwargs)
     elif torch.Tag.pointwise in getattr(target, "tags", ()) and values:
-      made = torch_operations.place_by_place(self.tape, shapes, plain, values)
-    if made is None:
+      outputs = torch_operations.place_by_place(
+        self.tape, shapes, plain, values
+      )
+    if outputs is None:
       many = self.tape.unknown(values, shapes, name)
-      made = many if isinstance(node.meta["val"], list | tuple) else many[0]
-    return made
+      outputs = many if isinstance(node.meta["val"], list | tuple) else many[0]
+    return outputs
 
 
 def _shapes(node) -> list[tuple[int, ...]]:
   """Shapes of what a node gives; numbers that are no tensors have none."""
-  made = node.meta.get("val")
-  made = made if isinstance(made, list | tuple) else [made]
-  return [tuple(int(n) for n in v.shape) for v in made if hasattr(v, "shape")]
+  values = node.meta.get("val")
+  values = values if isinstance(values, list | tuple) else [values]
+  return [tuple(int(n) for n in v.shape) for v in values if hasattr(v, "shape")]

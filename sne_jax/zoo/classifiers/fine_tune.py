@@ -1,4 +1,4 @@
-"""Goes on training classifiers that are given, as a population.
+"""Continues training classifiers that are given, as a population.
 
 A member takes the steps that it would take if it were made by
 `generate.generate_image_zoo` with these settings; only where it begins is
@@ -150,13 +150,13 @@ class Tuner:
   ) -> Float[np.ndarray, "S"]:
     """Returns the accuracy of networks; 0 where weights are not finite."""
     weights = np.asarray(weights, np.float32)
-    found = []
+    accuracies = []
     for first in range(0, len(weights), self.slots):
       block = weights[first : first + self.slots]
       accuracy, _ = self._evaluated(self._tensors(block), (part,))[part]
-      found.append(accuracy[: len(block)])
+      accuracies.append(accuracy[: len(block)])
     finite = np.isfinite(weights).all(axis=1)
-    return np.where(finite, np.concatenate(found), 0.0)
+    return np.where(finite, np.concatenate(accuracies), 0.0)
 
   def tune(
     self,
@@ -241,26 +241,26 @@ class Tuner:
 
   def _evaluated(self, tensors, parts=PARTS) -> dict[str, tuple]:
     """Returns accuracy and loss `[slots]` on some parts."""
-    found = {}
+    results = {}
     for part in parts:
       metrics = self._evaluate(tensors, self._held, *self._seen[part])
-      found[part] = (np.asarray(metrics.accuracy), np.asarray(metrics.loss))
-    return found
+      results[part] = (np.asarray(metrics.accuracy), np.asarray(metrics.loss))
+    return results
 
   def _places(self) -> dict[str, tuple[np.ndarray, ...]]:
     """Returns places, labels and which are real, `[slots, E]`, by part."""
     train, *sizes = self.data.sizes
     block = fit.BLOCK
     width = block * math.ceil(max(sizes) / block)
-    found, first = {}, train
+    places, first = {}, train
     for part, size in zip(PARTS, sizes, strict=True):
-      own = np.full(width, first, np.int32)
-      own[:size] += np.arange(size, dtype=np.int32)
+      chosen = np.full(width, first, np.int32)
+      chosen[:size] += np.arange(size, dtype=np.int32)
       whole = lambda a: np.tile(a, (self.slots, 1))
       real = np.arange(width) < size
-      found[part] = (whole(own), whole(self._labels[own]), whole(real))
+      places[part] = (whole(chosen), whole(self._labels[chosen]), whole(real))
       first += size
-    return found
+    return places
 
 
 def _check_images(spec: NetworkSpec, data: ImageParts) -> None:

@@ -336,8 +336,8 @@ def _order(key, epoch, subset, num_images):
   """
   key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
   bits = jax.random.bits(key, subset.shape, jnp.uint32) >> 1
-  own = jnp.arange(subset.shape[0]) < num_images
-  rank = jnp.where(own, bits, jnp.uint32(0xFFFFFFFF))
+  inside = jnp.arange(subset.shape[0]) < num_images
+  rank = jnp.where(inside, bits, jnp.uint32(0xFFFFFFFF))
   return jax.lax.sort_key_val(rank, subset)[1]
 
 

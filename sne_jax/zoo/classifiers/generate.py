@@ -82,7 +82,7 @@ def generate_image_zoo(
   """
   networks = draws.draw_networks(options, data.shape, data.num_classes)
   ids, numbers, epochs = _snapshots(options, dataset)
-  made = _provenance(options, data, dataset)
+  provenance = _provenance(options, data, dataset)
   parts = _split(options, ids, numbers)
 
   def make(folder: str, batch_members: int) -> store.Zoo:
@@ -119,14 +119,14 @@ def generate_image_zoo(
         for name, description in properties.PROPERTIES.items()
       },
       splits=parts,
-      provenance=made | {"batch_members": batch_members},
+      provenance=provenance | {"batch_members": batch_members},
       licence="CC0-1.0",
       staging=partial.staging(folder),
     )
 
   return partial.make_zoo(
     path,
-    made,
+    provenance,
     batch_members=options.batch_members,
     find_batch_members=lambda: free_batch_members(
       networks.specs, options.batch_size, data
@@ -161,7 +161,7 @@ def free_batch_members(
   free = partial.free_bytes(devices) // 2 - data.x_train.nbytes
   most = CPU_MEMBERS if platform == "cpu" else 8192
   images_each = 16 * len(data.x_train)  # Order, subset and labels.
-  found = most  # For each device.
+  members = most  # For each device.
   for spec in specs:
     # Forward and back; a CPU holds only the activations of a tile.
     step = 2 * tiles.activation_bytes(spec, batch_size)
@@ -171,8 +171,8 @@ def free_batch_members(
       free_here, spent = free - step * tile, each
     else:
       free_here, spent = free, each + step
-    found = min(found, max(0, free_here) // spent)
-  return max(1, found * len(devices))
+    members = min(members, max(0, free_here) // spent)
+  return max(1, members * len(devices))
 
 
 def _snapshots(options, dataset: str):
@@ -310,8 +310,8 @@ class _Trainer:
       if epoch in epochs:
         tensors = jax.tree.map(np.asarray, state.tensors)
         kept.append(spec.flatten(tensors, np)[:count])
-        found = [evaluate(state.tensors, self._data, *s) for s in seen]
-        rows = [np.asarray(row) for part in found for row in part]
+        results = [evaluate(state.tensors, self._data, *s) for s in seen]
+        rows = [np.asarray(row) for part in results for row in part]
         metrics.append(np.stack(rows, axis=-1)[:count].astype(np.float32))
       if epoch < epochs[-1]:
         state = epoch_fn(state, hyper, view, self._data, np.int32(epoch))
@@ -324,8 +324,8 @@ class _Trainer:
 
   def _hyper(self, members: np.ndarray) -> fit.Hyper:
     numbers = {
-      name: found[members].astype(np.float32)
-      for name, found in self._networks.numbers.items()
+      name: values[members].astype(np.float32)
+      for name, values in self._networks.numbers.items()
     }
     fraction = numbers.pop("train_fraction")
     seen = np.maximum(1, np.rint(fraction * self._num_train)).astype(np.int32)
@@ -357,13 +357,17 @@ class _Trainer:
     train, test = min(most, self._num_train), min(most, self._num_test)
     width = fit.BLOCK * math.ceil(max(train, test) / fit.BLOCK)
     shape = (len(num_images), width)
-    own = np.zeros(shape, np.int32)
-    own[:, :train] = view.subset[:, :train]
+    chosen = np.zeros(shape, np.int32)
+    chosen[:, :train] = view.subset[:, :train]
     seen = np.minimum(num_images, train)[:, None] > np.arange(width)
     common = np.full(shape, self._num_train, np.int32)
     common[:, :test] += np.arange(test, dtype=np.int32)
     return [
-      (own, np.take_along_axis(np.asarray(view.labels), own, axis=1), seen),
+      (
+        chosen,
+        np.take_along_axis(np.asarray(view.labels), chosen, axis=1),
+        seen,
+      ),
       (
         common,
         self._labels[common],

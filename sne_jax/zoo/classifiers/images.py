@@ -2,7 +2,7 @@
 
 The embedded one is `digits`, of scikit-learn: real handwritten digits, no
 download. Others are files `<name>.npz` with the keys of the Keras archives,
-or come from the Hugging Face Hub by name (`download`). Behind a name,
+or come from the Hugging Face Hub by name (`download`). After a name,
 `_inverted`, `_rotated`, `_noisy` or `_permuted` makes a cheap variant of it:
 other data, offline.
 
@@ -120,10 +120,10 @@ def are_there(options: ImageOptions) -> bool:
 
 def digest(data: Images) -> str:
   """Returns a checksum of the images and labels: what a zoo was made on."""
-  found = hashlib.sha256(repr((data.shape, data.num_classes)).encode())
+  sha = hashlib.sha256(repr((data.shape, data.num_classes)).encode())
   for array in data[:4]:
-    found.update(np.ascontiguousarray(array).tobytes())
-  return found.hexdigest()
+    sha.update(np.ascontiguousarray(array).tobytes())
+  return sha.hexdigest()
 
 
 def resized(
@@ -133,13 +133,13 @@ def resized(
   if x.shape[2:] == (size, size):
     return x
   rows, columns = (_resizing(old, size) for old in x.shape[2:])
-  made = np.empty((*x.shape[:2], size, size), np.uint8)
+  images = np.empty((*x.shape[:2], size, size), np.uint8)
   for first in range(0, len(x), 4096):  # in float64, block by block
     block = x[first : first + 4096].astype(np.float64)
     # Far more exact than a pixel's step: equal on all machines.
     block = np.round(rows @ block @ columns.T, 6)
-    made[first : first + 4096] = np.rint(block)
-  return made
+    images[first : first + 4096] = np.rint(block)
+  return images
 
 
 def _resizing(old: int, new: int) -> np.ndarray:
@@ -187,7 +187,7 @@ VARIANTS: dict[str, Callable[[Images], Images]] = {
   "noisy": _noisy,
   "permuted": _permuted,
 }
-"""What may be appended to a data set's name, behind an underscore."""
+"""What may be appended to a data set's name, after an underscore."""
 
 
 def _choices(options: ImageOptions) -> list[tuple[str, str]]:
@@ -231,9 +231,9 @@ def _digits() -> Images:
   """Returns scikit-learn's digits, 8 x 8, in one fixed random order."""
   from sklearn import datasets  # noqa: PLC0415 (takes a second)
 
-  found: Any = datasets.load_digits()
-  x = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None]
-  y = found.target.astype(np.int64)
+  digits: Any = datasets.load_digits()
+  x = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+  y = digits.target.astype(np.int64)
   order = batching.epoch_order(0, 0, len(x))
   test, train = order[:NUM_DIGITS_TEST], order[NUM_DIGITS_TEST:]
   return Images(x[train], y[train], x[test], y[test], 10)
@@ -309,10 +309,4 @@ def _read(options: ImageOptions, name: str) -> Images:
       "store images of one shape",
     )
   classes = 1 + int(max(arrays["y_train"].max(), arrays["y_test"].max()))
-  return Images(
-    arrays["x_train"],
-    arrays["y_train"],
-    arrays["x_test"],
-    arrays["y_test"],
-    classes,
-  )
+  return Images(**arrays, num_classes=classes)

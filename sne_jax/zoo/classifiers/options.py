@@ -113,12 +113,12 @@ class ImageZooOptions(Checked):
   def epochs(self) -> tuple[int, ...]:
     """The numbers in `snapshots`."""
     try:
-      found = tuple(int(word) for word in self.snapshots.split(","))
+      epochs = tuple(int(word) for word in self.snapshots.split(","))
     except ValueError:
-      found = ()
-    if not found or found[0] < 0 or list(found) != sorted(set(found)):
+      epochs = ()
+    if not epochs or epochs[0] < 0 or list(epochs) != sorted(set(epochs)):
       raise ValueError(
         "snapshots must be ascending numbers of epochs, such as 1,5,20; got"
         f" {self.snapshots!r}"
       )
-    return found
+    return epochs

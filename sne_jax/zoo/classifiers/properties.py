@@ -67,7 +67,10 @@ def columns(
       name: np.array([values[name] for values in built])[specs]
       for name in built[0]
     },
-    **{name: found[numbers] for name, found in networks.numbers.items()},
+    **{
+      name: per_network[numbers]
+      for name, per_network in networks.numbers.items()
+    },
   }
 
 

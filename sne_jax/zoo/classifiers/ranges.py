@@ -48,14 +48,14 @@ def words(name: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
   Raises:
     ValueError: none, or an unknown one; names the option.
   """
-  found = tuple(word.strip() for word in text.split(","))
-  for word in found:
+  values = tuple(word.strip() for word in text.split(","))
+  for word in values:
     if word not in known:
       raise ValueError(
         f"{name} must be of {', '.join(known)}, separated by commas; got"
         f" {text!r}"
       )
-  return found
+  return values
 
 
 def chosen(choices: Sequence[str], share: Float[np.ndarray, "M"]) -> list[str]:

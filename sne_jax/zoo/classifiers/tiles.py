@@ -116,8 +116,8 @@ def over_members(fn, specs, devices, tile: int):
     if size == count:
       return one_tile(mine)
     cut = lambda a: a.reshape(count // size, size, *a.shape[1:])
-    made = jax.lax.map(one_tile, jax.tree.map(cut, mine))
-    return jax.tree.map(lambda a: a.reshape(count, *a.shape[2:]), made)
+    results = jax.lax.map(one_tile, jax.tree.map(cut, mine))
+    return jax.tree.map(lambda a: a.reshape(count, *a.shape[2:]), results)
 
   return jax.shard_map(
     local, mesh=mesh(devices), in_specs=specs, out_specs=OWN, check_vma=False

@@ -2,7 +2,7 @@
 
 The task of the field: from the weights alone, say which frequency a network
 was fitted to. A zoo is generated in batches; finished batches are kept beside
-the zoo, so that a run that was broken off goes on where it was.
+the zoo, so that a run that was broken off resumes where it was.
 
 References:
   Navon et al., Equivariant Architectures for Learning in Deep Weight Spaces,
@@ -125,7 +125,7 @@ def generate_inr_zoo(
     ValueError: the split asks for more members than there are.
   """
   ids = member_ids(options)
-  made = _provenance(options, split)
+  provenance = _provenance(options, split)
   parts = {}
   if split is not None:
     parts[SPLIT] = splits.random_split(ids, seed=options.seed, parts=split)
@@ -155,14 +155,14 @@ def generate_inr_zoo(
         ),
       },
       splits=parts,
-      provenance=made | {"batch_members": batch},
+      provenance=provenance | {"batch_members": batch},
       licence="CC0-1.0",
       staging=partial_lib.staging(folder),
     )
 
   return partial_lib.make_zoo(
     path,
-    made,
+    provenance,
     batch_members=min(options.batch_members, options.num_networks),
     find_batch_members=lambda: min(
       free_batch_members(options), options.num_networks

@@ -1,7 +1,7 @@
 """Converts the networks of a published zoo into a zoo of ours, streamed.
 
 They are read one after another, in parts that lie in `<path>.partial` until
-all are there (see `zoo.partial`). A conversion that was stopped goes on behind
+all are there (see `zoo.partial`). A conversion that was stopped resumes after
 its last part. No more than one part is in memory.
 
 Dimensions: `M` networks of a source, `N` of one spec, `P` weights.
@@ -41,7 +41,7 @@ def convert(
   skip_damaged: bool = False,
   progress: partial.Progress | None = None,
 ) -> store.Zoo:
-  """Converts a published zoo, goes on doing so, or opens what is there.
+  """Converts a published zoo, resumes a conversion, or opens what is there.
 
   Networks with weights that are not finite are left out. What is left out is
   counted in the provenance (`left_out`), with the reason and the first names.
@@ -65,20 +65,20 @@ def convert(
     raise errors.fault(
       path, "", "no network is chosen", "look at the source and the options"
     )
-  made = {"generator": source.generator, "options": dict(source.options)}
+  provenance = {"generator": source.generator, "options": dict(source.options)}
   told = progress or (lambda *_: None)
 
   def make(folder: str, _: int) -> store.Zoo:
     try:
-      found = list(_read_all(folder, source, skip_damaged, told))
-      return _write(path, folder, source, made, found)
+      networks = list(_read_all(folder, source, skip_damaged, told))
+      return _write(path, folder, source, provenance, networks)
     except errors.ZooError:
       if not parts.any_there(folder):
-        shutil.rmtree(folder)  # Nothing to go on from.
+        shutil.rmtree(folder)  # Nothing to resume from.
       raise
 
   return partial.make_zoo(
-    path, made, batch_members=1, find_batch_members=lambda: 1, make=make
+    path, provenance, batch_members=1, find_batch_members=lambda: 1, make=make
   )
 
 
@@ -105,18 +105,25 @@ def reader(
   return read
 
 
-def grouped_split(
-  ids: np.ndarray, groups: np.ndarray, seed: int
-) -> dict[str, np.ndarray]:
-  """Returns 70 % train, 15 % val, 15 % test; no group is parted.
+def grouped_splits(
+  ids: Sequence[str], groups: Sequence | np.ndarray, seed: int
+) -> Callable[[np.ndarray], source_lib.Splits]:
+  """Returns how to split what is kept of `ids`, as `Source.splits`.
 
-  Empty where there are too few groups for three parts.
+  Split `default`: 70 % train, 15 % val, 15 % test; no group is parted. Empty
+  where there are too few groups for three parts.
   """
   parts_ = {"train": 0.7, "val": 0.15, "test": 0.15}
-  try:
-    return splits.random_split(ids, seed=seed, parts=parts_, groups=groups)
-  except ValueError:
-    return {}
+
+  def split(kept: np.ndarray) -> source_lib.Splits:
+    named, owners = np.array(ids, str)[kept], np.array(groups)[kept]
+    try:
+      drawn = splits.random_split(named, seed=seed, parts=parts_, groups=owners)
+    except ValueError:
+      drawn = {}
+    return {"default": drawn}
+
+  return split
 
 
 def _read_all(folder, source, skip_damaged, told) -> Iterator[parts.Part]:
@@ -136,7 +143,7 @@ def _read_part(
   source: source_lib.Source, first: int, skip_damaged: bool, told
 ) -> list[source_lib.Network | str]:
   """Reads networks from `first` on, as many as a part holds."""
-  found, size = [], 0
+  networks, size = [], 0
   for number in range(first, min(first + PART_MEMBERS, len(source.ids))):
     if number % 64 == 63:
       told(number, len(source.ids), "networks")
@@ -149,10 +156,10 @@ def _read_part(
       if not skip_damaged:
         raise
       network = DAMAGED
-    found.append(network)
+    networks.append(network)
     if size >= PART_BYTES:
       break
-  return found
+  return networks
 
 
 def _checked(network: source_lib.Network) -> source_lib.Network:
@@ -166,13 +173,17 @@ def _checked(network: source_lib.Network) -> source_lib.Network:
 
 
 def _write(
-  path, folder: str, source: source_lib.Source, made, found: list[parts.Part]
+  path,
+  folder: str,
+  source: source_lib.Source,
+  provenance,
+  contents: list[parts.Part],
 ) -> store.Zoo:
   """Writes the zoo from its parts."""
-  specs, spec_numbers, rows, weights = _gather(found)
-  places = [place for part in found for place in part.places]
+  specs, spec_numbers, rows, weights = _gather(contents)
+  places = [place for part in contents for place in part.places]
   kept = np.array([place >= 0 for place in places], bool)
-  left_out = _left_out(source, found)
+  left_out = _left_out(source, contents)
   if not specs:
     raise errors.fault(
       path,
@@ -184,7 +195,7 @@ def _write(
   columns: dict[str, Any] = {
     name: values[kept] for name, values in source.columns.items()
   }
-  for part in found:
+  for part in contents:
     for name, values in part.properties.items():
       columns.setdefault(name, []).extend(values)
   ids = np.array(source.ids, str)
@@ -201,7 +212,7 @@ def _write(
     },
     splits=_only_kept(source.splits(kept), set(ids[kept].tolist())),
     provenance={
-      **made,
+      **provenance,
       "published": source.published._asdict(),
       "left_out": left_out,
       **source.facts,
@@ -211,13 +222,13 @@ def _write(
   )
 
 
-def _gather(found: Sequence[parts.Part]):
+def _gather(contents: Sequence[parts.Part]):
   """Returns specs, spec number and row of the members, and weights by spec."""
   numbers: dict[spec_lib.NetworkSpec, int] = {}
   pieces: list[list[tuple[str, str, int]]] = []
   sizes: list[int] = []
   spec_numbers, rows = [], []
-  for part in found:
+  for part in contents:
     here = collections.Counter(part.places)
     mine = []  # Number of the spec at each place.
     for place, spec in enumerate(part.specs):
@@ -238,13 +249,13 @@ def _gather(found: Sequence[parts.Part]):
   return list(numbers), spec_numbers, rows, weights
 
 
-def _left_out(source: source_lib.Source, found) -> list[dict[str, Any]]:
+def _left_out(source: source_lib.Source, contents) -> list[dict[str, Any]]:
   """Returns reasons, how many networks each, and the first names."""
   names: dict[str, list[str]] = {}
   for name, reason in source.left_out:
     names.setdefault(reason, []).append(name)
   first = 0
-  for part in found:
+  for part in contents:
     for number, reason in sorted(part.reasons.items()):
       names.setdefault(reason, []).append(str(source.ids[first + number]))
     first += len(part.places)
@@ -256,11 +267,11 @@ def _left_out(source: source_lib.Source, found) -> list[dict[str, Any]]:
 
 def _only_kept(splits: source_lib.Splits, ids: set[str]):
   """Returns the splits without what was left out, and without empty ones."""
-  found = {
+  kept = {
     name: {
       part: [str(i) for i in some if str(i) in ids]
       for part, some in parts_.items()
     }
     for name, parts_ in splits.items()
   }
-  return {name: p for name, p in found.items() if any(p.values())}
+  return {name: p for name, p in kept.items() if any(p.values())}

@@ -81,7 +81,7 @@ def coordinates(family: str, side: int) -> Float[np.ndarray, "pixels 2"]:
   return np.stack([first.reshape(-1), second.reshape(-1)], axis=1)
 
 
-class Found(NamedTuple):
+class ZooFiles(NamedTuple):
   """The INRs of one layout, before any is opened."""
 
   layout: str
@@ -109,48 +109,48 @@ def describe(
       not what was published.
     ValueError: an option that this zoo has no use for.
   """
-  found = _find(folder)
-  uses = "train_networks" if found.published is NFN else "split_file"
-  options.only(found.layout, ("seed", "val_networks", uses))
+  zoo = _find(folder)
+  uses = "train_networks" if zoo.published is NFN else "split_file"
+  options.only(zoo.layout, ("seed", "val_networks", uses))
   split_file = options.split_file
-  if not split_file and found.split_name:
-    named = os.path.join(folder, found.split_name)
+  if not split_file and zoo.split_name:
+    named = os.path.join(folder, zoo.split_name)
     split_file = named if os.path.isfile(named) else ""
-  parts = _read_split(split_file, found) if split_file else None
+  parts = _read_split(split_file, zoo) if split_file else None
   if parts is None:
-    default = _own_split(folder, found, options)
+    default = _own_split(folder, zoo, options)
     every = {"default": default}
   else:
     every = {"default": parts, "published": parts}
 
   def read(number: int) -> source_lib.Network:
-    file = os.path.join(folder, found.files[number])
+    file = os.path.join(folder, zoo.files[number])
     tree = states.load(file)
-    label = found.labels[number]
+    label = zoo.labels[number]
     if label < 0:
       label = states.number(tree.pop("label", None))
       if isinstance(label, bool) or not isinstance(label, int):
         raise listing.fault(file, f"its label is {label!r}, no number")
-    ordered = states.numbered(file, states.tensors(tree), found.pattern)
+    ordered = states.numbered(file, states.tensors(tree), zoo.pattern)
     widths = _widths(file, ordered)
-    spec = families.inr(widths, w0=30.0, output_offset=found.offset)
+    spec = families.inr(widths, w0=30.0, output_offset=zoo.offset)
     weights = states.in_order(file, spec, ordered)
     return source_lib.Network(spec, weights, {"label": label})
 
   return source_lib.Source(
     generator=__name__,
-    published=found.published,
+    published=zoo.published,
     options={
-      "layout": found.layout,
-      "networks": listing.digest(found.files),
+      "layout": zoo.layout,
+      "networks": listing.digest(zoo.files),
       "seed": options.seed,
       "train_networks": options.train_networks,
       "val_networks": options.val_networks,
       "split_file": listing.file_digest(split_file),
     },
-    ids=found.ids,
+    ids=zoo.ids,
     read=read,
-    columns={"image": np.array(found.images, np.int64)},
+    columns={"image": np.array(zoo.images, np.int64)},
     descriptions={
       "label": "class of the image",
       "image": "number of the image in its data set",
@@ -159,7 +159,7 @@ def describe(
   )
 
 
-def _find(folder: str) -> Found:
+def _find(folder: str) -> ZooFiles:
   """Returns the INRs of the one layout that a folder has."""
   finders = (_find_mnist, _find_fmnist, _find_nfn)
   layouts = [some for finder in finders if (some := finder(folder))]
@@ -174,7 +174,7 @@ def _find(folder: str) -> Found:
   return layouts[0]
 
 
-def _find_mnist(folder: str) -> Found | None:
+def _find_mnist(folder: str) -> ZooFiles | None:
   runs = listing.names(folder, _MNIST_RUN, folders=True)
   matches = [m for run in runs if (m := re.fullmatch(_MNIST_RUN, run))]
   if not matches:
@@ -188,7 +188,7 @@ def _find_mnist(folder: str) -> Found | None:
     ]
     return named[-1] if named else path
 
-  return Found(
+  return ZooFiles(
     layout="dws_mnist",
     published=DWS,
     pattern=r"seq\.(\d+)\.(weight|bias)",
@@ -202,45 +202,47 @@ def _find_mnist(folder: str) -> Found | None:
   )
 
 
-def _find_fmnist(folder: str) -> Found | None:
+def _find_fmnist(folder: str) -> ZooFiles | None:
   pattern = r"model_(\d+)\.pth"
-  found = []
+  entries = []
   for part in ("train", "test"):
     inside = os.path.join(folder, part)
     if os.path.isdir(inside):
       names = listing.names(inside, pattern)
       numbers = [int(re.sub(r"\D", "", name)) for name in names]
-      found += [(part, n, name) for n, name in zip(numbers, names, strict=True)]
-  if not found:
+      entries += [
+        (part, n, name) for n, name in zip(numbers, names, strict=True)
+      ]
+  if not entries:
     return None
-  found.sort(key=lambda entry: (entry[0] != "train", entry[1]))
-  return Found(
+  entries.sort(key=lambda entry: (entry[0] != "train", entry[1]))
+  return ZooFiles(
     layout="dws_fashion_mnist",
     published=DWS,
     pattern=r"seq\.(\d+)\.(weight|bias)",
     offset=0.5,
-    ids=[f"{part}/{name}" for part, _, name in found],
-    files=[os.path.join(part, name) for part, _, name in found],
-    labels=[-1] * len(found),
-    images=[number for _, number, _ in found],
-    given=[part for part, _, _ in found],
+    ids=[f"{part}/{name}" for part, _, name in entries],
+    files=[os.path.join(part, name) for part, _, name in entries],
+    labels=[-1] * len(entries),
+    images=[number for _, number, _ in entries],
+    given=[part for part, _, _ in entries],
     key=lambda path: listing.last(path, 2),
     split_name="splits.json",
   )
 
 
-def _find_nfn(folder: str) -> Found | None:
+def _find_nfn(folder: str) -> ZooFiles | None:
   pattern = r"net(\d+)\.pth"
-  found = []
+  entries = []
   for run in listing.names(folder, _NFN_RUN, folders=True):
     label = int(run.rsplit("_", 1)[1][:-1])
     for name in listing.names(os.path.join(folder, run), pattern):
       number = int(re.sub(r"\D", "", name))
-      found.append((number, label, os.path.join(run, name)))
-  if not found:
+      entries.append((number, label, os.path.join(run, name)))
+  if not entries:
     return None
-  found.sort()
-  numbers = [number for number, _, _ in found]
+  entries.sort()
+  numbers = [number for number, _, _ in entries]
   if numbers != list(range(len(numbers))):
     missing = sorted(set(range(len(numbers))) - set(numbers))
     raise listing.fault(
@@ -249,14 +251,14 @@ def _find_nfn(folder: str) -> Found | None:
       f"{missing[0] if missing else numbers[-1]}.pth is missing or there twice",
       listing.UNPACKED,
     )
-  return Found(
+  return ZooFiles(
     layout="nfn",
     published=NFN,
     pattern=r"net\.(\d+)\.(?:linear\.)?(weight|bias)",
     offset=0.0,
     ids=[f"net-{number:05d}" for number in numbers],
-    files=[file for _, _, file in found],
-    labels=[label for _, label, _ in found],
+    files=[file for _, _, file in entries],
+    labels=[label for _, label, _ in entries],
     images=numbers,
     given=[],
     key=str,
@@ -271,16 +273,16 @@ def _widths(file: str, ordered: Sequence[tuple[str, Any]]) -> tuple[int, ...]:
   return (shapes[0][1], *(shape[0] for shape in shapes))
 
 
-def _own_split(folder: str, found: Found, options) -> dict[str, Any]:
+def _own_split(folder: str, zoo: ZooFiles, options) -> dict[str, Any]:
   """Returns the split where no file says it."""
   val = options.val_networks or VAL_NETWORKS
-  ids = np.array(found.ids, str)
-  if not found.given:  # By the number of the image.
+  ids = np.array(zoo.ids, str)
+  if not zoo.given:  # By the number of the image.
     train = options.train_networks or NFN_TRAIN_NETWORKS
     bounds = {"train": (0, train), "val": (train, train + val)}
     bounds["test"] = (train + val, len(ids))
     return {part: ids[low:high] for part, (low, high) in bounds.items()}
-  is_test = np.array(found.given) == "test"
+  is_test = np.array(zoo.given) == "test"
   rest = ids[~is_test]
   if val >= len(rest):
     raise listing.fault(
@@ -297,20 +299,13 @@ def _own_split(folder: str, found: Found, options) -> dict[str, Any]:
   }
 
 
-def _read_split(file: str, found: Found) -> dict[str, list[str]]:
-  """Reads a published split: `{part: paths}` or `{part: {"path": paths}}`."""
-  value = listing.read_json(file)
-  known = set(found.ids)
+def _read_split(file: str, zoo: ZooFiles) -> dict[str, list[str]]:
+  """Reads a published split, of networks that are all there."""
+  known = set(zoo.ids)
   parts = {}
-  for part in splits.PARTS:
-    entry = value.get(part) if isinstance(value, dict) else None
-    entry = entry.get("path") if isinstance(entry, dict) else entry
-    if not isinstance(entry, list) or not all(
-      isinstance(name, str) for name in entry
-    ):
-      raise listing.fault(file, f"no list of paths for part {part!r}")
-    parts[part] = [found.key(name) for name in entry]
-    missing = [name for name in entry if found.key(name) not in known]
+  for part, _, paths in listing.read_split(file):
+    parts[part] = [zoo.key(name) for name in paths]
+    missing = [name for name in paths if zoo.key(name) not in known]
     if missing:
       raise listing.fault(
         file,

@@ -8,11 +8,11 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sne_jax import errors
-from sne_jax.zoo.store import files
+from sne_jax.zoo.store import files, splits
 
 UNPACKED = "point --source to the unpacked folder of the published archive"
 FOREIGN = "this is a network of another zoo"
@@ -49,7 +49,7 @@ def names(path: str, pattern: str = "", *, folders: bool = False) -> list[str]:
     folders: whether to list folders rather than files.
   """
   with os.scandir(path) as entries:
-    found = [
+    matches = [
       entry.name
       for entry in entries
       if (
@@ -59,7 +59,7 @@ def names(path: str, pattern: str = "", *, folders: bool = False) -> list[str]:
       )
       and (not pattern or re.fullmatch(pattern, entry.name))
     ]
-  return sorted(found)
+  return sorted(matches)
 
 
 def required(path: str, *choices: str) -> str:
@@ -87,6 +87,25 @@ def read_json(file: str) -> Any:
     raise fault(file, f"not JSON ({error})") from None
 
 
+def read_split(file: str) -> Iterator[tuple[str, Any, list[str]]]:
+  """Yields each part of a split, what the file says of it, and the paths.
+
+  The paths are that list itself, or its entry `path`.
+
+  Raises:
+    ZooError: as of `read_json`, or a part has no list of paths.
+  """
+  value = read_json(file)
+  for part in splits.PARTS:
+    entry = value.get(part) if isinstance(value, dict) else None
+    paths = entry.get("path") if isinstance(entry, dict) else entry
+    if not isinstance(paths, list) or not all(
+      isinstance(name, str) for name in paths
+    ):
+      raise fault(file, f"no list of paths for part {part!r}")
+    yield part, entry, paths
+
+
 def read_lines(file: str) -> list[str]:
   """Reads the lines of a text file that are not blank; faults as above."""
   return [line.strip() for line in _text(file).splitlines() if line.strip()]
@@ -101,8 +120,8 @@ def read_csv(file: str, columns: Iterable[str]) -> list[dict[str, str]]:
   rows = list(csv.DictReader(_text(file).splitlines()))
   for column in columns:
     if any(not row.get(column) for row in rows) or not rows:
-      found = ", ".join(map(str, rows[0])) if rows else "none"
-      raise fault(file, f"no column {column!r}; it has {found}")
+      header = ", ".join(map(str, rows[0])) if rows else "none"
+      raise fault(file, f"no column {column!r}; it has {header}")
   return rows
 
 
@@ -124,10 +143,10 @@ def _text(file: str) -> str:
 
 def digest(parts: Iterable[object]) -> str:
   """Returns sixteen hexadecimal digits that name a list of plain values."""
-  found = hashlib.sha256()
+  sha = hashlib.sha256()
   for part in parts:
-    found.update(repr(part).encode())
-  return found.hexdigest()[:16]
+    sha.update(repr(part).encode())
+  return sha.hexdigest()[:16]
 
 
 def file_digest(file: str | None) -> str:

@@ -142,11 +142,7 @@ def describe(
       "epoch": "epochs trained",
       "generalization_gap": "train_accuracy less test_accuracy",
     },
-    splits=lambda kept: {
-      "default": conversion.grouped_split(
-        np.array(ids, str)[kept], np.array(runs, str)[kept], options.seed
-      )
-    },
+    splits=conversion.grouped_splits(ids, runs, options.seed),
     left_out=left_out,
     facts={"runs": len(set(runs))},
   )
@@ -181,13 +177,13 @@ def _places(folder: str, options: options_lib.ConvertOptions):
 
 def _snapshots(folder: str) -> dict[int, str]:
   """Returns the folder of each epoch; of two names, that without zeros."""
-  found: dict[int, str] = {}
+  snapshots: dict[int, str] = {}
   for name in listing.names(folder, r"checkpoint_\d+", folders=True):
     digits = name.removeprefix("checkpoint_")
     epoch = int(digits)
-    if epoch not in found or digits == str(epoch):
-      found[epoch] = name
-  return found
+    if epoch not in snapshots or digits == str(epoch):
+      snapshots[epoch] = name
+  return snapshots
 
 
 def _read_run(folder: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
@@ -259,15 +255,17 @@ def _cnn(kind: str, channels: int, activation: str) -> spec_lib.NetworkSpec:
 
 def _properties(params, result) -> dict[str, Any]:
   """Returns the properties that a run's files say; NaN or empty where not."""
-  found: dict[str, Any] = {
+  properties: dict[str, Any] = {
     ours: _number(params.get(theirs))
     if is_number
     else str(params.get(theirs, ""))[:100]
     for ours, theirs, is_number, _ in _PARAMS
   }
-  found |= {ours: _number(result.get(theirs)) for ours, theirs, _ in _RESULTS}
-  gap = found["train_accuracy"] - found["test_accuracy"]
-  return found | {"generalization_gap": gap}
+  properties |= {
+    ours: _number(result.get(theirs)) for ours, theirs, _ in _RESULTS
+  }
+  gap = properties["train_accuracy"] - properties["test_accuracy"]
+  return properties | {"generalization_gap": gap}
 
 
 def _number(value: Any) -> float:

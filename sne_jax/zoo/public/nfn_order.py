@@ -20,14 +20,14 @@ def find(folder: str, given: str) -> str | None:
     return listing.required(
       os.path.dirname(os.path.abspath(given)), os.path.basename(given)
     )
-  found = listing.names(folder, r".*_split\.csv")
-  if len(found) > 1:
+  files = listing.names(folder, r".*_split\.csv")
+  if len(files) > 1:
     raise listing.fault(
       folder,
-      f"{len(found)} split files: {', '.join(found)}",
+      f"{len(files)} split files: {', '.join(files)}",
       "name one by --split_file",
     )
-  return os.path.join(folder, found[0]) if found else None
+  return os.path.join(folder, files[0]) if files else None
 
 
 def read_order(file: str, count: int) -> list[int]:

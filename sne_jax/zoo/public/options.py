@@ -42,14 +42,14 @@ class ConvertOptions(Checked):
     if not self.epochs.strip():
       return None
     try:
-      found = frozenset(int(word) for word in self.epochs.split(","))
+      epochs = frozenset(int(word) for word in self.epochs.split(","))
     except ValueError:
-      found = frozenset((-1,))
-    if min(found) < 0:
+      epochs = frozenset((-1,))
+    if min(epochs) < 0:
       raise ValueError(
         f"epochs must be numbers such as 0,25,50; got {self.epochs!r}"
       )
-    return found
+    return epochs
 
   def takes(self, epoch: int) -> bool:
     """Whether snapshots of this epoch are taken."""

@@ -136,7 +136,7 @@ class Rows:
   def __getitem__(self, rows: slice) -> Float[np.ndarray, "n P"]:
     """Reads rows; `rows` has no step."""
     start, stop, _ = rows.indices(len(self))
-    found = [np.zeros((0, self.shape[1]), np.float32)]
+    blocks = [np.zeros((0, self.shape[1]), np.float32)]
     first = int(np.searchsorted(self._starts, start, side="right")) - 1
     for piece in range(first, len(self._pieces)):
       file, name, count = self._pieces[piece]
@@ -146,5 +146,5 @@ class Rows:
         break
       if low < high:
         with safetensors.safe_open(file, "np") as opened:
-          found.append(opened.get_slice(name)[low:high])
-    return np.concatenate(found)
+          blocks.append(opened.get_slice(name)[low:high])
+    return np.concatenate(blocks)

@@ -125,6 +125,8 @@ def describe(
     spec = specs[str(table["dataset"][row]), str(table["activation"][row])]
     return source_lib.Network(spec, weights[row][order_of(spec)])
 
+  by_run = conversion.grouped_splits(ids, columns["run"], options.seed)
+
   def make_splits(kept: np.ndarray) -> source_lib.Splits:
     named = np.array(ids, str)
     splits_ = {}
@@ -137,10 +139,7 @@ def describe(
         part: [by_row[row] for row in some if row in by_row]
         for part, some in nfn_order.split(order, last).items()
       }
-    splits_["default"] = conversion.grouped_split(
-      named[kept], columns["run"][kept], options.seed
-    )
-    return splits_
+    return splits_ | dict(by_run(kept))
 
   return source_lib.Source(
     generator=__name__,
@@ -181,7 +180,7 @@ def _fixed_size(ids: list[str], train: int, seed: int) -> dict[str, Any]:
 
 def check_layout(file: str) -> None:
   """Raises `ZooError` unless a layout file is the one that was published."""
-  found = []
+  tensors = []
   for row in listing.read_csv(
     file, ("varname", "start_idx", "end_idx", "shape")
   ):
@@ -193,11 +192,11 @@ def check_layout(file: str) -> None:
         file,
         f"{row['varname'][:80]!r} has shape {row['shape'][:80]!r}",
       ) from None
-    found.append((row["varname"], start, end, shape))
-  found.sort(key=lambda entry: entry[1])
+    tensors.append((row["varname"], start, end, shape))
+  tensors.sort(key=lambda entry: entry[1])
   for name, start, end, shape in LAYOUT:
     suffix = _SUFFIX[name.split(".")[1]]
-    entry = found.pop(0) if found else ("nothing", 0, 0, ())
+    entry = tensors.pop(0) if tensors else ("nothing", 0, 0, ())
     if entry[1:] != (start, end, shape) or not entry[0].endswith(suffix):
       raise listing.fault(
         file,
@@ -205,10 +204,10 @@ def check_layout(file: str) -> None:
         f" {suffix} at {start}:{end} of shape {shape} is due",
         "this is another zoo, or another version of it",
       )
-  if found:
+  if tensors:
     raise listing.fault(
       file,
-      f"{found[0][0]!r} at {found[0][1]} is one tensor too many",
+      f"{tensors[0][0]!r} at {tensors[0][1]} is one tensor too many",
       "this is another zoo, or another version of it",
     )
 
@@ -262,25 +261,27 @@ def read_metrics(file: str, count: int) -> dict[str, np.ndarray]:
       f"{table.num_rows} rows, and weights.npy has {count}",
       "take both files of one image set",
     )
-  found: dict[str, np.ndarray] = {}
+  columns: dict[str, np.ndarray] = {}
   for ours, theirs, is_number, _ in _COLUMNS:
     column = table.column(theirs)
-    found[ours] = (
+    columns[ours] = (
       column.to_numpy().astype(np.float64)
       if is_number
       else np.array(column.to_pylist(), str)
     )
-  epochs = found["epoch"]
+  epochs = columns["epoch"]
   if not len(epochs) or not (epochs == np.rint(epochs)).all():
     raise listing.fault(file, "a step is no whole number, or no rows")
-  found["epoch"] = epochs.astype(np.int64)
+  columns["epoch"] = epochs.astype(np.int64)
   # By first appearance: runs that lie together have numbers that follow.
   _, first, run = np.unique(
-    found.pop("modeldir"), return_index=True, return_inverse=True
+    columns.pop("modeldir"), return_index=True, return_inverse=True
   )
-  found["run"] = np.argsort(np.argsort(first))[run].astype(np.int64)
-  found["generalization_gap"] = found["train_accuracy"] - found["test_accuracy"]
-  return found
+  columns["run"] = np.argsort(np.argsort(first))[run].astype(np.int64)
+  columns["generalization_gap"] = (
+    columns["train_accuracy"] - columns["test_accuracy"]
+  )
+  return columns
 
 
 def _specs(file: str, table) -> dict[tuple[str, str], spec_lib.NetworkSpec]:
@@ -288,7 +289,7 @@ def _specs(file: str, table) -> dict[tuple[str, str], spec_lib.NetworkSpec]:
   pairs = set(
     zip(table["dataset"].tolist(), table["activation"].tolist(), strict=True)
   )
-  found = {}
+  specs = {}
   for dataset, activation in sorted(pairs):
     if dataset not in _SIDES:
       raise listing.fault(
@@ -303,10 +304,10 @@ def _specs(file: str, table) -> dict[tuple[str, str], spec_lib.NetworkSpec]:
         f"known are {', '.join(families.ACTIVATIONS)}",
       )
     side = _SIDES[dataset]
-    found[dataset, activation] = families.architecture(
+    specs[dataset, activation] = families.architecture(
       "arch1", (1, side, side), activation=activation
     )
-  return found
+  return specs
 
 
 @functools.lru_cache(maxsize=16)

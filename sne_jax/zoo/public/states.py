@@ -79,7 +79,7 @@ def numbered(
   Raises:
     ZooError: a tensor of another name.
   """
-  found = []
+  entries = []
   for name, view in views.items():
     match = re.fullmatch(pattern, name)
     if match is None:
@@ -88,8 +88,8 @@ def numbered(
         f"tensor {name[:100]!r} is not called like {pattern}",
         listing.FOREIGN,
       )
-    found.append(((int(match[1]), match[2] == "bias"), name, view))
-  return [(name, view) for _, name, view in sorted(found, key=lambda f: f[0])]
+    entries.append(((int(match[1]), match[2] == "bias"), name, view))
+  return [(name, view) for _, name, view in sorted(entries, key=lambda f: f[0])]
 
 
 def in_order(

@@ -23,7 +23,6 @@ from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.public import conversion, listing, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
-from sne_jax.zoo.store import splits
 
 FILE = "checkpoint.pt"
 SPLIT_FILE = "cnn_park_splits.json"
@@ -109,16 +108,6 @@ def describe(
       },
     )
 
-  def make_splits(kept: np.ndarray) -> source_lib.Splits:
-    if parts is not None:
-      return {"default": parts, "published": parts}
-    named = np.array(ids, str)[kept]
-    return {
-      "default": conversion.grouped_split(
-        named, np.array(trials, str)[kept], options.seed
-      )
-    }
-
   return source_lib.Source(
     generator=__name__,
     published=PUBLISHED,
@@ -132,7 +121,9 @@ def describe(
     read=read,
     columns={"network": network},
     descriptions=_DESCRIPTIONS,
-    splits=make_splits,
+    splits=conversion.grouped_splits(ids, trials, options.seed)
+    if parts is None
+    else lambda kept: {"default": parts, "published": parts},
     left_out=left_out,
     facts={"split_paths_not_there": split.missing if split else 0},
   )
@@ -157,7 +148,7 @@ def _spec(file: str, tree: Mapping[str, Any]) -> spec_lib.NetworkSpec:
       strides=strides,
       paddings=paddings,
       num_classes=_int(config["n_classes"]),
-      activation=[_word(item) for item in config["activation"]],
+      activation=tuple(config["activation"]),
       skips=skips,
     )
   except (ValueError, TypeError, KeyError) as error:
@@ -199,19 +190,11 @@ class Split(NamedTuple):
 
 def _read_split(file: str, ids: list[str]) -> Split:
   """Reads the published split."""
-  value = listing.read_json(file)
   known, parts, scores = set(ids), {}, {}
   part_of: dict[str, str] = {}
-  for part in splits.PARTS:
-    entry = value.get(part) if isinstance(value, dict) else None
-    entry = entry if isinstance(entry, dict) else {}
-    paths, values = entry.get("path"), entry.get("score")
-    if (
-      not isinstance(paths, list)
-      or not isinstance(values, list)
-      or len(paths) != len(values)
-      or not all(isinstance(name, str) for name in paths)
-    ):
+  for part, entry, paths in listing.read_split(file):
+    values = entry.get("score") if isinstance(entry, dict) else None
+    if not isinstance(values, list) or len(paths) != len(values):
       raise listing.fault(file, f"no lists path and score for {part!r}")
     names = [listing.last(os.path.dirname(name), 2) for name in paths]
     parts[part] = [name for name in names if name in known]
@@ -240,12 +223,6 @@ def _float(value: Any) -> float:
 def _int(value: Any) -> int:
   if isinstance(value, bool) or not isinstance(value, int):
     raise ValueError(f"{str(value)[:50]!r} is no whole number")
-  return value
-
-
-def _word(value: Any) -> str:
-  if not isinstance(value, str):
-    raise ValueError(f"{str(value)[:50]!r} is no name")
   return value
 
 

@@ -1,7 +1,7 @@
 """Zoos that take long to make: begun, broken off, taken up again.
 
 Finished batches of members lie in `<path>.partial`, beside the plan: what the
-zoo is to be, and how many members make a batch. Whoever goes on must want the
+zoo is to be, and how many members make a batch. Whoever resumes must want the
 same zoo. When all batches are there, the zoo is written, whole or not at all.
 """
 
@@ -23,22 +23,22 @@ from sne_jax.zoo.store import lock, store
 PLAN_FILE = "plan.json"
 
 Progress = Callable[[int, int, str], None]
-"""Is told the networks done, how many there are, and what is going on."""
+"""Is told the networks done, how many there are, and what is being done."""
 
 
 def make_zoo(
   path: str | os.PathLike,
-  made: Mapping[str, Any],
+  provenance: Mapping[str, Any],
   *,
   batch_members: int,
   find_batch_members: Callable[[], int],
   make: Callable[[str, int], store.Zoo],
 ) -> store.Zoo:
-  """Makes a zoo, goes on making it, or opens it if it is there already.
+  """Makes a zoo, resumes it, or opens it if it is there already.
 
   Args:
     path: folder of the zoo.
-    made: provenance: what makes two zoos the same. Plain values; at least
+    provenance: what makes two zoos the same. Plain values; at least
       `generator`, and `options`, which are compared by name.
     batch_members: members of a batch; 0 takes up the number that was begun
       with, or, if there is none, the one that is found.
@@ -61,7 +61,7 @@ def make_zoo(
 
   def opened() -> store.Zoo:
     zoo = store.Zoo.open(path)
-    _compare(path, "", made, zoo.provenance)
+    _compare(path, "", provenance, zoo.provenance)
     return zoo
 
   is_there = lambda: os.path.isdir(path) and os.listdir(path)
@@ -72,7 +72,7 @@ def make_zoo(
       zoo = opened()
       shutil.rmtree(partial, ignore_errors=True)
       return zoo
-    batch = _begin(partial, made, batch_members, find_batch_members)
+    batch = _begin(partial, provenance, batch_members, find_batch_members)
     zoo = make(partial, batch)
     shutil.rmtree(partial)
   return zoo
@@ -115,19 +115,19 @@ def part(
   return arrays, False
 
 
-def _compare(path: str, file: str, made, found) -> None:
-  """Raises `ZooError` if `found` is of another generator or other options.
+def _compare(path: str, file: str, provenance, stored) -> None:
+  """Raises `ZooError` if `stored` is of another generator or other options.
 
   A zoo that was asked for without a split may have one.
   """
-  if found.get("generator") != made["generator"]:
+  if stored.get("generator") != provenance["generator"]:
     raise errors.fault(
       path,
       file,
-      f"holds a zoo of another origin ({found.get('generator')!r})",
+      f"holds a zoo of another origin ({stored.get('generator')!r})",
       "choose another folder",
     )
-  old, new = found.get("options", {}), made["options"]
+  old, new = stored.get("options", {}), provenance["options"]
   differing = [
     f"{name} is {old.get(name)!r} there, {new.get(name)!r} asked for"
     for name in sorted(old.keys() | new.keys())
@@ -145,7 +145,7 @@ def _compare(path: str, file: str, made, found) -> None:
 
 def _begin(
   partial: str,
-  made: Mapping[str, Any],
+  provenance: Mapping[str, Any],
   wanted: int,
   find_batch_members: Callable[[], int],
 ) -> int:
@@ -154,25 +154,25 @@ def _begin(
   os.makedirs(partial, exist_ok=True)
   if not os.path.exists(plan_file):
     batch = wanted or find_batch_members()
-    atomic.write_json(plan_file, {**made, "batch_members": batch})
+    atomic.write_json(plan_file, {**provenance, "batch_members": batch})
     return batch
   try:
     with open(plan_file, encoding="utf-8") as file:
       plan = json.load(file)
-    found = int(plan["batch_members"])
+    planned = int(plan["batch_members"])
   except (ValueError, KeyError, TypeError) as error:
     raise errors.fault(
       partial, PLAN_FILE, f"unreadable ({error!r})", "remove the folder"
     ) from error
-  _compare(partial, "", made, plan)
-  if wanted and found != wanted:
+  _compare(partial, "", provenance, plan)
+  if wanted and planned != wanted:
     raise errors.fault(
       partial,
       "",
-      f"was begun with batches of {found}, not {wanted}",
-      f"set batch_members to {found} or 0, or remove the folder",
+      f"was begun with batches of {planned}, not {wanted}",
+      f"set batch_members to {planned} or 0, or remove the folder",
     )
-  return found
+  return planned
 
 
 def place(tree, devices):

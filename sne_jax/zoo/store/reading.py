@@ -126,9 +126,9 @@ def read_members(path: str, name: str, index) -> dict[str, np.ndarray]:
   columns = [*OWN_COLUMNS, *index["properties"]]
   members = tables.read_table(path, name, file, columns)
   for column, kind in zip(OWN_COLUMNS, "Uiib", strict=True):
-    found = members[column].dtype
-    if found.kind != kind:
-      raise bad(f"column {column!r} is of type {found}")
+    dtype = members[column].dtype
+    if dtype.kind != kind:
+      raise bad(f"column {column!r} is of type {dtype}")
   ids = members["id"]
   if len(ids) != entry["count"]:
     raise bad(f"{len(ids)} rows where {entry['count']} are due")
@@ -196,15 +196,15 @@ def read_splits(
       raise errors.fault(
         name, SPLITS_FILE, f"column {column!r} is not of strings"
       )
-  found = {}
+  by_name = {}
   for split in np.unique(table["split"]):
     rows = table["split"] == split
     pairs = {
       part: table["id"][rows & (table["part"] == part)]
       for part in np.unique(table["part"][rows])
     }
-    found[str(split)] = check_split(name, str(split), pairs, ids)
-  return found
+    by_name[str(split)] = check_split(name, str(split), pairs, ids)
+  return by_name
 
 
 def check_split(

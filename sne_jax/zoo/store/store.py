@@ -107,13 +107,7 @@ class Zoo:
     Raises:
       ZooError: no such property; lists those there are.
     """
-    if name not in self.properties:
-      raise errors.fault(
-        self.path,
-        reading.MEMBERS_FILE,
-        f"no property {name!r}",
-        f"properties are {reading.listed(self.properties)}",
-      )
+    self._need(name, self.properties, "property", reading.MEMBERS_FILE)
     return self.members[name]
 
   def split(self, name: str, *, invalid: bool = False) -> dict[str, np.ndarray]:
@@ -126,13 +120,8 @@ class Zoo:
     Raises:
       ZooError: no such split; lists those there are.
     """
-    if name not in self._splits:
-      raise errors.fault(
-        self.path,
-        reading.SPLITS_FILE,
-        f"no split {name!r}",
-        f"splits are {reading.listed(self._splits)}; add_split adds one",
-      )
+    more = "; add_split adds one"
+    self._need(name, self._splits, "split", reading.SPLITS_FILE, more)
     valid = self.members["valid"]
     return {
       part: numbers if invalid else numbers[valid[numbers]]
@@ -171,18 +160,20 @@ class Zoo:
       )
     if split is not None:
       parts = self.split(split, invalid=True)
-      if part is not None and part not in parts:
-        raise errors.fault(
-          self.path,
-          reading.SPLITS_FILE,
-          f"split {split!r} has no part {part!r}",
-          f"its parts are {reading.listed(parts)}",
-        )
+      if part is not None:
+        of = f" in split {split!r}"
+        self._need(part, parts, "part", reading.SPLITS_FILE, of)
       chosen = [parts[part]] if part is not None else list(parts.values())
       keep &= np.isin(np.arange(len(self)), np.concatenate(chosen))
     for name, value in (where or {}).items():
       keep &= np.isin(self.property(name), value)
     return np.flatnonzero(keep)
+
+  def _need(self, name, known, what: str, file: str, more: str = "") -> None:
+    """Raises `ZooError` unless a name is known."""
+    if name not in known:
+      remedy = f"there are {reading.listed(known)}{more}"
+      raise errors.fault(self.path, file, f"no {what} {name!r}", remedy)
 
 
 def read_zoo(path: str, *, name: str, verify: bool) -> Zoo:

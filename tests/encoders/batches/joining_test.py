@@ -100,7 +100,7 @@ def test_every_network_finds_its_own_chunks_layers_and_skips(rule):
       np.testing.assert_array_equal(
         places[name][rows], layout.places[..., column]
       )
-    for name, part in (("neuron", layout.own), ("other", layout.other)):
+    for name, part in (("neuron", layout.owner), ("other", layout.other)):
       expected = np.where(part > 0, part + first_neuron, 0)
       np.testing.assert_array_equal(chunks[name][rows], expected)
     index = chunks["index"][rows][layout.mask]

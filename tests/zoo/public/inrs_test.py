@@ -158,7 +158,7 @@ def test_augmented_copies_of_nfn_are_not_taken(tmp_path):
 
 
 def test_published_bounds_of_nfn():
-  found = inrs.Found(
+  found = inrs.ZooFiles(
     *("nfn", inrs.NFN, "", 0.0, [str(k) for k in range(60000)]),
     *([], [], [], [], str),
   )

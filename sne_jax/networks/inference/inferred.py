@@ -20,7 +20,7 @@ class AmbiguousError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class InferredNetwork:
   """A network as it was found in a file or a model.
 
   Attributes:
@@ -55,11 +55,11 @@ class Found:
         left out of the spec comes back as it was; without, float32 weights
         alone are returned. Tied names are filled in both cases.
     """
-    made = sources_lib.scatter(self.spec, self.sources, weights, like)
+    tensors = sources_lib.scatter(self.spec, self.sources, weights, like)
     for name, other in self.tied.items():
-      made[name] = made[other]
+      tensors[name] = tensors[other]
     if like is None:
-      return made
+      return tensors
     for name in self.left_out:
-      made[name] = sources_lib.read(like, name)
-    return {name: made[name] for name in like}
+      tensors[name] = sources_lib.read(like, name)
+    return {name: tensors[name] for name in like}
