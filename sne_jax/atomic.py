@@ -14,7 +14,7 @@ def replace_file(
   """Writes a file so that, at any moment, either the old or the new is there.
 
   Args:
-    path: file to make or replace; its folder is made where it is missing.
+    path: file to make or replace; its folder is created where missing.
     write: is given the name of a file to write; it lies beside `path`.
 
   Returns:

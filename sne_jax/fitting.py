@@ -1,7 +1,6 @@
 """Trains encoders to predict properties of networks, over several seeds.
 
-`fit` is the door. Its work directory is what the programs of `experiments/`
-read:
+The work directory of `fit` is what the programs of `experiments/` read:
 
   fit.json               the options, and checksums of the networks
   calibration.json       errors on the validation part, for intervals
@@ -100,6 +99,7 @@ def fit(
       `workdir` holds a model of others.
     TrainingDiverged: no seed has finished; its `results` say why.
   """
+  # What is not given keeps the default of `Recipe`.
   given = {
     **{"encoder": encoder, "options": options, "chunks": chunks, "head": head},
     **{"loss": loss, "data": data, "optimizer": optimizer},
@@ -131,6 +131,8 @@ def _predictor(
   folder: pathlib.Path | None,
 ) -> predictor_lib.Predictor:
   """Returns the predictor of seeds that have finished, calibrated."""
+  # Errors of the mean prediction of all seeds, and their codes, are what
+  # intervals and novelty are judged by.
   known = calibration.measure(
     trainer.train,
     trainer.parts,
@@ -185,6 +187,7 @@ def _best_rate(
       f"rates are {rates} and search_share is {share}; rates must be above 0,"
       " and the share in (0, 1]"
     )
+  # A rate is an argument of the program: all rates share one compilation.
   steps = max(1, round(share * recipe.training.num_steps))
   best, best_value, failed = None, np.inf, None
   for rate in rates:
@@ -198,11 +201,11 @@ def _best_rate(
     )
     place = None if folder is None else folder / SEARCH / f"rate{rate:g}"
     try:
-      [found], _ = _trained(trainer, [seed], place)
+      [trained], _ = _trained(trainer, [seed], place)
     except training_lib.TrainingDiverged as error:
       failed = error
       continue
-    monitor, values = recipe.training.monitor, found.result["best_metrics"]
+    monitor, values = recipe.training.monitor, trained.result["best_metrics"]
     log.info("rate %g: %s %g", rate, monitor, values.get(monitor, np.nan))
     value = np.inf
     if monitor in values:  # It was a number once.
@@ -212,9 +215,10 @@ def _best_rate(
   if best is None:
     assert failed is not None
     raise failed
+  # A search over all steps has trained the first seed already: what it left
+  # becomes the start of the work directory.
   rate = best.optimizer.learning_rate
   if folder is not None and share == 1 and not (folder / FIT_FILE).exists():
-    # The training of the search is that of the first seed.
     shutil.copytree(
       folder / SEARCH / f"rate{rate:g}", folder, dirs_exist_ok=True
     )

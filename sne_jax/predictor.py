@@ -49,7 +49,7 @@ class Predictor:
   """A trained model: from networks to predictions, codes and gradients.
 
   Of several seeds the predictions are their mean (of classes, that of their
-  probabilities), and codes stand side by side. Networks are packed once and
+  probabilities), and codes are concatenated. Networks are packed once and
   programs compiled once, whatever the number of seeds.
 
   What is predicted may be given as the path of a file of any format, a
@@ -77,7 +77,7 @@ class Predictor:
     results: what is reported of each seed, of `fit`.
     compiled: the program of this description, if there is one already.
     **kwargs: `batch_size`, `draws`, `stream_above` and `memory_limit` of
-      `learning.program.Program`.
+      `learning.training.program.Program`.
 
   Raises:
     MemoryLimitError: the encoder cannot hold a limit that is given.
@@ -154,7 +154,7 @@ class Predictor:
     """Writes the model, for `load` and for the programs of `experiments/`.
 
     Args:
-      folder: made where missing.
+      folder: created where missing.
 
     Raises:
       ValueError: it holds a model already.
@@ -204,8 +204,8 @@ class Predictor:
   def predict_and_encode(self, networks: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns what `predict` and `encode` do, from one encoding."""
     logits, codes = self._run(networks)
-    found = [self._program.scaled(one) for one in logits]
-    return np.mean(found, axis=0), np.concatenate(codes, axis=-1)
+    predictions = [self._program.scaled(one) for one in logits]
+    return np.mean(predictions, axis=0), np.concatenate(codes, axis=-1)
 
   def logits(self, networks: Any) -> np.ndarray:
     """Returns what the heads give before scaling, their mean `[B, T or K]`."""
@@ -226,14 +226,14 @@ class Predictor:
     if not self.known.errors:
       why = "classes have probabilities" if self.classes else "train it by fit"
       raise ValueError(f"this model has no calibration for intervals: {why}")
-    found = self.judge(networks, coverage=coverage)
-    return found.low, found.high
+    judgement = self.judge(networks, coverage=coverage)
+    return judgement.low, judgement.high
 
   def unlike(self, networks: Any) -> np.ndarray:
     """Returns how unlike the networks of the training each is, `[B]`.
 
     The distance of its code from the nearest of a reference, in units of what
-    is usual (`learning.novelty`): above 1 its prediction is a guess.
+    is usual (`learning.evaluation.novelty`): above 1 its prediction is a guess.
 
     Raises:
       ValueError: no codes are kept with this model.

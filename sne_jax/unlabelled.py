@@ -1,4 +1,4 @@
-"""Trains encoders without labels: `pretrain` is the door.
+"""Trains encoders without labels, by `pretrain`.
 
 Dimensions: `N` networks, `P` weights of one, `D` devices.
 """
@@ -40,7 +40,7 @@ class PretrainRecipe(Checked):
   """All that decides what a pretraining gives, beside networks and seed.
 
   Attributes:
-    method: one of `pretrain_methods.METHODS`: sne, sane, hyper_representation.
+    method: one of `methods.METHODS`: sne, sane, hyper_representation.
     encoder: options of the encoder of that name; None: the defaults.
     chunks: how layers are cut into chunks, for SNE.
     view: how both views of a network are drawn.
@@ -171,7 +171,7 @@ def pretrain(
     inputs = [
       pretraining.prepared(description, stacked(part)) for part in (train, val)
     ]
-    found = training.fit(
+    fitted = training.fit(
       state,
       built.update,
       _batches(built, inputs[0], how.data.batch_size, seed),
@@ -181,14 +181,14 @@ def pretrain(
       schedule=optimizers.make_schedule(how.optimizer, steps),
       title=f"{how.method} seed {seed}",
     )
-    params, done = found.best_params, int(found.state.step)
+    params, done = fitted.best_params, int(fitted.state.step)
     results |= {
-      "best_step": found.best_step,
-      "train_seconds": found.seconds,
+      "best_step": fitted.best_step,
+      "train_seconds": fitted.seconds,
       "networks_per_second": (
-        done * how.data.batch_size / max(found.seconds, 1e-9)
+        done * how.data.batch_size / max(fitted.seconds, 1e-9)
       ),
-      "val_loss": found.best_metrics.get("loss"),
+      "val_loss": fitted.best_metrics.get("loss"),
     }
   params = jax.device_get(params)
   results["num_params"] = sum(x.size for x in jax.tree.leaves(params))
@@ -274,13 +274,13 @@ def _evaluation(method: methods.Method, count: int):
     size = min(count, len(weights))
     order = batching.epoch_order(0, 0, len(weights))
     params = jax.device_get(params)
-    found = []
+    losses = []
     for place in range(len(weights) // size):
       rows = weights[order[place * size : (place + 1) * size]]
       batch = methods.Batch(rows, placed(size))
       loss, parts = compiled(params, batch, jax.random.key(place))
-      found.append(jax.device_get(parts | {"loss": loss}))
-    return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
+      losses.append(jax.device_get(parts | {"loss": loss}))
+    return {k: float(np.mean([f[k] for f in losses])) for k in losses[0]}
 
   return evaluate
 

@@ -73,14 +73,12 @@ class Row:
   """What the table of encoders says of one of them.
 
   Attributes:
-    paper: where it is from.
     accepts: any: networks of any architectures, mixed in one batch; one: of one
       architecture.
     needs: what such networks must be besides; "": nothing.
     symmetry: what leaves its codes unchanged. Tests read two words of it: none
       (alone): permutations of neurons change the codes; blind, anywhere: so
       little is seen that shuffles of weights that change the function do not.
-    cost: how its time grows.
     options: its frozen dataclass of options (`networks.checked`).
     prefix: put before the names of these options on a command line.
     measure: `(options, networks) -> dict` of plain values, measured on the
@@ -89,11 +87,9 @@ class Row:
       `chunk_options`, for whoever cuts networks into chunks.
   """
 
-  paper: str = ""
   accepts: Literal["any", "one"]
   needs: str = ""
   symmetry: str
-  cost: str = ""
   options: type
   prefix: str
   measure: Callable[[Any, Sequence[Network]], dict[str, Any]]
@@ -149,10 +145,10 @@ def any_architecture() -> tuple[str, ...]:
   return tuple(n for n, row in ENCODERS.items() if row.accepts == "any")
 
 
-def refusal(name: str, own: NetworkSpec, other: NetworkSpec) -> ValueError:
+def refusal(name: str, spec: NetworkSpec, other: NetworkSpec) -> ValueError:
   """Returns the error of a tied encoder that meets another architecture."""
   return ValueError(
-    f"{name} reads one architecture, here {own.describe()}, but was also given"
+    f"{name} reads one architecture, here {spec.describe()}, but was also given"
     f" {other.describe()}; encoders that read both:"
     f" {', '.join(any_architecture())}"
   )

@@ -63,10 +63,8 @@ def build_sne(
 
 _ROWS = {
   "sne": Row(
-    paper="Andreis et al., NeurIPS 2024, arXiv:2305.16625",
     accepts="any",
     symmetry="learned (Logit Invariance), or exact with content identifiers",
-    cost="linear in weights per chunk stage; quadratic in chunks per layer",
     options=sne_options.SNEOptions,
     prefix="",
     measure=measure_sne,
@@ -74,27 +72,21 @@ _ROWS = {
   ),
   "mlp": tied.row(
     *("mlp", mlp.MLP),
-    paper="a baseline of Navon et al., ICML 2023, arXiv:2301.12780",
     symmetry="none",
-    cost="linear in weights, with a matrix of weights times width",
     options=mlp.MLPOptions,
     prefix="mlp_",
   ),
   "stat_nn": Row(
-    paper="Unterthiner et al., 2020, arXiv:2002.11448",
     accepts="one",
     symmetry="exact, and blind to shuffles within a tensor",
-    cost="sorting the weights of each tensor",
     options=stat_nn.StatOptions,
     prefix="stat_",
     measure=stat_nn.measure,
     build=stat_nn.build,
   ),
   "stat_pool": Row(
-    paper="ours: statistics of arXiv:2002.11448 pooled over tensors",
     accepts="any",
     symmetry="exact, and blind to shuffles within a tensor",
-    cost="sorting the weights",
     options=stat_nn.StatOptions,
     prefix="stat_",
     measure=stat_nn.measure_pooled,
@@ -102,79 +94,61 @@ _ROWS = {
   ),
   "deep_sets": flat_sets.row(
     "deep_sets",
-    paper="Zaheer et al., NeurIPS 2017, arXiv:1703.06114",
     symmetry="exact, and blind to every shuffle of the weights",
-    cost="linear in weights",
   ),
   "set_transformer": flat_sets.row(
     "set_transformer",
-    paper="Lee et al., ICML 2019, arXiv:1810.00825",
     symmetry="exact, and blind to every shuffle of the weights",
-    cost="weights times inducing points",
   ),
   "nfn_np": nfn.row(
     "nfn_np",
     needs="a chain of dense and conv layers with biases",
     symmetry="exact; of inputs and outputs too without io_embed and hnp pool",
-    cost="weights times channels squared",
   ),
   "nfn_hnp": nfn.row(
     "nfn_hnp",
     needs="a chain of dense and conv layers with biases and a hidden layer",
     symmetry="exact, hidden neurons",
-    cost="weights times channels squared, times inputs and outputs squared",
   ),
   "nft": tied.row(
     *("nft", nft.NFT),
     check=lambda options, spec: nft.layout_of(spec),
-    paper="Zhou et al., NeurIPS 2023, arXiv:2305.13546",
     needs="a chain of dense and conv layers with biases",
     symmetry="exact, hidden neurons",
-    cost="quadratic in the rows and columns at a layer, times its width",
     options=nft.NFTOptions,
     prefix="nft_",
   ),
   "dws": tied.row(
     *("dws", dws.DWS),
     check=lambda options, spec: dws.layout_of(spec),
-    paper="Navon et al., ICML 2023, arXiv:2301.12780",
     needs="dense layers with biases, three or more",
     symmetry="exact, hidden neurons",
-    cost="blocks of tensors squared; weights times channels squared",
     options=dws.DWSOptions,
     prefix="dws_",
   ),
   "neural_graph": featuriser.row(
     message_passing.NeuralGraph,
     dense=False,
-    paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-GNN)",
     symmetry="exact, hidden neurons",
-    cost="linear in weights",
     options=message_passing.NeuralGraphOptions,
     prefix="graph_",
   ),
   "neural_graph_transformer": featuriser.row(
     transformer.GraphTransformer,
     dense=True,
-    paper="Kofinas et al., ICLR 2024, arXiv:2403.12143 (NG-T)",
     symmetry="exact, hidden neurons",
-    cost="quadratic in neurons",
     options=transformer.GraphTransformerOptions,
     prefix="graph_transformer_",
   ),
   "hyper_representation": tied.row(
     *("hyper_representation", hyper_representation.Coder),
-    paper="Schuerholt et al., NeurIPS 2021, arXiv:2110.15288",
     symmetry="none",
-    cost="quadratic in neurons, with a matrix of a width for each layer",
     options=hyper_representation.HyperRepresentationOptions,
     prefix="hyper_",
   ),
   "sane": Row(
-    paper="Schuerholt et al., ICML 2024, arXiv:2406.09997",
     accepts="any",
     symmetry="none",
-    cost="linear in weights; quadratic in the tokens of a window",
     options=sane_coder.SANECoderOptions,
     prefix="sane_",
     measure=sane_coder.measure,
@@ -248,8 +222,8 @@ def build(
   Raises:
     ValueError: there is no encoder of that name, or an option is wrong.
   """
-  found = row(name)
-  return found.build(
-    checked.rebuilt(found.options, options),
+  entry = row(name)
+  return entry.build(
+    checked.rebuilt(entry.options, options),
     {**measured, "chunk_options": chunk_options},
   )

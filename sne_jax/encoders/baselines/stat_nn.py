@@ -150,9 +150,9 @@ def describe(spec: NetworkSpec) -> joining.Tables:
   role = [statistics.ROLES.index(statistics.role(t.kind)) for t in spec.tensors]
   ends, present = np.zeros((1, 2, 2), np.int32), np.zeros((1, 2), bool)
   for number in range(len(statistics.ROLES)):
-    found = np.flatnonzero(np.array(role) == number)
-    if len(found):
-      ends[0, number], present[0, number] = (found[0], found[-1]), True
+    places = np.flatnonzero(np.array(role) == number)
+    if len(places):
+      ends[0, number], present[0, number] = (places[0], places[-1]), True
   return {
     "weights": {
       "tensor": np.repeat(np.arange(len(size), dtype=np.int32), size)

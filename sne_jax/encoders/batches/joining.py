@@ -1,7 +1,7 @@
-"""Joined batches: tables of any networks end to end, for any encoder.
+"""Joined batches: concatenated tables of any networks, for any encoder.
 
 What an encoder wants to know of a network is a few tables (its weights, its
-tensors, its neurons, its edges, ...) made from the spec alone. A batch
+tensors, its neurons, its edges, ...) computed from the spec alone. A batch
 concatenates the tables of its networks. A column may name rows of another
 table: such numbers are moved along. Rows that name the same row of another
 table are a set of it (chunks of a layer, layers of a network); sets come as
@@ -64,11 +64,11 @@ class _Members(NamedTuple):
 
   sizes: np.ndarray  # int [owners]
   column: np.ndarray  # int8 [members], number of the column they come from
-  row: np.ndarray  # int32 [members], row in the network's own table
+  row: np.ndarray  # int32 [members], row in the table of the network
 
 
 class _Part(NamedTuple):
-  """What a network of one layout brings into every batch."""
+  """What a network of one layout adds to every batch."""
 
   tables: Tables
   rows: dict[str, int]
@@ -206,6 +206,7 @@ class Packer:
       Counter(self._number[np.asarray(numbers)].tolist()) for numbers in batches
     ]
     exact = exact and len(set().union(*counted)) == 1
+    # What each batch needs of everything that is counted; all get the most.
     largest = Counter()
     for numbers in counted:
       total = Counter()
@@ -255,6 +256,8 @@ class Packer:
     }
     sets = {}
     for name, columns in self._sets.items():
+      # The owner of each row of each table; a stable sort by owner then lists
+      # the members set after set, in the order of tables and rows.
       owners = [
         tables.get(table, {}).get(column, np.zeros(rows[table], int))
         for table, column in columns
@@ -274,61 +277,70 @@ class Packer:
     return self._refs.get(column, "networks")
 
   def _build(self, numbers: tuple[int, ...], sizes: Sizes) -> Joined:
+    """Concatenates what networks bring: tables, then sets over their rows."""
     parts = [self._parts[number] for number in numbers]
     counted = dict(sizes)
-    # By table: rows of each network, rows before each, rows of the batch.
-    rows = {t: np.array([p.rows[t] for p in parts]) for t in parts[0].rows}
-    first = {table: _edges(count) for table, count in rows.items()}
+    # By table: where the rows of each network begin, counted without row 0,
+    # and the rows of the batch, row 0 and padding included.
+    first = {t: _edges([p.rows[t] for p in parts]) for t in parts[0].rows}
     total = {
       table: counted.get((table, 0), 0) + (table in self._none)
-      for table in rows
+      for table in first
     }
     total["networks"] = len(numbers)  # Never padded.
-
-    def column(table: str, name: str) -> np.ndarray:
-      """Concatenates a column; numbers of rows move by the rows before."""
-      pieces = [part.tables[table][name] for part in parts]
-      target, base = self._refs.get((table, name)), int(table in self._none)
-      if target is not None:
-        before = first[target].tolist()
-        has_none = target in self._none
-        pieces = [
-          np.where(piece > 0, piece + start, 0) if has_none else piece + start
-          for piece, start in zip(pieces, before, strict=False)
-        ]
-      out = np.empty((total[table], *pieces[0].shape[1:]), pieces[0].dtype)
-      stop = base + first[table][-1]
-      np.concatenate(pieces, out=out[base:stop])
-      out[:base] = 0
-      out[stop:] = 0 if target is None or has_none else total[target]
-      return out
-
     tables = {}
     for table, count in total.items():
       row = np.arange(count) - (table in self._none)
       tables[table] = {"real": (row >= 0) & (row < first[table][-1])} | {
-        name: column(table, name) for name in parts[0].tables.get(table, {})
+        name: self._column((table, name), parts, first, total)
+        for name in parts[0].tables.get(table, {})
       }
     sets, order = {}, {}
     for name, columns in self._sets.items():
       each = [part.sets[name] for part in parts]
-      # Members are numbered over the tables of all columns, padding included.
-      bases = _edges([total[table] for table, _ in columns])[:-1, None]
-      shift = bases + np.stack([first[table][:-1] for table, _ in columns])
-      lengths = [len(e.row) for e in each]
-      if len(columns) == 1:
-        shift = np.repeat(shift[0], lengths)
-      else:
-        network = np.repeat(np.arange(len(each)), lengths)
-        shift = shift[np.concatenate([e.column for e in each]), network]
       sets[name], place = _rectangles(
         np.concatenate([e.sizes for e in each]),
-        np.concatenate([e.row for e in each]) + shift,
+        np.concatenate([e.row for e in each])
+        + self._shift(columns, each, first, total),
         [(w, n) for (key, w), n in sizes if key == name and w],
       )
+      # Owners of padding take the first set: nothing reads what they get.
       order[name] = np.zeros(total[self._target(columns[0])], np.int32)
       order[name][: len(place)] = place
     return Joined(None, tables | self._shared, sets, order)
+
+  def _column(self, column: Column, parts, first, total) -> np.ndarray:
+    """Concatenates a column; row numbers in it move by the rows before."""
+    table, name = column
+    pieces = [part.tables[table][name] for part in parts]
+    target, base = self._refs.get(column), int(table in self._none)
+    padding = 0
+    if target is not None:
+      starts = first[target][:-1].tolist()
+      if target in self._none:  # Its row 0 is "none", in every network.
+        move = lambda piece, start: np.where(piece > 0, piece + start, 0)
+      else:
+        move, padding = np.add, total[target]  # Beyond the last row.
+      pieces = list(map(move, pieces, starts))
+    out = np.empty((total[table], *pieces[0].shape[1:]), pieces[0].dtype)
+    stop = base + first[table][-1]
+    np.concatenate(pieces, out=out[base:stop])
+    out[:base], out[stop:] = 0, padding
+    return out
+
+  def _shift(self, columns, each, first, total) -> np.ndarray:
+    """Returns how far the row numbers of the members of sets move.
+
+    Members are numbered over the tables of all columns, padding included: by
+    the tables before, and in a table by the networks before.
+    """
+    bases = _edges([total[table] for table, _ in columns])[:-1, None]
+    shift = bases + np.stack([first[table][:-1] for table, _ in columns])
+    lengths = [len(e.row) for e in each]
+    if len(columns) == 1:
+      return np.repeat(shift[0], lengths)
+    network = np.repeat(np.arange(len(each)), lengths)
+    return shift[np.concatenate([e.column for e in each]), network]
 
 
 def _edges(counts: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -350,6 +362,7 @@ def _rectangles(
   Returns:
     The rectangles, and the place of each set among the rows of them all.
   """
+  # The rectangle of each set, and where its members begin.
   group = np.searchsorted([width for width, _ in shapes], sizes)
   starts, place = _edges(sizes), np.zeros(len(sizes), np.int32)
   filled, above = [], 0
@@ -357,6 +370,7 @@ def _rectangles(
     block = np.flatnonzero(group == number)
     place[block] = above + np.arange(len(block))
     above += height
+    # A row for each set of this width; places after its members are masked.
     within = np.arange(width)
     rows = np.zeros((height, width), np.int32)
     mask = np.zeros((height, width), bool)

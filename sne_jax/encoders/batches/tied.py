@@ -31,7 +31,7 @@ SMALLEST = 1e-5
 def packer(
   specs: Sequence[NetworkSpec], spec: NetworkSpec, name: str
 ) -> joining.Packer:
-  """Returns the packer of networks of one spec: weights end to end.
+  """Returns the packer of networks of one spec: concatenated weights.
 
   Args:
     specs: the architectures at hand: the one below, but for names of tensors.

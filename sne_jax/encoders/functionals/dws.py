@@ -80,8 +80,8 @@ class Tensor(NamedTuple):
 
   def hidden(self, depth: int) -> tuple[int, ...]:
     """The layers of hidden neurons that it touches."""
-    own = (self.number, self.number + 1)
-    layers = own if self.kind == "weight" else own[1:]
+    first = self.number if self.kind == "weight" else self.number + 1
+    layers = range(first, self.number + 2)
     return tuple(layer for layer in layers if 0 < layer < depth)
 
 

@@ -132,7 +132,6 @@ def row(kind: str, **words) -> interface.Row:
     kind,
     functools.partial(NFN, kind=kind),
     check=functools.partial(layout_of, kind),
-    paper="Zhou et al., NeurIPS 2023, arXiv:2302.14040",
     options=NFNOptions,
     prefix="nfn_",
     **words,

@@ -109,7 +109,10 @@ class HNPLinear(nn.Module):
         " none"
       )
     rows, columns, g = _pooled(x)
-    first, last = _own_first(x.weights[0]), _own_last(x.weights[-1])
+    first, last = (
+      _per_neuron_first(x.weights[0]),
+      _per_neuron_last(x.weights[-1]),
+    )
     ends = [_vector(rows[0]), _vector(columns[-1]), _vector(x.biases[-1])]
     g = jnp.concatenate([g, *ends], axis=-1)
     weights, biases = [], []
@@ -208,12 +211,12 @@ def _summed(outputs: int, terms: dict[str, Array]) -> Array:
   return total + shift.reshape((1,) * (total.ndim - 1) + (-1,))
 
 
-def _own_first(w: Float[Array, "B O N cK"]) -> Float[Array, "B O cKN"]:
+def _per_neuron_first(w: Float[Array, "B O N cK"]) -> Float[Array, "B O cKN"]:
   """The first weight per hidden neuron, channel-major."""
   return jnp.swapaxes(w, 2, 3).reshape(*w.shape[:2], -1)
 
 
-def _own_last(w: Float[Array, "B M I cK"]) -> Float[Array, "B I cKM"]:
+def _per_neuron_last(w: Float[Array, "B M I cK"]) -> Float[Array, "B I cKM"]:
   """The last weight per hidden neuron, channel-major."""
   batch, _, inputs, _ = w.shape
   return jnp.transpose(w, (0, 2, 3, 1)).reshape(batch, inputs, -1)

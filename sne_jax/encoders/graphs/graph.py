@@ -1,9 +1,9 @@
 """The graph of a network: neurons as nodes, weights as edges along the data.
 
-Made from the spec alone. A layer gives nodes for its outputs; a weight is an
-edge from the neuron that it reads to the one that it makes. An edge holds up
+It depends on the spec alone. A layer gives nodes for its outputs; a weight is
+an edge from the neuron that it reads to the one that it makes. An edge holds up
 to `K` values, those of a kernel, centred; larger kernels, and the image places
-behind a flattening, become parallel edges with a number. A bias is the value
+after a flattening, become parallel edges with a number. A bias is the value
 of its node. A norm is a diagonal layer: new nodes, an edge to each with its
 scale, the shift as value (and for running statistics another such layer, of
 variance and mean). A residual connection is edges of value 1. Class token and
@@ -74,16 +74,16 @@ class _Builder:
       self.nodes.append([-1, role, first if same else first + place])
     return np.arange(start, start + count)
 
-  def made(self, level: int, key: Axis, count: int) -> np.ndarray | None:
-    """Returns the nodes that a reader at a level finds; None: none are known.
+  def sources(self, level: int, key: Axis, count: int) -> np.ndarray | None:
+    """Returns the nodes that a reader at a level reads; None: none are known.
 
     Axes without a group are told apart by their levels alone.
     """
-    found = self.latest.get(key)
+    nodes = self.latest.get(key)
     if not key:
-      below = (nodes for at, nodes in reversed(self.fixed) if at < level)
-      found = next(below, None)
-    return found if found is not None and len(found) == count else None
+      below = (n for at, n in reversed(self.fixed) if at < level)
+      nodes = next(below, None)
+    return nodes if nodes is not None and len(nodes) == count else None
 
   def note(self, level: int, key: Axis, nodes: np.ndarray) -> None:
     """Notes which nodes a level and its readers have."""
@@ -146,7 +146,7 @@ def graph_of(spec: NetworkSpec, places: int) -> Graph:
   first = next((t for t in spec.tensors if t.kind in kinds), None)
   if first is not None and first.kind != "embedding":
     b.fixed.append((-1, b.add(_neurons(first, 1)[1], INPUT)))
-  follow: dict[str, np.ndarray] = {}  # Nodes behind a weight, by its name.
+  follow: dict[str, np.ndarray] = {}  # Nodes that follow a weight, by its name.
   for t, start in zip(spec.tensors, spec.offsets, strict=True):
     index = np.arange(start, start + t.size).reshape(t.shape)
     if t.kind in WEIGHT_KINDS:
@@ -202,7 +202,7 @@ def _weight(b: _Builder, t: TensorSpec, index: np.ndarray) -> np.ndarray:
     same=not is_output,
   )
   rows = _rows(t, index)
-  sources = b.made(t.level, into, rows.shape[1])
+  sources = b.sources(t.level, into, rows.shape[1])
   if sources is None:
     sources = b.add(rows.shape[1], INPUT)  # Nothing is known to make them.
   pairs = np.meshgrid(nodes, sources, indexing="ij")
@@ -236,7 +236,7 @@ def _norm(b: _Builder, t: TensorSpec, index, follow) -> None:
   name = t.of if t.of is not None else f"norm {t.level}"
   nodes = follow.get(name)
   if nodes is None:
-    nodes = b.made(t.level, key, count)
+    nodes = b.sources(t.level, key, count)
   if nodes is None:
     nodes = b.add(count, INPUT)  # Nothing is known to make them.
   if t.kind in ("norm_shift", "norm_mean"):
@@ -264,14 +264,14 @@ def _table(b: _Builder, t: TensorSpec, index: np.ndarray) -> None:
   """Adds edges from nodes of their own: class token, positions, vectors."""
   rows = index.reshape(-1, t.shape[-1])
   key, count = _neurons(t, len(t.shape) - 1)
-  found = b.at.get((t.level, key))
-  if found is None or len(found) != count:
-    found = b.made(t.level, key, count)
-  if found is None:
-    found = b.add(count, HIDDEN, t.level, same=True)
-    b.note(t.level, key, found)
-  own = b.add(len(rows), INPUT)
-  pairs = np.meshgrid(own, found, indexing="ij")
+  nodes = b.at.get((t.level, key))
+  if nodes is None or len(nodes) != count:
+    nodes = b.sources(t.level, key, count)
+  if nodes is None:
+    nodes = b.add(count, HIDDEN, t.level, same=True)
+    b.note(t.level, key, nodes)
+  entries = b.add(len(rows), INPUT)
+  pairs = np.meshgrid(entries, nodes, indexing="ij")
   b.connect(
     pairs[0].ravel(),
     pairs[1].ravel(),

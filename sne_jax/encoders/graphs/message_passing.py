@@ -77,11 +77,11 @@ class PNAConv(nn.Module):
     spread = jnp.where(spread > 1e-5, jnp.sqrt(spread), 0)
     least = segments.extreme(jax.ops.segment_min, message, target, count)
     most = segments.extreme(jax.ops.segment_max, message, target, count)
-    told = jnp.concatenate([mean, least, most, spread], axis=-1)
-    told = jnp.where(degree > 0, told, 0)
-    told = [told, told * (jnp.log(degree + 1) / self.delta)]
+    pooled = jnp.concatenate([mean, least, most, spread], axis=-1)
+    pooled = jnp.where(degree > 0, pooled, 0)
+    pooled = [pooled, pooled * (jnp.log(degree + 1) / self.delta)]
     post = nn.Dense(self.width, name="post_nns_0_0")
-    x = post(jnp.concatenate([x, *told], axis=-1))
+    x = post(jnp.concatenate([x, *pooled], axis=-1))
     return nn.Dense(self.width, name="lin")(x)
 
 

@@ -94,11 +94,11 @@ class Plan:
       weight = np.full((1, outputs, self._widths[level]), -1, np.int32)
       bias = np.full((1, outputs), -1, np.int32)
       if f"layer{level}.weight" in index:
-        own = index[f"layer{level}.weight"]
-        weight[0, : own.shape[0], : own.shape[1]] = own
+        kernel = index[f"layer{level}.weight"]
+        weight[0, : kernel.shape[0], : kernel.shape[1]] = kernel
       if f"layer{level}.bias" in index:
-        own = index[f"layer{level}.bias"]
-        bias[0, : len(own)] = own
+        shift = index[f"layer{level}.bias"]
+        bias[0, : len(shift)] = shift
       row |= {f"probe_weight_{level}": weight, f"probe_bias_{level}": bias}
     for level, name in self._activations:
       mine = spec.activations[level : level + 1] == (name,)
@@ -135,7 +135,7 @@ def answers(
       has beyond them is 0.
 
   Returns:
-    What every unit gives: the inputs themselves, hidden units behind their
+    What every unit gives: the inputs themselves, hidden units after their
     activation, outputs.
   """
   row, nodes = batch.tables["networks"], batch.tables["nodes"]
@@ -159,17 +159,17 @@ def answers(
     level += 1
   values = jnp.swapaxes(jnp.concatenate(units, axis=-1), 1, 2)
   network = jnp.asarray(nodes["network"])
-  found = values.reshape(-1, len(probes))[
+  values_of_nodes = values.reshape(-1, len(probes))[
     network * values.shape[1] + nodes["probe_place"]
   ]
   offset = jnp.asarray(row["probe_offset"])[network]
   offset = jnp.where(nodes["role"] == graph.OUTPUT, offset, 0)
-  return found + offset[:, None]
+  return values_of_nodes + offset[:, None]
 
 
 def _activated(row: Mapping[str, Any], level: int, x: Float[Array, "B K O"]):
   """Applies to each network the activation of its layer."""
-  found = x
+  activated = x
   for name, function in families.ACTIVATIONS.items():
     mine = row.get(f"probe_{name}_{level}")
     if mine is None or name == "none":
@@ -177,8 +177,8 @@ def _activated(row: Mapping[str, Any], level: int, x: Float[Array, "B K O"]):
     into = x
     if name == "sine":
       into = x * jnp.asarray(row["probe_w0"], x.dtype)[:, None, None]
-    found = jnp.where(mine[:, None, None], function(into), found)
-  return found
+    activated = jnp.where(mine[:, None, None], function(into), activated)
+  return activated
 
 
 class ProbeFeatures(nn.Module):
@@ -202,7 +202,7 @@ class ProbeFeatures(nn.Module):
   def __call__(self, batch: joining.Joined) -> Float[Array, "N V"]:
     """Returns features of the nodes."""
     probes = self.param("probes", _uniform, (self.probes, self.inputs))
-    found = answers(batch, probes)
+    values = answers(batch, probes)
     nodes = batch.tables["nodes"]
     level = jnp.minimum(nodes["number"], self.levels - 1)
     kind = jnp.where(
@@ -210,9 +210,9 @@ class ProbeFeatures(nn.Module):
       1 + level,
       jnp.where(nodes["role"] == graph.INPUT, 0, self.levels + 1),
     )
-    total = jnp.zeros((len(found), self.width), found.dtype)
+    total = jnp.zeros((len(values), self.width), values.dtype)
     for number in range(self.levels + 2):
-      y = nn.Dense(self.width, name=f"proj_{number}_0")(found)
+      y = nn.Dense(self.width, name=f"proj_{number}_0")(values)
       y = nn.LayerNorm(epsilon=1e-5, name=f"proj_{number}_1")(y)
       total = total + jnp.where((kind == number)[:, None], y, 0)
     return total

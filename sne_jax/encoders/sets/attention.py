@@ -10,8 +10,8 @@ cheaper where the queries are few (pooling by a seed) or the keys narrow (a set
 of scalars). `is_absorbed_cheaper` decides from the shapes alone.
 
 A set too large to hold at once is attended to in parts: `attend_part` gives
-what queries find in some of the keys, `merge` joins two parts, and `settled` is
-the attention to all of them.
+what queries read from some of the keys, `merge` joins two parts, and `settled`
+is the attention to all of them.
 
 Dimensions: `...` leading (batch) axes, `N` queries, `M` keys, `Y` width of the
 keys, `H` heads, `D` width of a head, `W = H D`.
@@ -122,7 +122,7 @@ def absorbed_attention(
   heads: int,
   scale: float,
 ) -> Float[Array, "... N W"]:
-  """Attends to unprojected keys; equals `attention` behind projections.
+  """Attends to unprojected keys; equals `attention` after projections.
 
   There is no bias of the keys: it adds the same score to every key of a query,
   and the softmax takes it away.
@@ -171,7 +171,7 @@ def absorbed_attention(
 
 
 class Attended(NamedTuple):
-  """What queries found in some of the keys; in float32 at least."""
+  """What queries read from some of the keys; in float32 at least."""
 
   top: Any  # [..., H, N, 1], the largest score
   total: Any  # [..., H, N, 1], sum of exp(score - top)
@@ -201,7 +201,7 @@ def attend_part(
 
 
 def merge(one: Attended, other: Attended) -> Attended:
-  """Joins what the same queries found in two parts of the keys."""
+  """Joins what the same queries read from two parts of the keys."""
   top = jnp.maximum(one.top, other.top)
   a, b = jnp.exp(one.top - top), jnp.exp(other.top - top)
   return Attended(

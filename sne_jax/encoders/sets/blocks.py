@@ -1,4 +1,4 @@
-"""Set Transformer blocks: attention between sets, and what is made of it.
+"""Set Transformer blocks: attention between sets, and what follows it.
 
 Every module sees one set and maps over leading axes by itself; see `sets`.
 
@@ -52,9 +52,9 @@ class MAB(nn.Module):
         `keys` is None: there `query_mask` says which keys are real.
       query_mask: real queries; the others come out as zeros.
       deterministic: False to apply dropout (rng `dropout`).
-      stage: see `PARTS`. part: returns only what the queries find in these
+      stage: see `PARTS`. part: returns only what the queries read from these
         keys; part_of_own: the same where keys and queries are of one set.
-      whole: what the queries have found in all keys, part by part, instead of
+      whole: what the queries have read from all keys, part by part, instead of
         keys.
 
     Raises:
@@ -74,8 +74,8 @@ class MAB(nn.Module):
       norm = self._pre_norm("norm_query")
       queries = norm(queries)
       if keys is not None:
-        own = stage == "part_of_own"
-        keys = (norm if own else self._pre_norm("norm_key"))(keys)
+        own_keys = stage == "part_of_own"
+        keys = (norm if own_keys else self._pre_norm("norm_key"))(keys)
     if whole is not None:
       projected, attended = self._settle(queries, whole)
     elif keys is None:

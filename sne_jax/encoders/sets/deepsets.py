@@ -79,7 +79,7 @@ class DeepSetsBlock(nn.Module):
     stage: str = "all",
     whole: Mean | None = None,
   ) -> Any:
-    """Returns the new elements; or in parts, see `attention_blocks.PARTS`."""
+    """Returns the new elements; or in parts, see `blocks.PARTS`."""
     o = self.options
     x = layers.clean("x", x, mask, o)
     if stage == "part":

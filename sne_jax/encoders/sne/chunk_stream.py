@@ -79,46 +79,46 @@ class ChunkStream:
     total, waiting = self._plan.num_chunks, None
     for start in range(0, total, self._size):
       slots = self._slots(start, min(start + self._size, total))
-      found = function(slots)
+      rows = function(slots)
       if waiting is not None:
         yield self._finished(*waiting)
-      waiting = found, slots.own[: total - start]
+      waiting = rows, slots.neuron[: total - start]
     if waiting is not None:
       yield self._finished(*waiting)
 
-  def _finished(self, found, own) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.asarray(found)[: len(own)]
-    self._done += len(own)
+  def _finished(self, rows, neurons) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.asarray(rows)[: len(neurons)]
+    self._done += len(neurons)
     self._progress(self._done, self._total)
-    return own, rows
+    return neurons, rows
 
   def _slots(self, start: int, stop: int) -> slots_lib.Slots:
     """Gathers chunks `start` to `stop`, padded to the size of all."""
     plan = self._plan
-    found = ranges.arrays(plan, start, stop, self._fields)
+    chunks = ranges.arrays(plan, start, stop, self._fields)
     weights = ranges.gather(plan, start, stop, self._source, self._factors)
     before = np.searchsorted(plan.starts, max(start - 1, 0), side="right") - 1
-    for cut in plan.cuts[before : found.layer[-1]]:  # Left behind.
+    for cut in plan.cuts[before : chunks.layer[-1]]:  # Not needed again.
       for piece in cut.pieces:
         self._source.give_back(piece.tensor)
     log_scale = None
     if self._log_scales is not None:
-      log_scale = np.where(found.mask, self._log_scales[found.tensor], 0)
+      log_scale = np.where(chunks.mask, self._log_scales[chunks.tensor], 0)
     kind = self._options.index_features
-    positions = encodings.positions_of(found, kind)
-    if kind == "io" and not np.any(found.io):
+    positions = encodings.positions_of(chunks, kind)
+    if kind == "io" and not np.any(chunks.io):
       positions = None
     slots = slots_lib.Slots(
       weights=weights,
       log_scale=log_scale,
-      mask=found.mask,
-      role=found.role,
+      mask=chunks.mask,
+      role=chunks.role,
       positions=positions,
-      other=found.other,
-      own=found.owner,
-      chunk=found.chunk,
-      kind=plan.kind[found.layer],
-      level=self._level[found.layer],
+      other=chunks.other,
+      neuron=chunks.owner,
+      chunk=chunks.chunk,
+      kind=plan.kind[chunks.layer],
+      level=self._level[chunks.layer],
     )
     missing = self._size - (stop - start)
     if not missing:

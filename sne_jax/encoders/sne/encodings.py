@@ -23,11 +23,11 @@ def positions_of(layout, kind: str) -> tuple[np.ndarray, ...]:
     layout: anything with `places [M, C, 4]` and `io [M, C, 2]`.
     kind: of the index features.
   """
-  found = {"neuron": "places", "io": "io"}.get(kind)
-  if found is None:
+  field = {"neuron": "places", "io": "io"}.get(kind)
+  if field is None:
     return ()
   # Each is an array of its own, as a table of a batch keeps it.
-  array = np.moveaxis(getattr(layout, found), -1, 0)
+  array = np.moveaxis(getattr(layout, field), -1, 0)
   return tuple(np.ascontiguousarray(array))
 
 

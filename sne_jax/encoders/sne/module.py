@@ -45,7 +45,7 @@ class Chunk(NamedTuple):
   mask: Any  # [C], True where there is a weight
   role: Any  # [C]
   marks: Any  # [C, d], index features and identifiers of weights, or None
-  own: Any  # [d], identifier of the chunk's own neuron, or None
+  neuron: Any  # [d], identifier of the chunk's neuron, or None
   kind: Any  # []
   level: Any  # [2]
 
@@ -97,8 +97,8 @@ class ChunkEncoder(nn.Module):
     if o.chunk_function in ("product", "linear"):
       sums = summary if o.chunk_function == "product" else ordered
       parts = [sums(chunk._replace(mask=mask))]
-      if chunk.own is not None:
-        parts.append(chunk.own)
+      if chunk.neuron is not None:
+        parts.append(chunk.neuron)
       code = nn.Dense(o.width, dtype=dtype, name="summary")(
         jnp.concatenate(parts)
       )
@@ -124,7 +124,7 @@ class ChunkEncoder(nn.Module):
     o = self.options
     roles = jax.nn.one_hot(chunk.role, NUM_ROLES, dtype=chunk.values.dtype)
     tokens = jnp.concatenate([chunk.values, roles], axis=-1)
-    if chunk.marks is None and chunk.own is None and o.form == "coded":
+    if chunk.marks is None and chunk.neuron is None and o.form == "coded":
       return tokens
     dense = functools.partial(nn.Dense, o.width, dtype=dtype)
     tokens = dense(name="embed")(tokens)
@@ -132,15 +132,15 @@ class ChunkEncoder(nn.Module):
       product = chunk.weights[..., None] * chunk.marks
       tokens = tokens + dense(use_bias=False, name="marks")(chunk.marks)
       tokens = tokens + dense(use_bias=False, name="product")(product)
-    if chunk.own is not None:
+    if chunk.neuron is not None:
       tokens = (
-        tokens + dense(use_bias=False, name="own")(chunk.own)[..., None, :]
+        tokens + dense(use_bias=False, name="own")(chunk.neuron)[..., None, :]
       )
     return tokens
 
 
 def summary(chunk: Chunk):
-  """Returns the sums that the product chunk function is made of, `[...]`.
+  """Returns the sums that the product chunk function maps, `[...]`.
 
   Per role, mean and root mean square of the weights; for outgoing weights and
   for all others, the sum of their marks, each times its weight, over the root
@@ -275,11 +275,11 @@ class SNE(nn.Module):
       deterministic: False to apply dropout.
     """
     o = self.options
-    marks, own = self.index(slots, tables), None
+    marks, neuron = self.index(slots, tables), None
     if marks is None and neurons is None and o.index_features != "none":
       marks = jnp.zeros((*slots.mask.shape, o.identifier_dim))
     if neurons is not None:
-      own = neurons[slots.own]
+      neuron = neurons[slots.neuron]
       other = neurons[slots.other]
       marks = other if marks is None else marks + other
     chunks = Chunk(
@@ -288,7 +288,7 @@ class SNE(nn.Module):
       mask=slots.mask,
       role=slots.role,
       marks=marks,
-      own=own,
+      neuron=neuron,
       kind=slots.kind,
       level=slots.level,
     )
@@ -324,7 +324,7 @@ class SNE(nn.Module):
     if kind == "random":
       return self.draw_identifiers(count)
     summaries = self.summaries(slots, tables)
-    means = segments.mean(summaries, slots.own, count)
+    means = segments.mean(summaries, slots.neuron, count)
     return self.identifiers.of_means(means)
 
 

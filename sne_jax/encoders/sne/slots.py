@@ -30,7 +30,7 @@ class Slots(NamedTuple):
   # `encodings.POSITIONS`; None where all of them are 0, which is "none".
   positions: Any
   other: Any  # int32 [M, C], neuron at the other end, or None without these
-  own: Any  # int32 [M], neuron that the chunk belongs to, or None likewise
+  neuron: Any  # int32 [M], neuron that the chunk belongs to, or None likewise
   chunk: Any  # int32 [M], number of the chunk within its layer
   kind: Any  # int32 [M], kind of its layer
   level: Any  # float32 [M, 2], level, and level / deepest level
@@ -100,7 +100,7 @@ def packer(
       ("weights", "tensor"): "tensors",
       ("chunks", "index"): "weights",
       ("chunks", "layer"): "layers",
-      ("chunks", "own"): "neurons",
+      ("chunks", "neuron"): "neurons",
       ("chunks", "other"): "neurons",
     },
     none=("neurons",),
@@ -141,7 +141,7 @@ def describe(
   if options.skip_tokens:
     tables["skips"] = {"level": skip_ends(spec)}
   if options.identifiers != "none":
-    chunks |= {"own": layout.owner, "other": layout.other}
+    chunks |= {"neuron": layout.owner, "other": layout.other}
     numbers = np.arange(1, 1 + layout.num_neurons, dtype=np.int32)
     tables["neurons"] = {"number": numbers}
   return tables
@@ -174,7 +174,7 @@ def of_batch(batch: joining.Joined, scaling: Scaling) -> Slots:
     role=chunks["role"],
     positions=tuple(chunks[name] for name in names),
     other=chunks.get("other"),
-    own=chunks.get("own"),
+    neuron=chunks.get("neuron"),
     chunk=chunks["number"],
     kind=chunks["kind"],
     level=chunks["level"],

@@ -108,8 +108,10 @@ def make_encode_fn(
     tables = stages["tables"](params, chunk_stream.positions(o, plan))
     table = None
     if o.identifiers == "content":
-      told = stream.map(lambda slots: stages["summary"](params, slots, tables))
-      means = _means_by_neuron(told, plan.neurons.total, o.width)
+      summaries = stream.map(
+        lambda slots: stages["summary"](params, slots, tables)
+      )
+      means = _means_by_neuron(summaries, plan.neurons.total, o.width)
       table = stages["identifiers"](params, means)
     elif o.identifiers == "random":
       if identifiers is None:
@@ -154,9 +156,9 @@ def _rows(o: SNEOptions, plan: ranges.Plan, stages, params, codes):
   if o.layer_function == "none":
     (rows,) = _by_layer(codes, [plan.num_chunks])
   else:
-    own = params.get("layer", {})  # Without blocks it has none.
+    of_layer = params.get("layer", {})  # Without blocks it has none.
     sizes = np.diff(plan.starts)
-    rows = [stages["layer"](own, c) for c in _by_layer(codes, sizes)]
+    rows = [stages["layer"](of_layer, c) for c in _by_layer(codes, sizes)]
     marks = plan.kind, chunk_stream.levels(plan)
     rows = stages["marks"](params, np.stack(rows), *marks)
     rows = np.asarray(rows).reshape(-1, o.width)
@@ -254,11 +256,11 @@ def _check_held(o: SNEOptions, plan: ranges.Plan, memory_limit: int) -> None:
     )
 
 
-def _means_by_neuron(told, count: int, width: int) -> np.ndarray:
+def _means_by_neuron(summaries, count: int, width: int) -> np.ndarray:
   """Averages what chunks tell over each neuron; row 0 is for no neuron.
 
   Args:
-    told: pairs of neurons `[M]` and summaries `[M, h]`.
+    summaries: pairs of neurons `[M]` and summaries `[M, h]`.
     count: `K`.
     width: `h`.
 
@@ -267,11 +269,11 @@ def _means_by_neuron(told, count: int, width: int) -> np.ndarray:
   """
   total = np.zeros((buckets.round_up(1 + count), width), np.float32)
   number = np.zeros((len(total), 1), np.float32)
-  for own, rows in told:
+  for neurons, rows in summaries:
     # Chunks of a neuron follow one another: sum the runs, then add those.
-    starts = np.flatnonzero(np.diff(own, prepend=-1))
-    np.add.at(total, own[starts], np.add.reduceat(rows, starts, axis=0))
-    np.add.at(number[:, 0], own, 1)
+    starts = np.flatnonzero(np.diff(neurons, prepend=-1))
+    np.add.at(total, neurons[starts], np.add.reduceat(rows, starts, axis=0))
+    np.add.at(number[:, 0], neurons, 1)
   return total / np.maximum(number, 1)
 
 

@@ -70,8 +70,8 @@ class TensorSource:
 
   def _read(self, place: int) -> np.ndarray:
     tensor = self._spec.tensors[place]
-    found = self._tensors[tensor.name]
-    array = np.asarray(found.read() if hasattr(found, "read") else found)
+    source = self._tensors[tensor.name]
+    array = np.asarray(source.read() if hasattr(source, "read") else source)
     self._check(tensor, array)
     return array
 

@@ -177,8 +177,8 @@ class Detokeniser(nn.Module):
     layers, start = [], 0
     for number, index in enumerate(layout.layers):
       count, width = index.shape
-      own = x[:, start : start + count]
-      layers.append(Linear(width, name=f"layer_lst_{number}")(own))
+      part = x[:, start : start + count]
+      layers.append(Linear(width, name=f"layer_lst_{number}")(part))
       start += count
     return jnp.asarray(neuron_tokens.detokenise(layout, layers))
 

@@ -106,8 +106,8 @@ def describe(
   layout = tokens.layout(spec, options.token_size)
   options.check(layout)
   tiling = windows.tile(len(layout), max(length - 2 * halo, 1), halo)
-  count, own = tiling.index.shape
-  room = ((0, 0), (0, length - own))
+  count, length_of_window = tiling.index.shape
+  room = ((0, 0), (0, length - length_of_window))
   return {
     "weights": scaling.columns(spec),
     "tokens": {
@@ -117,7 +117,7 @@ def describe(
     },
     "windows": {
       "tokens": np.pad(tiling.index, room),
-      "present": np.pad(np.ones((count, own), bool), room),
+      "present": np.pad(np.ones((count, length_of_window), bool), room),
       "content": np.pad(tiling.content, room),
       "network": np.zeros(count, np.int32),
     },

@@ -296,7 +296,7 @@ def _values(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
   """Returns columns as targets `[N, T]`, and their names."""
   called = lambda row: names[row] if names else f"network {row}"
-  found = []
+  targets = []
   for name, values in columns.items():
     if values.shape != (count,):
       raise ValueError(
@@ -318,10 +318,10 @@ def _values(
           f"target {name!r} is text (first: {str(values[0])!r}), beside other"
           " targets; name the targets, and classes alone"
         )
-    found.append(values)
-  if not found:
+    targets.append(values)
+  if not targets:
     return np.zeros((count, 0)), ()
-  return np.stack(found, axis=-1), tuple(columns)
+  return np.stack(targets, axis=-1), tuple(columns)
 
 
 def _text(name: str, values: np.ndarray, called) -> np.ndarray:

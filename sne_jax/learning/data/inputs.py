@@ -35,13 +35,13 @@ def networks_of(
     given = given.pairs()
   if not isinstance(given, Iterable):
     raise ValueError(f"got {type(given).__name__}; a network is {KINDS}")
-  found = [
+  networks = [
     network_of(network, f"network {n}", lazy_above=lazy_above)
     for n, network in enumerate(given)
   ]
-  if not found:
+  if not networks:
     raise ValueError("no networks given")
-  return found
+  return networks
 
 
 def is_one(given: Any) -> bool:
@@ -117,7 +117,7 @@ def _of_state_dict(tensors, label, override):
       " name, as PyTorch's state_dict() returns"
     )
   try:
-    found = inference.infer(
+    inferred = inference.infer(
       {name: array.shape for name, array in arrays.items()},
       framework="torch",
       override=override,
@@ -125,10 +125,10 @@ def _of_state_dict(tensors, label, override):
     )
   except inference.AmbiguousError as error:
     raise ValueError(f"{label}: {error}; settle it with an override") from error
-  weights = found.gather(arrays)
+  weights = inferred.gather(arrays)
   if not np.isfinite(weights).all():
     raise ValueError(f"{label} has weights that are not finite; leave it out")
-  return found.spec, weights
+  return inferred.spec, weights
 
 
 def _array(value: Any) -> np.ndarray:

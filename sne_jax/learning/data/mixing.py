@@ -68,19 +68,19 @@ class Mixer:
       member: number of the member.
       rng: advanced by the draw of partner, share and order.
     """
-    own, target = self._vectors[member], self._targets[member]
+    weights, target = self._vectors[member], self._targets[member]
     alike = self._alike[self._layout[member]]
     if self._kind == "none" or len(alike) < 2:
-      return own, target
+      return weights, target
     place = int(rng.integers(len(alike) - 1))
     partner = alike[place + (alike[place] >= member)]
     share = rng.random()
     other = self._vectors[partner]
     spec = self._specs[self._numbers[member]]
     if self._kind == "permuted":
-      own = own[symmetry.draw_permutation(spec, rng)]
+      weights = weights[symmetry.draw_permutation(spec, rng)]
     elif self._kind == "aligned":
-      other = other[matching.align(spec, own, other, rng)]
-    weights = share * own + (1 - share) * other
+      other = other[matching.align(spec, weights, other, rng)]
+    weights = share * weights + (1 - share) * other
     mixed = share * target + (1 - share) * self._targets[partner]
     return np.asarray(weights, np.float32), mixed

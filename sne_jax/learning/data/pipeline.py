@@ -34,7 +34,6 @@ class Batch(NamedTuple):
 
   packed: Any  # the encoder's arrays; with pairs, networks then moved ones
   targets: Any  # float32 [b, T], scaled
-  weight: Any  # float32 [b], 1 for a member, 0 for padding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,11 +189,14 @@ class Pipeline:
   def __call__(self, step: int) -> Batch:
     """Returns the batch of a step, `[S, ...]`, on the devices."""
     count = self._options.batch_size
+    # Which members: of one architecture next to one another, so that the
+    # sub-batches, which take every S-th, have nearly equal shapes.
     rows = batching.batch_rows(
       self._seed, step, count, np.arange(len(self._networks.numbers))
     )
     rng = np.random.default_rng([self._seed, step, 1])
     rows = rows[np.argsort(self._networks.numbers[rows], kind="stable")]
+    # Mixed first, with their targets; then moved, and with pairs moved twice.
     vectors, mixed = zip(
       *(self._mix(row, rng) for row in rows.tolist()), strict=True
     )
@@ -204,22 +206,18 @@ class Pipeline:
       tuple(self._networks.numbers[rows[share]].tolist()) * len(views)
       for share in shares
     )
+    # Only weights and targets change from step to step: the template of a
+    # list of specs is on the devices already.
     template = self._template(numbers)
-    total = template.room
     weights = [
-      self._packer.flat(n, sum((v[share] for v in views), []), total)
+      self._packer.flat(n, sum((v[share] for v in views), []), template.room)
       for n, share in zip(numbers, shares, strict=True)
     ]
     targets = np.asarray(mixed, np.float32)
-    valid = np.ones(len(rows), np.float32)
-    moving = self._place(
-      (
-        np.stack(weights),
-        np.stack([targets[share] for share in shares]),
-        np.stack([valid[share] for share in shares]),
-      )
+    weights, targets = self._place(
+      (np.stack(weights), np.stack([targets[share] for share in shares]))
     )
-    return Batch(template._replace(weights=moving[0]), moving[1], moving[2])
+    return Batch(template._replace(weights=weights), targets)
 
   def _views(
     self,

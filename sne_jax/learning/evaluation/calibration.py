@@ -2,7 +2,7 @@
 
 The mean prediction of all seeds is compared with the truth on the validation
 part, which was not trained on, though it chose the checkpoints. Codes of two
-parts say how unlike others a network is. Both stand beside a model.
+parts say how unlike others a network is. Both are kept with a model.
 
 Dimensions: `N` networks, `T` targets, `S` seeds, `D` width of a code.
 """
@@ -97,7 +97,7 @@ def measure(
       classes there are no intervals.
   """
   seen = {novelty.architecture(train.specs[n]) for n in set(train.numbers)}
-  found: dict[str, Any] = {
+  known: dict[str, Any] = {
     "seeds": list(seeds),
     "architectures": sorted(seen),
     "targets": {},
@@ -111,7 +111,7 @@ def measure(
     errors = np.abs(truth["val"] - mean["val"])
     if not np.isfinite(errors).all():
       continue
-    found["targets"][name] = {
+    known["targets"][name] = {
       "errors": sorted(errors.tolist()),
       "coverage": {
         part: {
@@ -124,22 +124,22 @@ def measure(
         if part != "val"
       },
     }
-  return found
+  return known
 
 
 def of_measured(
-  found: Mapping[str, Any], codes: Mapping[str, np.ndarray] | None = None
+  known: Mapping[str, Any], codes: Mapping[str, np.ndarray] | None = None
 ) -> Calibration:
-  """Returns what `measure` has found as a `Calibration`.
+  """Returns what `measure` gives as a `Calibration`.
 
   Raises:
     KeyError, TypeError, ValueError: it is none of `measure`.
   """
   return Calibration(
-    {n: np.array(t["errors"], float) for n, t in found["targets"].items()},
-    frozenset(found["architectures"]),
+    {n: np.array(t["errors"], float) for n, t in known["targets"].items()},
+    frozenset(known["architectures"]),
     codes or {},
-    tuple(found.get("seeds", ())),
+    tuple(known.get("seeds", ())),
   )
 
 
@@ -165,9 +165,9 @@ def evaluate(networks: Networks, predictions: np.ndarray) -> dict[str, Any]:
   }
 
 
-def write(folder: pathlib.Path, found: Mapping[str, Any]) -> None:
+def write(folder: pathlib.Path, known: Mapping[str, Any]) -> None:
   """Writes the file that `read` reads."""
-  write_atomically(folder / FILE, json.dumps(found, indent=2) + "\n")
+  write_atomically(folder / FILE, json.dumps(known, indent=2) + "\n")
 
 
 def read(folder: pathlib.Path) -> Calibration:
@@ -206,7 +206,7 @@ def two_parts(codes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def read_codes(folders: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
-  """Returns `two_parts` of all seeds side by side; empty where one has none."""
+  """Returns `two_parts` of all seeds, concatenated; empty if one has none."""
   files = [folder / CODES_FILE for folder in folders]
   if not files or not all(path.exists() for path in files):
     return {}
@@ -214,7 +214,7 @@ def read_codes(folders: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
 
 
 def joined(seeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  """Returns codes of several seeds side by side, by part."""
+  """Returns codes of several seeds, concatenated by part."""
   return {
     part: np.concatenate([codes[part] for codes in seeds], axis=-1)
     for part in (seeds[0] if seeds else ())

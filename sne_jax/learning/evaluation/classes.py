@@ -73,8 +73,8 @@ def certain(places: np.ndarray, count: int) -> np.ndarray:
 def monitored(numbers: np.ndarray, logits: np.ndarray) -> dict[str, float]:
   """Returns cross-entropy, in nats, and accuracy of logits `[N, K]`."""
   logits = np.asarray(logits, np.float64)
-  own = logits[np.arange(len(logits)), np.asarray(numbers, int)]
-  errors = special.logsumexp(logits, axis=-1) - own
+  true = logits[np.arange(len(logits)), np.asarray(numbers, int)]
+  errors = special.logsumexp(logits, axis=-1) - true
   return {
     "loss": float(np.mean(errors)),
     "accuracy": metrics.accuracy(numbers, most_probable(logits)),
@@ -107,8 +107,8 @@ def mean_confusion(
   """
   counts = np.zeros((len(names), len(names)))
   for predicted in probabilities:
-    found = most_probable(np.asarray(predicted, float))
-    known = np.isfinite(found)
-    places = numbers[known].astype(int), found[known].astype(int)
+    predictions = most_probable(np.asarray(predicted, float))
+    known = np.isfinite(predictions)
+    places = numbers[known].astype(int), predictions[known].astype(int)
     np.add.at(counts, places, 1.0)
   return {"classes": list(names), "counts": counts / len(probabilities)}

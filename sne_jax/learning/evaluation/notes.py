@@ -96,7 +96,7 @@ def of_training(
   parts: Sequence[Networks],
   invariance_weight: float = 0.0,
 ) -> list[str]:
-  """Returns all that is to be said of a training.
+  """Returns all notes on a training.
 
   Args:
     options: of SNE; None for another encoder.

@@ -62,6 +62,5 @@ def unlikeness(
       f" {len(others)} others"
     )
   usual = np.percentile(distances(others, reference), USUAL)
-  found = distances(codes, reference)
   tiny = np.finfo(np.float64).tiny
-  return found / max(float(usual), tiny)
+  return distances(codes, reference) / max(float(usual), tiny)

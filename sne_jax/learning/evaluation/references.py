@@ -224,8 +224,8 @@ def boosting(
       stage = model.staged_predict_proba if classes else model.staged_predict
       staged = {part: stage(x) for part, x in inputs.items()}
       for tree in range(1, max_iter + 1):
-        found = {part: next(stages) for part, stages in staged.items()}
-        yield options | {"trees": tree}, found
+        predictions = {part: next(stages) for part, stages in staged.items()}
+        yield options | {"trees": tree}, predictions
 
   score = _class_score(parts) if classes else _score(parts)
   # On tables this small, threads cost more than they bring.
@@ -264,9 +264,9 @@ def _class_score(parts: Parts) -> Score:
   y_val = parts["val"][1]
   true = np.arange(len(y_val)), y_val.astype(int)
 
-  def score(found):
-    right = float(np.mean(np.argmax(found, axis=-1) == y_val))
-    likely = float(np.mean(np.log(np.maximum(found[true], 1e-12))))
+  def score(probabilities):
+    right = float(np.mean(np.argmax(probabilities, axis=-1) == y_val))
+    likely = float(np.mean(np.log(np.maximum(probabilities[true], 1e-12))))
     return (right, likely), {"val_accuracy": right, "val_loss": -likely}
 
   return score
@@ -276,7 +276,7 @@ def _best(candidates, score: Score, *, classes: bool = False) -> Reference:
   """Returns the candidate that is best on validation; the first of equals."""
   best, best_key = None, ()
   for options, predictions in candidates:
-    key, said = score(predictions["val"])
+    key, scores = score(predictions["val"])
     if best is None or key > best_key:
       best_key = key
       if classes:
@@ -284,7 +284,7 @@ def _best(candidates, score: Score, *, classes: bool = False) -> Reference:
           part: np.argmax(p, axis=-1).astype(np.float64)
           for part, p in predictions.items()
         }
-      best = Reference(predictions, options | said)
+      best = Reference(predictions, options | scores)
   if best is None:
     raise ValueError("the grid of hyper-parameters is empty; give one value")
   return best

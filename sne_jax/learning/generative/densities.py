@@ -74,26 +74,15 @@ def kde(
   count, tokens, width = anchors.shape
   key_anchor, key_noise = jax.random.split(key)
   one = {"token": (num, 1, width), "individual": (num, 1, 1)}
-  own = {"token": (num, tokens, 1), "individual": (num, tokens, width)}
+  each = {"token": (num, tokens, 1), "individual": (num, tokens, width)}
   whole = (num, tokens, width)
   noise_shape = one.get(mode, whole) if coupled else whole
-  choice_shape = (num, 1, 1) if coupled else own.get(mode, (num, 1, 1))
+  choice_shape = (num, 1, 1) if coupled else each.get(mode, (num, 1, 1))
   choice = jax.random.randint(key_anchor, choice_shape, 0, count)
   choice = jnp.broadcast_to(choice, whole)
   drawn = jnp.take_along_axis(anchors, choice, axis=0)
   noise = jax.random.normal(key_noise, noise_shape, anchors.dtype)
   return drawn + bandwidth * noise
-
-
-def normal_anchors(
-  key: PRNGKeyArray,
-  shape: tuple[int, int, int],
-  *,
-  mean: float = 0.0,
-  deviation: float = 10.0,
-) -> Float[Array, "E N D"]:
-  """Draws anchors that no network has: the control of the samplers."""
-  return mean + deviation * jax.random.normal(key, shape)
 
 
 def best(
@@ -108,18 +97,18 @@ def best(
   Raises:
     ValueError: scores are not one per code, or fewer codes than are kept.
   """
-  found = np.asarray(scores, np.float64)
-  if found.shape != (len(codes),):
+  values = np.asarray(scores, np.float64)
+  if values.shape != (len(codes),):
     raise ValueError(
       f"{len(codes)} codes need as many scores, got an array of shape"
-      f" {found.shape}"
+      f" {values.shape}"
     )
   _check_count("keep", keep)
   if keep > len(codes):
     raise ValueError(f"cannot keep {keep} of {len(codes)} codes; draw more")
-  ranked = np.where(np.isnan(found), -np.inf, found)
+  ranked = np.where(np.isnan(values), -np.inf, values)
   order = np.argsort(-ranked, kind="stable")[:keep]
-  return Kept(np.asarray(codes)[order], found[order])
+  return Kept(np.asarray(codes)[order], values[order])
 
 
 def subsample(

@@ -117,15 +117,15 @@ class GenerationOptions(Checked):
   def bandwidth_values(self) -> tuple[float, ...]:
     """The numbers in `bandwidths`."""
     try:
-      found = tuple(float(word) for word in self.bandwidths.split(","))
+      widths = tuple(float(word) for word in self.bandwidths.split(","))
     except ValueError:
-      found = (-1.0,)
-    if not all(0 <= value < math.inf for value in found):
+      widths = (-1.0,)
+    if not all(0 <= value < math.inf for value in widths):
       raise ValueError(
         "bandwidths must be numbers of at least 0, separated by commas, got"
         f" {self.bandwidths!r}"
       )
-    return found
+    return widths
 
 
 def parse(method: str) -> tuple[bool, str, bool]:
@@ -141,7 +141,7 @@ def parse(method: str) -> tuple[bool, str, bool]:
   if algorithm not in ALGORITHMS or (coupled and algorithm == "gauss"):
     raise ValueError(
       f"unknown sampler {method!r}; known are {', '.join(ALGORITHMS)}, those"
-      f" but gauss with {COUPLED} behind, and all with {ON_WEIGHTS} in front"
+      f" but gauss with {COUPLED} at the end, all with {ON_WEIGHTS} in front"
     )
   return on_weights, algorithm, coupled
 
@@ -256,12 +256,10 @@ def sample(
   mode = "token" if coupled and options.mode == "joint" else options.mode
   key_gauss, *keys = jax.random.split(key, 1 + len(widths))
   if algorithm == "gauss":
-    count, tokens_each, width = codes.shape
-    codes = densities.normal_anchors(
-      key_gauss, (count, tokens_each, width), deviation=options.gauss_deviation
-    )
+    drawn = jax.random.normal(key_gauss, codes.shape)
+    codes = options.gauss_deviation * drawn
   score_codes = lambda codes: score(_decoded(codec, codes))
-  found = []
+  samples = []
   for key_draw, bandwidth in zip(keys, widths, strict=True):
     how = {"bandwidth": bandwidth, "mode": mode, "coupled": coupled}
     if algorithm in ("kde", "gauss"):
@@ -274,9 +272,9 @@ def sample(
         how["rounds"] = options.rounds
       kept = densities.subsample(key_draw, codes, score_codes, **how)
       weights, scores = _decoded(codec, kept.codes), kept.scores
-    found.append(Sampled(weights, scores, bandwidth))
-  means = [np.nan_to_num(s.scores, nan=-np.inf).mean() for s in found]
-  return found[int(np.argmax(means))]
+    samples.append(Sampled(weights, scores, bandwidth))
+  means = [np.nan_to_num(s.scores, nan=-np.inf).mean() for s in samples]
+  return samples[int(np.argmax(means))]
 
 
 def nearest(

@@ -70,18 +70,13 @@ def make_loss(model, task: str, options: InvarianceOptions) -> Callable:
       False,
       rngs={"identifiers": key_ids, "dropout": key_drop},
     )
-    task_of = lambda out: task_loss(
-      out, batch.targets, member_weight=batch.weight
-    )
-    plain = task_of(logits[:count])
+    plain = task_loss(logits[:count], batch.targets)
     metrics = {"task": plain}
     if not paired:
       return plain, metrics
-    error = losses.invariance_error(
-      logits[:count], logits[count:], member_weight=batch.weight
-    )
+    error = losses.invariance_error(logits[:count], logits[count:])
     metrics["invariance"] = error
-    both = (plain + task_of(logits[count:])) / 2
+    both = (plain + task_loss(logits[count:], batch.targets)) / 2
     return both + options.invariance_weight * error, metrics
 
   return loss_fn

@@ -159,12 +159,12 @@ def view_pair(
 def _sane(description, options, spec, pair, losses) -> Method:
   """SANE: windows of tokens, encoded, projected and reconstructed."""
   cls = table.row("sane").options
-  own = checked.rebuilt(cls, description["encoder_options"])
-  layout = tokens.layout(spec, own.token_size)
+  encoder = checked.rebuilt(cls, description["encoder_options"])
+  layout = tokens.layout(spec, encoder.token_size)
   size = options.window or len(layout)
   tables = (options.table_tokens, options.table_layers, options.table_rows)
   tables = [a or b for a, b in zip(tables, layout.tables, strict=True)]
-  inner = own.sane(
+  inner = encoder.sane(
     token_size=layout.token_size,
     window=size,
     table_tokens=tables[0],
@@ -173,7 +173,7 @@ def _sane(description, options, spec, pair, losses) -> Method:
     projection=options.projection,
   )
   inner.check(layout)
-  tiling = windows.tile(len(layout), own.window, own.halo)
+  tiling = windows.tile(len(layout), encoder.window, encoder.halo)
   if options.whole:
     tokens.pad(layout, size)  # Raises where a network does not fit.
     tiling = windows.tile(len(layout), len(layout))
@@ -260,7 +260,7 @@ def _hyper(description, options, spec, pair, losses) -> Method:
 
 
 def _sne(description, options, spec, pair, losses) -> Method:
-  """SNE: two views, encoded and contrasted behind the head."""
+  """SNE: two views, encoded and contrasted after the head."""
   measured = description["encoder_measured"]
   encoder = table.build(
     "sne",
@@ -299,8 +299,8 @@ def _sne(description, options, spec, pair, losses) -> Method:
     both = jnp.concatenate(draw(key_views, batch.weights))
     projected, _ = apply(params, both, batch.template, train, key_apply)
     first, second = jnp.split(projected, 2)
-    found = contrast.contrast(losses, first, second)
-    return found, {"contrast": found}
+    value = contrast.contrast(losses, first, second)
+    return value, {"contrast": value}
 
   def encode(params, weights, template):
     return apply(params, weights, template, False, jax.random.key(0))[1]
@@ -327,8 +327,8 @@ def _pair_sampler(spec: NetworkSpec, pair):
   def draw(key: PRNGKeyArray, weights: Float[Array, "B P"]):
     keys = jax.random.split(key, (2, weights.shape[0]))
     return tuple(
-      jax.vmap(sample)(own, weights)
-      for sample, own in zip(samplers, keys, strict=True)
+      jax.vmap(sample)(each, weights)
+      for sample, each in zip(samplers, keys, strict=True)
     )
 
   return draw

@@ -1,6 +1,6 @@
 """Encoders trained without labels, as a file describes and keeps them.
 
-The ways of training are in `pretrain_methods.py`. Here: what has to be known of
+The ways of training are in `methods.py`. Here: what has to be known of
 the training networks to build one, and what a finished training is used as.
 
 Dimensions: `N` networks of `P` weights, `D` width of a code.
@@ -43,7 +43,7 @@ def describe(
   """Returns what `build` must know: plain values, kept with the parameters.
 
   Args:
-    method: one of `pretrain_methods.METHODS`.
+    method: one of `methods.METHODS`.
     spec: of all networks; only its layout counts.
     weights: the training networks, and no others.
     encoder: the options of the encoder of that name, as `--encoder` has them.
@@ -61,7 +61,7 @@ def describe(
   if options.align:
     reference = weights[0].tolist()
     weights = matching.align_all(spec, weights[0], weights)
-  found = {
+  description = {
     "method": method,
     "spec": spec.to_json(),
     "reference": reference,
@@ -74,8 +74,8 @@ def describe(
   }
   if method == "sne":
     networks = [(spec, row) for row in weights]
-    found["encoder_measured"] = table.measure("sne", encoder, networks)
-  return found
+    description["encoder_measured"] = table.measure("sne", encoder, networks)
+  return description
 
 
 class Pretrained:
@@ -122,7 +122,7 @@ class Pretrained:
     if not (path.parent / FINISHED[0]).exists():
       raise ValueError(
         f"{folder} has not finished (it has no {FINISHED[0]}); start its run"
-        " again, and it will go on where it stopped"
+        " again, and it resumes where it stopped"
       )
     try:
       params, _ = train_state.load_best(path.parent)
@@ -148,10 +148,10 @@ class Pretrained:
     self, weights: Float[np.ndarray, "N P"]
   ) -> Float[np.ndarray, "N P"]:
     """Returns networks in their own units; neurons keep their order."""
-    found = standardise.restore(
+    restored = standardise.restore(
       self.spec, self.description["measured"], np.asarray(weights)
     )
-    return np.asarray(found, np.float32)
+    return np.asarray(restored, np.float32)
 
   def encode(
     self, weights: Float[np.ndarray, "N P"]
@@ -188,13 +188,13 @@ def load_all(workdir: str | os.PathLike) -> list[Pretrained]:
   folder = pathlib.Path(workdir)
   if (folder / FILE).exists():
     return [Pretrained.load(folder)]
-  found = sorted(path.parent for path in folder.glob(f"seed*/{FILE}"))
-  if found and not (folder / FINISHED[1]).exists():
+  folders = sorted(path.parent for path in folder.glob(f"seed*/{FILE}"))
+  if folders and not (folder / FINISHED[1]).exists():
     raise ValueError(
       f"{folder} has not finished (it has no {FINISHED[1]}); start its run"
       " again, or name the folder of a seed that has"
     )
-  return [Pretrained.load(one) for one in found]
+  return [Pretrained.load(one) for one in folders]
 
 
 def folder_of(init_from: str | os.PathLike, seed: int) -> pathlib.Path:
@@ -218,7 +218,7 @@ def measured(
   Raises:
     ValueError: there is no such pretraining, or not of these options.
   """
-  found: dict[str, Any] = {}
+  values: dict[str, Any] = {}
   for seed in seeds:
     folder = folder_of(init_from, seed)
     if not (folder / FILE).exists():
@@ -228,13 +228,13 @@ def measured(
       )
     theirs = records.read_json(folder / FILE)
     _check_same(folder, theirs, description)
-    if found and theirs["encoder_measured"] != found:
+    if values and theirs["encoder_measured"] != values:
       raise ValueError(
         f"init_from: the seeds of {init_from} have measured different training"
         " networks; name the folder of one of them"
       )
-    found = theirs["encoder_measured"]
-  return found
+    values = theirs["encoder_measured"]
+  return values
 
 
 def with_encoder(
@@ -289,5 +289,5 @@ def prepared(
   if description.get("reference") is not None:
     reference = np.asarray(description["reference"], np.float32)
     weights = matching.align_all(spec, reference, weights)
-  found = standardise.standardise(spec, description["measured"], weights)
-  return np.asarray(found, np.float32)
+  standard = standardise.standardise(spec, description["measured"], weights)
+  return np.asarray(standard, np.float32)

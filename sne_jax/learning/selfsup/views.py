@@ -1,4 +1,4 @@
-"""Views of networks, made on the fly: permuted, noisy, partly erased.
+"""Views of networks, drawn on the fly: permuted, noisy, partly erased.
 
 A view is a function of a key and a vector, in this order: permutation of
 hidden neurons, noise, erasing. All is pure and may be compiled and mapped over
@@ -65,19 +65,13 @@ def make_view_sampler(
     if options.permute:
       weights = weights[draw(key_permutation)]
     if options.relative_noise:
-      weights = scale_noise(key_scale, weights, options.relative_noise)
+      noise = jax.random.normal(key_scale, weights.shape, weights.dtype)
+      weights = weights * (1 + options.relative_noise * noise)
     if options.erase:
       weights = erase(key_erase, weights, options)
     return weights
 
   return sample
-
-
-def scale_noise(
-  key: PRNGKeyArray, x: Float[Array, "..."], deviation: float
-) -> Float[Array, "..."]:
-  """Returns `x * (1 + deviation * noise)`; zeros stay, so padding does."""
-  return x * (1 + deviation * jax.random.normal(key, x.shape, x.dtype))
 
 
 def erase(

@@ -18,14 +18,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from absl import logging
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from sne_jax.learning.data import prefetch
 from sne_jax.learning.evaluation import metrics as measures
-from sne_jax.learning.training import optimizers, parallel, train_state
+from sne_jax.learning.training import (
+  observing,
+  optimizers,
+  parallel,
+  train_state,
+)
 from sne_jax.learning.training import progress as progress_lib
 from sne_jax.learning.training import records as metric_logging
 from sne_jax.networks.checked import Checked, option
@@ -194,10 +197,7 @@ def make_update_fn(
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
-      moved = optimizers.update_ema(
-        ema, params, decay=ema_decay, step=state.step
-      )
-      ema = _where_updated(opt_state, moved, ema)
+      ema = optimizers.update_ema(ema, params, decay=ema_decay, step=state.step)
     metrics = metrics | {"loss": loss, "grad_norm": optax.tree.norm(grads)}
     state = TrainState(state.step + 1, params, opt_state, state.key, ema)
     return state, metrics
@@ -235,17 +235,17 @@ def fit(
     TrainingDiverged: loss, gradient or parameters are not finite. This is
       tested where metrics are recorded, and before anything is saved.
     ValueError: `evaluate` does not give the monitored metric.
-    checkpoint.CheckpointError: a checkpoint could not be written or read.
+    train_state.CheckpointError: a checkpoint could not be written or read.
   """
   checkpoints = None
   record = train_state.LoopRecord()
   if workdir is not None:
     checkpoints = train_state.Checkpoints(workdir, keep=options.keep)
     state, record = checkpoints.restore_or_init(state)
-  first = step = int(state.step)
-  best = None  # On the host: the state is donated at every update.
+  best = None
   if checkpoints is not None and record.best_value is not None:
     best = checkpoints.restore_best(state.eval_params, record)
+  first = step = int(state.step)
   num_steps = first if record.stopped_early else options.num_steps
 
   with contextlib.ExitStack() as stack:
@@ -258,120 +258,47 @@ def fit(
     batches = stack.enter_context(
       contextlib.closing(prefetch.prefetch(batch_fn, first, num_steps))
     )
-    clock = progress_lib.Stopwatch(record.seconds)
+    observer = observing.Observer(
+      options, writer, checkpoints, record, best, first
+    )
     queue = collections.deque()
-    shown: dict[str, float] = {}
-    logged = (step, clock.seconds)
     for batch in batches:
       state, metrics = update(state, batch)
       step += 1
-      is_last = step == num_steps
-      log = is_last or step % options.log_every == 0
-      test = is_last or step % options.eval_every == 0
-      save = is_last or step % options.save_every == 0
       # Let the host run ahead of the device, but not far.
       queue.append(metrics["loss"])
       if len(queue) > NUM_IN_FLIGHT:
         queue.popleft().block_until_ready()
-      message = ", ".join(f"{k} {v:.4g}" for k, v in shown.items())
+      message = ", ".join(f"{k} {v:.4g}" for k, v in observer.shown.items())
       progress.update(step, options.num_steps, message)
+      log, test, save = (
+        step == num_steps or step % every == 0
+        for every in (options.log_every, options.eval_every, options.save_every)
+      )
       if not (log or test or save):
         continue
 
       # Wait for the device; what follows is not time of training.
       values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-      clock.stop()
+      observer.clock.stop()
       _check_finite(step, values, state if test or save else None)
       if log:
-        speed = (step - logged[0]) / max(clock.seconds - logged[1], 1e-9)
-        logged = (step, clock.seconds)
-        if schedule is not None:
-          # The rate of the update that gave these values.
-          values["learning_rate"] = float(jnp.asarray(schedule(step - 1)))
-        times = {"time/steps_per_second": speed, "time/seconds": clock.seconds}
-        writer.write(step, {f"train/{k}": v for k, v in values.items()} | times)
-        shown["train loss"] = values["loss"]
+        observer.log(step, values, schedule)
       if test and evaluate is not None:
-        found = {k: float(v) for k, v in evaluate(state.eval_params).items()}
-        writer.write(
-          step, {k if "/" in k else f"val/{k}": v for k, v in found.items()}
-        )
-        record = _judge(record, step, found, options)
-        if record.best_step == step:  # Written before the state names it.
-          best = jax.tree.map(np.array, state.eval_params)
-          if checkpoints is not None:
-            checkpoints.save_best(step, best, found)
-        shown[options.monitor] = found[options.monitor]
-      save = save or record.stopped_early
-      if save and checkpoints is not None:
-        writer.sync()
-        record = dataclasses.replace(
-          record, seconds=clock.seconds, num_records=len(writer.records)
-        )
-        checkpoints.save(step, state, record)
-      if record.stopped_early:
-        logging.info(
-          "stopped at step %d: %s has not improved since step %d",
-          *(step, options.monitor, record.best_step),
-        )
+        observer.evaluate(step, state.eval_params, evaluate)
+      stopped = observer.record.stopped_early
+      if save or stopped:
+        observer.save(step, state)
+      if stopped:
         break
-      clock.start()
-    clock.stop()
+      observer.clock.start()
+    observer.clock.stop()
 
-  best_params, best_step = _best(
-    best, record, step, state, checkpoints, options if evaluate else None
-  )
+  best_params, best_step = observer.choose(step, state, evaluate is not None)
+  record = observer.record
   return FitResult(
     *(state, best_params, best_step, dict(record.best_metrics)),
-    *(writer.records, clock.seconds, record.stopped_early),
-  )
-
-
-def _best(best, record, step, state, checkpoints, options):
-  """Returns the best parameters, placed as those of the state, and their step.
-
-  Where no evaluation gave a number, these are the last ones.
-  """
-  if best is not None:
-    placed = jax.tree.map(
-      lambda x, y: jax.device_put(x, y.sharding), best, state.eval_params
-    )
-    return placed, record.best_step
-  if checkpoints is not None:
-    checkpoints.save_best(step, state.eval_params, {})
-  if options is not None:  # There were evaluations.
-    logging.warning(
-      "%s was never a number; keeping the last parameters", options.monitor
-    )
-  return jax.tree.map(jnp.copy, state.eval_params), step
-
-
-def _judge(record, step, metrics, options):
-  """Returns the record after one more evaluation."""
-  if options.monitor not in metrics:
-    raise ValueError(
-      f"monitor is {options.monitor!r}, which the evaluation does not give; it"
-      f" gives {', '.join(sorted(metrics))}"
-    )
-  value = metrics[options.monitor]
-  sign = options.sign
-  before = record.best_value
-  better = math.isfinite(value) and (
-    before is None or sign * value < sign * before
-  )
-  if better:
-    return dataclasses.replace(
-      record,
-      best_value=value,
-      best_step=step,
-      best_metrics=metrics,
-      bad_evaluations=0,
-    )
-  bad = record.bad_evaluations + 1
-  return dataclasses.replace(
-    record,
-    bad_evaluations=bad,
-    stopped_early=0 < options.patience <= bad,
+    *(writer.records, observer.clock.seconds, record.stopped_early),
   )
 
 
@@ -388,11 +315,3 @@ def _check_finite(step, values, state):
     if not bool(jnp.isfinite(leaf).all()):
       why = f"the parameters{jax.tree_util.keystr(path)} are not finite"
       raise TrainingDiverged(step, values["loss"], why)
-
-
-def _where_updated(opt_state, new, old):
-  """Picks `new` where the parameters have moved, which accumulation defers."""
-  if not isinstance(opt_state, optax.MultiStepsState):
-    return new
-  moved = opt_state.mini_step == 0
-  return jax.tree.map(lambda a, b: jnp.where(moved, a, b), new, old)

@@ -114,11 +114,11 @@ def make_optimizer(
 
 def constants(options: OptimizerOptions, num_steps: int) -> dict[str, Any]:
   """Returns what an update depends on: options of equal ones can share it."""
-  found = dataclasses.asdict(options) | {"num_steps": num_steps}
-  del found["learning_rate"]
+  values = dataclasses.asdict(options) | {"num_steps": num_steps}
+  del values["learning_rate"]
   if not options.beta1_low:
-    del found["num_steps"]
-  return found
+    del values["num_steps"]
+  return values
 
 
 def update_ema(ema, params, *, decay: float, step):

@@ -19,9 +19,6 @@ from jax import sharding
 
 AXIS = "data"
 
-BATCH_WEIGHT = "batch_weight"
-"""Name of the metric that counts the real examples of a sub-batch."""
-
 LossFn = Callable[[Any, Any, Any], tuple[Any, dict[str, Any]]]
 """`loss_fn(params, batch, key) -> (loss, metrics)`, all scalars."""
 
@@ -72,10 +69,7 @@ def value_and_grad(loss_fn: LossFn, mesh: sharding.Mesh | None = None):
   Without a mesh, `batch` is one batch. With a mesh it has the leading axis
   `[S, ...]`, every sub-batch draws from a key of its own (a single one from
   `key` itself), and loss, metrics and gradients are means over the
-  sub-batches. If the metrics contain `batch_weight`, these means are weighted
-  by it, which makes them means over all real examples where `loss_fn` takes
-  the mean over its own; `batch_weight` itself is summed, and a sub-batch of
-  weight 0 counts for nothing, even if its loss is not finite.
+  sub-batches.
 
   Args:
     loss_fn: the loss of one sub-batch.
@@ -89,17 +83,16 @@ def value_and_grad(loss_fn: LossFn, mesh: sharding.Mesh | None = None):
 
   def device_fn(params, batch, key):
     key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-    found = _in_turn(grad_fn, params, batch, key)
-    part, weight = _weighted(found, _weight(found))
-    part, weight = jax.lax.psum((part, weight), AXIS)
-    return _mean(part, weight, found)
+    outputs = _in_turn(grad_fn, params, batch, key)
+    total = jax.lax.psum(jax.tree.map(_wide, outputs), AXIS)
+    return _mean(total, mesh.size, outputs)
 
   return jax.shard_map(
     device_fn,
     mesh=mesh,
     in_specs=(_REPLICATED, sharding.PartitionSpec(AXIS), _REPLICATED),
     out_specs=_REPLICATED,
-    # Gradients must stay those of the sub-batch until they are weighted.
+    # Gradients must stay those of the sub-batch until they are summed here.
     check_vma=False,
   )
 
@@ -114,42 +107,29 @@ def _in_turn(grad_fn, params, batch, key):
     return grad_fn(params, batch, jax.random.fold_in(key, number))
 
   def step(total, numbered):
-    found = one(params, numbered[1], numbered[0])
-    return jax.tree.map(jnp.add, total, _weighted(found, _weight(found))), None
+    outputs = one(params, numbered[1], numbered[0])
+    return jax.tree.map(jnp.add, total, jax.tree.map(_wide, outputs)), None
 
   like = jax.eval_shape(one, params, _first(batch), jnp.int32(0))
   zero = jax.tree.map(lambda x: jnp.zeros(x.shape, _sums_in(x)), like)
-  total = (zero, jnp.float32(0))
-  total, _ = jax.lax.scan(step, total, (jnp.arange(count), batch))
-  return _mean(*total, like)
+  total, _ = jax.lax.scan(step, zero, (jnp.arange(count), batch))
+  return _mean(total, count, like)
 
 
-def _weight(found):
-  """Returns what the gradients of `((loss, metrics), grads)` count for."""
-  return jnp.asarray(found[0][1].get(BATCH_WEIGHT, 1.0), jnp.float32)
-
-
-def _weighted(found, weight):
-  """Returns everything times the weight, and the weight."""
-  part = jax.tree.map(
-    lambda x: jnp.where(weight > 0, jnp.asarray(x, _sums_in(x)) * weight, 0.0),
-    found,
-  )
-  return part, weight
-
-
-def _mean(total, weight, like):
-  """Returns weighted sums as means, in the dtypes of what they are sums of."""
+def _mean(total, count: int, like):
+  """Returns sums as means, in the dtypes of what they are sums of."""
 
   def mean(x, like):
-    x = x / jnp.where(weight > 0, weight, 1.0)
     dtype = jnp.result_type(like)
+    x = x / count
     return x.astype(dtype) if jnp.isdtype(dtype, "real floating") else x
 
-  (loss, metrics), grads = jax.tree.map(mean, total, like)
-  if BATCH_WEIGHT in metrics:
-    metrics[BATCH_WEIGHT] = weight
-  return (loss, metrics), grads
+  return jax.tree.map(mean, total, like)
+
+
+def _wide(x):
+  """Returns a summand in the dtype of its sum."""
+  return jnp.asarray(x, _sums_in(x))
 
 
 def _sums_in(x):

@@ -92,10 +92,10 @@ class Program:
         )
       pad = template.room - spec.num_weights
       packed = template._replace(weights=jnp.pad(flat, (0, pad)))
-      found = [
+      predictions = [
         self._scaled(self._apply(one, packed)[0], jnp)[0] for one in params
       ]
-      return sum(found) / len(found)
+      return sum(predictions) / len(predictions)
 
     return predict
 
@@ -213,12 +213,12 @@ class Program:
 
   def run(self, params, batches, count: int):
     """Returns logits `[B, T]` and codes `[B, D]` of packed networks."""
-    found: list[Any] = [None] * count
+    outputs: list[Any] = [None] * count
     for members, packed in batches:
       logits, codes = jax.device_get(self._apply(params, packed))
       for row, member in enumerate(members):
-        found[member] = (logits[row], codes[row])
-    return tuple(np.stack(part) for part in zip(*found, strict=True))
+        outputs[member] = (logits[row], codes[row])
+    return tuple(np.stack(part) for part in zip(*outputs, strict=True))
 
   def _warn_of_depth(self, specs: Sequence[NetworkSpec]) -> None:
     """Warns, the first time, of networks deeper than those of the training."""

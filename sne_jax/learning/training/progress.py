@@ -68,7 +68,7 @@ class Progress:
     Args:
       done: parts that are done, at most `total`.
       total: all parts; may change.
-      message: what to show behind, such as the latest metrics.
+      message: what to show after that, such as the latest metrics.
     """
     now = self._clock()
     if self._first is None:
@@ -141,7 +141,7 @@ class Stopwatch:
     self._before, self._since = self.seconds, None
 
   def start(self) -> None:
-    """Goes on."""
+    """Continues."""
     self._since = time.monotonic()
 
 

@@ -53,7 +53,7 @@ class MetricWriter:
 
     Args:
       workdir: the run's folder; None keeps records in memory only.
-      resume_step: drop what was recorded behind this step, which is about to
+      resume_step: drop what was recorded after this step, which is about to
         be measured again; None drops nothing.
       num_records: keep at most that many records, the first.
       tensorboard: also write TensorBoard events.
@@ -64,10 +64,10 @@ class MetricWriter:
       return
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    found = read_metrics(workdir)
+    written = read_metrics(workdir)
     self.records = [
       r
-      for r in found[:num_records]
+      for r in written[:num_records]
       if resume_step is None or r["step"] <= resume_step
     ]
     path = workdir / FILE
@@ -76,7 +76,7 @@ class MetricWriter:
       write_atomically(path, text)
     self._file = path.open("a")
     if tensorboard:
-      purge = None if resume_step is None or not found else resume_step + 1
+      purge = None if resume_step is None or not written else resume_step + 1
       self._events = _Events(workdir / EVENTS, purge)
 
   def write(self, step: int, values: Mapping[str, Any], prefix: str = ""):
@@ -159,18 +159,18 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     ValueError: it is damaged.
   """
   try:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:
     raise ValueError(
       f"{path} is damaged ({error}); restore it, or remove its folder and start"
       " the run again"
     ) from error
-  if not isinstance(found, dict):
+  if not isinstance(content, dict):
     raise ValueError(
       f"{path} is damaged (it holds no object); restore it, or remove its"
       " folder and start the run again"
     )
-  return found
+  return content
 
 
 class _Events:

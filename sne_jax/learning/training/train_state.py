@@ -168,7 +168,7 @@ def load_best(workdir: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
     raise CheckpointError(
       f"{folder} holds no parameters; train first, with an evaluation"
     )
-  # While a run goes on there may be two for a moment: take the newer.
+  # While a run continues there may be two for a moment: take the newer.
   path = folder / str(max(steps))
   return jax.tree.map(np.asarray, _load(path, None)), _metadata(path)
 
@@ -248,10 +248,10 @@ def _flatten(value, prefix=""):
   """Returns nested entries under names joined by dots."""
   if not isinstance(value, dict) or not value:
     return {prefix: value}
-  found = {}
+  flat = {}
   for name, entry in value.items():
-    found |= _flatten(entry, f"{prefix}.{name}" if prefix else name)
-  return found
+    flat |= _flatten(entry, f"{prefix}.{name}" if prefix else name)
+  return flat
 
 
 def _folder(workdir, name):
@@ -317,12 +317,12 @@ def _load(path, like):
 
 def _metadata(path) -> dict[str, Any]:
   with _quiet():
-    found: Any = ocp.metadata(path).custom_metadata
-  return dict(found or {})
+    metadata: Any = ocp.metadata(path).custom_metadata
+  return dict(metadata or {})
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
-  """Tells whether the disk being full is behind an error."""
+  """Tells whether a full disk caused an error."""
   while error is not None:
     full = isinstance(error, OSError) and error.errno in (
       errno.ENOSPC,

@@ -87,24 +87,24 @@ class Trainer:
     self._schedule = optimizers.make_schedule(recipe.optimizer, steps)
     self._tx = optimizers.make_optimizer(recipe.optimizer, steps)
     self._validation = self.model.batches(val)
-    self._notes = self._said()
+    self._notes = self._log_notes()
 
-  def _said(self) -> list[str]:
-    """Logs, and returns for reports, what is to be said of symmetries."""
+  def _log_notes(self) -> list[str]:
+    """Logs the notes on symmetries, and returns them for reports."""
     recipe, sne = self.recipe, self.recipe.encoder == "sne"
     chunk = chunking.ChunkOptions(**self.description["chunk_options"])
     if sne and not recipe.chunks.chunk_size:
       log.info("chunk_size %d, derived from the networks", chunk.chunk_size)
-    found = notes.of_training(
+    lines = notes.of_training(
       recipe.options if sne else None,
       chunk,
       recipe.data,
       [self.train, *self.parts.values()],
       recipe.invariance.invariance_weight,
     )
-    for line in found:
+    for line in lines:
       log.warning("%s", line)
-    return found
+    return lines
 
   @functools.cached_property
   def _config(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class Trainer:
       workdirs.claim(folder.parent, self._config)
       folder.mkdir(parents=True, exist_ok=True)
       workdirs.write_json(folder / workdirs.MODEL_FILE, self.description)
-    found = loop.fit(
+    fitted = loop.fit(
       state,
       self.update,
       batch_fn,
@@ -142,19 +142,19 @@ class Trainer:
       schedule=self._schedule,
       title=f"seed {seed}",
     )
-    params = jax.device_get(found.best_params)
+    params = jax.device_get(fitted.best_params)
     report, codes = self._report(params, seed)
-    steps = int(found.state.step)
+    steps = int(fitted.state.step)
     report |= {
       "seed": seed,
       "num_params": sum(x.size for x in jax.tree.leaves(params)),
-      "best_step": found.best_step,
-      "best_metrics": found.best_metrics,
+      "best_step": fitted.best_step,
+      "best_metrics": fitted.best_metrics,
       "steps": steps,
-      "stopped_early": found.stopped_early,
-      "train_seconds": found.seconds,
+      "stopped_early": fitted.stopped_early,
+      "train_seconds": fitted.seconds,
       "networks_per_second": (
-        steps * self.recipe.data.batch_size / max(found.seconds, 1e-9)
+        steps * self.recipe.data.batch_size / max(fitted.seconds, 1e-9)
       ),
     }
     if folder is not None:
@@ -218,9 +218,9 @@ class Trainer:
     report["notes"] = self._notes
     codes = {}
     for part, networks in self.parts.items():
-      found, codes[part] = self.predict(params, networks)
-      report["predictions"][part] = found.tolist()
-      report["metrics"][part] = calibration.evaluate(networks, found)
+      predictions, codes[part] = self.predict(params, networks)
+      report["predictions"][part] = predictions.tolist()
+      report["metrics"][part] = calibration.evaluate(networks, predictions)
     if len(self.parts) == 1:  # For novelty there must be two parts.
       return report, {"train": self.predict(params, self.train)[1], **codes}
     _, probed, *_ = self.parts.values()

@@ -32,13 +32,13 @@ def config_of(recipe: Any, parts: Mapping[str, Networks]) -> dict[str, Any]:
     recipe: a dataclass of options, of options objects too.
     parts: the networks, by part.
   """
-  found: dict[str, Any] = {}
+  config: dict[str, Any] = {}
   for field in dataclasses.fields(recipe):
     value = getattr(recipe, field.name)
     nested: Any = value if dataclasses.is_dataclass(value) else None
-    found[field.name] = dataclasses.asdict(nested) if nested else value
-  found["networks"] = {part: digest(n) for part, n in parts.items()}
-  return json.loads(json.dumps(found))
+    config[field.name] = dataclasses.asdict(nested) if nested else value
+  config["networks"] = {part: digest(n) for part, n in parts.items()}
+  return json.loads(json.dumps(config))
 
 
 def digest(networks: Networks) -> str:
@@ -56,7 +56,7 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
   """Makes a work directory the home of a training, of these options alone.
 
   Raises:
-    checkpoint.WorkdirError: it holds one of others; the message names them.
+    train_state.WorkdirError: it holds one of others; the message names them.
   """
   train_state.claim_workdir(workdir, config, ignore=FREE, file=FIT_FILE)
 
@@ -77,7 +77,7 @@ def check(
       version, without `fit.json`, is known by that.
 
   Raises:
-    checkpoint.WorkdirError: it does.
+    train_state.WorkdirError: it does.
   """
   if (workdir / FIT_FILE).exists():
     claim(workdir, config)

@@ -100,8 +100,7 @@ def test_every_network_finds_its_own_chunks_layers_and_skips(rule):
       np.testing.assert_array_equal(
         places[name][rows], layout.places[..., column]
       )
-    for name in ("own", "other"):
-      part = getattr(layout, name)
+    for name, part in (("neuron", layout.owner), ("other", layout.other)):
       expected = np.where(part > 0, part + first_neuron, 0)
       np.testing.assert_array_equal(chunks[name][rows], expected)
     index = chunks["index"][rows][layout.mask]
@@ -173,7 +172,7 @@ def test_columns_are_those_that_the_options_ask_for():
   table = packer_of(
     index_features="none", identifiers="none", chunk_function="sab"
   ).template((0, 1))
-  assert not {"own", "other", "inputs", "out"} & set(table.tables["chunks"])
+  assert not {"neuron", "other", "inputs", "out"} & set(table.tables["chunks"])
   assert "neurons" not in table.tables
 
 

@@ -164,7 +164,7 @@ def test_chunks_are_encoded_one_by_one(function):
     mask=np.arange(5)[None, :] < np.array([5, 3, 1])[:, None],
     role=rng.integers(0, module.NUM_ROLES, (3, 5)),
     marks=draw(3, 5, 4),
-    own=draw(3, 4),
+    neuron=draw(3, 4),
     kind=np.array([0, 1, 0]),
     level=draw(3, 2),
   )

@@ -247,7 +247,7 @@ def test_tensors_are_let_go_layer_by_layer():
       size,
     )
     for _ in range(2):
-      for _ in stream.map(lambda slots: np.zeros((len(slots.own), 1))):
+      for _ in stream.map(lambda slots: np.zeros((len(slots.neuron), 1))):
         pass
     assert len(most) > 2 * len(spec.tensors) - 3  # The last may stay.
     assert max(most) <= 7 < len(spec.tensors)
@@ -344,7 +344,7 @@ def test_a_micro_batch_fits_its_share(function):
     role=ints(count, size),
     positions=(ints(count, size),) * 2,
     other=ints(count, size),
-    own=ints(count),
+    neuron=ints(count),
     chunk=ints(count),
     kind=ints(count),
     level=shape(count, 2),

@@ -61,11 +61,6 @@ def test_one_anchor_without_noise_comes_back_and_draws_repeat():
   )
 
 
-def test_controls_have_their_spread():
-  found = densities.normal_anchors(key(), (5, 20, 30))
-  assert abs(float(found.std()) - 10) < 0.5
-
-
 def test_the_best_are_kept_in_order():
   codes = ANCHORS[:5]
   kept = densities.best(codes, [0.1, np.nan, 0.9, 0.5, 0.9], 4)

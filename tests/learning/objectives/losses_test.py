@@ -1,4 +1,4 @@
-"""Losses by hand, their floor, their gradients, and what padding may do."""
+"""Losses by hand, their floor, and their gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,6 @@ import numpy as np
 import pytest
 
 from sne_jax.learning.objectives import losses
-
-LOSSES = {
-  "mse": jax.jit(losses.mse),
-  "bce": jax.jit(losses.bce_with_logits),
-}
-
 
 INVARIANCE = jax.jit(losses.invariance_error)
 CROSS = jax.jit(losses.cross_entropy_with_logits)
@@ -35,8 +29,6 @@ def test_mse_by_hand():
   target = jnp.array([[0.0, 0.0], [0.0, 4.0]])
   # Means over members: 5/2 and 16/2.
   assert losses.mse(prediction, target) == pytest.approx(5.25)
-  uneven = losses.mse(prediction, target, member_weight=jnp.array([3.0, 1.0]))
-  assert uneven == pytest.approx((7 / 4 + 16 / 4) / 2)
 
 
 def test_bce_is_the_formula():
@@ -68,49 +60,6 @@ def test_bce_meets_the_entropy_at_the_target_and_is_above_elsewhere():
   assert losses.bce_with_logits(logits + 0.5, target) > floor + 1e-2
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_padding_reaches_neither_loss_nor_gradient(name):
-  prediction, target = _batch()
-  pad = jnp.full((2, 3), jnp.nan)
-  long = jnp.concatenate([prediction, pad]), jnp.concatenate([target, pad])
-  mask = jnp.arange(8) < 6
-  plain = float(LOSSES[name](prediction, target))
-  value, gradient = jax.jit(
-    jax.value_and_grad(lambda p: LOSSES[name](p, long[1], member_weight=mask))
-  )(long[0])
-  assert value == pytest.approx(plain, rel=1e-6)
-  assert jnp.isfinite(gradient).all()
-  assert (gradient[6:] == 0).all()
-  assert (gradient[:6] != 0).all()
-  # The control: unmasked, the padding does reach it.
-  assert jnp.isnan(LOSSES[name](*long))
-
-
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_unknown_properties_count_for_nothing(name):
-  prediction, target = _batch()
-  known = jnp.ones((6, 3), bool).at[2:, 1].set(False)
-  loss = LOSSES[name](
-    prediction, jnp.where(known, target, jnp.nan), member_weight=known
-  )
-  by_target = [
-    LOSSES[name](prediction[:rows, t][:, None], target[:rows, t][:, None])
-    for t, rows in enumerate([6, 2, 6])
-  ]
-  assert loss == pytest.approx(float(sum(by_target)) / 3, rel=1e-6)
-
-
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_no_members_is_zero_not_nan(name):
-  prediction, target = _batch()
-  empty = jnp.zeros(6)
-  loss, gradient = jax.jit(
-    jax.value_and_grad(lambda p: LOSSES[name](p, target, member_weight=empty))
-  )(prediction)
-  assert loss == 0
-  assert (gradient == 0).all()
-
-
 # Probabilities 1/8, 2/8, 5/8 and 1/4, 2/4, 1/4.
 LOGITS = jnp.log(jnp.array([[1.0, 2.0, 5.0], [3.0, 6.0, 3.0]]))
 NUMBERS = jnp.array([[2.0], [0.0]])
@@ -119,10 +68,6 @@ NUMBERS = jnp.array([[2.0], [0.0]])
 def test_cross_entropy_by_hand():
   errors = -np.log([5 / 8, 1 / 4])
   assert CROSS(LOGITS, NUMBERS) == pytest.approx(errors.mean(), rel=1e-6)
-  uneven = CROSS(LOGITS, NUMBERS, member_weight=jnp.array([3.0, 1.0]))
-  assert uneven == pytest.approx((3 * errors[0] + errors[1]) / 4, rel=1e-6)
-  only = CROSS(LOGITS, NUMBERS, member_weight=jnp.array([False, True]))
-  assert only == pytest.approx(errors[1], rel=1e-6)
   # What all logits have in common says nothing.
   assert CROSS(LOGITS + 7, NUMBERS) == pytest.approx(errors.mean(), rel=1e-5)
 
@@ -145,33 +90,9 @@ def test_cross_entropy_of_probabilities_is_linear_in_them():
   logs = -np.log([[1 / 8, 2 / 8, 5 / 8], [1 / 4, 1 / 2, 1 / 4]])
   expected = (logs * np.asarray(target)).sum(axis=1)
   assert soft(LOGITS, target) == pytest.approx(expected.mean(), rel=1e-6)
-  pad = jnp.full((1, 3), jnp.nan)
-  long = jnp.concatenate([LOGITS, pad]), jnp.concatenate([target, pad])
-  mask = jnp.array([True, False, False])
-  value, gradient = jax.jit(
-    jax.value_and_grad(losses.soft_cross_entropy_with_logits)
-  )(*long, member_weight=mask)
-  assert value == pytest.approx(expected[0], rel=1e-6)
-  assert (gradient[1:] == 0).all()
+  gradient = jax.grad(losses.soft_cross_entropy_with_logits)(LOGITS, target)
   share = np.array([1 / 8, 2 / 8, 5 / 8]) - np.asarray(target[0])
-  np.testing.assert_allclose(gradient[0], share, atol=1e-6)
-
-
-def test_padding_reaches_neither_cross_entropy_nor_gradient():
-  long = (
-    jnp.concatenate([LOGITS, jnp.full((2, 3), jnp.nan)]),
-    jnp.concatenate([NUMBERS, jnp.array([[jnp.nan], [99.0]])]),
-  )
-  mask = jnp.arange(4) < 2
-  plain, plain_gradient = CROSS_GRAD(LOGITS, NUMBERS)
-  value, gradient = CROSS_GRAD(*long, member_weight=mask)
-  assert value == pytest.approx(float(plain), rel=1e-6)
-  np.testing.assert_allclose(gradient[:2], plain_gradient, rtol=1e-6)
-  assert (gradient[2:] == 0).all()
-  assert jnp.isnan(CROSS(*long))  # The control: unmasked, it does.
-  value, gradient = CROSS_GRAD(*long, member_weight=jnp.zeros(4))
-  assert value == 0
-  assert (gradient == 0).all()
+  np.testing.assert_allclose(2 * gradient[0], share, atol=1e-6)
 
 
 @pytest.mark.parametrize("number", [3.0, -1.0, 0.5, np.nan, np.inf])
@@ -191,8 +112,6 @@ def test_invariance_error_by_hand():
   second = jnp.array([[0.0, 0.0], [0.0, 1.0]])
   # Squared norms 5 and 1; half of their mean.
   assert INVARIANCE(first, second) == pytest.approx(1.5)
-  only = INVARIANCE(first, second, member_weight=jnp.array([True, False]))
-  assert only == pytest.approx(2.5)
   assert INVARIANCE(first, first) == 0
 
 
@@ -200,9 +119,8 @@ def test_shapes_are_checked():
   prediction, target = _batch()
   with pytest.raises(BAD_SHAPE):
     losses.mse(prediction[:, 0], target[:, 0])
-  for bad in (jnp.ones(5), jnp.ones((6, 2)), jnp.ones((6, 3, 1))):
-    with pytest.raises(BAD_SHAPE):
-      losses.mse(prediction, target, member_weight=bad)
+  with pytest.raises(BAD_SHAPE):
+    losses.mse(prediction, target[:, :1])
   for bad in (NUMBERS[:, 0], jnp.ones((2, 3)), jnp.ones((1, 1))):
     with pytest.raises(BAD_SHAPE):
       losses.cross_entropy_with_logits(LOGITS, bad)

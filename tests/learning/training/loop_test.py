@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from sne_jax.learning.data import prefetch
-from sne_jax.learning.training import loop, train_state
+from sne_jax.learning.training import loop, observing, train_state
 from sne_jax.learning.training import records as logging
 
 OPTIONS = {"log_every": 10, "eval_every": 10, "save_every": 10}
@@ -114,19 +114,6 @@ def test_the_state_owns_its_arrays():
   # The average starts with decay 1 / 10.
   np.testing.assert_allclose(after.ema["w"], 0.9 * after.params["w"], rtol=1e-6)
   assert after.eval_params is after.ema
-
-
-def test_averages_wait_for_accumulated_gradients():
-  tx = optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()
-  update = loop.make_update_fn(noisy_loss, tx, ema_decay=0.5)
-  state = loop.init_state(
-    {"w": jnp.ones(3)}, tx, jax.random.key(0), ema_decay=0.5
-  )
-  state = state._replace(ema={"w": jnp.zeros(3)})
-  state, _ = update(state, make_batch(0))
-  np.testing.assert_array_equal(state.ema["w"], 0.0)
-  state, _ = update(state, make_batch(1))
-  assert np.abs(state.ema["w"]).min() > 0
 
 
 def test_half_precision_losses_keep_full_precision_parameters():
@@ -339,5 +326,5 @@ def test_which_value_of_a_metric_is_better(metric, best):
   options = loop.TrainOptions(monitor=metric)
   record = train_state.LoopRecord()
   for step, value in enumerate((0.9, 0.1, 0.5)):
-    record = loop._judge(record, step, {metric: value}, options)
+    record = observing.judge(record, step, {metric: value}, options)
   assert record.best_step == best

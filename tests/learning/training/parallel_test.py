@@ -18,30 +18,17 @@ pytestmark = pytest.mark.skipif(
 
 
 def mean_loss(params, batch, key):
-  """Mean squared error over the rows whose weight is 1."""
+  """Mean squared error over the rows."""
   del key
   error = batch["x"] @ params["w"] - batch["y"]
-  count = batch["real"].sum()
-  loss = jnp.sum(batch["real"] * error**2) / count
-  mae = jnp.sum(batch["real"] * jnp.abs(error)) / count
-  return loss, {"mae": mae, parallel.BATCH_WEIGHT: count}
+  return jnp.mean(error**2), {"mae": jnp.mean(jnp.abs(error))}
 
 
-def plain_loss(params, batch, key):
-  """The same with no weight among the metrics."""
-  loss, metrics = mean_loss(params, batch, key)
-  return loss, {"mae": metrics["mae"]}
-
-
-def make_batch(step, parts, real=NUM_ROWS):
+def make_batch(step, parts):
   """Rows of one step, cut into `[S, rows / S, ...]`."""
   rng = np.random.default_rng(step)
   x = rng.normal(size=(NUM_ROWS, 3)).astype(np.float32)
-  batch = {
-    "x": x,
-    "y": x @ np.array([1, -2, 3], np.float32),
-    "real": (np.arange(NUM_ROWS) < real).astype(np.float32),
-  }
+  batch = {"x": x, "y": x @ np.array([1, -2, 3], np.float32)}
   return {
     k: v.reshape(parts, NUM_ROWS // parts, *v.shape[1:])
     for k, v in batch.items()
@@ -49,33 +36,32 @@ def make_batch(step, parts, real=NUM_ROWS):
 
 
 @functools.cache
-def make_start(num_devices, loss_fn):
+def make_start(num_devices):
   """Returns the mesh, the first state on the host, and the update."""
   mesh = parallel.make_mesh(num_devices)
   tx = optax.sgd(0.1, momentum=0.9)
   state = loop.init_state(
     {"w": np.zeros(3, np.float32)}, tx, jax.random.key(0), ema_decay=0.9
   )
-  update = loop.make_update_fn(loss_fn, tx, mesh=mesh, ema_decay=0.9)
+  update = loop.make_update_fn(mean_loss, tx, mesh=mesh, ema_decay=0.9)
   return mesh, jax.device_get(state._replace(key=None)), update
 
 
-def train(num_devices, loss_fn, *, real=NUM_ROWS, parts=None):
+def train(num_devices, *, parts=None):
   """Returns state and metrics on the host, and the device parameters."""
-  mesh, state, update = make_start(num_devices, loss_fn)
+  mesh, state, update = make_start(num_devices)
   state = state._replace(key=jax.random.key(0))
   state = parallel.replicate(state, mesh)
   metrics = {}
   for step in range(5):
-    batch = parallel.shard(make_batch(step, parts or num_devices, real), mesh)
+    batch = parallel.shard(make_batch(step, parts or num_devices), mesh)
     state, metrics = update(state, batch)
   return jax.device_get((state._replace(key=None), metrics)), state.params
 
 
-@pytest.mark.parametrize("loss_fn", [mean_loss, plain_loss])
-def test_two_devices_equal_one(loss_fn):
-  (one, metrics_one), _ = train(1, loss_fn)
-  (two, metrics_two), on_devices = train(2, loss_fn)
+def test_two_devices_equal_one():
+  (one, metrics_one), _ = train(1)
+  (two, metrics_two), on_devices = train(2)
   assert len(on_devices["w"].sharding.device_set) == 2
   assert on_devices["w"].sharding.is_fully_replicated
   # Means are summed in another order: float32 rounding.
@@ -86,32 +72,10 @@ def test_two_devices_equal_one(loss_fn):
     np.testing.assert_allclose(metrics_two[name], value, rtol=1e-4)
 
 
-def test_means_are_weighted_by_real_examples():
-  # Device 0 has 4 real rows, device 1 has 2.
-  (one, metrics_one), _ = train(1, mean_loss, real=6)
-  (two, metrics_two), _ = train(2, mean_loss, real=6)
-  assert metrics_two[parallel.BATCH_WEIGHT] == 6
-  np.testing.assert_allclose(two.params["w"], one.params["w"], atol=1e-5)
-  np.testing.assert_allclose(metrics_two["mae"], metrics_one["mae"], rtol=1e-4)
-  # The control: unweighted means differ.
-  (unweighted, _), _ = train(2, plain_loss, real=6)
-  assert np.abs(unweighted.params["w"] - one.params["w"]).max() > 1e-3
-
-
-def test_a_device_without_examples_counts_for_nothing():
-  # Device 1 divides 0 by 0.
-  (one, _), _ = train(1, mean_loss, real=4)
-  (two, metrics), _ = train(2, mean_loss, real=4)
-  assert np.isfinite(metrics["loss"])
-  np.testing.assert_allclose(two.params["w"], one.params["w"], atol=1e-5)
-
-
 @pytest.mark.parametrize(("num_devices", "parts"), [(1, 2), (1, 4), (2, 4)])
-@pytest.mark.parametrize("real", [4, 6, 8])
-def test_sub_batches_in_turn_equal_one(num_devices, parts, real):
-  (one, metrics_one), _ = train(1, mean_loss, real=real)
-  # Of 4 parts with 4 real rows, two divide 0 by 0.
-  (more, metrics), _ = train(num_devices, mean_loss, real=real, parts=parts)
+def test_sub_batches_in_turn_equal_one(num_devices, parts):
+  (one, metrics_one), _ = train(1)
+  (more, metrics), _ = train(num_devices, parts=parts)
   np.testing.assert_allclose(more.params["w"], one.params["w"], atol=1e-5)
   np.testing.assert_allclose(more.ema["w"], one.ema["w"], atol=1e-5)
   assert metrics.keys() == metrics_one.keys()
@@ -155,8 +119,8 @@ def test_devices_draw_different_noise():
     (_, metrics), _ = grad_fn(params, parallel.shard(batch, mesh), key)
     return metrics
 
-  found = noises(2)
-  assert found["first"] != found["second"]
+  noise = noises(2)
+  assert noise["first"] != noise["second"]
   in_turn = noises(1, parts=2)
   assert in_turn["first"] != in_turn["second"]
   # One device draws from the key itself, as a run without a mesh does.
