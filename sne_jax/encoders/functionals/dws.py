@@ -99,7 +99,7 @@ Affine = functools.partial(Dense, kernel_init=_kernel, bias_init=_bias)
 """An affine map with the authors' initial values."""
 
 
-class Block(nn.Module):
+class DWSBlock(nn.Module):
   """What one tensor gives to another, before it is broadcast."""
 
   outputs: int
@@ -198,7 +198,7 @@ class DWSLayer(nn.Module):
     layer = shared.pop() if shared else None
     fixed = self._fixed(source, target)
     width = fixed * self.features
-    y = Block(width, layer is not None, o, name=name)(kept[source, layer])
+    y = DWSBlock(width, layer is not None, o, name=name)(kept[source, layer])
     return self._spread(y, target, layer, fixed)
 
   def _fixed(self, source: Tensor, target: Tensor) -> int:

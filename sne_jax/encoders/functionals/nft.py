@@ -165,7 +165,7 @@ class WeightSpaceAttention(nn.Module):
     return Features(tuple(weights), tuple(biases))
 
 
-class Block(nn.Module):
+class NFTBlock(nn.Module):
   """Pre-norm transformer block: attention, then a pointwise feed-forward."""
 
   layout: features.Layout
@@ -207,7 +207,7 @@ class Equivariant(nn.Module):
     share = all(layer.places == 1 for layer in self.layout.layers)
     sizes = (o.channels, o.heads, share, o.feed_forward)
     for number in range(o.blocks):
-      x = Block(self.layout, *sizes, name=f"block_{number}")(x)
+      x = NFTBlock(self.layout, *sizes, name=f"block_{number}")(x)
     return x
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from sne_jax.encoders.sets import attention
 
 
-class Attention(nn.Module):
+class PerceiverAttention(nn.Module):
   """Pre-norm attention of latents to tokens, or to themselves; residual."""
 
   heads: int
@@ -46,7 +46,7 @@ class Attention(nn.Module):
     return x + nn.Dense(x.shape[-1], name="to_out")(answers)
 
 
-class FeedForward(nn.Module):
+class PerceiverFeedForward(nn.Module):
   """Pre-norm gated feed-forward; residual."""
 
   factor: int = 4
@@ -87,11 +87,11 @@ class Pooling(nn.Module):
     )
     x = jnp.broadcast_to(start[None], (len(tokens), *start.shape))
     cross = self.cross_dim or tokens.shape[-1]
-    x = Attention(1, cross, name="cross_attns_0")(x, tokens)
-    x = FeedForward(name="cross_ffs_0")(x)
+    x = PerceiverAttention(1, cross, name="cross_attns_0")(x, tokens)
+    x = PerceiverFeedForward(name="cross_ffs_0")(x)
     for block in range(self.blocks):
       name = f"self_attns_0_{block}"
       head_dim = self.width // self.heads
-      x = Attention(self.heads, head_dim, name=f"{name}_0")(x)
-      x = FeedForward(name=f"{name}_1")(x)
+      x = PerceiverAttention(self.heads, head_dim, name=f"{name}_0")(x)
+      x = PerceiverFeedForward(name=f"{name}_1")(x)
     return x

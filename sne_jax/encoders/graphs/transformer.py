@@ -59,7 +59,7 @@ class GraphTransformerOptions(featuriser.GraphOptions):
       )
 
 
-class Attention(nn.Module):
+class GraphAttention(nn.Module):
   """Relational attention: edges enter queries, keys and values.
 
   Scores are divided by the root of the total width, as in the authors' code.
@@ -126,7 +126,7 @@ class EdgeUpdates(nn.Module):
     return nn.LayerNorm(epsilon=1e-5, name="eln1")(e + y)
 
 
-class Layer(nn.Module):
+class GraphLayer(nn.Module):
   """Attention, feed-forward, and the update of edges; each with its norm."""
 
   options: GraphTransformerOptions
@@ -136,7 +136,7 @@ class Layer(nn.Module):
   def __call__(self, x, e, real):
     """Returns new nodes and edges."""
     o, width = self.options, x.shape[-1]
-    answers = Attention(
+    answers = GraphAttention(
       o.attention_width, o.heads, o.modulate, name="self_attn"
     )(x, e, real)
     x = x + Linear(width, name="lin0")(answers)
@@ -160,7 +160,7 @@ class GraphTransformer(nn.Module):
     o, m = self.options, self.measured
     self.featuriser = featuriser.Featuriser(o, o.edge_width, m)
     self.layers = [
-      Layer(o, number + 1 < o.layers) for number in range(o.layers)
+      GraphLayer(o, number + 1 < o.layers) for number in range(o.layers)
     ]
     self.readout = featuriser.Readout(o.readout, m.outputs, o.width)
 

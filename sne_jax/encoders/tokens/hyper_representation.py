@@ -30,7 +30,7 @@ from sne_jax.encoders.batches import joining, tied
 from sne_jax.encoders.functionals.feature_layers import ChannelNorm
 from sne_jax.encoders.sets import attention as set_attention
 from sne_jax.encoders.tokens import token_layers
-from sne_jax.encoders.tokens.token_layers import HeadOptions, Linear
+from sne_jax.encoders.tokens.token_layers import Linear, ProjectionOptions
 from sne_jax.networks import neuron_tokens
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
@@ -81,7 +81,7 @@ Norm = functools.partial(ChannelNorm, epsilon=1e-6, scale="alpha")
 """Layer norm with the unbiased deviation, epsilon added to it."""
 
 
-class Attention(nn.Module):
+class TokenAttention(nn.Module):
   """Multihead self-attention with biases and an output map."""
 
   heads: int
@@ -106,7 +106,7 @@ class Attention(nn.Module):
     return Linear(width, name="out")(answers)
 
 
-class FeedForward(nn.Module):
+class TokenFeedForward(nn.Module):
   """Two linear maps with ReLU between."""
 
   units: int
@@ -120,7 +120,7 @@ class FeedForward(nn.Module):
     return Linear(x.shape[-1], name="linear_2")(hidden)
 
 
-class Block(nn.Module):
+class TokenBlock(nn.Module):
   """Pre-norm transformer block."""
 
   heads: int
@@ -137,9 +137,9 @@ class Block(nn.Module):
     drop = nn.Dropout(self.dropout, deterministic=deterministic)
     first = Norm(name="norm_1") if self.norm else lambda x: x
     second = Norm(name="norm_2") if self.norm else lambda x: x
-    attention = Attention(self.heads, self.attention_dropout, name="attn")
+    attention = TokenAttention(self.heads, self.attention_dropout, name="attn")
     x = x + drop(attention(first(x), deterministic))
-    feed = FeedForward(self.feed_forward, self.dropout, name="ff")
+    feed = TokenFeedForward(self.feed_forward, self.dropout, name="ff")
     return x + drop(feed(second(x), deterministic))
 
 
@@ -190,7 +190,7 @@ def _body(o: HyperRepresentationOptions, x, deterministic):
   )
   x = x + positions()[None]
   for number in range(o.blocks):
-    x = Block(
+    x = TokenBlock(
       o.heads,
       o.feed_forward,
       o.block_norm,
@@ -256,7 +256,7 @@ class Autoencoder(nn.Module):
 
   options: HyperRepresentationOptions
   spec: NetworkSpec
-  head: HeadOptions
+  head: ProjectionOptions
 
   def setup(self):
     """Builds the parts."""

@@ -90,7 +90,7 @@ def kernel(features: int, *, bias: bool = False, stddev=_STDDEV, name=None):
   return Dense(features, bias, kernel_init=init, name=name)
 
 
-class Attention(nn.Module):
+class WindowAttention(nn.Module):
   """Multihead self-attention in both directions, without biases."""
 
   heads: int
@@ -114,7 +114,7 @@ class Attention(nn.Module):
     return out(answers)
 
 
-class FeedForward(nn.Module):
+class WindowFeedForward(nn.Module):
   """Two linear maps without biases, exact GELU between."""
 
   out_stddev: float = _STDDEV
@@ -128,7 +128,7 @@ class FeedForward(nn.Module):
     return out(nn.gelu(hidden, approximate=False))
 
 
-class Block(nn.Module):
+class WindowBlock(nn.Module):
   """Pre-norm transformer block; norms have a scale and no bias."""
 
   heads: int
@@ -140,9 +140,9 @@ class Block(nn.Module):
   ) -> Float[Array, "B T d"]:
     """Returns tokens of the same shape."""
     norm = lambda name: nn.LayerNorm(epsilon=1e-5, use_bias=False, name=name)
-    attention = Attention(self.heads, self.out_stddev, name="attn")
+    attention = WindowAttention(self.heads, self.out_stddev, name="attn")
     x = x + attention(norm("ln_1")(x), real)
-    return x + FeedForward(self.out_stddev, name="mlp")(norm("ln_2")(x))
+    return x + WindowFeedForward(self.out_stddev, name="mlp")(norm("ln_2")(x))
 
 
 class Transformer(nn.Module):
@@ -156,7 +156,7 @@ class Transformer(nn.Module):
     o = self.options
     stddev = _STDDEV * (2 * max(o.blocks, 1)) ** -0.5
     for number in range(o.blocks):
-      x = Block(o.heads, stddev, name=f"transformer_{number}")(x, real)
+      x = WindowBlock(o.heads, stddev, name=f"transformer_{number}")(x, real)
     return x
 
 

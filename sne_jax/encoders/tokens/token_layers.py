@@ -16,7 +16,7 @@ from sne_jax.networks.checked import Checked, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadOptions(Checked):
+class ProjectionOptions(Checked):
   """Options of the projection head of hyper-representations.
 
   Attributes:
@@ -75,7 +75,7 @@ class Table(nn.Module):
 class ProjectionHead(nn.Module):
   """From a code to what is contrasted: linear, batch norm, ReLU; repeated."""
 
-  options: HeadOptions
+  options: ProjectionOptions
 
   @nn.compact
   def __call__(self, z: Float[Array, "B D"]) -> Float[Array, "B F"]:

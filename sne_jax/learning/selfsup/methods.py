@@ -219,7 +219,7 @@ def _hyper(description, options, spec, pair, losses) -> Method:
   module = hyper_representation.Autoencoder(
     checked.rebuilt(row.options, description["encoder_options"]),
     spec,
-    token_layers.HeadOptions(
+    token_layers.ProjectionOptions(
       layers=options.head_layers,
       width=options.head_width,
       outputs=options.projection,

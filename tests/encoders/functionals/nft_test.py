@@ -58,7 +58,7 @@ MODULES = {
   "attn_noglobal": nft.WeightSpaceAttention(PLAN, 8, 2, tensors_attend=False),
   "attn_unshared": nft.WeightSpaceAttention(PLAN, 8, 4, share=False),
   "simple_ln": feature_layers.SimpleNorm(),
-  "block": nft.Block(PLAN, 8, 2),
+  "block": nft.NFTBlock(PLAN, 8, 2),
   "learned_pos": feature_layers.LearnedPositions(PLAN),
 }
 
@@ -104,7 +104,7 @@ class Classifier(nn.Module):
   @nn.compact
   def __call__(self, x):
     if self.has_block:
-      x = nft.Block(PLAN, 8, 2, name="0")(x)
+      x = nft.NFTBlock(PLAN, 8, 2, name="0")(x)
     x = perceiver.Pooling(4, 12, 8, self.blocks, 2, name="pool")(PLAN.flat(x))
     if not (self.outputs or self.has_block or self.mean):
       return x
@@ -139,7 +139,7 @@ def test_pooling_gives_the_authors_numbers(case, module):
   ("module", "number"),
   [
     (lambda p: nft.WeightSpaceAttention(p, 64, 8), 12480),
-    (lambda p: nft.Block(p, 256, 4, factor=4), 3356928),
+    (lambda p: nft.NFTBlock(p, 256, 4, factor=4), 3356928),
   ],
 )
 def test_parameters_are_as_many_as_the_authors(module, number):

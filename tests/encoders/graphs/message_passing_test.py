@@ -154,7 +154,7 @@ def test_fourier_and_reverse_features_are_the_authors(case, monkeypatch):
 
 @pytest.mark.parametrize("case", ["rt_attention_mod", "rt_attention_nomod"])
 def test_attention_gives_the_authors_numbers(case):
-  module = transformer.Attention(16, 4, case.endswith("_mod"))
+  module = transformer.GraphAttention(16, 4, case.endswith("_mod"))
   real = jnp.ones((2, 10), bool)
   found = run(
     lambda p, x, e: module.apply({"params": p}, x, e, real),
@@ -179,7 +179,7 @@ OPTIONS = transformer.GraphTransformerOptions(
 
 @pytest.mark.parametrize("case", ["rt_layer", "rt_layer_noedge"])
 def test_a_layer_gives_the_authors_numbers(case):
-  module = transformer.Layer(OPTIONS, case == "rt_layer")
+  module = transformer.GraphLayer(OPTIONS, case == "rt_layer")
   real = jnp.ones((2, 10), bool)
   x, e = run(
     lambda p, x, e: module.apply({"params": p}, x, e, real),

@@ -44,8 +44,8 @@ def shapes_of(tree):
 
 CASES = {
   "norm": (hyper.Norm(), "in/x", "out"),
-  "block": (hyper.Block(4, 24), "in/x", "out"),
-  "block_nonorm": (hyper.Block(4, 24, norm=False), "in/x", "out"),
+  "block": (hyper.TokenBlock(4, 24), "in/x", "out"),
+  "block_nonorm": (hyper.TokenBlock(4, 24, norm=False), "in/x", "out"),
   "encoder_token": (hyper.Encoder(OPTIONS, SPEC), "in/w", "out_z"),
   "encoder_flat": (hyper.Encoder(FLAT, SPEC), "in/w", "out_z"),
   "decoder": (hyper.Decoder(OPTIONS, SPEC), "in/z", "out_w"),
@@ -83,7 +83,7 @@ def test_the_norm_by_hand():
 
 def test_the_head_is_the_authors():
   """As in training: by the statistics of the batch."""
-  options = token_layers.HeadOptions(layers=2, width=7, outputs=4)
+  options = token_layers.ProjectionOptions(layers=2, width=7, outputs=4)
   head = token_layers.ProjectionHead(options)
   unused = ("num_batches_tracked", "running_mean", "running_var")
   values = {
@@ -123,7 +123,7 @@ def test_parameters_are_as_many_as_the_authors(spec, sizes, head, counts):
   module = hyper.Autoencoder(
     options,
     spec,
-    token_layers.HeadOptions(layers=layers, width=width, outputs=outputs),
+    token_layers.ProjectionOptions(layers=layers, width=width, outputs=outputs),
   )
   x = jnp.zeros((2, spec.num_weights))
   found = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
@@ -148,7 +148,7 @@ def test_parameters_are_as_many_as_the_authors(spec, sizes, head, counts):
 )
 def test_every_option_has_its_shapes(changes):
   options = dataclasses.replace(OPTIONS, **changes)
-  head = token_layers.HeadOptions(layers=1, width=6, outputs=3)
+  head = token_layers.ProjectionOptions(layers=1, width=6, outputs=3)
   module = hyper.Autoencoder(options, SPEC, head)
   x = jnp.zeros((2, SPEC.num_weights))
   z, y, p = jax.eval_shape(

@@ -79,7 +79,7 @@ def test_the_autoencoder_gives_the_authors_numbers(embed):
 
 
 def test_parts_give_the_authors_numbers():
-  out = run(sane.Block(4), params("block"), FIXTURE["in/x"])
+  out = run(sane.WindowBlock(4), params("block"), FIXTURE["in/x"])
   close(out, "block/out")
   options = dataclasses.replace(OPTIONS, width=6, window=5)
   out = run(sane.Projection(options), params("head"), FIXTURE["in/z"])

@@ -25,7 +25,7 @@ def classes():
   """Every class of options, each once."""
   found = [*options_lib.CLASSES, layers.SetOptions, sane.SANEOptions]
   found += [row.options for row in table.ENCODERS.values()]
-  found += [fine_tune.TuneSettings, token_layers.HeadOptions]
+  found += [fine_tune.TuneSettings, token_layers.ProjectionOptions]
   found += [plan.SweepOptions]
   for name in PROGRAMS:
     found += importlib.import_module(f"experiments.{name}").CLASSES

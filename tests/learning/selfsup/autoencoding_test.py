@@ -30,7 +30,7 @@ HYPER = hyper_representation.Autoencoder(
     width=6, token_width=8, heads=2, blocks=1, feed_forward=8
   ),
   SPEC,
-  token_layers.HeadOptions(layers=1, width=6, outputs=4),
+  token_layers.ProjectionOptions(layers=1, width=6, outputs=4),
 )
 WEIGHTS = np.random.default_rng(0).standard_normal((8, SPEC.num_weights))
 WEIGHTS = WEIGHTS.astype(np.float32)
