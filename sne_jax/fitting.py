@@ -27,10 +27,9 @@ from sne_jax.learning.evaluation import calibration
 from sne_jax.learning.objectives import invariance as invariance_lib
 from sne_jax.learning.objectives.model import HeadOptions
 from sne_jax.learning.training import loop as training_lib
-from sne_jax.learning.training import optimizers
+from sne_jax.learning.training import optimizers, workdirs
 from sne_jax.learning.training.recipe import Recipe
 from sne_jax.learning.training.trainer import Trained, Trainer
-from sne_jax.learning.training.workdirs import FIT_FILE
 from sne_jax.networks.chunking import ChunkOptions
 
 SEARCH = "search"
@@ -120,6 +119,9 @@ def fit(
   trainer = Trainer(
     train, val, how, tests=tests, seeds=numbers, programs=programs
   )
+  if rates and folder is not None and search_share == 1:
+    rate = how.optimizer.learning_rate
+    _take_over(trainer, numbers[0], folder, folder / SEARCH / f"rate{rate:g}")
   done, results = _trained(trainer, numbers, folder)
   return _predictor(trainer, done, results, folder)
 
@@ -199,6 +201,11 @@ def _best_rate(
     trainer = Trainer(
       train, val, changed, tests=tests, seeds=(seed,), programs=programs
     )
+    if folder is not None:  # What the search varies aside, it must be ours.
+      workdirs.check(
+        *(folder, trainer.config, seed, trainer.description),
+        free=("optimizer.learning_rate", "training.num_steps"),
+      )
     place = None if folder is None else folder / SEARCH / f"rate{rate:g}"
     try:
       [trained], _ = _trained(trainer, [seed], place)
@@ -215,11 +222,19 @@ def _best_rate(
   if best is None:
     assert failed is not None
     raise failed
-  # A search over all steps has trained the first seed already: what it left
-  # becomes the start of the work directory.
-  rate = best.optimizer.learning_rate
-  if folder is not None and share == 1 and not (folder / FIT_FILE).exists():
-    shutil.copytree(
-      folder / SEARCH / f"rate{rate:g}", folder, dirs_exist_ok=True
-    )
   return dataclasses.replace(best, training=recipe.training)
+
+
+def _take_over(
+  trainer: Trainer, seed: int, folder: pathlib.Path, search: pathlib.Path
+) -> None:
+  """Makes the training of a search that took all steps that of its seed."""
+  place, copy = folder / f"seed{seed}", folder / f".seed{seed}.copy"
+  workdirs.check(folder, trainer.config, seed, trainer.description)
+  if (place / workdirs.RESULT_FILE).exists():
+    return
+  workdirs.claim(folder, trainer.config)
+  shutil.rmtree(copy, ignore_errors=True)
+  shutil.copytree(search / place.name, copy)
+  shutil.rmtree(place, ignore_errors=True)  # Begun, of the same options.
+  copy.rename(place)

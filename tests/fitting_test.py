@@ -489,3 +489,54 @@ def test_the_smallest_sne_learns(parts):
   spec, weights = test.pairs()[0]
   gradient = jax.grad(lambda w: found.function(spec)(w)[0])(weights)
   assert np.abs(gradient).max() > 0
+
+
+def test_a_search_leaves_a_saved_model_alone(trained, parts, tmp_path):
+  trained.save(tmp_path / "saved")
+  before = {p: p.read_bytes() for p in (tmp_path / "saved").rglob("*.json")}
+  given = dict(STATS, rates=(1e-2, 1e-3), workdir=tmp_path / "saved")
+  with pytest.raises(ValueError, match="choose another workdir"):
+    sne_jax.fit(*parts[:2], **given)
+  after = {p: p.read_bytes() for p in (tmp_path / "saved").rglob("*.json")}
+  assert after == before
+  assert not (tmp_path / "saved" / "search").exists()
+
+
+def test_what_is_taken_keeps_only_specs_that_are_used(drawn):
+  networks = sne_jax.Networks.of(drawn[0], drawn[1])
+  assert len(networks.specs) > 1
+  rows = np.flatnonzero(networks.numbers == networks.numbers[0])
+  some = networks.take(rows)
+  assert some.specs == (networks.specs[networks.numbers[0]],)
+  assert [s for s, _ in some.pairs()] == [networks.pairs()[r][0] for r in rows]
+  sne_jax.fit(some, some, **dict(STATS, encoder="stat_nn"))
+
+
+def test_snapshots_of_a_zoo_stay_together(drawn, tmp_path):
+  weights = [w for s, w in drawn[0] if s == SPECS[0]][:12]
+  ids = [f"m{n}" for n in range(12)]
+  networks = writing.Property(np.repeat(np.arange(4), 3), "of a snapshot")
+  zoo = writing.write_zoo(
+    tmp_path / "zoo",
+    specs=SPECS[:1],
+    weights=[np.stack(weights)],
+    ids=ids,
+    spec_numbers=[0] * 12,
+    rows=list(range(12)),
+    properties={"network": networks},
+    splits={"default": {"train": ids}},
+  )
+  halves = sne_jax.Networks.from_zoo(zoo, "network").split(0.5)
+  seen = [set(part.targets[:, 0].tolist()) for part in halves]
+  assert all(seen) and not seen[0] & seen[1]
+
+
+def test_parts_are_merged_with_what_they_know(parts):
+  train, val = parts[:2]
+  both = sne_jax.Networks.merged([train, val])
+  assert both.labels == train.labels and len(both) == len(train) + len(val)
+  other = dataclasses.replace(val, target_names=("else",))
+  with pytest.raises(ValueError, match="labels of two parts"):
+    sne_jax.Networks.merged([train, other])
+  with pytest.raises(ValueError, match="no parts"):
+    sne_jax.Networks.merged([])

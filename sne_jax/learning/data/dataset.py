@@ -22,6 +22,9 @@ from sne_jax.learning.training.progress import Progress
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo.store.store import Zoo
 
+NETWORK = "network"
+"""The property that snapshots of one network share."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Networks:
@@ -89,6 +92,9 @@ class Networks:
   ) -> "Networks":
     """Returns the valid members of a part of a zoo's split.
 
+    Snapshots of one network, where the zoo has the property `network`, are a
+    cluster.
+
     Args:
       zoo: a zoo, or its folder.
       targets: the properties to predict, by name.
@@ -105,9 +111,16 @@ class Networks:
     columns = {name: zoo.property(name)[rows] for name in targets}
     names = tuple(str(name) for name in zoo.members["id"][rows])
     values, labels = _values(columns, len(rows), names)
-    numbers = np.asarray(zoo.members["spec"])[rows]
-    vectors = zoo.vectors(rows)
-    return cls(zoo.specs, numbers, vectors, values, labels, names=names)
+    specs, numbers = _used(zoo.specs, np.asarray(zoo.members["spec"])[rows])
+    clusters = None
+    if NETWORK in zoo.properties:
+      networks = zoo.property(NETWORK)[rows]
+      clusters = np.unique(networks, return_inverse=True)[1].reshape(-1)
+    return cls(
+      *(specs, numbers, zoo.vectors(rows), values, labels),
+      names=names,
+      clusters=clusters,
+    )
 
   @classmethod
   def from_files(
@@ -157,7 +170,23 @@ class Networks:
 
   @classmethod
   def merged(cls, parts: Sequence["Networks"]) -> "Networks":
-    """Returns the networks of all parts, each spec once."""
+    """Returns the networks of all parts, each spec once.
+
+    Networks of two parts are never of one cluster.
+
+    Raises:
+      ValueError: there are no parts, or their targets or classes differ.
+    """
+    if not parts:
+      raise ValueError("there are no parts to merge; give at least one")
+    for part in parts:
+      for what in ("labels", "classes"):
+        first, other = (getattr(p, what) for p in (parts[0], part))
+        if first != other:
+          raise ValueError(
+            f"the {what} of two parts are {first} and {other}; merge parts with"
+            " the same"
+          )
     specs = tuple(dict.fromkeys(spec for part in parts for spec in part.specs))
     place = {spec: number for number, spec in enumerate(specs)}
     return cls(
@@ -168,6 +197,11 @@ class Networks:
       [vector for part in parts for vector in part.vectors],
       np.concatenate([part.targets for part in parts]),
       parts[0].target_names,
+      parts[0].classes,
+      names=sum((part.names for part in parts), ())
+      if all(part.names for part in parts)
+      else (),
+      clusters=_joined_clusters(parts),
     )
 
   @classmethod
@@ -203,9 +237,11 @@ class Networks:
   def take(self, rows: Sequence[int] | np.ndarray) -> "Networks":
     """Returns some of the networks, by their places."""
     rows = np.asarray(rows, int)
+    specs, numbers = _used(self.specs, self.numbers[rows])
     return dataclasses.replace(
       self,
-      numbers=self.numbers[rows],
+      specs=specs,
+      numbers=numbers,
       vectors=[self.vectors[row] for row in rows],
       targets=self.targets[rows],
       names=tuple(self.names[row] for row in rows) if self.names else (),
@@ -260,6 +296,25 @@ class Networks:
       )
     numbers = classes.numbers(names, values)[:, None]
     return dataclasses.replace(self, targets=numbers, classes=names)
+
+
+def _used(specs, numbers) -> tuple[tuple[NetworkSpec, ...], np.ndarray]:
+  """Returns the specs that are used, and their numbers among these."""
+  used, numbers = np.unique(numbers, return_inverse=True)
+  return tuple(specs[number] for number in used), numbers.reshape(-1)
+
+
+def _joined_clusters(parts: Sequence[Networks]) -> np.ndarray | None:
+  """Returns the clusters of all parts; None where no part has any."""
+  if all(part.clusters is None for part in parts):
+    return None
+  clusters, first = [], 0
+  for part in parts:
+    each = np.arange(len(part)) if part.clusters is None else part.clusters
+    numbers = np.unique(each, return_inverse=True)[1].reshape(-1)
+    clusters.append(first + numbers)
+    first += len(np.unique(numbers))
+  return np.concatenate(clusters)
 
 
 def _columns(given: Any) -> dict[str, np.ndarray]:

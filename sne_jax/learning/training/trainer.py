@@ -107,7 +107,7 @@ class Trainer:
     return lines
 
   @functools.cached_property
-  def _config(self) -> dict[str, Any]:
+  def config(self) -> dict[str, Any]:
     """What decides the results, as plain values."""
     return workdirs.config_of(self.recipe, {"train": self.train, **self.parts})
 
@@ -123,13 +123,13 @@ class Trainer:
       ValueError: the folder above holds a training of other options.
     """
     if folder is not None:
-      workdirs.check(folder.parent, self._config, seed, self.description)
+      workdirs.check(folder.parent, self.config, seed, self.description)
       if (folder / RESULT_FILE).exists():
         log.info("seed %d is finished already", seed)
         return _read(folder)
     state, batch_fn = self.start(seed)
     if folder is not None:
-      workdirs.claim(folder.parent, self._config)
+      workdirs.claim(folder.parent, self.config)
       folder.mkdir(parents=True, exist_ok=True)
       workdirs.write_json(folder / workdirs.MODEL_FILE, self.description)
     fitted = loop.fit(

@@ -66,6 +66,8 @@ def check(
   config: Mapping[str, Any],
   seed: int,
   description: Mapping[str, Any],
+  *,
+  free: tuple[str, ...] = (),
 ) -> None:
   """Refuses a work directory that holds another model; claims nothing.
 
@@ -75,12 +77,15 @@ def check(
     seed: that is going to be trained.
     description: what its `model.json` is going to hold. A model of an earlier
       version, without `fit.json`, is known by that.
+    free: options that may differ, as `FREE`.
 
   Raises:
     train_state.WorkdirError: it does.
   """
   if (workdir / FIT_FILE).exists():
-    claim(workdir, config)
+    train_state.claim_workdir(
+      workdir, config, ignore=(*FREE, *free), file=FIT_FILE
+    )
     return
   now = json.loads(json.dumps(description))
   for folder in (workdir, *sorted(workdir.glob("seed*"))):
