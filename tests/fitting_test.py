@@ -202,6 +202,30 @@ def test_bad_tables_are_named(changes, words, folder):
     sne_jax.Networks.from_files(folder / "nets", table)
 
 
+def test_cells_of_a_csv_are_read_as_written(drawn, tmp_path):
+  for n, name in enumerate(("000", "001")):
+    arrays = state_dict(*drawn[0][n])
+    safetensors.numpy.save_file(arrays, tmp_path / f"{name}.safetensors")
+  table = tmp_path / "table.csv"
+
+  def read(text, *targets):
+    table.write_text(text)
+    return sne_jax.Networks.from_files(tmp_path, table, *targets)
+
+  numbers = read("file,size\n000,1\n001,2\n")
+  assert [os.path.basename(n)[:3] for n in numbers.names] == ["000", "001"]
+  kinds = read("file,kind\n000,null\n001,NA\n").targets
+  assert kinds.tolist() == [["null"], ["NA"]]
+  with pytest.raises(ValueError, match=r"'kind' is missing for .*001\.safe"):
+    read("file,kind\n000,big\n001,\n")
+  with pytest.raises(ValueError, match=r"'size' is nan for .*001\.safe"):
+    read("file,size\n000,1\n001,\n")
+  with pytest.raises(ValueError, match="names no file in row 1"):
+    read("file,size\n000,1\n,2\n")
+  with pytest.raises(ValueError, match=r"table\.csv has 2 columns 'size'"):
+    read("file,size,size\n000,1,2\n001,2,3\n", "size")
+
+
 def test_a_damaged_file_is_named(folder, tmp_path):
   (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04")
   with pytest.raises(ValueError, match="cut.pt"):
