@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging as log
 
 from sne_jax.atomic import write_atomically
+from sne_jax.encoders import table
 from sne_jax.learning.data import inputs
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import calibration, novelty
@@ -137,6 +138,12 @@ class Predictor:
           f"{seeds[0]} and {seed} hold different models (their {name} differ);"
           " load each by itself"
         )
+    if description.get("encoder", "sne") not in table.ENCODERS:
+      raise PredictorError(
+        f"{seeds[0]} is a model of the encoder {description['encoder']!r},"
+        " which is not registered; name its file with --encoder_file, or in"
+        " Python import the file that registers it before loading"
+      )
     known = known._replace(codes=calibration.read_codes(seeds))
     try:
       return cls(description, [p for *_, p in described], known=known, **kwargs)
@@ -269,8 +276,19 @@ class Predictor:
       networks: with the targets of this model.
 
     Raises:
-      ValueError: their targets are others.
+      ValueError: they have no targets, or others.
     """
+    if not isinstance(networks, Networks) or not networks.targets.shape[1]:
+      raise ValueError(
+        "evaluate compares predictions with targets, and got"
+        f" {type(networks).__name__} without any; give Networks with the"
+        f" targets {', '.join(self.targets)} (Networks.of, Networks.from_files)"
+      )
+    if networks.targets.shape[1] != len(self.targets):
+      raise ValueError(
+        f"the networks have {networks.targets.shape[1]} targets, and this model"
+        f" predicts {len(self.targets)}: {', '.join(self.targets)}; give these"
+      )
     if networks.target_names and networks.target_names != self.targets:
       raise ValueError(
         f"the targets of the networks are {', '.join(networks.target_names)},"

@@ -258,6 +258,19 @@ def test_a_damaged_description_is_one_clear_error(
       predictor.Predictor.load(tmp_path)
 
 
+def test_an_encoder_that_is_not_registered_is_named(
+  tmp_path, description, params
+):
+  train_state.Checkpoints(tmp_path).save_best(1, params, {})
+  text = json.dumps(description | {"encoder": "mine"})
+  (tmp_path / "model.json").write_text(text)
+  with pytest.raises(
+    predictor.PredictorError,
+    match=r"encoder 'mine'.* --encoder_file, or in Python import the file",
+  ):
+    predictor.Predictor.load(tmp_path)
+
+
 def test_wrong_weights_are_named(description, params, networks):
   model = predictor.Predictor(description, params)
   spec, weights = networks[0]

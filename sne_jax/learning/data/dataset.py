@@ -50,7 +50,7 @@ class Networks:
   @classmethod
   def of(
     cls,
-    networks: Sequence[Any],
+    networks: Any,
     targets: Any = None,
     *,
     names: Sequence[str] = (),
@@ -59,7 +59,7 @@ class Networks:
 
     Args:
       networks: `(spec, weights [P])`, state_dicts, or paths of files, also
-        mixed; see `inputs.network_of`.
+        mixed; see `inputs.network_of`. `Networks` keep what is not given.
       targets: numbers `[N]` or `[N, T]`, a mapping of columns `[N]` by name, or
         a data frame; text `[N]` for classes. None: no targets.
       names: what errors call the networks; paths are their own names.
@@ -68,6 +68,8 @@ class Networks:
       ValueError: there are no networks, one is none, or targets are not as many
         as networks, missing, or text among numbers.
     """
+    if isinstance(networks, cls):
+      return networks._with(targets, tuple(names))
     networks = [networks] if inputs.is_one(networks) else list(networks)
     pairs = inputs.networks_of(networks)
     if not names and all(isinstance(n, (str, os.PathLike)) for n in networks):
@@ -181,8 +183,25 @@ class Networks:
     specs = tuple(dict.fromkeys(spec for spec, _ in pairs))
     place = {spec: number for number, spec in enumerate(specs)}
     numbers = np.array([place[spec] for spec, _ in pairs])
-    vectors = [inputs.vector_of(*pair) for pair in pairs]
+    vectors = [
+      inputs.vector_of(*pair, names[n] if names else f"network {n}")
+      for n, pair in enumerate(pairs)
+    ]
     return cls(specs, numbers, vectors, values, labels, names=names)
+
+  def _with(self, targets: Any, names: tuple[str, ...]) -> "Networks":
+    """Returns these networks with other targets or names, where given."""
+    if names and len(names) != len(self):
+      raise ValueError(f"{len(self)} networks, but {len(names)} names")
+    networks = dataclasses.replace(self, names=names or self.names)
+    if targets is None:
+      return networks
+    values, labels = tables.values_of(
+      tables.columns_of(targets), len(self), networks.names
+    )
+    return dataclasses.replace(
+      networks, targets=values, target_names=labels, classes=()
+    )
 
   def __len__(self) -> int:
     """Number of networks."""
@@ -253,17 +272,27 @@ class Networks:
     names = tuple(names)
     if names and self.classes == names:
       return self
-    if self.classes:
-      values = np.array(self.classes)[self.targets[:, 0].astype(int)]
-    elif self.targets.dtype.kind == "U":
-      values = self.targets[:, 0]
-    else:
-      raise ValueError(
-        f"{', '.join(self.labels)}: numbers, and loss is {classes.LOSS}; give"
-        " one column of text, or another loss"
-      )
-    numbers = classes.numbers(names, values)[:, None]
+    numbers = classes.numbers(names, self.class_names())[:, None]
     return dataclasses.replace(self, targets=numbers, classes=names)
+
+  def class_names(self) -> np.ndarray:
+    """Returns the class of each network as text `[N]`; of integers, theirs.
+
+    Raises:
+      ValueError: targets are no classes.
+    """
+    if self.classes:
+      return np.array(self.classes)[self.targets[:, 0].astype(int)]
+    if self.targets.shape[1] == 1:
+      values = self.targets[:, 0]
+      if values.dtype.kind == "U":
+        return values
+      if (values == np.round(values)).all():
+        return values.astype(int).astype(str)
+    raise ValueError(
+      f"{', '.join(self.labels)}: numbers, and loss is {classes.LOSS}; give"
+      " one column of text or of integers, or another loss"
+    )
 
 
 def _paths(folder: str, wanted: Sequence[str]) -> list[str]:
