@@ -184,8 +184,8 @@ class Networks:
     place = {spec: number for number, spec in enumerate(specs)}
     numbers = np.array([place[spec] for spec, _ in pairs])
     vectors = [
-      inputs.vector_of(*pair, names[n] if names else f"network {n}")
-      for n, pair in enumerate(pairs)
+      inputs.vector_of(spec, weights, names[n] if names else f"network {n}")
+      for n, (spec, weights) in enumerate(pairs)
     ]
     return cls(specs, numbers, vectors, values, labels, names=names)
 

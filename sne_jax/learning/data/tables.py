@@ -43,10 +43,12 @@ def columns_of(given: Any, text: str = "") -> dict[str, np.ndarray]:
         f"{path} is no {'Parquet' if parquet else 'CSV'} file that can be read"
         f" ({' '.join(str(error).split())})"
       ) from error
-  names = getattr(given, "column_names", None)  # Of Arrow.
-  if names is None and not isinstance(given, Mapping):
-    names = getattr(given, "columns", None)  # Of a data frame.
-  names = [] if names is None else [str(name) for name in names]
+  if isinstance(given, Mapping):
+    return {str(name): np.asarray(values) for name, values in given.items()}
+  # Of Arrow, or of a data frame.
+  heads = getattr(given, "column_names", None)
+  heads = getattr(given, "columns", ()) if heads is None else heads
+  names = [str(name) for name in heads]
   twice = [name for name in names if names.count(name) > 1]
   if twice:
     raise ValueError(
@@ -55,8 +57,6 @@ def columns_of(given: Any, text: str = "") -> dict[str, np.ndarray]:
     )
   if hasattr(given, "column_names"):
     return {name: given[name].to_numpy() for name in given.column_names}
-  if isinstance(given, Mapping):
-    return {str(name): np.asarray(values) for name, values in given.items()}
   if hasattr(given, "columns"):
     return {str(name): np.asarray(given[name]) for name in given.columns}
   values = np.asarray(given)
