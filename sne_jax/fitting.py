@@ -69,7 +69,7 @@ def fit(
     chunks: how layers are cut into chunks, where the encoder does so.
     head: the head on the code.
     loss: mse for numbers; bce for numbers in [0, 1]; classes for one target
-      that is text.
+      that is text or whole numbers.
     data: batches and augmentations.
     optimizer: how parameters follow gradients.
     training: how long to train; its `monitor` chooses the checkpoint.
@@ -111,6 +111,8 @@ def fit(
   numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
   if not numbers:
     raise ValueError(f"seeds is {seeds!r}; give at least one")
+  if len(set(numbers)) < len(numbers):
+    raise ValueError(f"seeds are {numbers}; give each once")
   if rates:
     how = _best_rate(
       *(train, val, how, tests, numbers[0], list(rates), search_share),

@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging as log
 
 from sne_jax.atomic import write_atomically
+from sne_jax.encoders import table
 from sne_jax.learning.data import inputs
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import calibration, novelty
 from sne_jax.learning.training import program, train_state
-from sne_jax.learning.training.workdirs import MODEL_FILE
+from sne_jax.learning.training.workdirs import MODEL_FILE, RESULT_FILE
 from sne_jax.networks.spec import NetworkSpec
 
 
@@ -121,10 +123,7 @@ class Predictor:
     if (folder / MODEL_FILE).exists():
       seeds = [folder]
     else:
-      seeds = sorted(path.parent for path in folder.glob(f"seed*/{MODEL_FILE}"))
-      # A seed that has failed, or is still at work, is in no calibration.
-      finished = {f"seed{number}" for number in known.seeds}
-      seeds = [s for s in seeds if s.name in finished or not finished]
+      seeds = _finished(folder, known.seeds)
     if not seeds:
       raise PredictorError(
         f"{folder} holds no {MODEL_FILE}, nor do folders seed* in it; give the"
@@ -139,6 +138,12 @@ class Predictor:
           f"{seeds[0]} and {seed} hold different models (their {name} differ);"
           " load each by itself"
         )
+    if description.get("encoder", "sne") not in table.ENCODERS:
+      raise PredictorError(
+        f"{seeds[0]} is a model of the encoder {description['encoder']!r},"
+        " which is not registered; name its file with --encoder_file, or in"
+        " Python import the file that registers it before loading"
+      )
     known = known._replace(codes=calibration.read_codes(seeds))
     try:
       return cls(description, [p for *_, p in described], known=known, **kwargs)
@@ -271,8 +276,19 @@ class Predictor:
       networks: with the targets of this model.
 
     Raises:
-      ValueError: their targets are others.
+      ValueError: they have no targets, or others.
     """
+    if not isinstance(networks, Networks) or not networks.targets.shape[1]:
+      raise ValueError(
+        "evaluate compares predictions with targets, and got"
+        f" {type(networks).__name__} without any; give Networks with the"
+        f" targets {', '.join(self.targets)} (Networks.of, Networks.from_files)"
+      )
+    if networks.targets.shape[1] != len(self.targets):
+      raise ValueError(
+        f"the networks have {networks.targets.shape[1]} targets, and this model"
+        f" predicts {len(self.targets)}: {', '.join(self.targets)}; give these"
+      )
     if networks.target_names and networks.target_names != self.targets:
       raise ValueError(
         f"the targets of the networks are {', '.join(networks.target_names)},"
@@ -310,6 +326,33 @@ class Predictor:
   def _run(self, networks: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns logits `[S, B, T]` and codes `[S, B, D]`."""
     return self._program.run_networks(self.params, self._given(networks))
+
+
+def _finished(folder: Path, numbers: Sequence[int]) -> list[Path]:
+  """Returns the folders of the seeds to load, of a run of several.
+
+  Args:
+    folder: of the run.
+    numbers: seeds that its calibration is of; empty: unknown. A seed that has
+      failed, or is still at work, is in no calibration.
+  """
+  seeds = sorted(path.parent for path in folder.glob(f"seed*/{MODEL_FILE}"))
+  if numbers:
+    names = {f"seed{number}" for number in numbers}
+    return [seed for seed in seeds if seed.name in names]
+  # A run that has not finished: seeds with results, if any; a saved model of
+  # unknown calibration has seeds without results.
+  done = [seed for seed in seeds if (seed / RESULT_FILE).exists()]
+  if not done or len(done) == len(seeds):
+    return seeds
+  others = [seed.name for seed in seeds if seed not in done]
+  log.warning(
+    "%s has not finished: %s left out, without a %s",
+    folder,
+    ", ".join(others),
+    RESULT_FILE,
+  )
+  return done
 
 
 def _read_seed(folder: Path) -> tuple[dict[str, Any], Any]:

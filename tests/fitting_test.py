@@ -1,6 +1,7 @@
 """Training from Python: what goes in, what comes out, what is left behind."""
 
 import dataclasses
+import inspect
 import json
 import os
 
@@ -14,7 +15,7 @@ import safetensors.numpy
 import sne_jax
 from sne_jax.encoders.baselines import stat_nn
 from sne_jax.learning.objectives import invariance
-from sne_jax.learning.training import records, train_state, trainer
+from sne_jax.learning.training import recipe, records, train_state, trainer
 from sne_jax.learning.training.loop import TrainingDiverged
 from sne_jax.learning.training.optimizers import OptimizerOptions
 from sne_jax.networks import families
@@ -202,6 +203,30 @@ def test_bad_tables_are_named(changes, words, folder):
     sne_jax.Networks.from_files(folder / "nets", table)
 
 
+def test_cells_of_a_csv_are_read_as_written(drawn, tmp_path):
+  for n, name in enumerate(("000", "001")):
+    arrays = state_dict(*drawn[0][n])
+    safetensors.numpy.save_file(arrays, tmp_path / f"{name}.safetensors")
+  table = tmp_path / "table.csv"
+
+  def read(text, *targets):
+    table.write_text(text)
+    return sne_jax.Networks.from_files(tmp_path, table, *targets)
+
+  numbers = read("file,size\n000,1\n001,2\n")
+  assert [os.path.basename(n)[:3] for n in numbers.names] == ["000", "001"]
+  kinds = read("file,kind\n000,null\n001,NA\n").targets
+  assert kinds.tolist() == [["null"], ["NA"]]
+  with pytest.raises(ValueError, match=r"'kind' is missing for .*001\.safe"):
+    read("file,kind\n000,big\n001,\n")
+  with pytest.raises(ValueError, match=r"'size' is nan for .*001\.safe"):
+    read("file,size\n000,1\n001,\n")
+  with pytest.raises(ValueError, match="names no file in row 1"):
+    read("file,size\n000,1\n,2\n")
+  with pytest.raises(ValueError, match=r"table\.csv has 2 columns 'size'"):
+    read("file,size,size\n000,1,2\n001,2,3\n", "size")
+
+
 def test_a_damaged_file_is_named(folder, tmp_path):
   (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04")
   with pytest.raises(ValueError, match="cut.pt"):
@@ -223,6 +248,7 @@ def test_a_state_dict_that_is_none_is_named(drawn):
     ({"loss": "l1"}, "loss is 'l1'; choose one of mse"),
     ({"loss": "classes"}, "size: numbers, and loss is classes"),
     ({"seeds": 0}, "seeds is 0"),
+    ({"seeds": [1, 1]}, r"seeds are \[1, 1\]; give each once"),
     ({"rates": (0.0,)}, "rates must be above 0"),
     ({"data": sne_jax.DataOptions(batch_size=5, micro_batches=2)}, "multiple"),
   ],
@@ -248,6 +274,62 @@ def test_networks_that_cannot_be_learned(parts, drawn):
     sne_jax.fit(text, text, **STATS)
   with pytest.raises(ValueError, match="all training members are of one class"):
     sne_jax.fit(text, text, loss="classes", **STATS)
+
+
+def test_what_is_no_networks_with_targets_is_refused(trained, parts, drawn):
+  train, val, test = parts
+  paths = ["net0.safetensors"]
+  # The types that tests check at calls would refuse them before.
+  for given in ((paths, val), (train, paths)):
+    with pytest.raises(ValueError, match="are list; make them by Networks"):
+      recipe.checked(*given, {}, recipe.Recipe())
+  evaluate = inspect.unwrap(sne_jax.Predictor.evaluate)
+  for given in (paths, sne_jax.Networks.of(drawn[0])):
+    with pytest.raises(ValueError, match="give Networks with the targets size"):
+      evaluate(trained, given)
+  two = dataclasses.replace(
+    test, targets=np.ones((len(test), 2)), target_names=()
+  )
+  with pytest.raises(ValueError, match="have 2 targets, .* predicts 1: size"):
+    trained.evaluate(two)
+
+
+def test_networks_take_other_targets(drawn):
+  names = [f"n{n}" for n in range(24)]
+  first = sne_jax.Networks.of(*drawn, names=names)
+  other = sne_jax.Networks.of(first, {"mass": 2 * drawn[1]})
+  assert other.target_names == ("mass",) and other.names == tuple(names)
+  np.testing.assert_allclose(other.targets[:, 0], 2 * drawn[1])
+  np.testing.assert_array_equal(other.vectors[3], first.vectors[3])
+  with pytest.raises(ValueError, match=r"shape \(3,\), but there are 24"):
+    sne_jax.Networks.of(first, [1.0, 2.0, 3.0])
+
+
+def test_weights_that_are_not_finite_are_named(trained, drawn):
+  spec, weights = drawn[0][1]
+  broken = weights.copy()
+  broken[2] = np.nan
+  for one in (broken, spec.unflatten(broken)):
+    pairs = [drawn[0][0], (spec, one)]
+    with pytest.raises(ValueError, match="network 1 .* not finite"):
+      sne_jax.Networks.of(pairs)
+  with pytest.raises(ValueError, match="network 1 .* not finite"):
+    trained.predict([drawn[0][0], (spec, broken)])
+  with pytest.raises(ValueError, match="network 0 .* not finite"):
+    trained.predict((spec, broken))
+
+
+def test_integers_are_classes(drawn):
+  labels = np.array([3, 10, 7] * 8)
+  networks = sne_jax.Networks.of(drawn[0], {"kind": labels})
+  train, val = networks.split(0.7)
+  model = sne_jax.fit(train, val, loss="classes", **STATS)
+  assert set(model.classes) == {"3", "7", "10"}
+  assert model.predict(val).shape == (len(val), 3)
+  found = np.array(model.classes)[model.predict(val).argmax(axis=-1)]
+  share = np.mean(found == val.targets[:, 0].astype(int).astype(str))
+  measured = model.evaluate(val)["kind"]["accuracy"]["value"]
+  assert measured == pytest.approx(share)
 
 
 def test_a_predictor_judges(trained, parts, drawn, folder):

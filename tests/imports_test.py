@@ -48,7 +48,14 @@ OWNERS = {
   ),
   "huggingface_hub": ("checkpoints/formats/hub.py",),
   "tensorboardX": ("learning/training/records.py",),
-  "absl": ("encoders/", "checkpoints/", "zoo/", "learning/", "fitting.py"),
+  "absl": (
+    "encoders/",
+    "checkpoints/",
+    "zoo/",
+    "learning/",
+    "fitting.py",
+    "predictor.py",
+  ),
 }
 
 

@@ -87,6 +87,27 @@ def test_a_saved_model_predicts_as_before(
     predictor.Predictor.load(tmp_path / "nothing")
 
 
+def test_an_unfinished_run_loads_its_finished_seeds(
+  tmp_path, description, params, caplog
+):
+  for name in ("seed0", "seed1", "seed2"):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "model.json").write_text(json.dumps(description))
+  other = jax.tree.map(lambda x: 2 * x, params)
+  train_state.Checkpoints(tmp_path / "seed0").save_best(1, other, {})
+  train_state.Checkpoints(tmp_path / "seed1").save_best(1, params, {})
+  (tmp_path / "seed1" / "result.json").write_text("{}")
+  with caplog.at_level("WARNING", logger="absl"):
+    loaded = predictor.Predictor.load(tmp_path)
+  assert len(loaded.params) == 1
+  for one, two in zip(
+    jax.tree.leaves(loaded.params[0]), jax.tree.leaves(params), strict=True
+  ):
+    np.testing.assert_array_equal(one, two)
+  [record] = caplog.records
+  assert "seed0, seed2 left out" in record.getMessage()
+
+
 @pytest.mark.slow
 def test_order_and_company_do_not_matter(description, params, networks):
   model = predictor.Predictor(description, params, batch_size=2)
@@ -235,6 +256,19 @@ def test_a_damaged_description_is_one_clear_error(
       predictor.PredictorError, match=r"model\.json describes"
     ):
       predictor.Predictor.load(tmp_path)
+
+
+def test_an_encoder_that_is_not_registered_is_named(
+  tmp_path, description, params
+):
+  train_state.Checkpoints(tmp_path).save_best(1, params, {})
+  text = json.dumps(description | {"encoder": "mine"})
+  (tmp_path / "model.json").write_text(text)
+  with pytest.raises(
+    predictor.PredictorError,
+    match=r"encoder 'mine'.* --encoder_file, or in Python import the file",
+  ):
+    predictor.Predictor.load(tmp_path)
 
 
 def test_wrong_weights_are_named(description, params, networks):

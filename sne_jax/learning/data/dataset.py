@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.csv
-import pyarrow.parquet
 
 from sne_jax import checkpoints
-from sne_jax.learning.data import inputs
+from sne_jax.learning.data import inputs, tables
 from sne_jax.learning.evaluation import classes
 from sne_jax.learning.training.progress import Progress
 from sne_jax.networks.spec import NetworkSpec
@@ -55,7 +53,7 @@ class Networks:
   @classmethod
   def of(
     cls,
-    networks: Sequence[Any],
+    networks: Any,
     targets: Any = None,
     *,
     names: Sequence[str] = (),
@@ -64,7 +62,7 @@ class Networks:
 
     Args:
       networks: `(spec, weights [P])`, state_dicts, or paths of files, also
-        mixed; see `inputs.network_of`.
+        mixed; see `inputs.network_of`. `Networks` keep what is not given.
       targets: numbers `[N]` or `[N, T]`, a mapping of columns `[N]` by name, or
         a data frame; text `[N]` for classes. None: no targets.
       names: what errors call the networks; paths are their own names.
@@ -73,13 +71,15 @@ class Networks:
       ValueError: there are no networks, one is none, or targets are not as many
         as networks, missing, or text among numbers.
     """
+    if isinstance(networks, cls):
+      return networks._with(targets, tuple(names))
     networks = [networks] if inputs.is_one(networks) else list(networks)
     pairs = inputs.networks_of(networks)
     if not names and all(isinstance(n, (str, os.PathLike)) for n in networks):
       names = [os.fspath(n) for n in networks]
     if names and len(names) != len(pairs):
       raise ValueError(f"{len(pairs)} networks, but {len(names)} names")
-    return cls._collected(pairs, _columns(targets), tuple(names))
+    return cls._collected(pairs, tables.columns_of(targets), tuple(names))
 
   @classmethod
   def from_zoo(
@@ -110,7 +110,7 @@ class Networks:
     targets = [targets] if isinstance(targets, str) else list(targets)
     columns = {name: zoo.property(name)[rows] for name in targets}
     names = tuple(str(name) for name in zoo.members["id"][rows])
-    values, labels = _values(columns, len(rows), names)
+    values, labels = tables.values_of(columns, len(rows), names)
     specs, numbers = _used(zoo.specs, np.asarray(zoo.members["spec"])[rows])
     clusters = None
     if NETWORK in zoo.properties:
@@ -148,7 +148,7 @@ class Networks:
       CheckpointError: a file cannot be read.
       ValueError: no such column, a name without a file, or as `of`.
     """
-    columns = _columns(table)
+    columns = tables.columns_of(table, files)
     wanted = [targets] if isinstance(targets, str) else targets
     wanted = [n for n in columns if n != files] if wanted is None else wanted
     for name in (files, *wanted):
@@ -156,6 +156,12 @@ class Networks:
         raise ValueError(
           f"the table has no column {name!r}; it has {', '.join(columns)}"
           + ("; name the one of the files (files=)" if name == files else "")
+        )
+    for row, name in enumerate(columns[files]):
+      if tables.is_missing(name):
+        raise ValueError(
+          f"the table names no file in row {row} (column {files!r}); leave that"
+          " row out"
         )
     paths = _paths(os.fspath(folder), [str(n) for n in columns[files]])
     pairs = []
@@ -207,12 +213,29 @@ class Networks:
   @classmethod
   def _collected(cls, pairs, columns, names) -> "Networks":
     """Returns `(spec, weights)` with columns as targets."""
-    values, labels = _values(columns, len(pairs), names)
+    values, labels = tables.values_of(columns, len(pairs), names)
     specs = tuple(dict.fromkeys(spec for spec, _ in pairs))
     place = {spec: number for number, spec in enumerate(specs)}
     numbers = np.array([place[spec] for spec, _ in pairs])
-    vectors = [inputs.vector_of(*pair) for pair in pairs]
+    vectors = [
+      inputs.vector_of(spec, weights, names[n] if names else f"network {n}")
+      for n, (spec, weights) in enumerate(pairs)
+    ]
     return cls(specs, numbers, vectors, values, labels, names=names)
+
+  def _with(self, targets: Any, names: tuple[str, ...]) -> "Networks":
+    """Returns these networks with other targets or names, where given."""
+    if names and len(names) != len(self):
+      raise ValueError(f"{len(self)} networks, but {len(names)} names")
+    networks = dataclasses.replace(self, names=names or self.names)
+    if targets is None:
+      return networks
+    values, labels = tables.values_of(
+      tables.columns_of(targets), len(self), networks.names
+    )
+    return dataclasses.replace(
+      networks, targets=values, target_names=labels, classes=()
+    )
 
   def __len__(self) -> int:
     """Number of networks."""
@@ -285,120 +308,27 @@ class Networks:
     names = tuple(names)
     if names and self.classes == names:
       return self
-    if self.classes:
-      values = np.array(self.classes)[self.targets[:, 0].astype(int)]
-    elif self.targets.dtype.kind == "U":
-      values = self.targets[:, 0]
-    else:
-      raise ValueError(
-        f"{', '.join(self.labels)}: numbers, and loss is {classes.LOSS}; give"
-        " one column of text, or another loss"
-      )
-    numbers = classes.numbers(names, values)[:, None]
+    numbers = classes.numbers(names, self.class_names())[:, None]
     return dataclasses.replace(self, targets=numbers, classes=names)
 
+  def class_names(self) -> np.ndarray:
+    """Returns the class of each network as text `[N]`; of integers, theirs.
 
-def _used(specs, numbers) -> tuple[tuple[NetworkSpec, ...], np.ndarray]:
-  """Returns the specs that are used, and their numbers among these."""
-  used, numbers = np.unique(numbers, return_inverse=True)
-  return tuple(specs[number] for number in used), numbers.reshape(-1)
-
-
-def _joined_clusters(parts: Sequence[Networks]) -> np.ndarray | None:
-  """Returns the clusters of all parts; None where no part has any."""
-  if all(part.clusters is None for part in parts):
-    return None
-  clusters, first = [], 0
-  for part in parts:
-    each = np.arange(len(part)) if part.clusters is None else part.clusters
-    numbers = np.unique(each, return_inverse=True)[1].reshape(-1)
-    clusters.append(first + numbers)
-    first += len(np.unique(numbers))
-  return np.concatenate(clusters)
-
-
-def _columns(given: Any) -> dict[str, np.ndarray]:
-  """Returns targets or a table as columns by name, not looked at yet."""
-  if given is None:
-    return {}
-  if isinstance(given, (str, os.PathLike)):
-    path = os.fspath(given)
-    parquet = path.endswith(".parquet")
-    read = pyarrow.parquet.read_table if parquet else pyarrow.csv.read_csv
-    try:
-      given = read(path)
-    except (pyarrow.ArrowException, OSError) as error:
-      raise ValueError(
-        f"{path} is no {'Parquet' if parquet else 'CSV'} file that can be read"
-        f" ({' '.join(str(error).split())})"
-      ) from error
-  if hasattr(given, "column_names"):  # Of Arrow.
-    return {name: given[name].to_numpy() for name in given.column_names}
-  if isinstance(given, Mapping):
-    return {str(name): np.asarray(values) for name, values in given.items()}
-  if hasattr(given, "columns"):  # A data frame.
-    return {str(name): np.asarray(given[name]) for name in given.columns}
-  values = np.asarray(given)
-  if values.ndim not in (1, 2):
-    raise ValueError(f"targets have shape {values.shape}; give [N] or [N, T]")
-  if values.ndim == 1 or values.shape[1] == 1:
-    return {"target": values.reshape(len(values))}
-  return {f"target {n}": column for n, column in enumerate(values.T)}
-
-
-def _values(
-  columns: Mapping[str, np.ndarray], count: int, names: Sequence[str]
-) -> tuple[np.ndarray, tuple[str, ...]]:
-  """Returns columns as targets `[N, T]`, and their names."""
-  called = lambda row: names[row] if names else f"network {row}"
-  targets = []
-  for name, values in columns.items():
-    if values.shape != (count,):
-      raise ValueError(
-        f"target {name!r} has shape {values.shape}, but there are {count}"
-        " networks; give one value for each"
-      )
-    if values.dtype.kind in "biuf":
-      values = values.astype(np.float64)
-      missing = np.flatnonzero(~np.isfinite(values))
-      if missing.size:
-        raise ValueError(
-          f"target {name!r} is {values[missing[0]]} for {called(missing[0])}"
-          f" ({missing.size} in all); leave such networks out"
-        )
-    else:
-      values = _text(name, values, called)
-      if len(columns) > 1:
-        raise ValueError(
-          f"target {name!r} is text (first: {str(values[0])!r}), beside other"
-          " targets; name the targets, and classes alone"
-        )
-    targets.append(values)
-  if not targets:
-    return np.zeros((count, 0)), ()
-  return np.stack(targets, axis=-1), tuple(columns)
-
-
-def _text(name: str, values: np.ndarray, called) -> np.ndarray:
-  """Returns a column as text; refuses numbers with text among them."""
-  numbers, words = 0, []
-  for row, value in enumerate(values):
-    try:
-      float(value)
-      numbers += 1
-    except (TypeError, ValueError):
-      words.append(row)
-      if value is None:
-        raise ValueError(
-          f"target {name!r} is missing for {called(row)}; leave it out"
-        ) from None
-  if numbers and words:
+    Raises:
+      ValueError: targets are no classes.
+    """
+    if self.classes:
+      return np.array(self.classes)[self.targets[:, 0].astype(int)]
+    if self.targets.shape[1] == 1:
+      values = self.targets[:, 0]
+      if values.dtype.kind == "U":
+        return values
+      if (values == np.round(values)).all():
+        return values.astype(int).astype(str)
     raise ValueError(
-      f"target {name!r} holds numbers, but {str(values[words[0]])!r} for"
-      f" {called(words[0])} ({len(words)} of {len(values)} are text); mend the"
-      " column, or leave such networks out"
+      f"{', '.join(self.labels)}: numbers, and loss is {classes.LOSS}; give"
+      " one column of text or of integers, or another loss"
     )
-  return values.astype(str)
 
 
 def _paths(folder: str, wanted: Sequence[str]) -> list[str]:
@@ -430,3 +360,22 @@ def _paths(folder: str, wanted: Sequence[str]) -> list[str]:
     twice = next(p for p in paths if paths.count(p) > 1)
     raise ValueError(f"the table names {twice} twice; name each network once")
   return paths
+
+
+def _used(specs, numbers) -> tuple[tuple[NetworkSpec, ...], np.ndarray]:
+  """Returns the specs that are used, and their numbers among these."""
+  used, numbers = np.unique(numbers, return_inverse=True)
+  return tuple(specs[number] for number in used), numbers.reshape(-1)
+
+
+def _joined_clusters(parts: Sequence[Networks]) -> np.ndarray | None:
+  """Returns the clusters of all parts; None where no part has any."""
+  if all(part.clusters is None for part in parts):
+    return None
+  clusters, first = [], 0
+  for part in parts:
+    each = np.arange(len(part)) if part.clusters is None else part.clusters
+    numbers = np.unique(each, return_inverse=True)[1].reshape(-1)
+    clusters.append(first + numbers)
+    first += len(np.unique(numbers))
+  return np.concatenate(clusters)

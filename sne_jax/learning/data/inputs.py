@@ -84,15 +84,26 @@ def network_of(
     and len(given) == 2
     and isinstance(given[0], NetworkSpec)
   ):
-    return given[0], given[1]
+    spec, weights = given
+    if not isinstance(weights, Mapping):
+      _check_finite(np.asarray(_array(weights), np.float32), spec, label)
+    return spec, weights
   raise ValueError(f"{label} is {type(given).__name__}; give {KINDS}")
 
 
-def vector_of(spec: NetworkSpec, weights: Any) -> np.ndarray:
+def vector_of(
+  spec: NetworkSpec, weights: Any, label: str = "network"
+) -> np.ndarray:
   """Returns weights `[P]`, or tensors by name, as one float32 vector.
 
+  Args:
+    spec: of the network.
+    weights: of the network.
+    label: what errors call it.
+
   Raises:
-    ValueError: they do not have their spec's length, or its shapes.
+    ValueError: they do not have their spec's length, or its shapes; or are not
+      finite.
   """
   if isinstance(weights, Mapping):
     source = tensor_source.TensorSource(spec, weights)
@@ -100,11 +111,22 @@ def vector_of(spec: NetworkSpec, weights: Any) -> np.ndarray:
     for place, part in enumerate(spec.unflatten(vector).values()):
       part[...] = source[place]
       source.give_back(place)
+    _check_finite(vector, spec, label)
     return vector
-  vector = np.asarray(weights, np.float32)
+  vector = np.asarray(_array(weights), np.float32)
   if vector.shape != (spec.num_weights,):
     raise ValueError(f"{spec.describe()}: got weights of shape {vector.shape}")
+  _check_finite(vector, spec, label)
   return vector
+
+
+def _check_finite(vector: np.ndarray, spec: NetworkSpec, label: str) -> None:
+  """Refuses weights that are not finite, as those of a diverged training."""
+  if not np.isfinite(vector).all():
+    raise ValueError(
+      f"{label} ({spec.describe()}) has weights that are not finite; leave it"
+      " out"
+    )
 
 
 def _of_state_dict(tensors, label, override):

@@ -125,6 +125,11 @@ def describe(
 def checked(train, val, tests, recipe):
   """Returns the parts, classes as numbers; refuses what nobody can learn."""
   for part, networks in {"train": train, "val": val, **tests}.items():
+    if not isinstance(networks, Networks):
+      raise ValueError(
+        f"the {part} networks are {type(networks).__name__}; make them by"
+        " Networks.from_files or Networks.of, with targets"
+      )
     if not len(networks):
       raise ValueError(f"there are no {part} networks; give at least one")
     if not networks.targets.shape[1]:
@@ -138,8 +143,8 @@ def checked(train, val, tests, recipe):
       )
   if recipe.loss == classes.LOSS:
     names = train.classes
-    if not names and train.targets.dtype.kind == "U":
-      names = classes.names_of(train.targets[:, 0])
+    if not names:
+      names = classes.names_of(train.class_names())
     each = lambda n: n.classified(names)
     return each(train), each(val), {p: each(n) for p, n in tests.items()}
   if train.targets.dtype.kind == "U":
