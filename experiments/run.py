@@ -38,7 +38,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments.cli import config, console, environment
+from experiments.cli import config, console, encoder_options, environment
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison as comparison_lib
 from experiments.comparisons import contest, matrix, probing, variants
@@ -81,6 +81,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """
   del argv
   options = options_lib.from_flags(flag_values)
+  options.warn_of_unused()
   words = (options.run.zoo, options.run.test_zoos or options.run.zoo)
   for text in words:
     zoos.check_there(*zoos.sources(text, options.run.data_dir))
@@ -199,8 +200,12 @@ def claim_workdir(
   """
   workdir = pathlib.Path(folder)
   workdir.parent.mkdir(parents=True, exist_ok=True)
+  unused = (
+    encoder_options.known().keys() - resolved.get("EncoderOptions", {}).keys()
+  )
+  ignore = (*NOT_IDENTITY, *(f"EncoderOptions.{name}" for name in unused))
   with lock.folder_lock(str(workdir)):
-    is_new = train_state.claim_workdir(workdir, resolved, ignore=NOT_IDENTITY)
+    is_new = train_state.claim_workdir(workdir, resolved, ignore=ignore)
     write_atomically(workdir / "flags.txt", flagfile)
     try:
       yield workdir

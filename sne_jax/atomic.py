@@ -46,9 +46,20 @@ def write_atomically(
   )
 
 
-def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
-  """Writes plain values as JSON: equal values, equal bytes."""
-  text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+def write_json(
+  path: str | os.PathLike, value: Any, allow_nan: bool = False
+) -> pathlib.Path:
+  """Writes plain values as JSON: equal values, equal bytes.
+
+  Args:
+    path: file to make or replace.
+    value: dicts, lists, strings and numbers.
+    allow_nan: whether numbers may be NaN or infinite, as Python reads them.
+
+  Raises:
+    ValueError: a number is NaN or infinite, and may not be.
+  """
+  text = json.dumps(value, indent=1, sort_keys=True, allow_nan=allow_nan)
   return write_atomically(path, text + "\n")
 
 

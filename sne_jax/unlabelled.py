@@ -195,7 +195,8 @@ def pretrain(
   if folder is not None:
     if untrained:
       train_state.Checkpoints(folder).save_best(0, params, {})
-    workdirs.write_json(folder / workdirs.RESULT_FILE, results)
+    file = folder / workdirs.RESULT_FILE
+    atomic.write_json(file, results, allow_nan=True)
   return pretraining.Pretrained(description, params, results)
 
 

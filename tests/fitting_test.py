@@ -456,7 +456,7 @@ def test_a_folder_of_other_options_is_refused(changes, words, worked):
 
 def test_a_folder_of_other_networks_is_refused(worked, parts):
   train, val, _ = parts
-  with pytest.raises(ValueError, match="networks.train"):
+  with pytest.raises(ValueError, match="the networks of train differ"):
     sne_jax.fit(
       train.take(range(12)), val, workdir=worked[0] / "whole", **STATS
     )

@@ -23,12 +23,20 @@ from experiments.cli import config, help_text
 from sne_jax.encoders import table
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.networks import checked
+from sne_jax.networks.chunking import ChunkOptions
 
 PARSERS: dict[type, flags.ArgumentParser] = {
   int: flags.IntegerParser(),
   float: flags.FloatParser(),
   bool: flags.BooleanParser(),
   str: flags.ArgumentParser(),
+}
+
+
+_FLAGS = {
+  field.name
+  for cls in (SNEOptions, ChunkOptions)
+  for field in config.flag_fields(cls)
 }
 
 
@@ -61,6 +69,16 @@ def gone() -> dict[str, Any]:
   }
 
 
+def owners(name: str) -> tuple[str, ...]:
+  """Returns the encoders that have an option; () where none has it."""
+  return tuple(
+    encoder
+    for encoder, row in table.ENCODERS.items()
+    if row.options is not SNEOptions
+    and name in {row.prefix + f.name for f in dataclasses.fields(row.options)}
+  )
+
+
 def parse(name: str, text: str) -> Any:
   """Returns the value that a text gives to an option.
 
@@ -68,6 +86,10 @@ def parse(name: str, text: str) -> Any:
     ValueError: no option is called so, or it cannot take the value.
   """
   options = known()
+  if name not in options and name in _FLAGS:
+    raise ValueError(
+      f"encoder_option: {name} is a flag of its own; use --{name}={text}"
+    )
   if name not in options:
     near = difflib.get_close_matches(name, options, n=1)
     hint = f"did you mean {near[0]}?" if near else "--help lists an encoder's"
@@ -142,7 +164,7 @@ class EncoderOptions:
       raise ValueError(f"{row.prefix}{error}") from error
 
   def complete(self, names: Iterable[str]) -> "EncoderOptions":
-    """Returns these options with every one of some encoders, set or not.
+    """Returns every option of some encoders, set or not, and no others.
 
     A file of them repeats a run even where a default has changed.
     """
@@ -151,7 +173,12 @@ class EncoderOptions:
       if row.options is not SNEOptions:
         fields = dataclasses.asdict(self.of(row))
         values |= {row.prefix + name: value for name, value in fields.items()}
-    return EncoderOptions(encoder_option=()).replaced(values | self.values)
+    return EncoderOptions(encoder_option=()).replaced(values)
+
+  def unused(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Returns set options of none of some encoders: name to its encoders."""
+    having = {name: owners(name) for name in self.values}
+    return {n: of for n, of in having.items() if not set(of) & set(names)}
 
   def to_json(self) -> dict[str, Any]:
     """Returns what `config.json` holds."""

@@ -7,10 +7,10 @@ Each class is told by flags of its own; those of encoders other than SNE by
 import dataclasses
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from experiments.cli import config, encoder_options, help_text
 from experiments.cli.encoder_options import EncoderOptions
@@ -140,14 +140,32 @@ class Options:
     row = table.row(name)
     return self.sne if row.options is SNEOptions else self.encoders.of(row)
 
-  def groups(self) -> tuple[Any, ...]:
+  def groups(self, encoders: Iterable[str] = ()) -> tuple[Any, ...]:
     """Returns the option objects, in their order.
 
-    All options of the encoders that take part are among them, set or not.
+    All options of the encoders that take part are among them, set or not, and
+    none of others: those decide nothing.
+
+    Args:
+      encoders: encoders that take part; (): those that the run names.
     """
     parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    names = self.run.encoders_in_use()
+    names = tuple(encoders) or self.run.encoders_in_use()
     return tuple((parts | {"encoders": self.encoders.complete(names)}).values())
+
+  def warn_of_unused(self, encoders: Iterable[str] = ()) -> None:
+    """Logs the options that are set of encoders which take no part.
+
+    They are no error: flagfiles of comparisons set those of many encoders.
+    """
+    names = tuple(encoders) or self.run.encoders_in_use()
+    for option, of in self.encoders.unused(names).items():
+      logging.warning(
+        "encoder_option: %s is left out: it is for %s, and the encoder is %s",
+        option,
+        " and ".join(of),
+        ", ".join(names) or self.run.encoder,
+      )
 
 
 CLASSES: tuple[type, ...] = tuple(

@@ -1,6 +1,6 @@
 """Comparisons of runs: what each of them says, and the one writer of reports.
 
-A comparison (`tasks/variants.py`, `contest.py`, `matrix.py`, `probing.py`) says
+A comparison (`variants.py`, `contest.py`, `matrix.py`, `probing.py`) says
 which runs it wants and what a reader is shown. Every run has a folder and a
 report of its own, and is not done again once it has finished.
 """

@@ -7,9 +7,10 @@ from typing import Any
 import optuna
 from absl import flags
 
-from experiments.cli import config
+from experiments.cli import config, encoder_options
 from experiments.cli import options as options_lib
 from experiments.sweeping import space as space_lib
+from sne_jax.encoders import table
 from sne_jax.learning.evaluation import metrics
 from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo.inrs import generate
@@ -169,13 +170,18 @@ class Plan:
       return optuna.pruners.MedianPruner()
     return optuna.pruners.NopPruner()
 
+  @property
+  def encoders(self) -> tuple[str, ...]:
+    """Names of the encoders that take part in any trial."""
+    return _encoders(self.base, self.space)
+
   def identity(self) -> dict[str, Any]:
     """Returns what makes two sweeps the same, for `config.json`.
 
     The number of trials is not part of it, nor is what is varied: the values
     that those options have outside the sweep decide nothing.
     """
-    resolved = config.resolved(*self.base.groups())
+    resolved = config.resolved(*self.base.groups(self.encoders))
     for name, (cls, field, _) in swept_fields().items():
       if name in self.space:
         resolved[cls.__name__].pop(field, None)
@@ -187,7 +193,7 @@ class Plan:
 
   def flagfile(self) -> str:
     """Returns the text of a flagfile that gives this sweep again."""
-    groups = (self.sweep, *self.base.groups())
+    groups = (self.sweep, *self.base.groups(self.encoders))
     return config.to_flagfile(*groups, prefixes=options_lib.PREFIXES)
 
 
@@ -227,10 +233,30 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
     if name in flag_values:
       flag_values[name].value = value
   base = options_lib.from_flags(flag_values)
+  encoders = _encoders(base, space)
+  for name in space:
+    having = encoder_options.owners(name)
+    if having and not set(having) & set(encoders):
+      raise ValueError(
+        f"{asked}: {name} is an option of {' and '.join(having)}, and the"
+        f" encoder is {', '.join(encoders)}; set --encoder={having[0]}, or"
+        " leave it out"
+      )
+  base.warn_of_unused(encoders)
   plan = Plan(sweep=sweep, space=space, planned=tuple(planned), base=base)
   for number, changes in enumerate(planned):
     plan.options(number, changes)  # Raises.
   return plan
+
+
+def _encoders(
+  base: options_lib.Options, space: space_lib.Space
+) -> tuple[str, ...]:
+  """Returns the encoders of the base and those that the trials choose."""
+  names = [*base.run.encoders_in_use()]
+  for name in ("encoder", "pretrain"):
+    names += getattr(space.get(name), "choices", ())
+  return tuple(dict.fromkeys(n for n in names if n in table.ENCODERS))
 
 
 def swept_fields() -> dict[str, tuple[type, str, type]]:

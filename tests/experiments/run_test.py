@@ -457,3 +457,19 @@ def test_help_teaches(resolve):
     assert word in text
   for option in resolve().groups():
     assert type(option).__doc__
+
+
+def test_folders_of_before_hold_options_of_encoders_not_in_use(tmp_path):
+  before = {"EncoderOptions": {"mlp_width": 8, "stat_width": 9}}
+  with run_lib.claim_workdir(tmp_path / "run", before, ""):
+    pass
+  with run_lib.claim_workdir(
+    tmp_path / "run", {"EncoderOptions": {"mlp_width": 8}}, ""
+  ):
+    pass
+  other = {"EncoderOptions": {"mlp_width": 4}}
+  with (
+    pytest.raises(ValueError, match="mlp_width: 8 there, 4 now"),
+    run_lib.claim_workdir(tmp_path / "run", other, ""),
+  ):
+    pass

@@ -139,8 +139,7 @@ INR = dense((1, 32, 32, 1))
 
 def cut_flat(**options):
   """Rules of the paper, but for what is said otherwise."""
-  flat = dataclasses.asdict(ChunkOptions.published())
-  return ChunkOptions(**(flat | options))
+  return ChunkOptions.published(**options)
 
 
 NEURON = {"linear_rule": "neuron", "conv_rule": "neuron"}

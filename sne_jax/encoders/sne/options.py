@@ -1,6 +1,7 @@
 """The switches of SNE: all that the paper leaves open, each our choice."""
 
 import dataclasses
+from typing import Any
 
 from sne_jax.encoders.sets import stacks
 from sne_jax.networks.checked import Checked, option
@@ -137,7 +138,7 @@ class SNEOptions(Checked):
       )
 
   @classmethod
-  def published(cls) -> "SNEOptions":
+  def published(cls, **changes: Any) -> "SNEOptions":
     """Returns the encoder as the paper has it; see `ChunkOptions.published`.
 
     The scalars of a chunk are a set, encoded by a Set Transformer and pooled
@@ -151,13 +152,20 @@ class SNEOptions(Checked):
     width) the values are those of our default: with the literal ones (norm
     post, relu, one global scale) the validation error on the sines was 2.2
     after 200 steps, with these 1.0 (the same seed and rate).
+
+    Args:
+      **changes: options that have other values, such as `width=16`.
+
+    Raises:
+      ValueError: values that do not go together.
     """
-    return cls(
+    paper = cls(
       chunk_function="sab",
       skip_tokens=False,
       index_features="none",
       identifiers="none",
     )
+    return dataclasses.replace(paper, **changes)
 
   @property
   def set_options(self) -> stacks.SetOptions:

@@ -228,11 +228,16 @@ def claim_workdir(
       continue
     there, here = before.get(name, _ABSENT), now.get(name, _ABSENT)
     if there != here:
-      lines.append(f"{name}: {_show(there)} there, {_show(here)} now")
+      part = name.removeprefix("networks.")
+      lines.append(
+        f"the networks of {part} differ"  # Two checksums say no more.
+        if part != name
+        else f"{name}: {_show(there)} there, {_show(here)} now"
+      )
   if lines:
     raise WorkdirError(
       f"{workdir} holds a run of another configuration ({'; '.join(lines)});"
-      " choose another workdir, or set these options as they are there"
+      " choose another workdir, or give the same as there"
     )
   return False
 

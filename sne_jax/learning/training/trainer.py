@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from absl import logging as log
 
+from sne_jax import atomic
 from sne_jax.learning.data import pipeline
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import calibration, classes, metrics, notes
@@ -131,7 +132,8 @@ class Trainer:
     if folder is not None:
       workdirs.claim(folder.parent, self.config)
       folder.mkdir(parents=True, exist_ok=True)
-      workdirs.write_json(folder / workdirs.MODEL_FILE, self.description)
+      file = folder / workdirs.MODEL_FILE
+      atomic.write_json(file, self.description, allow_nan=True)
     fitted = loop.fit(
       state,
       self.update,
@@ -159,7 +161,7 @@ class Trainer:
     }
     if folder is not None:
       calibration.write_codes(folder, codes)
-      workdirs.write_json(folder / RESULT_FILE, report)
+      atomic.write_json(folder / RESULT_FILE, report, allow_nan=True)
     return Trained(params, report, codes)
 
   def start(self, seed: int):

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from sne_jax import atomic
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.training import records, train_state
 
@@ -100,8 +99,3 @@ def check(
         + (f" (its {names[0]} differs)" if names else "")
         + "; choose another workdir"
       )
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes plain values whole or not at all."""
-  atomic.write_atomically(path, json.dumps(value, indent=2, sort_keys=True))

@@ -8,6 +8,7 @@ References:
 """
 
 import dataclasses
+from typing import Any
 
 from sne_jax.networks.checked import Checked, option
 
@@ -87,7 +88,7 @@ class ChunkOptions(Checked):
       )
 
   @classmethod
-  def published(cls, chunk_size: int = 32) -> "ChunkOptions":
+  def published(cls, chunk_size: int = 32, **changes: Any) -> "ChunkOptions":
     """Returns the rules of the paper: layers padded and cut flat.
 
     Matrices and biases are pseudo-layers of their own, and of a convolution
@@ -96,13 +97,18 @@ class ChunkOptions(Checked):
 
     Args:
       chunk_size: weights per chunk.
+      **changes: options that have other values.
+
+    Raises:
+      ValueError: values that do not go together.
     """
-    return cls(
+    paper = cls(
       chunk_size=chunk_size,
       linear_rule="flat",
       conv_rule="kernel",
       embedding_rule="flat",
     )
+    return dataclasses.replace(paper, **changes)
 
   def rule(self, kind: str) -> str:
     """Returns the rule that cuts weights of a kind of `spec.WEIGHT_KINDS`."""

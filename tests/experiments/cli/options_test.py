@@ -100,6 +100,7 @@ def test_options_of_encoders_by_name():
   ("item", "message"),
   [
     ("stat_widht=3", "did you mean stat_width?"),
+    ("width=32", "width is a flag of its own; use --width=32"),
     ("stat_width=x", "stat_width cannot be 'x'"),
     ("stat_width=0", "stat_width is 0; must be at least 1"),
     ("nft_channels=6", "nft_channels is 6; must be even and a multiple"),
@@ -130,6 +131,21 @@ def test_a_contest_saves_the_options_of_all_its_encoders():
   found = config.resolved(*options.groups())["EncoderOptions"]
   names = {name.split("_")[0] for name in found}
   assert names == {"mlp", "dws"}
+
+
+def test_options_of_encoders_that_take_no_part_count_for_nothing(caplog):
+  options = resolved(
+    "--encoder=mlp",
+    "--encoder_option=mlp_width=8",
+    "--encoder_option=stat_width=9",
+  )
+  with caplog.at_level("WARNING", logger="absl"):
+    options.warn_of_unused()
+  (record,) = caplog.records
+  assert "stat_width is left out: it is for stat_nn" in record.getMessage()
+  plain = resolved("--encoder=mlp", "--encoder_option=mlp_width=8")
+  assert config.resolved(*options.groups()) == config.resolved(*plain.groups())
+  assert "stat_width" not in options_lib.to_flagfile(options)
 
 
 def test_flagfiles_of_earlier_versions_are_read(tmp_path):

@@ -54,6 +54,9 @@ def test_the_published_preset_is_its_flagfile(resolve, monkeypatch):
   monkeypatch.chdir(ROOT)
   options = resolve("--flagfile=experiments/flags/shared/published.flags")
   preset = sne_options.SNEOptions.published()
+  assert sne_options.SNEOptions.published(width=16) == dataclasses.replace(
+    preset, width=16
+  )
   # A tile changes no number.
   assert dataclasses.replace(options.sne, chunk_tile=0) == preset
   assert options.chunk == chunking.ChunkOptions.published()

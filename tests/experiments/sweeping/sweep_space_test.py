@@ -71,10 +71,23 @@ def test_trials_differ_in_the_swept_options_and_their_folder_alone():
 
 
 def test_options_of_encoders_are_swept_by_their_names():
-  trials = options("--grid=nfn_channels=4,8", "--width=32")
+  trials = options("--grid=nfn_channels=4,8", "--encoder=nfn_np", "--width=32")
   found = [trial.encoder_options("nfn_np").channels for trial in trials]
   assert found == [4, 8]
   assert {trial.sne.width for trial in trials} == {32}
+
+
+def test_options_of_an_encoder_without_a_trial_are_not_swept():
+  with pytest.raises(
+    ValueError, match="stat_width is an option of stat_nn and"
+  ):
+    plan("--grid=stat_width=4,8", "--encoder=mlp")
+  swept = plan(
+    "--grid=encoder=sne,stat_nn;stat_width=4,8", "--encoder_option=mlp_width=7"
+  )
+  text = swept.flagfile()
+  assert "stat_layers" in text
+  assert "mlp_width" not in text
 
 
 def test_swept_options_need_not_fit_the_others_unswept():
