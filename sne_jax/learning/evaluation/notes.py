@@ -13,8 +13,9 @@ from sne_jax.networks import augment, chunking
 from sne_jax.networks.spec import NetworkSpec
 
 REMEDY = (
-  'say it: --assume_activation=relu (in Python DataOptions(assume_activation="re'
-  'lu")), or {"activation": "relu"} in an override'
+  "say it: --assume_activation=relu, in Python"
+  ' DataOptions(assume_activation="relu"), or {"activation": "relu"} in an'
+  " override"
 )
 """What to do about an activation that is not known."""
 
