@@ -258,7 +258,11 @@ class Networks:
     ]
 
   def take(self, rows: Sequence[int] | np.ndarray) -> "Networks":
-    """Returns some of the networks, by their places."""
+    """Returns some of the networks, by their places.
+
+    Specs that none of them uses are left out, so `numbers` count anew: a packer
+    of all specs takes `numbers[rows]`, not those of the part.
+    """
     rows = np.asarray(rows, int)
     specs, numbers = _used(self.specs, self.numbers[rows])
     return dataclasses.replace(
