@@ -22,6 +22,7 @@ from sne_jax.encoders.interface import (
   Row,
   register,
 )
+from sne_jax.encoders.responses import reader
 from sne_jax.encoders.sne import module, slots, streaming
 from sne_jax.encoders.sne import options as sne_options
 from sne_jax.encoders.tokens import hyper_representation, sane_coder
@@ -31,8 +32,11 @@ from sne_jax.networks import checked, chunking, scales
 def measure_sne(
   options: sne_options.SNEOptions, networks: Sequence[Network]
 ) -> dict[str, Any]:
-  """Measures the size of weights, of all and by place."""
-  return scales.described(networks, fan_in=options.fan_in_scale)
+  """Measures the size of weights; and what networks take, to be run."""
+  measured = scales.described(networks, fan_in=options.fan_in_scale)
+  if options.responses != "none":
+    measured["seen"] = reader.measure(networks)
+  return measured
 
 
 def build_sne(
@@ -42,12 +46,15 @@ def build_sne(
   chunk_options = checked.rebuilt(
     chunking.ChunkOptions, measured["chunk_options"]
   )
+  is_read = options.responses != "none"
+  seen = reader.seen_of(measured["seen"]) if is_read else reader.Seen()
   return Encoder(
     make_packer=lambda specs: slots.packer(specs, options, chunk_options),
     module=module.SNE(
       options,
       measured["global_scale"],
       tuple(measured["place_scales"]),
+      seen,
       name="encoder",
     ),
     stochastic=options.identifiers == "random",

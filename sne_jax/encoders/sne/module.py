@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from sne_jax.encoders import segments, tiling
 from sne_jax.encoders.batches import joining
+from sne_jax.encoders.responses import reader
 from sne_jax.encoders.sets import stacks
 from sne_jax.encoders.sne import encodings, identifiers
 from sne_jax.encoders.sne import slots as slots_lib
@@ -207,11 +208,13 @@ class SNE(nn.Module):
     options: the switches.
     global_scale: root mean square of the (fan-in scaled) training weights.
     place_scales: the same for each of `scales.PLACES`; empty: `global_scale`.
+    seen: what the training networks take and give, where answers are read.
   """
 
   options: SNEOptions
   global_scale: float = 1.0
   place_scales: tuple[float, ...] = ()
+  seen: reader.Seen = reader.Seen()
 
   def setup(self):
     """Names the parts; their names are the format of checkpoints."""
@@ -224,6 +227,8 @@ class SNE(nn.Module):
     self.layer = SetEncoder(o, "layer")
     self.type = nn.Embed(len(KINDS), o.width)
     self.network = SetEncoder(o, "network")
+    if o.responses != "none":
+      self.responses = reader.Reader(o.reader_options, self.seen)
     if o.skip_tokens:
       self.skip = self.param("skip", nn.initializers.normal(0.02), (2, o.width))
 
@@ -236,6 +241,10 @@ class SNE(nn.Module):
     neurons = self._identifiers(slots, tables, batch)
     # Chunks: [M, 1, h].
     rows = self.chunk_codes(slots, tables, neurons, deterministic)[:, None, :]
+    answered = None
+    if o.responses != "none":
+      of_chunks, answered = self.responses(batch, deterministic)
+      rows = rows if of_chunks is None else rows + of_chunks[:, None, :]
     if o.layer_function != "none":
       # Layers, in the order of their table: [L, seeds, h].
       rows = _pooled(self.layer, rows, batch, "layers", deterministic)
@@ -245,7 +254,8 @@ class SNE(nn.Module):
       skips = self.skip_codes(batch.tables["skips"]["level"])
       rows = jnp.concatenate([rows, skips])
     codes = _pooled(self.network, rows, batch, "networks", deterministic)
-    return codes[:, 0].astype(jnp.float32)
+    codes = codes[:, 0].astype(jnp.float32)
+    return codes if answered is None else codes + answered
 
   @property
   def scaling(self) -> slots_lib.Scaling:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from sne_jax.encoders.responses import reader
 from sne_jax.encoders.sets import stacks
 from sne_jax.networks.checked import Checked, option
 
@@ -76,6 +77,20 @@ class SNEOptions(Checked):
       that all tensors of a freshly initialised network are of one size.
     pad_mask: leave padded places out of the sets; off is the literal reading
       of the paper, where they are zeros among the weights.
+    responses: what is read of what networks answer to learned inputs: none;
+      outputs; hidden: of hidden neurons and levels too. What cannot be run is
+      encoded by its weights alone.
+    response_inputs: how many inputs are learned.
+    response_source: of images. pixels: all are free; generator: a linear one
+      makes them.
+    response_order: invariant: outputs are read without their order, so that
+      what is learned carries over to other classes; ordered: class by class,
+      for networks of one and the same task; both. Signals are always ordered.
+    response_grid: side of the grid that the answers of convolutions are
+      averaged to.
+    response_width: hidden width of the maps from answers to codes.
+    response_drop: share of networks in training whose answers are not read, so
+      that weights alone are understood too.
     compute_dtype: type of activations, float32 or bfloat16; parameters stay
       float32.
   """
@@ -116,6 +131,15 @@ class SNEOptions(Checked):
   )
   fan_in_scale: bool = True
   pad_mask: bool = True
+  responses: str = option("none", choices=("none", "outputs", "hidden"))
+  response_inputs: int = option(32, least=1)
+  response_source: str = option("pixels", choices=("pixels", "generator"))
+  response_order: str = option(
+    "invariant", choices=("invariant", "ordered", "both")
+  )
+  response_grid: int = option(2, least=1)
+  response_width: int = option(256, least=1)
+  response_drop: float = option(0.0, least=0, below=1)
   compute_dtype: str = option("float32", choices=("float32", "bfloat16"))
 
   def __post_init__(self):
@@ -136,6 +160,20 @@ class SNEOptions(Checked):
         f" {self.layer_function} gives no vectors of seeds; set layer_seeds to"
         " 1, or layer_function to sab or isab"
       )
+
+  @property
+  def reader_options(self) -> reader.ReaderOptions:
+    """What the reader of answers is told."""
+    return reader.ReaderOptions(
+      width=self.width,
+      hidden=self.responses == "hidden",
+      inputs=self.response_inputs,
+      source=self.response_source,
+      order=self.response_order,
+      grid=self.response_grid,
+      hidden_width=self.response_width,
+      drop=self.response_drop,
+    )
 
   @classmethod
   def published(cls, **changes: Any) -> "SNEOptions":

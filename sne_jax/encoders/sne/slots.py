@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sne_jax.encoders.batches import buckets, joining
+from sne_jax.encoders.responses import programs
 from sne_jax.encoders.sne import encodings
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.networks import chunking, scales
@@ -93,24 +94,37 @@ def packer(
     default=0,
   )
   positions = np.arange(buckets.round_up(1 + last), dtype=np.float32)
+  refs = {}
+  if options.responses == "none":
+    seen_as = lambda spec: spec.layout
+    plan = None
+  else:
+    seen_as = lambda spec: spec
+    plan = programs.Plan(specs)
+    refs = plan.refs() | {("chunks", "unit"): "units"}
   return joining.Packer(
     specs,
-    functools.partial(describe, options, chunk_options),
-    refs={
+    functools.partial(describe, options, chunk_options, plan=plan),
+    refs=refs
+    | {
       ("weights", "tensor"): "tensors",
       ("chunks", "index"): "weights",
       ("chunks", "layer"): "layers",
       ("chunks", "neuron"): "neurons",
       ("chunks", "other"): "neurons",
     },
-    none=("neurons",),
+    none=("neurons", "units"),
     sets=sets,
+    seen_as=seen_as,
     shared={"positions": {"number": positions}},
   )
 
 
 def describe(
-  options: SNEOptions, chunk_options: chunking.ChunkOptions, spec: NetworkSpec
+  options: SNEOptions,
+  chunk_options: chunking.ChunkOptions,
+  spec: NetworkSpec,
+  plan: programs.Plan | None = None,
 ) -> joining.Tables:
   """Returns what a network of a spec brings into a batch."""
   layout = chunking.layout(spec, chunk_options)
@@ -144,6 +158,9 @@ def describe(
     chunks |= {"neuron": layout.owner, "other": layout.other}
     numbers = np.arange(1, 1 + layout.num_neurons, dtype=np.int32)
     tables["neurons"] = {"number": numbers}
+  if plan is not None:
+    chunks["unit"] = programs.unit_of_chunks(spec, layout)
+    tables |= plan.tables(spec)
   return tables
 
 
