@@ -180,7 +180,8 @@ def page(options: options_lib.Options, outcomes: Outcomes) -> comparison.Page:
   ]
   about = {"sizes": first["sizes"], "references": first["references"]}
   about |= {"metric": metric, "order": order, "winners": rates}
-  return comparison.Page(blocks, "trainings", about)
+  compared = [label(e, rates[e]) for e in order]
+  return comparison.Page(blocks, "trainings", about, compared)
 
 
 COMPARISON = comparison.Comparison(chosen, page, check, finals)

@@ -41,7 +41,7 @@ References:
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int, Real
+from jaxtyping import Bool, Int, Integer, Real
 
 from sne_jax.learning.evaluation import metrics
 
@@ -60,7 +60,7 @@ def tie_ceiling(y: Real[np.ndarray, "N"]) -> float:
 
 
 def collapsed(
-  right: Bool[np.ndarray, "N T"], classes: Int[np.ndarray, "T"]
+  right: Bool[np.ndarray, "N T"], classes: Integer[np.ndarray, "T"]
 ) -> Int[np.ndarray, "N"]:
   """Returns the class that a network gives to every image; -1: it does not.
 
