@@ -53,6 +53,7 @@ TOPICS = {
     *("chunk_function", "layer_function", "network_function"),
     *("index_features", "identifiers", "identifier_dim", "weight_scale"),
     *("dropout", "chunk_tile", "head_width", "head_dropout"),
+    *("head_collapsed", "head_collapsed_within"),
     *("encoder_option", "encoder_file"),
   ),
   "Training": (
