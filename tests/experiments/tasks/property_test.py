@@ -27,10 +27,10 @@ def load(write_zoo, resolve, tiny_flags, tmp_path):
 
 
 def test_the_head_is_as_the_flags_say(resolve):
-  head = property_lib.fields_of(resolve())["head"]
+  head = task.fields_of(resolve())["head"]
   assert not head.collapsed
   options = resolve("--head_collapsed", "--head_collapsed_within=0.02")
-  head = property_lib.fields_of(options)["head"]
+  head = task.fields_of(options)["head"]
   assert head.collapsed and head.collapsed_within == 0.02
 
 
