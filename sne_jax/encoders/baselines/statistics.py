@@ -4,7 +4,8 @@ Each tensor gives 7 numbers: mean, variance, and the quantiles 0, 25, 50, 75,
 100 % (linear interpolation). They do not change when neurons are permuted, nor
 when the entries of one tensor are shuffled, which does change the function.
 
-Dimensions: `N` networks, `P` weights, `T` tensors of a network.
+Dimensions: `N` networks, `P` weights, `T` tensors of a network; in a batch, `T`
+weights and `K` tensors.
 
 References:
   Unterthiner et al., Predicting Neural Network Accuracy from Weights, 2020,
@@ -14,12 +15,23 @@ References:
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from sne_jax.encoders.batches import joining
 from sne_jax.networks.spec import NetworkSpec
 
 PERCENTS = (0, 25, 50, 75, 100)
 """Which quantiles the last five are."""
+
+REFS = {
+  ("weights", "tensor"): "tensors",
+  ("tensors", "below"): "weights",
+  ("tensors", "above"): "weights",
+}
+"""Columns of a batch, for `of_batch`, that name rows of other tables."""
 
 ROLES = ("weight", "bias")
 """What tensors are pooled apart: multiplied ones, and shifts and norms."""
@@ -93,6 +105,51 @@ def pooled_statistics(spec: NetworkSpec, weights: Any, *, xp: Any = np) -> Any:
       chosen[-1],
     ]
   return xp.concatenate(pooled, axis=-1)
+
+
+def places(spec: NetworkSpec) -> dict[str, np.ndarray]:
+  """Returns where the quantiles of tensors lie among their sorted weights.
+
+  These are columns of the table `tensors` of a batch.
+  """
+  size = np.array([t.size for t in spec.tensors], np.int32)
+  start = np.array(spec.offsets, np.int32)[:, None]
+  quarters = np.arange(5)[None, :] * (size[:, None] - 1)
+  below = quarters // 4
+  above = np.minimum(below + 1, size[:, None] - 1)
+  return {
+    "size": size,
+    "below": (start + below).astype(np.int32),
+    "above": (start + above).astype(np.int32),
+    "rest": (quarters % 4 / 4).astype(np.float32),
+  }
+
+
+def of_batch(batch: joining.Joined, values: Any) -> Float[Array, "K 7"]:
+  """Returns `tensor_statistics` of the tensors of a batch of any networks.
+
+  Args:
+    batch: its weights name their `tensor`, its tensors have `places`.
+    values: of the weights `[T]`.
+  """
+  weights, tensors = batch.tables["weights"], batch.tables["tensors"]
+  owner, count = weights["tensor"], len(tensors["size"])
+  # Sorted by tensor, then value: tensors keep their places.
+  _, values = jax.lax.sort((jnp.asarray(owner), values), num_keys=2)
+
+  def total(x):
+    return jax.ops.segment_sum(x, owner, count)
+
+  size = jnp.maximum(jnp.asarray(tensors["size"]), 1).astype(values.dtype)
+  mean = total(values) / size
+  real = jnp.asarray(weights["real"])
+  square = total(jnp.where(real, values - mean[owner], 0) ** 2)
+  variance = square / jnp.maximum(size - 1, 1)
+  low, high = values[tensors["below"]], values[tensors["above"]]
+  rest = jnp.asarray(tensors["rest"]).astype(values.dtype)
+  return jnp.concatenate(
+    [mean[:, None], variance[:, None], low + (high - low) * rest], axis=1
+  )
 
 
 def role(kind: str) -> str:
