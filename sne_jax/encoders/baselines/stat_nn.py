@@ -33,7 +33,7 @@ from sne_jax.networks.spec import NetworkSpec
 NAME = "stat_nn"
 
 _REFS = {
-  **statistics.REFS,
+  ("weights", "tensor"): "tensors",
   ("tensors", "network"): "networks",
   ("networks", "ends"): "tensors",
 }
@@ -121,8 +121,7 @@ def pooled(batch: joining.Joined) -> Float[Array, "B 70"]:
 
 def describe(spec: NetworkSpec) -> joining.Tables:
   """Returns what a network of a spec brings into a batch of `StatPool`."""
-  columns = statistics.places(spec)
-  size = columns["size"]
+  size = np.array([t.size for t in spec.tensors], np.int32)
   role = [statistics.ROLES.index(statistics.role(t.kind)) for t in spec.tensors]
   ends, present = np.zeros((1, 2, 2), np.int32), np.zeros((1, 2), bool)
   for number in range(len(statistics.ROLES)):
@@ -136,7 +135,6 @@ def describe(spec: NetworkSpec) -> joining.Tables:
     "tensors": {
       "network": np.zeros(len(size), np.int32),
       "role": np.array(role, np.int32),
-      **columns,
     },
     "networks": {"ends": ends, "present": present},
   }
@@ -174,7 +172,9 @@ def build_pooled(
 ) -> interface.Encoder:
   """Builds `stat_pool`."""
   return interface.Encoder(
-    make_packer=lambda specs: joining.Packer(specs, describe, refs=_REFS),
+    make_packer=lambda specs: joining.Packer(
+      specs, describe, refs=_REFS, sets=statistics.SETS
+    ),
     module=_module(options, measured, None),
   )
 

@@ -26,12 +26,8 @@ from sne_jax.networks.spec import NetworkSpec
 PERCENTS = (0, 25, 50, 75, 100)
 """Which quantiles the last five are."""
 
-REFS = {
-  ("weights", "tensor"): "tensors",
-  ("tensors", "below"): "weights",
-  ("tensors", "above"): "weights",
-}
-"""Columns of a batch, for `of_batch`, that name rows of other tables."""
+SETS = {"tensors": (("weights", "tensor"),)}
+"""Sets of a batch that `of_batch` reads: the weights of every tensor."""
 
 ROLES = ("weight", "bias")
 """What tensors are pooled apart: multiplied ones, and shifts and norms."""
@@ -107,49 +103,15 @@ def pooled_statistics(spec: NetworkSpec, weights: Any, *, xp: Any = np) -> Any:
   return xp.concatenate(pooled, axis=-1)
 
 
-def places(spec: NetworkSpec) -> dict[str, np.ndarray]:
-  """Returns where the quantiles of tensors lie among their sorted weights.
-
-  These are columns of the table `tensors` of a batch.
-  """
-  size = np.array([t.size for t in spec.tensors], np.int32)
-  start = np.array(spec.offsets, np.int32)[:, None]
-  quarters = np.arange(5)[None, :] * (size[:, None] - 1)
-  below = quarters // 4
-  above = np.minimum(below + 1, size[:, None] - 1)
-  return {
-    "size": size,
-    "below": (start + below).astype(np.int32),
-    "above": (start + above).astype(np.int32),
-    "rest": (quarters % 4 / 4).astype(np.float32),
-  }
-
-
 def of_batch(batch: joining.Joined, values: Any) -> Float[Array, "K 7"]:
   """Returns `tensor_statistics` of the tensors of a batch of any networks.
 
   Args:
-    batch: its weights name their `tensor`, its tensors have `places`.
+    batch: with `SETS`.
     values: of the weights `[T]`.
   """
-  weights, tensors = batch.tables["weights"], batch.tables["tensors"]
-  owner, count = weights["tensor"], len(tensors["size"])
-  # Sorted by tensor, then value: tensors keep their places.
-  _, values = jax.lax.sort((jnp.asarray(owner), values), num_keys=2)
-
-  def total(x):
-    return jax.ops.segment_sum(x, owner, count)
-
-  size = jnp.maximum(jnp.asarray(tensors["size"]), 1).astype(values.dtype)
-  mean = total(values) / size
-  real = jnp.asarray(weights["real"])
-  square = total(jnp.where(real, values - mean[owner], 0) ** 2)
-  variance = square / jnp.maximum(size - 1, 1)
-  low, high = values[tensors["below"]], values[tensors["above"]]
-  rest = jnp.asarray(tensors["rest"]).astype(values.dtype)
-  return jnp.concatenate(
-    [mean[:, None], variance[:, None], low + (high - low) * rest], axis=1
-  )
+  rows = [_of_rows(values[m], mask) for m, mask in batch.sets["tensors"]]
+  return jnp.concatenate(rows)[batch.order["tensors"]]
 
 
 def role(kind: str) -> str:
@@ -187,3 +149,42 @@ def _quantiles(ordered, size: int, percents, xp):
     low, high = ordered[..., below], ordered[..., above]
     parts.append(low + (high - low) * (rest / 100) if rest else low)
   return xp.stack(parts, axis=-1)
+
+
+def _of_rows(x, mask):
+  """Statistics `[S, 7]` of the masked numbers of rows `[S, Q]`."""
+  size = jnp.sum(mask, axis=1, keepdims=True)
+  total = lambda y: jnp.sum(jnp.where(mask, y, 0), axis=1, keepdims=True)
+  mean = total(x) / jnp.maximum(size, 1).astype(x.dtype)
+  variance = total((x - mean) ** 2) / jnp.maximum(size - 1, 1).astype(x.dtype)
+  last = jnp.maximum(size - 1, 0)
+  scaled = jnp.asarray(PERCENTS)[None, :] // 25 * last
+  below = scaled // 4
+  both = jnp.concatenate([below, jnp.minimum(below + 1, last)], axis=1)
+  low, high = jnp.split(_ordered(jnp.where(mask, x, jnp.inf), both), 2, axis=1)
+  quantiles = low + (high - low) * (scaled % 4).astype(x.dtype) / 4
+  return jnp.concatenate([mean, variance, quantiles], axis=1)
+
+
+@jax.custom_jvp
+def _ordered(x, places):
+  """Returns what is at these places `[S, n]` of the sorted rows `[S, Q]`.
+
+  They are sorted as integers of the same order, which on a CPU takes a seventh
+  of the time. Places of equal numbers share the derivative.
+  """
+  kind = {4: jnp.int32, 8: jnp.int64}[x.dtype.itemsize]
+  rest = jnp.iinfo(kind).max  # All bits but the sign.
+  turned = lambda bits: jnp.where(bits < 0, bits ^ rest, bits)
+  bits = turned(jax.lax.bitcast_convert_type(x, kind))
+  found = jnp.take_along_axis(jax.lax.sort(bits, is_stable=False), places, 1)
+  return jax.lax.bitcast_convert_type(turned(found), x.dtype)
+
+
+@_ordered.defjvp
+def _ordered_jvp(primals, tangents):
+  x, places = primals
+  found = _ordered(x, places)
+  is_it = x[:, :, None] == found[:, None, :]
+  tangent = jnp.where(is_it, tangents[0][:, :, None], 0).sum(axis=1)
+  return found, tangent / jnp.maximum(is_it.sum(axis=1), 1)

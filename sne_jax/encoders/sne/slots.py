@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sne_jax.encoders.baselines import statistics
 from sne_jax.encoders.batches import buckets, joining
 from sne_jax.encoders.sne import encodings, tensor_tokens
 from sne_jax.encoders.sne.options import SNEOptions
@@ -85,6 +86,8 @@ def packer(
   sets = {"networks": networks}
   if rows == "layers":
     sets["layers"] = [("chunks", "layer")]
+  if options.statistics_tokens:
+    sets |= statistics.SETS
   layouts = [chunking.layout(spec.layout, chunk_options) for spec in specs]
   last = max(
     (
@@ -99,6 +102,7 @@ def packer(
     specs,
     functools.partial(describe, options, chunk_options),
     refs={
+      ("weights", "tensor"): "tensors",
       **tensor_tokens.REFS,
       ("chunks", "index"): "weights",
       ("chunks", "layer"): "layers",

@@ -8,8 +8,8 @@ of `I k_y k_x` columns), of what `X X' U` and `X' X V` say, with learned `U` and
 `V`. A free `U` would name hidden neurons, and be of one size. Here, ours, row
 `i` of `U` is a learned function of what leaves row `i` of `X` as it is when
 rows or columns move: the moments of its entries; likewise `V`, of columns. The
-products are sums over entries, `X (X' U)`, so no Gram matrix is formed, and the
-cost is linear in the weights. Then come, for rows and for columns: their
+products are `X (X' U)`, tile by tile of `X`, so no Gram matrix is formed, and
+the cost is linear in the weights. Then come, for rows and for columns: their
 moments, `U`, `X' U` and `X X' U` (each over its root mean square in the
 matrix), through a learned map, as a mean and as an attention pool; and the
 logarithms of these root mean squares, which tell of the singular values (`X' u`
@@ -22,9 +22,9 @@ permutation of the rows or of the columns of one tensor. What neurons of
 successive layers have to do with each other is for the tokens of chunks to say.
 Neither depends on the size of a tensor other than through its numbers.
 
-Dimensions: `T` weights of a batch, `K` tensors, `E` entries of matrices, `J`
-lines (rows and columns of matrices), `Q` matrices, `r` columns of `U`, `h`
-width.
+Dimensions: `T` weights of a batch, `K` tensors, `Q` matrices, `J` lines (rows
+and columns of matrices), `N` tiles of matrices, `t` rows and as many columns of
+a tile, `r` columns of `U`, `h` width.
 """
 
 from typing import Any
@@ -45,14 +45,19 @@ from sne_jax.networks.spec import KINDS, WEIGHT_KINDS, NetworkSpec
 RANK = 8
 """Columns `r` of `U` and `V`."""
 
+TILE = 16
+"""Rows `t`, and columns, of a tile: sums over its lines are matrix products."""
+
+WIDTH = 32
+"""Numbers that are made of a line before lines are pooled."""
+
 HEADS = 4
-"""Attention pools of the lines of a matrix, of `h / 4` numbers each."""
+"""Attention pools of the lines of a matrix, of `WIDTH / HEADS` numbers each."""
 
 REFS = {
-  **statistics.REFS,
-  ("entries", "index"): "weights",
-  ("entries", "row"): "lines",
-  ("entries", "column"): "lines",
+  ("tiles", "index"): "weights",
+  ("tiles", "lines"): "lines",
+  ("tiles", "matrix"): "matrices",
   ("lines", "matrix"): "matrices",
 }
 """Columns of the tables that name rows of others."""
@@ -81,40 +86,58 @@ def describe(
   kind = np.array([KINDS.index(t.kind) for t in spec.tensors], np.int32)
   tables = {}
   if options.statistics_tokens:
-    tables["tensors"] = statistics.places(spec) | {"kind": kind, "level": level}
+    tables["tensors"] = {"kind": kind, "level": level}
   if options.gram_tokens:
     matrices = [
       place
       for place, t in enumerate(spec.tensors)
       if t.kind in WEIGHT_KINDS and len(t.shape) > 1
     ]
-    tables |= _entries(spec, matrices)
+    tables |= _tiles(spec, matrices)
     tables["matrices"] = {"kind": kind[matrices], "level": level[matrices]}
   return tables
 
 
-def _entries(spec: NetworkSpec, matrices: list[int]):
-  """Returns the tables of entries and lines of the tensors at these places."""
-  entries = {name: [] for name in ("index", "row", "column")}
-  lines = {name: [] for name in ("matrix", "side", "size")}
+def _tiles(spec: NetworkSpec, matrices: list[int]):
+  """Returns the tables of lines and tiles of the tensors at these places."""
+  lines = {name: [np.zeros(0)] for name in ("matrix", "side", "size")}
+  tiles = {
+    "index": [np.zeros((0, TILE, TILE))],
+    "mask": [np.zeros((0, TILE, TILE))],
+    "lines": [np.zeros((0, 2 * TILE))],
+    "matrix": [np.zeros(0)],
+  }
   first = 0
   for number, place in enumerate(matrices):
     tensor = spec.tensors[place]
-    counts = tensor.shape[0], tensor.size // tensor.shape[0]
-    row, column = np.indices(counts).reshape(2, -1)
-    entries["index"].append(spec.offsets[place] + np.arange(tensor.size))
-    entries["row"].append(first + row)
-    entries["column"].append(first + counts[0] + column)
-    lines["matrix"].append(np.full(sum(counts), number))
+    counts = np.array([tensor.shape[0], tensor.size // tensor.shape[0]])
+    lines["matrix"].append(np.full(counts.sum(), number))
     lines["side"].append(np.repeat([0, 1], counts))
     lines["size"].append(np.repeat(counts[::-1], counts))
-    first += sum(counts)
-  none = [np.zeros(0)]
+    rows, columns = (
+      np.arange(-(-count // TILE) * TILE).reshape(-1, TILE) for count in counts
+    )
+    # All pairs of blocks of rows and of columns: [blocks, blocks, t].
+    row, column = (
+      np.broadcast_to(x, (len(rows), len(columns), TILE)).reshape(-1, TILE)
+      for x in (rows[:, None], columns[None, :])
+    )
+    real = [x < count for x, count in zip((row, column), counts, strict=True)]
+    mask = real[0][:, :, None] & real[1][:, None, :]
+    index = row[:, :, None] * counts[1] + column[:, None, :]
+    tiles["index"].append(np.where(mask, spec.offsets[place] + index, 0))
+    tiles["mask"].append(mask)
+    # What is no line has weights of 0: any line may get these.
+    both = [np.where(r, x, 0) for r, x in zip(real, (row, column), strict=True)]
+    both[1] = both[1] + counts[0]
+    tiles["lines"].append(first + np.concatenate(both, axis=1))
+    tiles["matrix"].append(np.full(len(row), number))
+    first += counts.sum()
   joined = lambda table: {
-    name: np.concatenate(none + parts).astype(np.int32)
+    name: np.concatenate(parts).astype(bool if name == "mask" else np.int32)
     for name, parts in table.items()
   }
-  return {"entries": joined(entries), "lines": joined(lines)}
+  return {"lines": joined(lines), "tiles": joined(tiles)}
 
 
 class TensorTokens(nn.Module):
@@ -141,7 +164,7 @@ class TensorTokens(nn.Module):
       token = Token(o, name="statistics")
       codes.append(token(features, batch.tables["tensors"]))
     if o.gram_tokens:
-      features = GramFeatures(o, name="grams")(batch)
+      features = GramFeatures(name="grams")(batch)
       codes.append(Token(o, name="gram")(features, batch.tables["matrices"]))
     seeds = 1 if o.layer_function == "none" else o.layer_seeds
     return jnp.repeat(jnp.concatenate(codes)[:, None, :], seeds, axis=1)
@@ -182,12 +205,9 @@ def statistic_features(
 class GramFeatures(nn.Module):
   """What the products of matrices with themselves say of them."""
 
-  options: SNEOptions
-
   @nn.compact
   def __call__(self, batch: joining.Joined) -> Float[Array, "Q F"]:
     """Returns features of every matrix."""
-    width = self.options.width
     lines = batch.tables["lines"]
     matrix, number = lines["matrix"], len(batch.tables["matrices"]["kind"])
     group = 2 * matrix + lines["side"]
@@ -196,7 +216,7 @@ class GramFeatures(nn.Module):
     first = jnp.concatenate([moments, side], axis=1)
     # U and V: learned of each line, and ones.
     u = nn.Dense(RANK - 1, name="u")(
-      nn.gelu(nn.Dense(width, name="u_0")(first))
+      nn.gelu(nn.Dense(WIDTH, name="u_0")(first))
     )
     u = jnp.concatenate([jnp.ones_like(u[:, :1]), u], axis=1)
     parts, sizes = [first], []
@@ -205,10 +225,10 @@ class GramFeatures(nn.Module):
       sizes.append(jnp.log(square) / 2)
       parts.append(u / jnp.sqrt(square)[group])
       u = product(u) if power < 2 else u
-    y = nn.Dense(width, name="line")(jnp.concatenate(parts, axis=1))
-    y = nn.Dense(width, name="line_out")(nn.gelu(y))
+    y = nn.Dense(WIDTH, name="line")(jnp.concatenate(parts, axis=1))
+    y = nn.Dense(WIDTH, name="line_out")(nn.gelu(y))
     score = 4 * jnp.tanh(nn.Dense(HEADS, name="score")(y) / 4)
-    share = jnp.repeat(jnp.exp(score), -(-width // HEADS), axis=1)[:, :width]
+    share = jnp.repeat(jnp.exp(score), WIDTH // HEADS, axis=1)
     sums = segments.mean(
       jnp.concatenate([y, share * y, share], axis=1), group, 2 * number
     )
@@ -227,26 +247,34 @@ def _lines(batch: joining.Joined):
     root of the number of entries), moments `[J, 4]`, and the logarithm `[Q]` of
     the root mean square of matrices.
   """
-  entries, lines = batch.tables["entries"], batch.tables["lines"]
+  tiles, lines = batch.tables["tiles"], batch.tables["lines"]
   count, number = len(lines["size"]), len(batch.tables["matrices"]["kind"])
-  x = batch.weights[entries["index"]]
-  of_matrix = lines["matrix"][entries["row"]]
-  # Padding names a line beyond the last, whose matrix a gather makes up.
-  of_matrix = jnp.where(entries["real"], of_matrix, number)
-  square = segments.mean(x[:, None] ** 2, of_matrix, number)[:, 0] + 1e-12
-  x = x / jnp.sqrt(square)[of_matrix]
-  owner = jnp.concatenate([entries["row"], entries["column"]])
-  other = jnp.concatenate([entries["column"], entries["row"]])
-  x = jnp.concatenate([x, x])[:, None]
+  x = jnp.where(tiles["mask"], batch.weights[tiles["index"]], 0)  # [N, t, t]
+  of_tile, of_line = tiles["matrix"], tiles["lines"].reshape(-1)
+  entries = jnp.sum(tiles["mask"], axis=(1, 2)).astype(x.dtype)
+  total, entries = (
+    jax.ops.segment_sum(y, of_tile, number)
+    for y in (jnp.sum(x**2, axis=(1, 2)), entries)
+  )
+  square = total / jnp.maximum(entries, 1) + 1e-12
+  x = x / jnp.sqrt(square)[of_tile][:, None, None]
   size = jnp.maximum(lines["size"], 1).astype(x.dtype)[:, None]
 
-  def product(u):
-    return jax.ops.segment_sum(x * u[other], owner, count) / jnp.sqrt(size)
+  def summed(rows, columns):
+    """Adds what rows and columns of tiles have, `[N, t, F]`, over lines."""
+    both = jnp.concatenate([rows, columns], axis=1)
+    both = both.reshape(len(of_line), both.shape[-1])
+    return jax.ops.segment_sum(both, of_line, count)
 
-  powers = jnp.concatenate([x, abs(x), x**2, x**4], axis=1)
-  mean, absolute, second, fourth = jnp.split(
-    jax.ops.segment_sum(powers, owner, count) / size, 4, axis=1
-  )
+  def product(u):
+    u = u[tiles["lines"]]  # [N, 2 t, r]
+    rows = jnp.einsum("nij,njr->nir", x, u[:, TILE:])
+    columns = jnp.einsum("nij,nir->njr", x, u[:, :TILE])
+    return summed(rows, columns) / jnp.sqrt(size)
+
+  powers = jnp.stack([x, abs(x), x**2, x**4], axis=-1)
+  powers = summed(powers.sum(axis=2), powers.sum(axis=1)) / size
+  mean, absolute, second, fourth = jnp.split(powers, 4, axis=1)
   root = jnp.sqrt(second + 1e-6)
   spread = jnp.log(fourth + 1e-12) - 2 * jnp.log(second + 1e-6)
   moments = [mean / root, absolute / root, jnp.log(root), spread]

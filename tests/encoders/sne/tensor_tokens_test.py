@@ -132,17 +132,34 @@ def test_there_is_a_token_for_every_tensor_and_for_every_matrix(tokens):
 
 
 def test_statistics_are_those_of_each_tensor(tokens):
+  """And so are their derivatives, by every weight."""
   networks = networks_of()
   batch = tokens.pack(networks, room(tokens))
-  found = np.asarray(statistics.of_batch(batch, jnp.asarray(batch.weights)))
-  found = found[batch.tables["tensors"]["real"]]
-  expected = np.concatenate(
-    [
-      statistics.tensor_statistics(s, w.astype(np.float64)).reshape(-1, 7)
-      for s, w in networks
-    ]
+  real = batch.tables["tensors"]["real"]
+  slopes = np.random.default_rng(2).standard_normal((len(real), 7))
+
+  def found(weights):
+    table = statistics.of_batch(jax.tree.map(jnp.asarray, batch), weights)
+    return (slopes * jnp.where(real[:, None], table, 0)).sum(), table
+
+  def expected(weights):
+    lengths = [spec.num_weights for spec, _ in networks]
+    parts = jnp.split(weights[: sum(lengths)], np.cumsum(lengths)[:-1])
+    table = jnp.concatenate(
+      [
+        statistics.tensor_statistics(spec, w, xp=jnp).reshape(-1, 7)
+        for (spec, _), w in zip(networks, parts, strict=True)
+      ]
+    )
+    return (slopes[: len(table)] * table).sum(), table
+
+  (slope, table), (wanted, wanted_table) = (
+    jax.jit(jax.grad(f, has_aux=True), compiler_options=FAST)(batch.weights)
+    for f in (found, expected)
   )
-  np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+  close = {"rtol": 1e-12, "atol": 1e-12}
+  np.testing.assert_allclose(table[: real.sum()], wanted_table, **close)
+  np.testing.assert_allclose(slope, wanted, **close)
 
 
 def by_hand(params, matrix):
@@ -184,7 +201,7 @@ def by_hand(params, matrix):
     y = dense("line_out", gelu(y))
     share = np.exp(4 * np.tanh(dense("score", y) / 4))
     share = share / share.sum(0)
-    pooled = (np.repeat(share, 8 // share.shape[1], axis=1) * y).sum(0)
+    pooled = (np.repeat(share, y.shape[1] // share.shape[1], axis=1) * y).sum(0)
     features += [y.mean(0), pooled, *(np.log(s) / 2 for s in squares)]
   return np.concatenate([*features, [np.log(size)]])
 
@@ -194,7 +211,7 @@ def test_gram_features_are_those_of_gram_matrices(tokens):
   tokens(networks, room(tokens))
   batch = tokens.pack(networks, room(tokens))
   params = tokens.params["params"]["grams"]
-  module = tensor_tokens.GramFeatures(tokens.options)
+  module = tensor_tokens.GramFeatures()
   apply = jax.jit(module.apply, compiler_options=FAST)
   found = np.asarray(apply({"params": params}, batch))
   expected = [
