@@ -251,6 +251,11 @@ def test_a_state_dict_that_is_none_is_named(drawn):
     ({"seeds": [1, 1]}, r"seeds are \[1, 1\]; give each once"),
     ({"rates": (0.0,)}, "rates must be above 0"),
     ({"data": sne_jax.DataOptions(batch_size=5, micro_batches=2)}, "multiple"),
+    (
+      {"optimizer": OptimizerOptions(probe_rate=0.01)},
+      "probe_rate is 0.01, but the encoder stat_pool with these options has no"
+      " learned inputs; leave it 0",
+    ),
   ],
 )
 def test_options_that_do_not_go_together(changes, words, parts, tmp_path):

@@ -59,6 +59,7 @@ TOPICS = {
   "Training": (
     *("num_steps", "batch_size", "learning_rate", "optimizer", "schedule"),
     *("weight_decay", "warmup_fraction", "clip_norm", "ema_decay"),
+    "probe_rate",
     *("invariance_weight", "monitor", "patience", "micro_batches"),
     *("log_every", "eval_every", "save_every"),
   ),

@@ -14,6 +14,7 @@ import numpy as np
 from experiments.cli import config, environment
 from experiments.cli import options as options_lib
 from experiments.reports import report, run_report
+from sne_jax.encoders import table
 
 Runs = dict[str, options_lib.Options]
 Outcomes = Mapping[str, dict[str, Any]]
@@ -60,12 +61,19 @@ class Comparison(NamedTuple):
 
 
 def run_of(options: options_lib.Options, label: str, **changes: Any):
-  """Returns the options of one run: changed, and with a folder of its own."""
+  """Returns the options of one run: changed, and with a folder of its own.
+
+  A `probe_rate` is for those of the runs that have learned inputs.
+  """
   place = {
     "workdir": str(pathlib.Path(options.run.workdir) / folder_name(label)),
     "title": f"{options.run.title}: {label}",
   }
-  return options.replaced(**changes | place)
+  changed = options.replaced(**changes | place)
+  encoder = changed.run.encoder
+  if table.row(encoder).has_probes(changed.encoder_options(encoder)):
+    return changed
+  return changed.replaced(probe_rate=0.0)
 
 
 def folder_name(label: str) -> str:

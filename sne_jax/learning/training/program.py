@@ -160,7 +160,8 @@ class Program:
       raise MemoryLimitError(
         f"memory_limit is {memory_limit} bytes, but the encoder"
         f" {self.description['encoder']} has no form of bounded memory; leave"
-        " the limit out, or use a model of sne"
+        " the limit out, or use a model of sne without statistics_tokens and"
+        " gram_tokens"
       )
     if make is None:
       return None

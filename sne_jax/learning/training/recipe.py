@@ -73,6 +73,12 @@ class Recipe(Checked):
       raise ValueError(
         f"head.collapsed is on, and loss is {self.loss}; it is for numbers"
       )
+    rate = self.optimizer.probe_rate
+    if rate and not table.row(self.encoder).has_probes(self.options):
+      raise ValueError(
+        f"probe_rate is {rate:g}, but the encoder {self.encoder} with these"
+        " options has no learned inputs; leave it 0"
+      )
     if self.init_from and self.encoder != "sne":
       raise ValueError(
         f"init_from is {self.init_from!r}, but the encoder is {self.encoder};"
