@@ -48,6 +48,16 @@ def build_sne(
   )
   is_read = options.responses != "none"
   seen = reader.seen_of(measured["seen"]) if is_read else reader.Seen()
+  make_large_fn = lambda memory_limit: streaming.make_encode_fn(
+    options,
+    chunk_options,
+    measured["global_scale"],
+    tuple(measured["place_scales"]),
+    memory_limit=memory_limit,
+  )
+  # In parts only weights are read; what was trained with answers must know it.
+  knows_weights = not is_read or options.response_drop > 0
+  is_streamed = knows_weights and not options.reads_tensors
   return Encoder(
     make_packer=lambda specs: slots.packer(specs, options, chunk_options),
     module=module.SNE(
@@ -58,13 +68,7 @@ def build_sne(
       name="encoder",
     ),
     stochastic=options.identifiers == "random",
-    make_large_fn=lambda memory_limit: streaming.make_encode_fn(
-      options,
-      chunk_options,
-      measured["global_scale"],
-      tuple(measured["place_scales"]),
-      memory_limit=memory_limit,
-    ),
+    make_large_fn=make_large_fn if is_streamed else None,
   )
 
 
@@ -76,6 +80,7 @@ _ROWS = {
     prefix="",
     measure=measure_sne,
     build=build_sne,
+    has_probes=lambda options: options.responses != "none",
   ),
   "mlp": tied.row(
     *("mlp", mlp.MLP),

@@ -41,16 +41,16 @@ class Inputs(nn.Module):
   source: str = "pixels"
 
   def setup(self):
-    """Makes the parameters; those called `probes` have a rate of their own."""
+    """Makes the parameters."""
     channels, height, width = self.image
     side = min(max(height, width, 8), 32)
     shape = (self.count, max(channels, 1), side, side)
     if self.source == "pixels":
-      self.images = self.param("probes_images", natural, shape)
+      self.pixels = self.param("pixels", natural, shape)
     else:
-      self.generator = Generator(shape, name="probes_generator")
+      self.generator = Generator(shape)
     features = (self.count, max(self.features, 1))
-    self.vectors = self.param("probes_vectors", _spread, features)
+    self.vectors = self.param("vectors", _spread, features)
 
   def __call__(self, shape: Sequence[int], *, is_signal: bool = False):
     """Returns inputs `[K, *shape]`.
@@ -71,7 +71,7 @@ class Inputs(nn.Module):
     return jnp.tile(vectors, (1, repeats))[:, :count]
 
   def _images(self):
-    return self.images if self.source == "pixels" else self.generator()
+    return self.pixels if self.source == "pixels" else self.generator()
 
 
 class Generator(nn.Module):

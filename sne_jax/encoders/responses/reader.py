@@ -92,7 +92,7 @@ class Reader(nn.Module):
   def setup(self):
     """Names the parts."""
     o, seen = self.options, self.seen
-    self.inputs = inputs.Inputs(o.inputs, seen.image, seen.features, o.source)
+    self.probes = inputs.Inputs(o.inputs, seen.image, seen.features, o.source)
     mixtures = (o.inputs, min(o.inputs, MOST_MIXTURES))
     draw = nn.initializers.normal(o.inputs**-0.5)
     self.output_mixture = self.param("output_mixture", draw, mixtures)
@@ -144,7 +144,7 @@ class Reader(nn.Module):
   def _inputs(self, program: programs.Program):
     spec = program.spec
     shape = programs.input_shape(spec)
-    return self.inputs(shape, is_signal=spec.family == "inr")
+    return self.probes(shape, is_signal=spec.family == "inr")
 
   def _outputs(self, program, answers: running.Answers):
     """Returns what outputs add to codes, `[N, h]`."""
