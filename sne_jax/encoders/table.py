@@ -212,9 +212,11 @@ def measure(
         f"training network {number} ({spec.describe()}) has weights that are"
         " not finite; leave it out"
       )
-  if not getattr(options, "activations", False):
+  entry = row(name)
+  is_run = entry.has_probes(options)
+  if not is_run and not getattr(options, "activations", False):
     networks = [(spec.layout, weights) for spec, weights in networks]
-  return row(name).measure(options, networks)
+  return entry.measure(options, networks)
 
 
 def build(
