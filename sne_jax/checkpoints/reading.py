@@ -19,8 +19,8 @@ from sne_jax.checkpoints.formats import (
   orbax_folder,
   safetensors_file,
   shards,
-  torch_file,
 )
+from sne_jax.checkpoints.formats.pytorch import torch_file
 from sne_jax.checkpoints.limits import Budget, Limits
 from sne_jax.checkpoints.tensors import Tensors
 

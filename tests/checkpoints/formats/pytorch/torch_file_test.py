@@ -11,7 +11,7 @@ import pytest
 
 from sne_jax import errors
 from sne_jax.checkpoints import limits, reading
-from sne_jax.checkpoints.formats import pickles, torch_file
+from sne_jax.checkpoints.formats.pytorch import pickles, torch_file
 from tests.checkpoints import samples
 from tests.checkpoints.samples import Call, Global, Storage, view
 
@@ -242,7 +242,7 @@ CODE = [
   ("pathlib", "PosixPath"),
   ("numpy.core.multiarray", "_reconstruct"),
   ("torch", "load"),
-  ("torch._utils", "_rebuild_sparse_tensor"),
+  ("torch._utils", "_rebuild_nested_tensor"),
   ("collections", "OrderedDict.__init__"),
   ("torch.nn.modules.linear", "Linear"),
   ("subprocess", "Popen"),
