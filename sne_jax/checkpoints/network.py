@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Float
 
 from sne_jax import errors
-from sne_jax.checkpoints import reading, tensors
+from sne_jax.checkpoints import reading, recipes, tensors
 from sne_jax.checkpoints.limits import Limits
 from sne_jax.networks import inference
+from sne_jax.networks.inference.override import as_override
 from sne_jax.networks.spec import NetworkSpec
 
 
@@ -127,12 +128,20 @@ def load(
       shapes do not settle. One line: file, what, remedy.
   """
   opened = reading.read(path, part=part, limits=limits)
+  override = as_override(override)
+  recipes.check_doubts(opened, override.leave_out)
   try:
     inferred = inference.infer_file(opened, override)
   except inference.AmbiguousError as error:
     raise errors.unreadable(
       os.fspath(path), str(error), "settle it with an override"
     ) from error
+  uncompute = {
+    name: entry.uncompute
+    for name, entry in opened.entries.items()
+    if entry.computed_from
+  }
+  inferred = dataclasses.replace(inferred, uncompute=uncompute)
   return FileNetwork(os.fspath(path), opened, inferred)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from absl import logging
 
 from sne_jax import errors
-from sne_jax.checkpoints import foreign
+from sne_jax.checkpoints import foreign, quantised, recipes, reparametrised
 from sne_jax.checkpoints.formats import (
   archive,
   flax_file,
@@ -67,10 +67,30 @@ def read(
   path, limits = os.fspath(path), limits or Limits()
   if path.startswith(hub.SCHEME):
     path = hub.download(path)
+  return as_computed(_as_stored(path, part, limits), limits)
+
+
+def as_computed(tensors: Tensors, limits: Limits | None = None) -> Tensors:
+  """Returns tensors as the network computes with them; see `recipes`.
+
+  Args:
+    tensors: as they are stored.
+    limits: what they may take.
+
+  Raises:
+    CheckpointError: they pass a limit.
+  """
+  finders = (quantised.find, reparametrised.find)
+  budget = Budget(tensors.source, limits or Limits())
+  return recipes.apply(tensors, finders, budget)
+
+
+def _as_stored(path: str, part: str, limits: Limits) -> Tensors:
+  """Opens a checkpoint; see `read`."""
   if os.path.isdir(path):
     return _read_folder(path, part, limits)
   if path.endswith(shards.SUFFIX):
-    each = lambda shard: read(shard, part=part, limits=limits)
+    each = lambda shard: _as_stored(shard, part, limits)
     return shards.read(path, each, limits)
   size = foreign.file_size(path)
   if not size:
@@ -126,7 +146,7 @@ def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
     return orbax_folder.read(path, limits)
   paths = find(path)
   if len(paths) == 1:
-    return read(paths[0], part=part, limits=limits)
+    return _as_stored(paths[0], part, limits)
   names = ", ".join(os.path.relpath(name, path) for name in paths[:5])
   raise errors.unreadable(
     path,

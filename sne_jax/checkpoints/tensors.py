@@ -53,6 +53,12 @@ class Entry:
     load: returns the array; use `read`, which checks it.
     tied_to: name of an earlier entry that has exactly the same storage (one
       tensor under two names), or None.
+    computed_from: names in the file of what it is computed from, where it does
+      not lie there itself; see `recipes`.
+    uncompute: gives those by name, from an array in its place; None if nothing
+      does.
+    doubt: why its numbers are not what the network computes with; "" if they
+      are.
   """
 
   name: str
@@ -60,6 +66,11 @@ class Entry:
   dtype: str
   load: Callable[[], np.ndarray] = dataclasses.field(repr=False, compare=False)
   tied_to: str | None = None
+  computed_from: tuple[str, ...] = ()
+  uncompute: Callable[[np.ndarray], dict[str, np.ndarray]] | None = (
+    dataclasses.field(default=None, repr=False, compare=False)
+  )
+  doubt: str = ""
 
   @property
   def size(self) -> int:
@@ -101,7 +112,8 @@ class Tensors:
     format: "safetensors", "torch", "flax", "orbax", "keras", "onnx" or "npz".
     source: the file or folder.
     metadata: what else the file says, as text; see each reader. Keys that all
-      may have: `left_out` (what is in the file but not in `entries`, and why).
+      may have: `left_out` (what is in the file but not in `entries`, and why),
+      `computed` (which entries are computed from others, and how).
   """
 
   entries: Mapping[str, Entry]

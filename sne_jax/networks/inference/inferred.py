@@ -30,6 +30,8 @@ class InferredNetwork:
     tied: names of the file that share another's numbers, and that name.
     guesses: what was taken from conventions, with the override that settles
       it; and where no permutation is claimed, and why.
+    uncompute: for tensors that the file keeps as others (weight norm, ...):
+      what gives those by name from an array, None where nothing does.
   """
 
   spec: NetworkSpec
@@ -37,6 +39,9 @@ class InferredNetwork:
   left_out: Mapping[str, str]
   tied: Mapping[str, str]
   guesses: tuple[str, ...]
+  uncompute: Mapping[str, Any] = dataclasses.field(
+    default_factory=dict, repr=False, compare=False
+  )
 
   def gather(self, tensors: Mapping[str, Any]) -> Float[np.ndarray, "P"]:
     """Reads the flat vector, float32; see `sources.gather`."""
@@ -54,12 +59,25 @@ class InferredNetwork:
       like: the tensors of the file. With them dtypes are kept, and what is
         left out of the spec comes back as it was; without, float32 weights
         alone are returned. Tied names are filled in both cases.
+
+    Raises:
+      ValueError: as of `sources.scatter`; or `like` has numbers that are
+        scaled, and would be rounded anew.
     """
     tensors = sources_lib.scatter(self.spec, self.sources, weights, like)
     for name, other in self.tied.items():
       tensors[name] = tensors[other]
-    if like is None:
-      return tensors
-    for name in self.left_out:
-      tensors[name] = sources_lib.read(like, name)
-    return {name: tensors[name] for name in like}
+    if like is not None:
+      for name in self.left_out:
+        tensors[name] = sources_lib.read(like, name)
+      tensors = {name: tensors[name] for name in like}
+    stored: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+      make = self.uncompute.get(name)
+      if make is None and like is not None and name in self.uncompute:
+        raise ValueError(
+          f"tensor {name!r} is rounded and scaled in the file, and would be"
+          " rounded anew; leave `like` out to have it in float32"
+        )
+      stored |= make(tensor) if make else {name: tensor}
+    return stored
