@@ -14,6 +14,9 @@ from sne_jax.networks.inference import sources as sources_lib
 from sne_jax.networks.inference.sources import Source
 from sne_jax.networks.spec import NetworkSpec
 
+HOW = ("traced", "named", "guessed")
+"""How groups may be known, the surest first."""
+
 
 class AmbiguousError(ValueError):
   """Names and shapes do not settle what a network is; says what would."""
@@ -30,6 +33,10 @@ class InferredNetwork:
     tied: names of the file that share another's numbers, and that name.
     guesses: what was taken from conventions, with the override that settles
       it; and where no permutation is claimed, and why.
+    how: how its groups are known: "traced" from a graph or code; "named" by a
+      convention whose names and shapes all match; "guessed" as a plain chain
+      of layers.
+    reasons: why groups are as they are, where there was a doubt, by group.
   """
 
   spec: NetworkSpec
@@ -37,6 +44,18 @@ class InferredNetwork:
   left_out: Mapping[str, str]
   tied: Mapping[str, str]
   guesses: tuple[str, ...]
+  how: str = "guessed"
+  reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    """Checks `how`."""
+    if self.how not in HOW:
+      raise ValueError(f"how must be one of {', '.join(HOW)}, got {self.how!r}")
+
+  @property
+  def known(self) -> dict[str, str]:
+    """How every group of the spec is known."""
+    return dict.fromkeys(self.spec.groups, self.how)
 
   def gather(self, tensors: Mapping[str, Any]) -> Float[np.ndarray, "P"]:
     """Reads the flat vector, float32; see `sources.gather`."""
