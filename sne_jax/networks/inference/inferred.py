@@ -19,7 +19,20 @@ HOW = ("traced", "named", "guessed")
 
 
 class AmbiguousError(ValueError):
-  """Names and shapes do not settle what a network is; says what would."""
+  """Names and shapes do not settle what a network is; says what would.
+
+  Attributes:
+    remedy: what a person can do, where the message does not say it already.
+  """
+
+  remedy: str = "settle it with an override"
+
+  def __init__(self, problem: str, remedy: str = ""):
+    """Takes what is not settled, and a remedy of its own if it has one."""
+    super().__init__(f"{problem}; {remedy}" if remedy else problem)
+    self.problem = problem
+    if remedy:
+      self.remedy = remedy
 
 
 @dataclasses.dataclass(frozen=True)
