@@ -38,8 +38,9 @@ class FileOptions:
   Attributes:
     override: JSON file that settles what names and shapes of tensors do not
       (see sne_jax/networks/inference/override.py); for all files alike.
-    part: which branch of a PyTorch file to read, names joined by "/", where a
-      trainer saved several networks; empty to choose.
+    part: which network to read where a file holds several: a branch of a
+      PyTorch file, names joined by "/", or what the names of its tensors begin
+      with; empty to choose.
   """
 
   override: str = ""

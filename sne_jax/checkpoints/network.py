@@ -120,7 +120,7 @@ def load(
   Args:
     path: see `reading.read`.
     override: what a person settles; see `networks.inference.override`.
-    part: which branch of a PyTorch file to read; empty to choose.
+    part: which network of several to read; see `reading.read`.
     limits: what the file may ask for.
 
   Raises:
@@ -134,7 +134,7 @@ def load(
     inferred = inference.infer_file(opened, override)
   except inference.AmbiguousError as error:
     raise errors.unreadable(
-      os.fspath(path), str(error), "settle it with an override"
+      os.fspath(path), error.problem, error.remedy
     ) from error
   uncompute = {
     name: entry.uncompute

@@ -8,7 +8,13 @@ from collections.abc import Callable
 from absl import logging
 
 from sne_jax import errors
-from sne_jax.checkpoints import foreign, quantised, recipes, reparametrised
+from sne_jax.checkpoints import (
+  foreign,
+  parts,
+  quantised,
+  recipes,
+  reparametrised,
+)
 from sne_jax.checkpoints.formats import (
   archive,
   flax_file,
@@ -56,8 +62,8 @@ def read(
   Args:
     path: a file; an index of shards (`*.index.json`); an Orbax folder; a
       folder that holds one checkpoint; or `hf://owner/name@revision`.
-    part: which branch of a PyTorch file to read, names joined by "/", where a
-      trainer saved several networks; empty to choose.
+    part: which network of several to read: a branch of a PyTorch file, names
+      joined by "/"; or what its tensors' names begin with; empty to choose.
     limits: what the file may ask for; `Limits()` by default.
 
   Raises:
@@ -90,18 +96,20 @@ def _as_stored(path: str, part: str, limits: Limits) -> Tensors:
   if os.path.isdir(path):
     return _read_folder(path, part, limits)
   if path.endswith(shards.SUFFIX):
-    each = lambda shard: _as_stored(shard, part, limits)
-    return shards.read(path, each, limits)
+    each = lambda shard: _as_stored(shard, "", limits)
+    return _part(shards.read(path, each, limits), part)
   size = foreign.file_size(path)
   if not size:
     raise errors.unreadable(path, "it is empty")
   head = foreign.read_head(path, HEAD)
   reader = _reader(path, head, size, limits)
   if reader in (torch_file.read, torch_file.read_old):
-    return reader(path, limits, part)
-  if part:
-    raise _no_parts(path, part)
-  return reader(path, limits)
+    opened = reader(path, limits, part)
+    chosen = opened.metadata.get("part", "")
+    if chosen and f"{part}/".startswith(f"{chosen}/"):
+      part = part[len(chosen) :].strip("/")
+    return _part(opened, part)
+  return _part(reader(path, limits), part)
 
 
 def find(folder: str | os.PathLike) -> list[str]:
@@ -141,9 +149,7 @@ def find(folder: str | os.PathLike) -> list[str]:
 def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
   """Opens the one checkpoint of a folder."""
   if orbax_folder.tree_folders(path):
-    if part:
-      raise _no_parts(path, part)
-    return orbax_folder.read(path, limits)
+    return _part(orbax_folder.read(path, limits), part)
   paths = find(path)
   if len(paths) == 1:
     return _as_stored(paths[0], part, limits)
@@ -155,10 +161,8 @@ def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
   )
 
 
-def _no_parts(path: str, part: str) -> errors.CheckpointError:
-  return errors.unreadable(
-    path, f"part {part!r} of no PyTorch file", "leave part empty"
-  )
+def _part(tensors: Tensors, part: str) -> Tensors:
+  return parts.take(tensors, part) if part else tensors
 
 
 def _reader(

@@ -80,7 +80,7 @@ def apply(
   Raises:
     CheckpointError: the results pass a limit.
   """
-  if getattr(tensors, "graph", None) is not None:
+  if tensors.graph is not None:
     return tensors  # What is computed from what is in the graph.
   stored = sum(e.num_bytes for e in tensors.entries.values() if not e.tied_to)
   entries, metadata = dict(tensors.entries), dict(tensors.metadata)

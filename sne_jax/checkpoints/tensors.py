@@ -12,6 +12,7 @@ import numpy as np
 
 from sne_jax import errors
 from sne_jax.checkpoints.limits import Budget
+from sne_jax.networks.inference import Graph
 
 BLOCK = 1 << 20
 """Numbers looked at a time where a whole tensor is gone through."""
@@ -114,12 +115,15 @@ class Tensors:
     metadata: what else the file says, as text; see each reader. Keys that all
       may have: `left_out` (what is in the file but not in `entries`, and why),
       `computed` (which entries are computed from others, and how).
+    graph: what the file says of how the network is computed, to be played;
+      None where it holds tensors alone.
   """
 
   entries: Mapping[str, Entry]
   format: str
   source: str
   metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  graph: Graph | None = dataclasses.field(default=None, repr=False)
 
   def __repr__(self) -> str:
     """One line with the file and the counts."""

@@ -89,6 +89,7 @@ def pick(
     is_tensor: whether a value is a tensor.
     budget: of this file.
     part: path of the branch to take, its names joined by "/"; empty to choose.
+      What follows the branch, or is none, is a start of names (`parts.take`).
 
   Returns:
     Path, from the branch on, and value of each tensor; and metadata: `part`
@@ -103,11 +104,12 @@ def pick(
   if not tensors:
     raise _no_tensors(budget)
   chosen = tuple(filter(None, part.split("/")))
-  if chosen:
-    if not any(path[: len(chosen)] == chosen for path in tensors):
-      raise _ask(budget, f"no tensors under {part!r}", (), tensors)
-  else:
-    chosen = _choose(tensors, budget)
+  while chosen and not any(
+    path[: len(chosen)] == chosen and len(path) > len(chosen)
+    for path in tensors
+  ):
+    chosen = chosen[:-1]
+  chosen = chosen or _choose(tensors, budget, part)
   depth = len(chosen)
   taken = [
     (path[depth:], value)
@@ -181,8 +183,13 @@ def prefix(names: Iterable[str]) -> str:
   return shared
 
 
-def _choose(tensors: list[tuple[str, ...]], budget: Budget) -> tuple[str, ...]:
+def _choose(
+  tensors: list[tuple[str, ...]], budget: Budget, part: str
+) -> tuple[str, ...]:
   """Returns the path of the branch that is the network."""
+  problem = (
+    f"no tensors under {part!r}" if part else "it holds several networks"
+  )
   chosen: tuple[str, ...] = ()
   while True:
     depth = len(chosen)
@@ -195,7 +202,7 @@ def _choose(tensors: list[tuple[str, ...]], budget: Budget) -> tuple[str, ...]:
     telling = [name for name in NETWORK if name in branches]
     likely = telling[:1] or [n for n in branches if n not in TRAINER]
     if len(likely) != 1:
-      raise _ask(budget, "it holds several networks", chosen, tensors)
+      raise _ask(budget, problem, chosen, tensors)
     chosen = (*chosen, likely[0])
 
 

@@ -1,7 +1,9 @@
-"""Finds the spec of a network from the names and shapes of its tensors.
+"""Finds the spec of a network from what its file says of it.
 
-Known conventions first (`conventions.py`), then plain networks (`chain.py`).
-A network that is neither gives `AmbiguousError`, with what to write down.
+First a person's word (`override.py`), then the file's own graph, then the
+names and shapes of its tensors: known conventions (`conventions.py`), then
+plain networks (`chain.py`). What is none of these gives `AmbiguousError`, with
+what to write down.
 
 Dimensions: none; shapes are tuples of sizes.
 """
@@ -13,13 +15,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.networks.inference import chain, conventions, naming
+from sne_jax.networks.inference import chain, conventions, naming, refusals
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.inferred import AmbiguousError, InferredNetwork
 from sne_jax.networks.inference.override import Override, as_override
 from sne_jax.networks.inference.sources import Source
 from sne_jax.networks.tracing import activations
-from sne_jax.networks.tracing.player import Mismatch, Player
+from sne_jax.networks.tracing.player import Graph, Mismatch, Player
 
 FRAMEWORKS = ("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz")
 """Kinds of files; they say how kernels are stored and in what order."""
@@ -59,6 +61,7 @@ def infer_file(
     override=override,
     dtypes={name: str(entry.dtype) for name, entry in entries.items()},
     tied={n: e.tied_to for n, e in entries.items() if e.tied_to},
+    graph=getattr(tensors, "graph", None),
   )
 
 
@@ -69,6 +72,7 @@ def infer(
   override: Override | Mapping[str, Any] | None = None,
   dtypes: Mapping[str, str] | None = None,
   tied: Mapping[str, str] | None = None,
+  graph: Graph | None = None,
 ) -> InferredNetwork:
   """Finds the spec of a network.
 
@@ -78,6 +82,7 @@ def infer(
     override: what a person settles; see `override.py`.
     dtypes: of the tensors, where known: integers are no weights.
     tied: names that share another tensor's numbers, and that name.
+    graph: what the file says of how the network is computed, if anything.
 
   Raises:
     AmbiguousError: names and shapes do not settle it; the message shows the
@@ -107,15 +112,45 @@ def infer(
     raise AmbiguousError(
       "the file holds no weights" + (f" ({kept_out})" if kept_out else "")
     )
-  play = _opaque if settled.opaque else _play
-  spec, sources, guesses = play(kept, framework, settled)
+  if settled.opaque:
+    found = _opaque(kept)
+  else:
+    found = _found(Player(kept, framework, settled, tied), graph, left_out)
   if settled.family:
-    spec, sources = _as_family(spec, sources, settled)
-  return InferredNetwork(spec, sources, left_out, tied, guesses)
+    spec, sources = _as_family(found.spec, found.sources, settled)
+    found = dataclasses.replace(found, spec=spec, sources=sources)
+  left_out |= found.left_out
+  for name, other in list(tied.items()):
+    if other in left_out:
+      left_out[name] = f"is {other}"
+      del tied[name]
+  return dataclasses.replace(found, left_out=left_out, tied=tied)
 
 
-def _play(shapes: naming.Shapes, framework: str, settled: Override):
+def _found(
+  player: Player, graph: Graph | None, left_out: Mapping[str, str]
+) -> InferredNetwork:
+  """Plays what the file says of itself, else what its names say."""
+  if graph is None or player.override.describes:
+    return _named(player, left_out)
+  try:
+    graph.play(player)
+  except Mismatch as error:
+    raise AmbiguousError(
+      f"the graph in the file cannot be played: {error}; {chain.OPAQUE}"
+    ) from error
+  found = _assembled(player, "traced")
+  reason = "has no part in the output of the graph in the file"
+  return dataclasses.replace(
+    found, left_out=dict.fromkeys(player.rest(), reason)
+  )
+
+
+def _named(given: Player, left_out: Mapping[str, str]) -> InferredNetwork:
   """Tries the conventions, then a plain network."""
+  shapes, framework, settled = given.shapes, given.framework, given.override
+  seen = shapes, left_out, given.tied, settled
+  refusals.check(*seen, certain=True)
   refused = []
   for name, play in conventions.CONVENTIONS.items():
     player = Player(shapes, framework, settled)
@@ -127,45 +162,48 @@ def _play(shapes: naming.Shapes, framework: str, settled: Override):
       continue
     rest = player.rest()
     if not rest:
-      return _run_by_family(_assembled(player), options)
+      return _run_by_family(_assembled(player, "named"), options)
     refused.append(
       f"it is not quite {name}: what do {', '.join(rest[:4])}"
       f"{', ...' if len(rest) > 4 else ''} do?"
     )
   if refused and not settled.order:  # A network of this kind is not plain.
     raise AmbiguousError(f"{'; '.join(refused)}; {chain.OPAQUE}")
-  player = Player(shapes, framework, settled)
+  refusals.check(*seen, certain=False)
   try:
-    chain.play(player)
+    chain.play(given)
   except Mismatch as error:
     raise AmbiguousError(f"{error}; {chain.OPAQUE}") from error
-  if player.rest():
+  if given.rest():
     raise AmbiguousError(
-      f"no part for {', '.join(player.rest())}; {chain.OPAQUE}"
+      f"no part for {', '.join(given.rest())}; {chain.OPAQUE}"
     )
-  return _assembled(player)
+  return _assembled(given, "guessed")
 
 
-def _run_by_family(inferred, options: Mapping[str, Any] | None):
+def _run_by_family(
+  inferred: InferredNetwork, options: Mapping[str, Any] | None
+) -> InferredNetwork:
   """Lets our transformer run a network if it has just these tensors."""
-  spec, sources, guesses = inferred
   if options is None:
     return inferred
   settled = Override(family="transformer", options=options)
   try:
-    return (*_as_family(spec, sources, settled), guesses)
+    spec, sources = _as_family(inferred.spec, inferred.sources, settled)
   except ValueError:  # Of images that are not square, for example.
     return inferred
+  return dataclasses.replace(inferred, spec=spec, sources=sources)
 
 
-def _assembled(player: Player):
+def _assembled(player: Player, how: str) -> InferredNetwork:
+  """Returns what was played; what is left out and tied is added later."""
   spec, sources = assemble(player.tape)
-  return spec, sources, (*player.guesses, *player.tape.unclaimed())
+  guesses = (*player.guesses, *player.tape.unclaimed())
+  return InferredNetwork(spec, sources, {}, {}, guesses, how)
 
 
-def _opaque(shapes: naming.Shapes, framework: str, settled: Override):
+def _opaque(shapes: naming.Shapes) -> InferredNetwork:
   """A spec that claims nothing: levels by order, no permutation."""
-  del framework, settled
   tensors, sources, level = [], [], -1
   for name, shape in shapes.items():
     _, part = naming.role(name)
@@ -181,7 +219,7 @@ def _opaque(shapes: naming.Shapes, framework: str, settled: Override):
     sources.append(Source(name, name, stored, stored, (), order, shape))
   spec = spec_lib.NetworkSpec("unknown", tuple(tensors))
   note = "opaque, as the override says: levels by order, no permutation"
-  return spec, tuple(sources), (note,)
+  return InferredNetwork(spec, tuple(sources), {}, {}, (note,))
 
 
 def _as_family(

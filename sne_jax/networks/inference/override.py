@@ -63,6 +63,14 @@ class Override:
   family: str = ""
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+  @property
+  def describes(self) -> bool:
+    """Whether a person says how the layers hang together.
+
+    Then what the file says of it does not count.
+    """
+    return bool(self.order or self.skips or self.norm_behind or self.transposed)
+
   def __post_init__(self):
     """Refuses values that settle nothing."""
     if self.flatten not in ("", "channels_first", "channels_last"):

@@ -5,6 +5,7 @@ forward pass. Every tensor that it has played is ticked off.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from sne_jax.networks.inference.naming import TRANSPOSED, Shapes
 from sne_jax.networks.inference.override import Override
@@ -16,6 +17,23 @@ class Mismatch(ValueError):
   """The tensors are not those of the convention that is played."""
 
 
+@runtime_checkable
+class Graph(Protocol):
+  """What a file says of how its network is computed."""
+
+  def play(self, player: "Player") -> None:
+    """Plays the network on `player.tape`, inputs and outputs with it.
+
+    Weights come from `player.weight(name)`, by the names of the file's
+    entries; those that are never asked for have no part in the output.
+
+    Raises:
+      Mismatch: it cannot be played at all. What is not known is better played
+        by `tape.unknown`.
+    """
+    ...
+
+
 class Player:
   """A tape, and the tensors of a file.
 
@@ -24,6 +42,7 @@ class Player:
     shapes: the file's tensors, without those that are no weights.
     framework: how kernels are stored; see `naming.TRANSPOSED`.
     override: what a person has settled.
+    tied: names that are another tensor's; both are played as that one.
     played: names of the tensors that have had a part.
     guesses: what was taken from convention.
   """
@@ -33,21 +52,23 @@ class Player:
     shapes: Shapes,
     framework: str,
     override: Override,
-    hints: Mapping[str, tuple[str, bool]] | None = None,
+    tied: Mapping[str, str] | None = None,
   ):
-    self.tape = Tape(hints)
+    self.tape = Tape()
     self.shapes = shapes
     self.framework = framework
     self.override = override
+    self.tied = dict(tied or {})
     self.played: dict[str, None] = {}
     self.guesses: dict[str, None] = {}
 
   def has(self, name: str) -> bool:
     """Whether the file has a tensor of that name."""
-    return name in self.shapes
+    return self.tied.get(name, name) in self.shapes
 
   def shape(self, name: str) -> tuple[int, ...]:
     """Returns a tensor's shape; `Mismatch` if there is none."""
+    name = self.tied.get(name, name)
     if name not in self.shapes:
       raise Mismatch(f"there is no tensor {name!r}")
     return tuple(self.shapes[name])
@@ -55,6 +76,7 @@ class Player:
   def weight(self, name: str) -> Value:
     """Returns a tensor as it is stored, and ticks it off."""
     shape = self.shape(name)
+    name = self.tied.get(name, name)
     self.played[name] = None
     return self.tape.weight(name, shape)
 
@@ -108,7 +130,7 @@ class Player:
     kernel = self.kernel(weight, stored)
     if len(kernel.shape) != 2 or kernel.shape[1] != x.shape[-1]:
       raise Mismatch(
-        f"{weight!r} of shape {self.shapes[weight]} does not read"
+        f"{weight!r} of shape {self.shape(weight)} does not read"
         f" {x.shape[-1]} values"
       )
     y = self.tape.contract(x, kernel, (), [(len(x.shape) - 1, 1)])
@@ -133,7 +155,7 @@ class Player:
     groups, rest = divmod(x.shape[1], kernel.shape[1])
     if rest or groups < 1 or kernel.shape[0] % groups:
       raise Mismatch(
-        f"{weight!r} of shape {self.shapes[weight]} does not read"
+        f"{weight!r} of shape {self.shape(weight)} does not read"
         f" {x.shape[1]} channels"
       )
     places = (1,) * (len(kernel.shape) - 2)
@@ -202,25 +224,6 @@ class Player:
     return [
       self.tape.slice(x, last, i * size, (i + 1) * size) for i in range(count)
     ]
-
-  def heads(self, width: int, usual: int = 64) -> int:
-    """Returns how many heads `width` units have: the override's, or a guess.
-
-    Raises:
-      Mismatch: heads of the usual size do not divide the width.
-    """
-    if self.override.heads:
-      return self.override.heads
-    if width % usual:
-      raise Mismatch(
-        f"attention of {width} units, no multiple of the usual {usual} per"
-        ' head; write how many heads there are: {"heads": ...}'
-      )
-    self.guess(
-      f"{width // usual} heads: attention has {width} units, and {usual} per"
-      f' head are usual; {{"heads": {width // usual}}} settles it'
-    )
-    return width // usual
 
   def guess(self, text: str) -> None:
     """Notes what was taken from convention."""

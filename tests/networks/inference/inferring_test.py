@@ -280,7 +280,7 @@ def test_skips_by_hand():
     ({"a.weight": (4, 3), "b.weight": (6, 5)}, "in no order"),
     ({"a.weight": (4, 3), "a.spam": (2, 3, 4)}, "a.spam"),
     ({"layers.0.attn.weight": (4, 4)}, "not those of a plain network"),
-    ({"lstm.weight_ih_l0": (16, 4), "out.weight": (2, 16)}, "plain network"),
+    ({"lstm.weight_ih_l0": (16, 4), "out.weight": (2, 16)}, "recurrent cell"),
     ({"num_batches_tracked": ()}, "no weights"),
   ],
 )
@@ -349,6 +349,7 @@ class Entry:
 class Tensors:
   entries: dict
   format: str
+  graph: object = None
 
 
 def test_a_file_of_tensors():
@@ -374,3 +375,61 @@ def test_other_shapes_and_missing_tensors_are_named():
     found.gather({k: v for k, v in tensors.items() if k != "2.bias"})
   with pytest.raises(ValueError, match=r"'0.bias' has shape \(4,\)"):
     found.gather(tensors | {"0.bias": np.zeros(4, np.float32)})
+
+
+class TwiceGraph:
+  """A file that says: `one`, then `two`, whose kernel is used twice."""
+
+  def __init__(self, fails=False):
+    self.fails = fails
+
+  def play(self, player):
+    if self.fails:
+      raise inference.Mismatch("loops in it")
+    x = player.tape.input((1, 2))
+    for name in ("one", "two", "again", "out"):
+      x = player.activate(player.linear(x, f"{name}.weight"))
+    player.tape.output(x)
+
+
+def test_a_graph_in_the_file_comes_first():
+  """Names would read four layers in the order of the file, last first."""
+  tensors = draw(mlp(2, 4, 4, names=["one", "two"], bias=False))
+  tensors = draw({"out.weight": (3, 4)}) | tensors
+  tensors |= draw({"unused.weight": (4, 4)})
+  entries = {name: Entry(array) for name, array in tensors.items()}
+  entries["again.weight"] = Entry(tensors["two.weight"], "two.weight")
+  entries["again.unused"] = Entry(tensors["unused.weight"], "unused.weight")
+  file = Tensors(entries, "torch", TwiceGraph())
+  found = inference.infer_file(file)
+  assert found.how == "traced" and set(found.known.values()) == {"traced"}
+  assert [s.name for s in found.sources] == [
+    "one.weight",
+    "two.weight",
+    "out.weight",
+  ]
+  # What is used twice reads what it gives: one group.
+  assert groups_of(found, "two.weight") == [["one"], ["one"]]
+  assert "no part" in found.left_out["unused.weight"]
+  assert found.tied == {"again.weight": "two.weight"}
+  back = found.scatter(found.gather(entries), entries)
+  assert all((back[k] == e.array).all() for k, e in entries.items())
+
+  def run(t, x):
+    for name in ("one", "two", "two", "out"):
+      x = np.maximum(x @ t[f"{name}.weight"].T, 0)
+    return x
+
+  x = RNG(1).standard_normal((5, 2))
+  check = inference.permutation_check(
+    found, found.gather(entries), run, x, RNG(2)
+  )
+  assert check.passes() and check.log_order > 3
+  file.graph = TwiceGraph(fails=True)
+  with pytest.raises(inference.AmbiguousError, match="loops in it") as error:
+    inference.infer_file(file)
+  assert '{"opaque": true}' in str(error.value)
+  # A person's word on how layers follow each other counts for more.
+  order = ["one", "two", "unused", "out"]
+  found = inference.infer_file(file, {"order": order})
+  assert found.how == "guessed"
