@@ -1,7 +1,6 @@
 """Any checkpoint by its first bytes: a file, a sharded set, a folder."""
 
 import os
-import re
 import stat
 from collections.abc import Callable
 
@@ -143,7 +142,7 @@ def find(folder: str | os.PathLike) -> list[str]:
       path = os.path.join(where, name)
       if name not in parts and _is_candidate(path):
         paths.append(path)
-  return sorted(paths, key=_natural)
+  return sorted(paths, key=foreign.natural)
 
 
 def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
@@ -257,11 +256,3 @@ def _is_inside(folder: str, where: str, name: str) -> bool:
     logging.warning("%s leads out of %s; left alone", path, folder)
     return False
   return True
-
-
-def _natural(path: str) -> list:
-  """Sorts numbers in names as numbers."""
-  return [
-    (int(text), "") if text.isdecimal() and len(text) < 19 else (-1, text)
-    for text in re.split(r"(\d+)", path)
-  ]

@@ -155,6 +155,17 @@ def add(
   entries[entry.name] = entry
 
 
+def retied(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+  """Returns entries whose ties are to the first of one storage among them."""
+  made: dict[str, Entry] = {}
+  first: dict[str, str] = {}
+  for name, entry in entries.items():
+    owner = first.setdefault(entry.tied_to or name, name)
+    tied_to = None if owner == name else owner
+    made[name] = dataclasses.replace(entry, tied_to=tied_to)
+  return made
+
+
 def not_finite(entry: Entry, *, as_float32: bool = False) -> int:
   """Returns how many numbers of a tensor are NaN or infinite, 0 for integers.
 
