@@ -58,11 +58,14 @@ def _only(tensors: Tensors, names: list[str], part: str, depth: int) -> Tensors:
       branch = ".".join(_words(name)[:depth])
       out[branch] = out.get(branch, 0) + 1
   metadata = dict(tensors.metadata)
+  metadata["taken"] = f"{part} ({len(names)} tensors)"
   above = [metadata["part"]] if metadata.get("part") else []
   metadata["part"] = "/".join([*above, part])
   said = [metadata["left_out"]] if metadata.get("left_out") else []
   if out:
-    metadata["left_out"] = ", ".join([*said, trees.counted(out)])
+    metadata["left_out"] = ", ".join(
+      [*said, trees.counted(out, are_parts=True)]
+    )
   return dataclasses.replace(
     tensors, entries=entries, metadata=metadata, graph=None
   )

@@ -61,7 +61,7 @@ def test_tensors_equal_those_of_torch(zipped, tmp_path):
     want = numbers(made[name])
     np.testing.assert_array_equal(array.astype(want.dtype), want, name)
   assert found.entries["tied"].tied_to == "base"
-  assert found.metadata["left_out"] == "optimizer (1 tensors)"
+  assert found.metadata["left_out"] == ("optimizer (1 tensor: the trainer's)")
   assert json.loads(found.metadata["values"]) == {"epoch": 3}
 
 
