@@ -141,7 +141,7 @@ def said(tensors: checkpoints.Tensors) -> list[str]:
     return []
   words = {
     key: " ".join(text.split())
-    for key, text in tensors.metadata.items()
+    for key, text in sorted(tensors.metadata.items(), key=_telling)
     if key not in checkpoints.OWN_KEYS
   }
   lines = [
@@ -151,6 +151,12 @@ def said(tensors: checkpoints.Tensors) -> list[str]:
   ]
   more = [f"and {len(words) - 12} more"] if len(words) > 12 else []
   return lines[:12] + more
+
+
+def _telling(item: tuple[str, str]) -> tuple[bool, str]:
+  """Sorts what says what a network is before the rest."""
+  words = ("format", "base", "model", "arch", "its ")
+  return (not any(word in item[0].lower() for word in words), item[0])
 
 
 def axis_text(axis: Axis) -> str:
