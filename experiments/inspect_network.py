@@ -53,9 +53,14 @@ def main(
   if len(argv) != 2:
     raise ValueError(f"name one checkpoint, got {len(argv) - 1}")
   given_files.check_outputs([options.picture, options.json], argv[1:])
-  network = checkpoints.load(
-    argv[1], override=checkpoints.read_override(how.override), part=how.part
-  )
+  override = checkpoints.read_override(how.override)
+  if not override:
+    opened = checkpoints.read(argv[1], part=how.part)
+    contents = checkpoints.describe_contents(opened)
+    if contents is not None:
+      print(listed(opened, contents))  # noqa: T201
+      return None
+  network = checkpoints.load(argv[1], override=override, part=how.part)
   print(described(network))  # noqa: T201
   if options.check:
     checkpoints.check_finite(network.tensors)
@@ -106,6 +111,26 @@ def described(network: checkpoints.FileNetwork) -> str:
     if items:
       lines.append("\n".join([f"{title}:", *(f"  {item}" for item in items)]))
   return "\n\n".join(lines)
+
+
+def listed(tensors: checkpoints.Tensors, contents: checkpoints.Contents) -> str:
+  """Returns what a file holds that is no network, to read."""
+  rows = [
+    [name, entry.dtype, "x".join(map(str, entry.shape))]
+    for name, entry in tensors.entries.items()
+  ]
+  rows += [
+    [name, kind, "x".join(map(str, shape))]
+    for name, (kind, shape) in contents.unread.items()
+  ]
+  lines = [
+    f"{tensors.source}: {tensors.format}",
+    f"It is {contents.what}.",
+    "\n".join(f"{name}: {text}" for name, text in contents.facts.items()),
+    report.markdown_table(["tensor", "numbers", "shape"], rows),
+    f"To read a network: {contents.remedy}.",
+  ]
+  return "\n\n".join(filter(None, lines))
 
 
 def axis_text(axis: Axis) -> str:

@@ -1,16 +1,20 @@
 """Single checkpoints of any framework, read without trusting them."""
 
+from sne_jax.checkpoints.contents import Contents
+from sne_jax.checkpoints.contents import describe as describe_contents
 from sne_jax.checkpoints.limits import Limits
 from sne_jax.checkpoints.network import FileNetwork, load, read_override
 from sne_jax.checkpoints.reading import find, read
 from sne_jax.checkpoints.tensors import Entry, Tensors, check_finite
 
 __all__ = [
+  "Contents",
   "Entry",
   "FileNetwork",
   "Limits",
   "Tensors",
   "check_finite",
+  "describe_contents",
   "find",
   "load",
   "read",

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sne_jax import errors
-from sne_jax.checkpoints import reading, tensors
+from sne_jax.checkpoints import contents, reading, tensors
 from sne_jax.checkpoints.limits import Limits
 from sne_jax.networks import inference
 from sne_jax.networks.spec import NetworkSpec
@@ -123,10 +123,17 @@ def load(
     limits: what the file may ask for.
 
   Raises:
-    CheckpointError: no readable checkpoint, or one whose network names and
-      shapes do not settle. One line: file, what, remedy.
+    CheckpointError: no readable checkpoint, one of something else than a
+      network, or one whose network names and shapes do not settle. One line:
+      file, what, remedy.
   """
   opened = reading.read(path, part=part, limits=limits)
+  override = inference.as_override(override)
+  other = contents.describe(opened)
+  if other is not None and (other.unread or not override.opaque):
+    raise errors.unreadable(
+      os.fspath(path), f"it is {other.what}", other.remedy
+    )
   try:
     inferred = inference.infer_file(opened, override)
   except inference.AmbiguousError as error:

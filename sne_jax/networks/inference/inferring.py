@@ -23,7 +23,9 @@ from sne_jax.networks.inference.sources import Source
 from sne_jax.networks.tracing import activations
 from sne_jax.networks.tracing.player import Graph, Mismatch, Player
 
-FRAMEWORKS = ("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz")
+FRAMEWORKS = (
+  *("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz", "gguf"),
+)
 """Kinds of files; they say how kernels are stored and in what order."""
 
 
