@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Float
 
 from sne_jax import errors
-from sne_jax.checkpoints import contents, reading, tensors
+from sne_jax.checkpoints import contents, reading, recipes, tensors
 from sne_jax.checkpoints.limits import Limits
 from sne_jax.networks import inference
+from sne_jax.networks.inference.override import as_override
 from sne_jax.networks.spec import NetworkSpec
 
 
@@ -128,18 +129,25 @@ def load(
       file, what, remedy.
   """
   opened = reading.read(path, part=part, limits=limits)
-  override = inference.as_override(override)
+  override = as_override(override)
   other = contents.describe(opened)
   if other is not None and (other.unread or not override.opaque):
     raise errors.unreadable(
       os.fspath(path), f"it is {other.what}", other.remedy
     )
+  recipes.check_doubts(opened, override.leave_out)
   try:
     inferred = inference.infer_file(opened, override)
   except inference.AmbiguousError as error:
     raise errors.unreadable(
       os.fspath(path), error.problem, error.remedy
     ) from error
+  uncompute = {
+    name: entry.uncompute
+    for name, entry in opened.entries.items()
+    if entry.computed_from
+  }
+  inferred = dataclasses.replace(inferred, uncompute=uncompute)
   return FileNetwork(os.fspath(path), opened, inferred)
 
 

@@ -8,7 +8,7 @@ import re
 
 from sne_jax import errors
 from sne_jax.checkpoints import trees
-from sne_jax.checkpoints.tensors import Entry, Tensors
+from sne_jax.checkpoints.tensors import Tensors, retied
 
 
 def take(tensors: Tensors, part: str) -> Tensors:
@@ -51,24 +51,21 @@ def _only(tensors: Tensors, names: list[str], part: str, depth: int) -> Tensors:
 
   Others are counted by the first `depth` words of their names.
   """
-  entries: dict[str, Entry] = {}
-  first: dict[str, str] = {}
-  for name in names:
-    entry = tensors.entries[name]
-    owner = first.setdefault(entry.tied_to or name, name)
-    tied_to = None if owner == name else owner
-    entries[name] = dataclasses.replace(entry, tied_to=tied_to)
+  entries = retied({name: tensors.entries[name] for name in names})
   out: dict[str, int] = {}
   for name in tensors.entries:
     if name not in entries:
       branch = ".".join(_words(name)[:depth])
       out[branch] = out.get(branch, 0) + 1
   metadata = dict(tensors.metadata)
+  metadata["taken"] = f"{part} ({len(names)} tensors)"
   above = [metadata["part"]] if metadata.get("part") else []
   metadata["part"] = "/".join([*above, part])
   said = [metadata["left_out"]] if metadata.get("left_out") else []
   if out:
-    metadata["left_out"] = ", ".join([*said, trees.counted(out)])
+    metadata["left_out"] = ", ".join(
+      [*said, trees.counted(out, are_parts=True)]
+    )
   return dataclasses.replace(
     tensors, entries=entries, metadata=metadata, graph=None
   )

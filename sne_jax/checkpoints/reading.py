@@ -1,14 +1,19 @@
 """Any checkpoint by its first bytes: a file, a sharded set, a folder."""
 
 import os
-import re
 import stat
 from collections.abc import Callable
 
 from absl import logging
 
 from sne_jax import errors
-from sne_jax.checkpoints import foreign, parts
+from sne_jax.checkpoints import (
+  foreign,
+  parts,
+  quantised,
+  recipes,
+  reparametrised,
+)
 from sne_jax.checkpoints.formats import (
   archive,
   flax_file,
@@ -20,8 +25,8 @@ from sne_jax.checkpoints.formats import (
   orbax_folder,
   safetensors_file,
   shards,
-  torch_file,
 )
+from sne_jax.checkpoints.formats.pytorch import torch_file
 from sne_jax.checkpoints.limits import Budget, Limits
 from sne_jax.checkpoints.tensors import Tensors
 
@@ -67,10 +72,30 @@ def read(
   path, limits = os.fspath(path), limits or Limits()
   if path.startswith(hub.SCHEME):
     path = hub.download(path)
+  return as_computed(_as_stored(path, part, limits), limits)
+
+
+def as_computed(tensors: Tensors, limits: Limits | None = None) -> Tensors:
+  """Returns tensors as the network computes with them; see `recipes`.
+
+  Args:
+    tensors: as they are stored.
+    limits: what they may take.
+
+  Raises:
+    CheckpointError: they pass a limit.
+  """
+  finders = (quantised.find, reparametrised.find)
+  budget = Budget(tensors.source, limits or Limits())
+  return recipes.apply(tensors, finders, budget)
+
+
+def _as_stored(path: str, part: str, limits: Limits) -> Tensors:
+  """Opens a checkpoint; see `read`."""
   if os.path.isdir(path):
     return _read_folder(path, part, limits)
   if path.endswith(shards.SUFFIX):
-    each = lambda shard: read(shard, limits=limits)
+    each = lambda shard: _as_stored(shard, "", limits)
     return _part(shards.read(path, each, limits), part)
   size = foreign.file_size(path)
   if not size:
@@ -117,7 +142,7 @@ def find(folder: str | os.PathLike) -> list[str]:
       path = os.path.join(where, name)
       if name not in parts and _is_candidate(path):
         paths.append(path)
-  return sorted(paths, key=_natural)
+  return sorted(paths, key=foreign.natural)
 
 
 def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
@@ -126,7 +151,7 @@ def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
     return _part(orbax_folder.read(path, limits), part)
   paths = find(path)
   if len(paths) == 1:
-    return read(paths[0], part=part, limits=limits)
+    return _as_stored(paths[0], part, limits)
   names = ", ".join(os.path.relpath(name, path) for name in paths[:5])
   raise errors.unreadable(
     path,
@@ -233,11 +258,3 @@ def _is_inside(folder: str, where: str, name: str) -> bool:
     logging.warning("%s leads out of %s; left alone", path, folder)
     return False
   return True
-
-
-def _natural(path: str) -> list:
-  """Sorts numbers in names as numbers."""
-  return [
-    (int(text), "") if text.isdecimal() and len(text) < 19 else (-1, text)
-    for text in re.split(r"(\d+)", path)
-  ]

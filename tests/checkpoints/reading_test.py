@@ -184,4 +184,4 @@ def test_a_part_that_no_name_begins_with_is_refused(name, tmp_path):
     reading.read(path, part="model")
   found = reading.read(path, part="2")
   assert list(found.entries) == ["2.weight", "2.bias"]
-  assert found.metadata["left_out"] == "0 (2 tensors)"
+  assert found.metadata["left_out"] == "0 (2 tensors: read as part '0')"

@@ -9,7 +9,7 @@ from sne_jax.networks.inference.check import (
 )
 from sne_jax.networks.inference.inferred import AmbiguousError, InferredNetwork
 from sne_jax.networks.inference.inferring import infer, infer_file
-from sne_jax.networks.inference.override import Override, as_override
+from sne_jax.networks.inference.override import Override
 from sne_jax.networks.inference.sources import Source
 from sne_jax.networks.tracing.player import Graph, Mismatch, Player
 
@@ -22,7 +22,6 @@ __all__ = [
   "PermutationCheck",
   "Player",
   "Source",
-  "as_override",
   "infer",
   "infer_file",
   "permutation_check",
