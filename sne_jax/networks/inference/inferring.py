@@ -113,10 +113,7 @@ def infer(
     )
   tied = {name: other for name, other in tied.items() if name in kept}
   player = Player(kept, framework, settled, tied)
-  if settled.opaque:
-    found = _opaque(player)
-  else:
-    found = _found(player, graph, left_out)
+  found = _opaque(player) if settled.opaque else _found(player, graph, left_out)
   if settled.family:
     spec, sources = _as_family(found.spec, found.sources, settled)
     found = dataclasses.replace(found, spec=spec, sources=sources)
