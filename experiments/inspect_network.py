@@ -64,9 +64,7 @@ def main(
   failures = {}
   for path in paths:
     try:
-      show(
-        path, checkpoints.load(path, override=override, part=how.part), options
-      )
+      show(path, override, how.part, options)
     except Exception as error:
       if len(paths) == 1 and isinstance(error, ValueError):
         raise
@@ -75,13 +73,20 @@ def main(
 
 
 def show(
-  path: str, network: checkpoints.FileNetwork, options: InspectOptions
+  path: str, override: dict | None, part: str, options: InspectOptions
 ) -> None:
   """Prints what a file holds, and writes what is asked for.
 
   Raises:
-    CheckpointError: its numbers cannot be read, or are not finite.
+    CheckpointError: it cannot be read, or its numbers are not finite.
   """
+  if not override:
+    opened = checkpoints.read(path, part=part)
+    contents = checkpoints.describe_contents(opened)
+    if contents is not None:
+      print(listed(opened, contents))  # noqa: T201
+      return
+  network = checkpoints.load(path, override=override, part=part)
   print(described(network))  # noqa: T201
   if options.check:
     checkpoints.check_finite(network.tensors)
@@ -157,6 +162,26 @@ def _telling(item: tuple[str, str]) -> tuple[bool, str]:
   """Sorts what says what a network is before the rest."""
   words = ("format", "base", "model", "arch", "its ")
   return (not any(word in item[0].lower() for word in words), item[0])
+
+
+def listed(tensors: checkpoints.Tensors, contents: checkpoints.Contents) -> str:
+  """Returns what a file holds that is no network, to read."""
+  rows = [
+    [name, entry.dtype, "x".join(map(str, entry.shape))]
+    for name, entry in tensors.entries.items()
+  ]
+  rows += [
+    [name, kind, "x".join(map(str, shape))]
+    for name, (kind, shape) in contents.unread.items()
+  ]
+  lines = [
+    f"{tensors.source}: {tensors.format}",
+    f"It is {contents.what}.",
+    "\n".join(f"{name}: {text}" for name, text in contents.facts.items()),
+    report.markdown_table(["tensor", "numbers", "shape"], rows),
+    f"To read a network: {contents.remedy}.",
+  ]
+  return "\n\n".join(filter(None, lines))
 
 
 def axis_text(axis: Axis) -> str:

@@ -3,7 +3,7 @@
 A table of recognisers. Each is given `Seen` and returns one line, with a remedy
 that works on the very file, or "" where it sees nothing. `CERTAIN` come before
 the conventions, since names say what the file is; `DOUBTFUL` come before the
-plain chain, and hold their peace where a person gives the order of layers.
+plain chain, and hold their peace where a person gives its order or skips.
 
 Dimensions: none; shapes are tuples of sizes.
 """
@@ -18,7 +18,11 @@ from sne_jax.networks.inference.refusals import (
   parallel,
   several,
 )
+from sne_jax.networks.inference.refusals.adapters import MERGE
+from sne_jax.networks.inference.refusals.adapters import recognise as adapter
 from sne_jax.networks.inference.refusals.seen import Refusal, Seen
+
+__all__ = ["CERTAIN", "DOUBTFUL", "MERGE", "adapter", "check"]
 
 Recogniser = Callable[[Seen], Refusal | None]
 
@@ -39,7 +43,7 @@ DOUBTFUL: dict[str, Recogniser] = {
   "heads": parallel.heads,
   "branches": parallel.branches,
 }
-"""By kind; an override's `order` says that it is a chain all the same."""
+"""By kind; an override's `order` says that it is a chain all the same, `skips` too."""
 
 
 def check(
@@ -62,7 +66,7 @@ def check(
   Raises:
     AmbiguousError: one of them saw what it knows.
   """
-  if not certain and override.order:
+  if not certain and (override.order or override.skips):
     return
   seen = Seen(shapes, left_out, tied, override)
   for recogniser in (CERTAIN if certain else DOUBTFUL).values():

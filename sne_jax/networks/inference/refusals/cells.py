@@ -21,12 +21,17 @@ _RECURRENT = re.compile(
   r"(^|[._/])(weight|bias|w|b)_(ih|hh|hr|xh|hx)(_?l?\d+)?(_reverse)?$"
   r"|(^|[./_])recurrent_(kernel|weight|bias)s?"
   r"|(^|[._/])(w|b|u)_?(xh|hh|hy|ih)($|[./])"
-  r"|(^|[._/])(i2h|h2h|x2h|h2o|i2o|in2hidden|hidden2hidden|in2out)($|[./])"
+  r"|(^|[._/])(i2h|h2h|x2h|h2o|i2o|in2hidden|hidden2hidden|in2out"
+  r"|\w+_to_hidden|hidden_to_\w+|\w+_to_hid|hid_to_\w+)($|[./])"
   r"|(^|[._/])(simple)?_?(lstm|gru|rnn|sru|qrnn|lmu)(s|\d*)"
   r"(_?(cell|layer|net))?(_?\d+)?($|[./])"
   r"|(lstm|gru|rnn|simple)_?cell",
   re.IGNORECASE,
 )
+_CELL_WORDS = frozenset(
+  ("rec", "recur", "recurrent", "recurrence", "reservoir")
+)
+_BY_HAND = (("wx", "wh"), ("w", "u"), ("win", "wres"), ("ih", "hh"))
 _FLAX_CELLS = (
   frozenset(("hi", "hf", "hg", "ho")),
   frozenset(("hr", "hz", "hn")),
@@ -41,11 +46,17 @@ _GATES = frozenset(("gate", "gates", "gating", "gated", "glu", "swiglu"))
 def recurrent(seen: Seen) -> Refusal | None:
   """Cells that are run once for each step, their output read by themselves."""
   found = [name for name in seen.shapes if _RECURRENT.search(name)]
+  found += [layer.name for layer in seen.layers if layer.tokens & _CELL_WORDS]
   by_parent: dict[tuple[str, ...], set[str]] = {}
   for layer in seen.layers:
     if layer.path:
       by_parent.setdefault(layer.path[:-1], set()).add(layer.path[-1])
   for words in by_parent.values():
+    plain = {re.sub(r"[_\d]", "", word).lower(): word for word in words}
+    for pair in _BY_HAND:
+      if all(word in plain for word in pair):
+        hand = [plain[word] for word in pair]
+        found += [x.name for x in seen.layers if x.path[-1:] == (hand[1],)]
     if any(cell <= words for cell in _FLAX_CELLS):
       found += [n for n in seen.matrices if naming.components(n)[-2] in words]
   if not found:
@@ -123,9 +134,9 @@ def _is_table(seen: Seen, layer: Layer) -> bool:
   prefix, part = naming.role(layer.name)
   if part == "embedding":
     return True
-  own = layer.path[-1:] and set(tokens(layer.path[-1]))
-  has_bias = any(naming.role(name) == (prefix, "bias") for name in seen.shapes)
-  return bool(own and own & _EMBEDDINGS) and not has_bias
+  if not layer.path or not _EMBEDDINGS & set(tokens(layer.path[-1])):
+    return False
+  return not any(naming.role(n) == (prefix, "bias") for n in seen.shapes)
 
 
 def gated(seen: Seen) -> Refusal | None:

@@ -11,6 +11,7 @@ from sne_jax.networks.inference.refusals.seen import (
   Refusal,
   Seen,
   listed,
+  tokens,
 )
 
 _FAMILIES: tuple[tuple[frozenset[str], ...], ...] = tuple(
@@ -35,7 +36,24 @@ _FAMILIES: tuple[tuple[frozenset[str], ...], ...] = tuple(
       "bbox box boxes reg regression regressor offset offsets loc centerness",
     ),
     ("query queries q", "key keys k", "value values v"),
+    ("v value", "a advantage"),
+    ("pi", "q qf"),
     ("start", "end"),
+    # Two inputs, or two ways from one.
+    ("l lhs", "r rhs"),
+    ("src source", "dst dest target"),
+    ("rel", "root"),
+    ("self", "neigh neighbor neighbors"),
+    ("wide", "deep"),
+    ("gmf", "mlp"),
+    ("rgb", "flow depth"),
+    ("state obs observation", "action act"),
+    ("user", "item movie product"),
+    ("spatial", "temporal"),
+    ("local", "global"),
+    ("slow low", "fast high"),
+    ("content", "style"),
+    ("trunk", "branch"),
     ("left", "right"),
     ("fwd forward", "bwd backward"),
     ("alpha", "beta"),
@@ -53,9 +71,21 @@ _BRANCHES = frozenset(
   + ("experts", "parallel", "side", "path", "paths", "aspp", "fpn")
   + ("lateral", "inner")
 )
+_SIDE = frozenset(
+  ("time", "timestep", "temb", "cond", "condition", "conditioning", "film")
+  + ("hyper", "hypernet", "bypass", "skip", "shortcut", "residual", "aux")
+  + ("auxiliary", "projection_shortcut")
+)
+"""Words of layers that read something else than the layer before them."""
+
 _LISTS = frozenset(
   ("heads", "branches", "experts", "towers", "streams", "outputs", "outs")
   + ("classifiers", "predictors", "readouts", "tasks", "paths", "outs")
+)
+
+_ORDER = (
+  f"{OPAQUE}; if they are one chain, name the layers in its order:"
+  ' {"order": [...]}'
 )
 
 
@@ -67,8 +97,7 @@ def heads(seen: Seen) -> Refusal | None:
   return Refusal(
     f"{listed(names)} may stand side by side and read the same layer, where"
     " shapes would let one read the other",
-    f"{OPAQUE}; if they are one chain, name the layers in its order:"
-    ' {"order": [...]}',
+    _ORDER,
   )
 
 
@@ -114,6 +143,10 @@ def _of_decimals(seen: Seen) -> list[str]:
   return []
 
 
+def _side(layer: Layer) -> bool:
+  return any(_SIDE & set(tokens(word)) for word in layer.lead)
+
+
 def branches(seen: Seen) -> Refusal | None:
   """Ways that are added or put beside each other where they meet."""
   found: dict[tuple[str, ...], str] = {}
@@ -122,9 +155,16 @@ def branches(seen: Seen) -> Refusal | None:
       numbered = place + 1 < len(layer.path) and (
         layer.path[place + 1].isdecimal() and word.lower() in _LISTS
       )
-      if numbered or Layer("", (word,), ()).tokens & _BRANCHES:
+      if numbered or _BRANCHES & set(tokens(word)):
         found.setdefault(layer.path[: place + 1 + numbered], layer.name)
         break
+  side = [layer.name for layer in seen.layers if _side(layer)]
+  if side and len(side) < len(seen.layers):
+    return Refusal(
+      f"{listed(side)} may read something else than the layer before: no link"
+      " of a chain for certain",
+      _ORDER,
+    )
   if len(found) < 2:
     return None
   return Refusal(

@@ -30,6 +30,7 @@ _ROLES: tuple[tuple[str, ...], ...] = (
   ),
   (r"(\w+_)?students?(_\w+)?", r"(\w+_)?teachers?(_\w+)?"),
   (r"encoder_q|q_encoder|query_encoder", r"encoder_k|k_encoder|key_encoder"),
+  (r"branch(_\w+)?", r"trunk(_\w+)?"),
   (r"online(_\w+)?", r"target(_\w+)?"),
   (
     r"(text|language|query|question|user|caption)(_\w+)?",
