@@ -122,7 +122,7 @@ def left_out(
 ) -> dict[str, str]:
   """Returns the tensors that are no weights, and why."""
   reasons_of = {}
-  beside = collections.Counter(map(_parent, shapes))
+  beside = collections.Counter(_parent(n) for n, s in shapes.items() if s)
   for name, shape in shapes.items():
     reasons = [why for form, why in _LEFT_OUT if re.search(form, name)]
     dtype = str((dtypes or {}).get(name, "float32"))

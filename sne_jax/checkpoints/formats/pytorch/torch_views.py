@@ -127,7 +127,7 @@ def known(
     words[f"torch.{word}Storage"] = _StorageType(dtype)
   for name, dtype in ({n: n for n in DTYPES} | ALIASES).items():
     words[f"torch.{name}"] = _Word(dtype)
-  for name in (*LAYOUTS, *QUANTISERS):
+  for name in (*LAYOUTS, *QUANTISERS, "qint8", "quint8", "qint32"):
     words[f"torch.{name}"] = _Word(name)
   return words
 
