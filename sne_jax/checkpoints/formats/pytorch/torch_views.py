@@ -350,7 +350,7 @@ def _quantised(whole: View, quantiser: Any) -> View:
     key = (scale, zero)
     read = lambda: (np.float32(scale), np.float32(zero))
   elif kind == _Word("per_channel_affine"):
-    axis = rest[0] if rest else None
+    axis = rest[0] if rest else -1
     if not (
       isinstance(scale, View)
       and isinstance(zero, View)
