@@ -3,12 +3,18 @@
 from sne_jax.checkpoints.contents import Contents
 from sne_jax.checkpoints.contents import describe as describe_contents
 from sne_jax.checkpoints.limits import Limits
-from sne_jax.checkpoints.network import FileNetwork, load, read_override
+from sne_jax.checkpoints.network import (
+  FileNetwork,
+  load,
+  of_arrays,
+  read_override,
+)
 from sne_jax.checkpoints.reading import find, read
-from sne_jax.checkpoints.tensors import Entry, Tensors, check_finite
+from sne_jax.checkpoints.tensors import OWN_KEYS, Entry, Tensors, check_finite
 
 __all__ = [
   "Contents",
+  "OWN_KEYS",
   "Entry",
   "FileNetwork",
   "Limits",
@@ -17,6 +23,7 @@ __all__ = [
   "describe_contents",
   "find",
   "load",
+  "of_arrays",
   "read",
   "read_override",
 ]

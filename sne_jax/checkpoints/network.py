@@ -65,6 +65,25 @@ class FileNetwork:
     """The network."""
     return self.inferred.spec
 
+  @property
+  def notes(self) -> tuple[str, ...]:
+    """What of the file is not in the network, or not as it is stored."""
+    metadata = self.tensors.metadata
+    reasons: dict[str, list[str]] = {}
+    for name, why in self.inferred.left_out.items():
+      reasons.setdefault(why, []).append(name)
+    return (
+      *(f"read was {one}" for one in _given(metadata, "taken")),
+      *(f"not read were {one}" for one in _given(metadata, "left_out")),
+      *(f"computed is {one}" for one in _given(metadata, "computed")),
+      *(
+        f"left out: {', '.join(names[:3])}"
+        + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        + f": {why}"
+        for why, names in reasons.items()
+      ),
+    )
+
   def weights(self, *, finite: bool = True) -> Float[np.ndarray, "P"]:
     """Reads all weights, float32.
 
@@ -108,6 +127,10 @@ class FileNetwork:
     )
 
 
+def _given(metadata: Mapping[str, str], key: str) -> list[str]:
+  return [metadata[key]] if metadata.get(key) else []
+
+
 def load(
   path: str | os.PathLike,
   *,
@@ -129,6 +152,48 @@ def load(
       file, what, remedy.
   """
   opened = reading.read(path, part=part, limits=limits)
+  return _found(os.fspath(path), opened, override)
+
+
+def of_arrays(
+  arrays: Mapping[str, np.ndarray],
+  source: str,
+  *,
+  override: inference.Override | Mapping[str, Any] | None = None,
+  tied: Mapping[str, str] | None = None,
+) -> FileNetwork:
+  """Finds out what network a state_dict of PyTorch is, as `load` of a file.
+
+  Args:
+    arrays: by name.
+    source: what errors call it.
+    override: as of `load`.
+    tied: names of arrays that are another's, and that name.
+
+  Raises:
+    CheckpointError: as of `load`.
+  """
+  entries = {
+    name: tensors.Entry(
+      name,
+      array.shape,
+      array.dtype.name,
+      lambda array=array: array,
+      (tied or {}).get(name),
+    )
+    for name, array in arrays.items()
+    if array.dtype.name in tensors.DTYPES
+  }
+  opened = tensors.Tensors(entries, "torch", source)
+  return _found(source, reading.as_computed(opened), override)
+
+
+def _found(
+  path: str,
+  opened: tensors.Tensors,
+  override: inference.Override | Mapping[str, Any] | None,
+) -> FileNetwork:
+  """Finds out what network tensors are."""
   override = as_override(override)
   other = contents.describe(opened)
   if other is not None and (other.unread or not override.opaque):
@@ -139,16 +204,14 @@ def load(
   try:
     inferred = inference.infer_file(opened, override)
   except inference.AmbiguousError as error:
-    raise errors.unreadable(
-      os.fspath(path), error.problem, error.remedy
-    ) from error
+    raise errors.unreadable(path, error.problem, error.remedy) from error
   uncompute = {
     name: entry.uncompute
     for name, entry in opened.entries.items()
     if entry.computed_from
   }
   inferred = dataclasses.replace(inferred, uncompute=uncompute)
-  return FileNetwork(os.fspath(path), opened, inferred)
+  return FileNetwork(path, opened, inferred)
 
 
 def read_override(path: str) -> dict[str, Any] | None:

@@ -42,6 +42,15 @@ FLOATS = frozenset(n for n in DTYPES if n.startswith(("float", "bfloat")))
 """Names of the dtypes of real numbers that are not whole."""
 
 
+OWN_KEYS = frozenset(
+  (
+    *("left_out", "taken", "part", "prefix", "modules", "values"),
+    *("computed", "shards"),
+  )
+)
+"""Keys of `Tensors.metadata` that readers write, not files."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
   """One tensor of a checkpoint; its numbers are still on disk.
@@ -115,7 +124,8 @@ class Tensors:
     source: the file or folder.
     metadata: what else the file says, as text; see each reader. Keys that all
       may have: `left_out` (what is in the file but not in `entries`, and why),
-      `computed` (which entries are computed from others, and how).
+      `taken` (which branch was read, where others were not), `computed` (which
+      entries are computed from others, and how).
     graph: what the file says of how the network is computed, to be played;
       None where it holds tensors alone.
   """

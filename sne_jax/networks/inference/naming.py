@@ -3,6 +3,7 @@
 Dimensions: none; shapes are tuples of sizes.
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -121,6 +122,7 @@ def left_out(
 ) -> dict[str, str]:
   """Returns the tensors that are no weights, and why."""
   reasons_of = {}
+  beside = collections.Counter(map(_parent, shapes))
   for name, shape in shapes.items():
     reasons = [why for form, why in _LEFT_OUT if re.search(form, name)]
     dtype = str((dtypes or {}).get(name, "float32"))
@@ -128,13 +130,17 @@ def left_out(
       reasons_of[name] = reasons[0]
     elif 0 in shape:
       reasons_of[name] = "empty"
-    elif not shape:
+    elif not shape or (tuple(shape) == (1,) and beside[_parent(name)] == 1):
       reasons_of[name] = "one number, which treats all neurons alike"
     elif re.match(r"u?int|bool|complex|<U|str|object", dtype):
       reasons_of[name] = f"numbers of type {dtype}, which are no weights"
   if not any(len(s) > 1 for n, s in shapes.items() if n not in reasons_of):
     reasons_of = {n: w for n, w in reasons_of.items() if w not in _OF_A_PART}
   return reasons_of
+
+
+def _parent(name: str) -> str:
+  return re.sub(r"[./]?[^./]*$", "", name)
 
 
 def _is_weight_after_all(name: str, shape: tuple[int, ...]) -> bool:
