@@ -61,7 +61,7 @@ def test_formats_are_named(tmp_path):
     reading.read(put(tmp_path / name, data)).format
     for name, data in FORMATS.items()
   }
-  optional = {"keras": "h5py", "onnx": "onnx"}
+  optional = {"keras": "h5py", "onnx": "onnx", "gguf": "gguf"}
   due = {"safetensors", "torch", "flax", "npz"}
   due |= {kind for kind, library in optional.items() if samples.has(library)}
   assert kinds == due

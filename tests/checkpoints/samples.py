@@ -361,6 +361,49 @@ def onnx_bytes(arrays, *, nodes=(), change=None):
   return model.SerializeToString()
 
 
+GGUF_KINDS = {
+  "float32": 0,
+  "float16": 1,
+  "bfloat16": 30,
+  "float64": 28,
+  "int8": 24,
+}
+
+
+def _text(value):
+  return struct.pack("<Q", len(value)) + value.encode()
+
+
+def gguf_bytes(arrays, quantised=(), names=None):
+  """A GGUF file, version 3; those of `quantised` as Q8_0."""
+  pairs = [
+    _text("general.architecture") + struct.pack("<I", 8) + _text("llama"),
+    _text("llama.block_count") + struct.pack("<II", 4, 2),
+    _text("tokens") + struct.pack("<IIQ", 9, 8, 2) + _text("a") + _text("b"),
+  ]
+  infos, data = b"", b""
+  for name, array in arrays.items():
+    data += b"\0" * (-len(data) % 32)
+    kind = 8 if name in quantised else GGUF_KINDS[array.dtype.name]
+    infos += _text((names or {}).get(name, name))
+    infos += struct.pack("<I", array.ndim)
+    infos += struct.pack(f"<{array.ndim}Q", *reversed(array.shape))
+    infos += struct.pack("<IQ", kind, len(data))
+    data += _packed(array) if name in quantised else array.tobytes()
+  head = b"GGUF" + struct.pack("<IQQ", 3, len(arrays), len(pairs))
+  head += b"".join(pairs) + infos
+  return head + b"\0" * (-len(head) % 32) + data
+
+
+def _packed(array):
+  """Q8_0: a scale, and 32 whole numbers."""
+  blocks = array.reshape(-1, 32)
+  scales = np.abs(blocks).max(1, keepdims=True) / 127
+  whole = np.round(blocks / scales).astype(np.int8)
+  rows = zip(scales.astype(np.float16), whole, strict=True)
+  return b"".join(scale.tobytes() + row.tobytes() for scale, row in rows)
+
+
 def has(library):
   """Whether an optional library is installed."""
   return importlib.util.find_spec(library) is not None
@@ -419,4 +462,6 @@ def all_formats():
     made["net.keras"] = keras_bytes(keras_layers(arrays))
   if has("onnx"):
     made["net.onnx"] = onnx_bytes(arrays)
+  if has("gguf"):
+    made["net.gguf"] = gguf_bytes(arrays)
   return made

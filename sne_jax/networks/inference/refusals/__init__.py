@@ -43,7 +43,7 @@ DOUBTFUL: dict[str, Recogniser] = {
   "heads": parallel.heads,
   "branches": parallel.branches,
 }
-"""By kind; an override's `order` says that it is a chain all the same, `skips` too."""
+"""By kind; an override's `order` or `skips` say that it is a chain."""
 
 
 def check(
