@@ -11,6 +11,7 @@ Values have a `shape`; their first axis is the batch.
 Dimensions: none; shapes are tuples of sizes.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -128,7 +129,7 @@ class OnTape:
 
   def reshape(self, x, shape):
     """Reads a value, row-major, in another shape."""
-    _check(np.prod(shape) == np.prod(x.shape), f"a reshape to {shape}", x)
+    _check(math.prod(shape) == math.prod(x.shape), f"a reshape to {shape}", x)
     return self.tape.reshape(x, shape)
 
   def transpose(self, x, order):
