@@ -2,6 +2,7 @@
 
   python experiments/inspect_network.py model.safetensors --picture=model.png
 
+Several files, and folders of them, are shown one after the other.
 For every tensor: what it is, at which depth, which neurons its axes are, and
 where in the file it lies. Below, what was taken from conventions and what was
 left out; --override settles both (sne_jax/networks/inference/override.py has
@@ -42,34 +43,58 @@ CLASSES = (InspectOptions, given_files.FileOptions)
 def main(
   argv: list[str], flag_values: flags.FlagValues = flags.FLAGS
 ) -> int | None:
-  """Reads the flags and the file, and prints what it holds.
+  """Reads the flags and the files, and prints what they hold.
+
+  Returns:
+    The exit code: 1 if a file could not be read.
 
   Raises:
-    ValueError: not one file, or one that cannot be read.
+    ValueError: no file, or the only one cannot be read.
   """
   options, how = (
     config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
   )
-  if len(argv) != 2:
-    raise ValueError(f"name one checkpoint, got {len(argv) - 1}")
-  given_files.check_outputs([options.picture, options.json], argv[1:])
-  network = checkpoints.load(
-    argv[1], override=checkpoints.read_override(how.override), part=how.part
-  )
+  paths = given_files.paths_of(argv[1:])
+  if len(paths) > 1 and (options.picture or options.json):
+    raise ValueError(
+      f"picture and json are of one checkpoint; got {len(paths)}"
+    )
+  given_files.check_outputs([options.picture, options.json], paths)
+  override = checkpoints.read_override(how.override)
+  failures = {}
+  for path in paths:
+    try:
+      show(
+        path, checkpoints.load(path, override=override, part=how.part), options
+      )
+    except Exception as error:
+      if len(paths) == 1 and isinstance(error, ValueError):
+        raise
+      failures[path] = given_files.line(error)
+  return given_files.report_failures(failures)
+
+
+def show(
+  path: str, network: checkpoints.FileNetwork, options: InspectOptions
+) -> None:
+  """Prints what a file holds, and writes what is asked for.
+
+  Raises:
+    CheckpointError: its numbers cannot be read, or are not finite.
+  """
   print(described(network))  # noqa: T201
   if options.check:
     checkpoints.check_finite(network.tensors)
     print("\nAll numbers are finite.")  # noqa: T201
   if options.picture:
-    path = network_figure.draw(
-      options.picture, network.spec, title=pathlib.Path(argv[1]).name
+    picture = network_figure.draw(
+      options.picture, network.spec, title=pathlib.Path(path).name
     )
-    print(f"The picture is {path}")  # noqa: T201
+    print(f"The picture is {picture}")  # noqa: T201
   if options.json:
     text = json.dumps(network.spec.to_json(), indent=2) + "\n"
     write_atomically(pathlib.Path(options.json), text)
     print(f"The spec is {options.json}")  # noqa: T201
-  return None
 
 
 def described(network: checkpoints.FileNetwork) -> str:
@@ -100,12 +125,32 @@ def described(network: checkpoints.FileNetwork) -> str:
     lines.append(f"Residual connections between levels: {pairs}")
   for title, items in (
     ("Taken from conventions, or not claimed", inferred.guesses),
+    ("Of the file", network.notes),
     ("Left out", [f"{n}: {why}" for n, why in inferred.left_out.items()]),
+    ("Said by the file", said(network.tensors)),
     ("Tied", [f"{n} is {other}" for n, other in inferred.tied.items()]),
   ):
     if items:
       lines.append("\n".join([f"{title}:", *(f"  {item}" for item in items)]))
   return "\n\n".join(lines)
+
+
+def said(tensors: checkpoints.Tensors) -> list[str]:
+  """Returns what a safetensors file says of itself, long texts cut."""
+  if tensors.format != "safetensors":
+    return []
+  words = {
+    key: " ".join(text.split())
+    for key, text in tensors.metadata.items()
+    if key not in checkpoints.OWN_KEYS
+  }
+  lines = [
+    f"{key[:50]}: {text[:200]}{'...' if len(text) > 200 else ''}"
+    for key, text in words.items()
+    if text.isprintable() and key.isprintable()
+  ]
+  more = [f"and {len(words) - 12} more"] if len(words) > 12 else []
+  return lines[:12] + more
 
 
 def axis_text(axis: Axis) -> str:

@@ -1,11 +1,17 @@
 """Single checkpoints of any framework, read without trusting them."""
 
 from sne_jax.checkpoints.limits import Limits
-from sne_jax.checkpoints.network import FileNetwork, load, read_override
+from sne_jax.checkpoints.network import (
+  FileNetwork,
+  load,
+  of_arrays,
+  read_override,
+)
 from sne_jax.checkpoints.reading import find, read
-from sne_jax.checkpoints.tensors import Entry, Tensors, check_finite
+from sne_jax.checkpoints.tensors import OWN_KEYS, Entry, Tensors, check_finite
 
 __all__ = [
+  "OWN_KEYS",
   "Entry",
   "FileNetwork",
   "Limits",
@@ -13,6 +19,7 @@ __all__ = [
   "check_finite",
   "find",
   "load",
+  "of_arrays",
   "read",
   "read_override",
 ]

@@ -160,23 +160,89 @@ class Storage:
     self.kind = kind or STORAGES.get(flat.dtype.name)
 
 
-def view(storage, shape, stride, offset=0):
-  """A tensor that is a view of a storage."""
+def view(storage, shape, stride, offset=0, flags=()):
+  """A tensor that is a view of a storage; `flags`: "neg", "conj"."""
   hooks = Call("collections", "OrderedDict", ())
   args = (storage, offset, tuple(shape), tuple(stride), False, hooks)
+  marks = (dict.fromkeys(flags, True),) if flags else ()
   if storage.kind is not None:
-    return Call("torch._utils", "_rebuild_tensor_v2", args)
+    return Call("torch._utils", "_rebuild_tensor_v2", (*args, *marks))
   dtype = Global("torch", storage.flat.dtype.name)
-  return Call("torch._utils", "_rebuild_tensor_v3", (*args, dtype))
+  return Call("torch._utils", "_rebuild_tensor_v3", (*args, dtype, *marks))
 
 
-def tensor(array):
+def tensor(array, flags=()):
   """A contiguous tensor with a storage of its own."""
+  return view(
+    Storage(array.reshape(-1)), array.shape, steps(array), flags=flags
+  )
+
+
+def steps(array):
+  """The strides of a contiguous array, in numbers."""
   stride, step = [], 1
   for size in reversed(array.shape):
     stride.insert(0, step)
     step *= max(size, 1)
-  return view(Storage(array.reshape(-1)), array.shape, stride)
+  return stride
+
+
+def sparse(layout, *parts, shape):
+  """A sparse tensor of arrays: places and values, as its layout has them."""
+  name = Call("torch.serialization", "_get_layout", (f"torch.{layout}",))
+  more = (False,) if layout == "sparse_coo" else ()
+  size = Call("torch", "Size", (tuple(shape),))
+  data = (*(tensor(np.asarray(part)) for part in parts), size, *more)
+  return Call("torch._utils", "_rebuild_sparse_tensor", (name, data))
+
+
+def quantised(whole, kind, *quantiser):
+  """A tensor with a quantiser; arrays in it become tensors."""
+  kinds = {"int8": "QInt8Storage", "uint8": "QUInt8Storage"}
+  kinds["int32"] = "QInt32Storage"
+  storage = Storage(whole.reshape(-1), kinds[whole.dtype.name])
+  scales = [tensor(q) if isinstance(q, np.ndarray) else q for q in quantiser]
+  hooks = Call("collections", "OrderedDict", ())
+  how = (Global("torch", kind), *scales)
+  args = (storage, 0, whole.shape, tuple(steps(whole)), how, False, hooks)
+  return Call("torch._utils", "_rebuild_qtensor", args)
+
+
+def forms():
+  """Every way in which a pickle can describe a tensor, by a name."""
+  real = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
+  whole = (10 * real).astype(np.int8)
+  hooks = Call("collections", "OrderedDict", ())
+  places = np.array([[0, 1, 0], [2, 0, 2]])
+  values = np.array([1.0, 2.0, 4.0], np.float32)
+  plain = Global("torch", "Tensor")
+  marked = tensor(real)
+  return {
+    "neg": tensor(real, ["neg"]),
+    "conj": tensor(real.astype(np.complex64) * (1 + 2j), ["conj"]),
+    "both": tensor(real.astype(np.complex64) * (1 + 2j), ["conj", "neg"]),
+    "coo": sparse("sparse_coo", places, values, shape=(2, 3)),
+    "hybrid": sparse("sparse_coo", [[1, 0]], real, shape=(4, 3)),
+    "csr": sparse("sparse_csr", [0, 1, 3], [2, 0, 1], values, shape=(2, 3)),
+    "csc": sparse("sparse_csc", [0, 1, 1, 3], [1, 0, 1], values, shape=(2, 3)),
+    "bsr": sparse(
+      "sparse_bsr", [0, 1, 2], [1, 0], real.reshape(2, 1, 3), shape=(2, 6)
+    ),
+    "scaled": quantised(whole, "per_tensor_affine", 0.5, -3),
+    "channels": quantised(
+      whole, "per_channel_affine", np.array([0.5, 2.0]), np.array([1, -1]), 0
+    ),
+    "stateful": Call(
+      "torch._utils",
+      "_rebuild_parameter_with_state",
+      (tensor(real), True, hooks, {"note": "a"}),
+    ),
+    "attributed": Call(
+      "torch._tensor",
+      "_rebuild_from_type_v2",
+      (marked.function, plain, marked.args, {"note": "a"}),
+    ),
+  }
 
 
 def state_dict(arrays):

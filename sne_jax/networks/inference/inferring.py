@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.networks.inference import chain, conventions, naming
+from sne_jax.networks.inference import chain, conventions, naming, refusals
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.inferred import AmbiguousError, InferredNetwork
 from sne_jax.networks.inference.override import Override, as_override
@@ -115,7 +115,7 @@ def infer(
   if settled.opaque:
     found = _opaque(kept)
   else:
-    found = _found(Player(kept, framework, settled, tied), graph)
+    found = _found(Player(kept, framework, settled, tied), graph, left_out)
   if settled.family:
     spec, sources = _as_family(found.spec, found.sources, settled)
     found = dataclasses.replace(found, spec=spec, sources=sources)
@@ -127,10 +127,12 @@ def infer(
   return dataclasses.replace(found, left_out=left_out, tied=tied)
 
 
-def _found(player: Player, graph: Graph | None) -> InferredNetwork:
+def _found(
+  player: Player, graph: Graph | None, left_out: Mapping[str, str]
+) -> InferredNetwork:
   """Plays what the file says of itself, else what its names say."""
   if graph is None or player.override.describes:
-    return _named(player)
+    return _named(player, left_out)
   try:
     graph.play(player)
   except Mismatch as error:
@@ -144,9 +146,11 @@ def _found(player: Player, graph: Graph | None) -> InferredNetwork:
   )
 
 
-def _named(given: Player) -> InferredNetwork:
+def _named(given: Player, left_out: Mapping[str, str]) -> InferredNetwork:
   """Tries the conventions, then a plain network."""
   shapes, framework, settled = given.shapes, given.framework, given.override
+  seen = shapes, left_out, given.tied, settled
+  refusals.check(*seen, certain=True)
   refused = []
   for name, play in conventions.CONVENTIONS.items():
     player = Player(shapes, framework, settled)
@@ -165,6 +169,7 @@ def _named(given: Player) -> InferredNetwork:
     )
   if refused and not settled.order:  # A network of this kind is not plain.
     raise AmbiguousError(f"{'; '.join(refused)}; {chain.OPAQUE}")
+  refusals.check(*seen, certain=False)
   try:
     chain.play(given)
   except Mismatch as error:

@@ -34,7 +34,10 @@ _ROLES = {
   "embeddings": "embedding",
 }
 
-_COLLECTIONS = ("params", "batch_stats", "model", "state_dict", "module")
+_COLLECTIONS = (
+  *("params", "batch_stats", "model", "state_dict", "module"),
+  *("_orig_mod", "_fsdp_wrapped_module"),
+)
 """First words of names that say where tensors are kept, not what they are."""
 
 _LEFT_OUT = (
@@ -48,7 +51,32 @@ _LEFT_OUT = (
   (r"(^|[./])opt_state([./]|$)", "the state of an optimizer"),
   (r"(^|[./])seed_generator", "the state of a random generator"),
   (r"^(step|epoch|iteration|global_step)$", "a counter of training steps"),
+  (r"(^|[./])(n_averaged|num_updates)$", "a counter of training steps"),
+  (
+    r"(^|[./])(\w+_)?(criterions?|criteria|loss(es)?|loss_(fn|func|function))"
+    r"[./]",
+    "of a loss, not of the network",
+  ),
+  (
+    r"(^|[./_])(pos|class|loss|cls)_weights?$",
+    "weights of classes in a loss",
+  ),
+  (r"(^|[./_])(confmat|conf_mat|confusion(_matrix)?)$", "a confusion matrix"),
+  (r"(^|[./])((\w+_)?metrics?|fid|lpips)[./]", "of a metric"),
+  (
+    r"(^|[./])(train|val|valid|validation|test|eval)_(acc|accuracy|f1|auroc"
+    r"|auc|precision|recall|m?iou|mse|mae|rmse|psnr|ssim|r2|confmat)"
+    r"(_\w+)?([./]|$)",
+    "of a metric",
+  ),
+  (r"(^|[./])(\w+_)?queue(_\w+)?$", "a queue of earlier samples"),
+  (
+    r"(^|[./_])(memory_bank|feature_bank|replay_buffer)$",
+    "a memory of earlier samples",
+  ),
 )
+_OF_A_PART = ("of a loss, not of the network", "of a metric")
+"""Reasons that hold only where the file has other layers as well."""
 
 
 @dataclasses.dataclass
@@ -91,14 +119,23 @@ def left_out(
       reasons_of[name] = reasons[0]
     elif 0 in shape:
       reasons_of[name] = "empty"
+    elif not shape:
+      reasons_of[name] = "one number, which treats all neurons alike"
     elif re.match(r"u?int|bool|complex|<U|str|object", dtype):
       reasons_of[name] = f"numbers of type {dtype}, which are no weights"
+  if not any(len(s) > 1 for n, s in shapes.items() if n not in reasons_of):
+    reasons_of = {n: w for n, w in reasons_of.items() if w not in _OF_A_PART}
   return reasons_of
 
 
 def _is_weight_after_all(name: str, shape: tuple[int, ...]) -> bool:
   """Whether `attn.bias` is a vector rather than a causal mask."""
   return name.endswith("attn.bias") and len(shape) < 2
+
+
+def components(name: str) -> tuple[str, ...]:
+  """Returns the words of a name between dots and slashes."""
+  return tuple(word for word in re.split(r"[./]", name) if word)
 
 
 def role(name: str) -> tuple[str, str]:

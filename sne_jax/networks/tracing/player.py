@@ -225,25 +225,6 @@ class Player:
       self.tape.slice(x, last, i * size, (i + 1) * size) for i in range(count)
     ]
 
-  def heads(self, width: int, usual: int = 64) -> int:
-    """Returns how many heads `width` units have: the override's, or a guess.
-
-    Raises:
-      Mismatch: heads of the usual size do not divide the width.
-    """
-    if self.override.heads:
-      return self.override.heads
-    if width % usual:
-      raise Mismatch(
-        f"attention of {width} units, no multiple of the usual {usual} per"
-        ' head; write how many heads there are: {"heads": ...}'
-      )
-    self.guess(
-      f"{width // usual} heads: attention has {width} units, and {usual} per"
-      f' head are usual; {{"heads": {width // usual}}} settles it'
-    )
-    return width // usual
-
   def guess(self, text: str) -> None:
     """Notes what was taken from convention."""
     self.guesses[text] = None

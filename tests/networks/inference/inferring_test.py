@@ -280,7 +280,7 @@ def test_skips_by_hand():
     ({"a.weight": (4, 3), "b.weight": (6, 5)}, "in no order"),
     ({"a.weight": (4, 3), "a.spam": (2, 3, 4)}, "a.spam"),
     ({"layers.0.attn.weight": (4, 4)}, "not those of a plain network"),
-    ({"lstm.weight_ih_l0": (16, 4), "out.weight": (2, 16)}, "plain network"),
+    ({"lstm.weight_ih_l0": (16, 4), "out.weight": (2, 16)}, "recurrent cell"),
     ({"num_batches_tracked": ()}, "no weights"),
   ],
 )
