@@ -64,9 +64,13 @@ def main(
   failures = {}
   for path in paths:
     try:
-      show(
-        path, checkpoints.load(path, override=override, part=how.part), options
-      )
+      opened = checkpoints.read(path, part=how.part)
+      contents = None if override else checkpoints.describe_contents(opened)
+      if contents is not None:
+        print(listed(opened, contents))  # noqa: T201
+        continue
+      network = checkpoints.load(path, override=override, part=how.part)
+      show(path, network, options)
     except Exception as error:
       if len(paths) == 1 and isinstance(error, ValueError):
         raise
@@ -151,6 +155,26 @@ def said(tensors: checkpoints.Tensors) -> list[str]:
   ]
   more = [f"and {len(words) - 12} more"] if len(words) > 12 else []
   return lines[:12] + more
+
+
+def listed(tensors: checkpoints.Tensors, contents: checkpoints.Contents) -> str:
+  """Returns what a file holds that is no network, to read."""
+  rows = [
+    [name, entry.dtype, "x".join(map(str, entry.shape))]
+    for name, entry in tensors.entries.items()
+  ]
+  rows += [
+    [name, kind, "x".join(map(str, shape))]
+    for name, (kind, shape) in contents.unread.items()
+  ]
+  lines = [
+    f"{tensors.source}: {tensors.format}",
+    f"It is {contents.what}.",
+    "\n".join(f"{name}: {text}" for name, text in contents.facts.items()),
+    report.markdown_table(["tensor", "numbers", "shape"], rows),
+    f"To read a network: {contents.remedy}.",
+  ]
+  return "\n\n".join(filter(None, lines))
 
 
 def axis_text(axis: Axis) -> str:

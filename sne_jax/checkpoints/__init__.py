@@ -1,5 +1,7 @@
 """Single checkpoints of any framework, read without trusting them."""
 
+from sne_jax.checkpoints.contents import Contents
+from sne_jax.checkpoints.contents import describe as describe_contents
 from sne_jax.checkpoints.limits import Limits
 from sne_jax.checkpoints.network import (
   FileNetwork,
@@ -12,11 +14,13 @@ from sne_jax.checkpoints.tensors import OWN_KEYS, Entry, Tensors, check_finite
 
 __all__ = [
   "OWN_KEYS",
+  "Contents",
   "Entry",
   "FileNetwork",
   "Limits",
   "Tensors",
   "check_finite",
+  "describe_contents",
   "find",
   "load",
   "of_arrays",

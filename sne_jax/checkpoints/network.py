@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sne_jax import errors
-from sne_jax.checkpoints import reading, recipes, tensors
+from sne_jax.checkpoints import contents, reading, recipes, tensors
 from sne_jax.checkpoints.limits import Limits
 from sne_jax.networks import inference
 from sne_jax.networks.inference.override import as_override
@@ -147,8 +147,9 @@ def load(
     limits: what the file may ask for.
 
   Raises:
-    CheckpointError: no readable checkpoint, or one whose network names and
-      shapes do not settle. One line: file, what, remedy.
+    CheckpointError: no readable checkpoint, one of something else than a
+      network, or one whose network names and shapes do not settle. One line:
+      file, what, remedy.
   """
   opened = reading.read(path, part=part, limits=limits)
   return _found(os.fspath(path), opened, override)
@@ -194,6 +195,11 @@ def _found(
 ) -> FileNetwork:
   """Finds out what network tensors are."""
   override = as_override(override)
+  other = contents.describe(opened)
+  if other is not None and (other.unread or not override.opaque):
+    raise errors.unreadable(
+      os.fspath(path), f"it is {other.what}", other.remedy
+    )
   recipes.check_doubts(opened, override.leave_out)
   try:
     inferred = inference.infer_file(opened, override)

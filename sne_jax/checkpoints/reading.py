@@ -17,6 +17,7 @@ from sne_jax.checkpoints import (
 from sne_jax.checkpoints.formats import (
   archive,
   flax_file,
+  gguf_file,
   hub,
   keras_file,
   numpy_file,
@@ -31,7 +32,7 @@ from sne_jax.checkpoints.tensors import Tensors
 
 SUFFIXES = (
   *(".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".msgpack", ".flax"),
-  *(".keras", ".h5", ".hdf5", ".onnx", ".npz", ".npy"),
+  *(".keras", ".h5", ".hdf5", ".onnx", ".npz", ".npy", ".gguf"),
 )
 """Ends of names that `find` takes for checkpoints."""
 
@@ -44,7 +45,6 @@ OTHERS = (
   (b"(\xb5/\xfd", "zstd", "unpack it first"),
   (b"7z\xbc\xaf", "7z", "unpack it first"),
   (b"version https://git-lfs", "a Git LFS pointer", "run git lfs pull"),
-  (b"GGUF", "GGUF", "convert it to safetensors"),
   (b"<", "a web page or XML", "download the file itself"),
   (b"{", "JSON", "name the file of the weights, or *.index.json"),
 )
@@ -172,6 +172,8 @@ def _reader(
     return _zip_reader(path, limits)
   if head.startswith(b"\x89HDF\r\n\x1a\n"):
     return keras_file.read
+  if head.startswith(b"GGUF"):
+    return gguf_file.read
   if head.startswith(b"\x93NUMPY"):
     return numpy_file.read_npy
   if head.startswith(OLD_TORCH):
@@ -201,7 +203,7 @@ def _reader(
   raise errors.unreadable(
     path,
     f"no known kind of checkpoint: it begins with {head[:8].hex(' ')}",
-    "known are safetensors, PyTorch, Flax, Orbax, Keras, ONNX and npz",
+    "known are safetensors, PyTorch, Flax, Orbax, Keras, ONNX, npz and GGUF",
   )
 
 

@@ -119,7 +119,8 @@ class Tensors:
   Attributes:
     entries: by name, in the order of the file. No guarantee that this is the
       order of computation: safetensors files are sorted by name, for one.
-    format: "safetensors", "torch", "flax", "orbax", "keras", "onnx" or "npz".
+    format: "safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz"
+      or "gguf".
     source: the file or folder.
     metadata: what else the file says, as text; see each reader. Keys that all
       may have: `left_out` (what is in the file but not in `entries`, and why),

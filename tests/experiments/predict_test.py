@@ -315,6 +315,30 @@ def test_codes_are_written(workdir, start, tmp_path):
   assert code == 2 and "must end with .npz or .csv" in err
 
 
+def test_an_adapter_is_shown_and_not_encoded(workdir, start, tmp_path):
+  (path,) = written(tmp_path / "files", count=1)
+  ranks = {"A": (4, 8), "B": (8, 4)}
+  arrays = {
+    f"base_model.model.fc.lora_{end}.weight": np.ones(shape, np.float32)
+    for end, shape in ranks.items()
+  }
+  adapter = tmp_path / "files" / "adapter_model.safetensors"
+  safetensors.numpy.save_file(arrays, adapter)
+  code, text, err = start(inspect_network, adapter)
+  assert code == 0, err
+  assert "a LoRA adapter of rank 4 for 1 layer(s) (fc)" in text
+  assert "target modules: fc" in text and "lora_A.weight | float32" in text
+  out = tmp_path / "codes.npz"
+  for module, given in ((encode, (f"--out={out}",)), (predict, ())):
+    given = (f"--workdir={workdir}", *given, tmp_path / "files")
+    code, _, err = start(module, *given)
+    assert code == 1
+    (line,) = [x for x in err.splitlines() if "adapter" in x]
+    assert "merge it into its base model" in line
+  with np.load(out) as archive:
+    assert list(archive["files"]) == [path]
+
+
 def test_a_network_is_shown(start, tmp_path):
   written(tmp_path / "files", count=1)
   picture, spec = tmp_path / "net.png", tmp_path / "net.json"

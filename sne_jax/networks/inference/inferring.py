@@ -23,7 +23,9 @@ from sne_jax.networks.inference.sources import Source
 from sne_jax.networks.tracing import activations
 from sne_jax.networks.tracing.player import Graph, Mismatch, Player
 
-FRAMEWORKS = ("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz")
+FRAMEWORKS = (
+  *("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz", "gguf"),
+)
 """Kinds of files; they say how kernels are stored and in what order."""
 
 
@@ -102,29 +104,30 @@ def infer(
     if name not in shapes:
       raise ValueError(f"override: leave_out names {name!r}, no tensor of it")
     left_out[name] = "left out by the override"
-  kept = {
-    name: tuple(shape)
-    for name, shape in shapes.items()
-    if name not in left_out and name not in tied
-  }
+  left_out |= _second_names(tied, left_out)
+  kept = {n: tuple(s) for n, s in shapes.items() if n not in left_out}
   if not kept:
     kept_out = ", ".join(f"{n}: {why}" for n, why in [*left_out.items()][:2])
     raise AmbiguousError(
       "the file holds no weights" + (f" ({kept_out})" if kept_out else "")
     )
-  if settled.opaque:
-    found = _opaque(kept)
-  else:
-    found = _found(Player(kept, framework, settled, tied), graph, left_out)
+  tied = {name: other for name, other in tied.items() if name in kept}
+  player = Player(kept, framework, settled, tied)
+  found = _opaque(player) if settled.opaque else _found(player, graph, left_out)
   if settled.family:
     spec, sources = _as_family(found.spec, found.sources, settled)
     found = dataclasses.replace(found, spec=spec, sources=sources)
   left_out |= found.left_out
-  for name, other in list(tied.items()):
-    if other in left_out:
-      left_out[name] = f"is {other}"
-      del tied[name]
+  left_out |= _second_names(found.tied, left_out)
+  tied = {n: other for n, other in found.tied.items() if n not in left_out}
   return dataclasses.replace(found, left_out=left_out, tied=tied)
+
+
+def _second_names(
+  tied: Mapping[str, str], left_out: Mapping[str, str]
+) -> dict[str, str]:
+  """Names of tensors that are left out under another, and that name."""
+  return {n: f"is {o}" for n, o in tied.items() if o in left_out}
 
 
 def _found(
@@ -141,19 +144,18 @@ def _found(
     ) from error
   found = _assembled(player, "traced")
   reason = "has no part in the output of the graph in the file"
-  return dataclasses.replace(
-    found, left_out=dict.fromkeys(player.rest(), reason)
-  )
+  left_out = found.left_out | dict.fromkeys(player.rest(), reason)
+  return dataclasses.replace(found, left_out=left_out)
 
 
 def _named(given: Player, left_out: Mapping[str, str]) -> InferredNetwork:
   """Tries the conventions, then a plain network."""
-  shapes, framework, settled = given.shapes, given.framework, given.override
-  seen = shapes, left_out, given.tied, settled
+  shapes, settled = given.everything, given.override
+  seen = given.shapes, left_out, given.tied, settled
   refusals.check(*seen, certain=True)
   refused = []
   for name, play in conventions.CONVENTIONS.items():
-    player = Player(shapes, framework, settled)
+    player = Player(shapes, given.framework, settled, given.tied)
     try:
       options = play(player)
     except Mismatch as error:
@@ -196,14 +198,28 @@ def _run_by_family(
 
 
 def _assembled(player: Player, how: str) -> InferredNetwork:
-  """Returns what was played; what is left out and tied is added later."""
+  """Returns what was played."""
   spec, sources = assemble(player.tape)
   guesses = (*player.guesses, *player.tape.unclaimed())
-  return InferredNetwork(spec, sources, {}, {}, guesses, how)
+  reasons = {}
+  for tensor, source in zip(spec.tensors, sources, strict=True):
+    if source.name in player.reasons:
+      groups = [f.group for axis in tensor.axes[:1] for f in axis if f.group]
+      reasons |= dict.fromkeys(groups, player.reasons[source.name])
+  return InferredNetwork(
+    spec,
+    sources,
+    dict(player.left_out),
+    dict(player.tied),
+    guesses,
+    how,
+    reasons,
+  )
 
 
-def _opaque(shapes: naming.Shapes) -> InferredNetwork:
+def _opaque(player: Player) -> InferredNetwork:
   """A spec that claims nothing: levels by order, no permutation."""
+  shapes = player.shapes
   tensors, sources, level = [], [], -1
   for name, shape in shapes.items():
     _, part = naming.role(name)
@@ -219,7 +235,7 @@ def _opaque(shapes: naming.Shapes) -> InferredNetwork:
     sources.append(Source(name, name, stored, stored, (), order, shape))
   spec = spec_lib.NetworkSpec("unknown", tuple(tensors))
   note = "opaque, as the override says: levels by order, no permutation"
-  return InferredNetwork(spec, tuple(sources), {}, {}, (note,))
+  return InferredNetwork(spec, tuple(sources), {}, dict(player.tied), (note,))
 
 
 def _as_family(

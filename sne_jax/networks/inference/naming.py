@@ -12,8 +12,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 TRANSPOSED = ("flax", "orbax", "keras")
 """Frameworks whose kernels are `[in, out]` and `[height, width, in, out]`."""
 
-ORDERED = ("torch", "onnx")
+ORDERED = ("torch",)
 """Formats that keep tensors in the order in which layers were made."""
+
+TORCH_LIKE = ("torch", "safetensors", "gguf")
+"""Formats in which a `.weight` is stored as PyTorch does."""
 
 _ROLES = {
   "weight": "weight",
@@ -105,6 +108,12 @@ def natural(name: str) -> tuple:
 def stem(prefix: str) -> str:
   """The name of a layer without numbers: layers of one stem are counted."""
   return re.sub(r"[\d]+", "#", prefix.rpartition("/")[2]).rstrip("#_")
+
+
+def layout_of(name: str, framework: str) -> str:
+  """The layout of a kernel that its framework and its name tell of."""
+  last = re.split(r"[./]", name)[-1]
+  return "in_out" if framework in TRANSPOSED or last == "kernel" else "out_in"
 
 
 def left_out(

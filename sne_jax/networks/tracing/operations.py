@@ -79,8 +79,8 @@ def batch_norm(
     vectors: by kind: `norm_scale`, `norm_shift`, `norm_mean`, `norm_var`.
     place: axis of the channels.
   """
-  level = -1 if x.level is None else x.level
-  level = max(level + (x.producer is None), 0)  # Of inputs: 0.
+  level = max(x.level or 0, 0)
+  level += x.producer is None and x.level != -1
   for kind, vector in vectors.items():
     tape.axes.unify(x.axes[place], vector.axes[0], "a norm of other channels")
     of = None if x.producer is None else (x.producer, x.past)
@@ -110,7 +110,7 @@ def norm(
     channels = x.shape[places[0]]
     cut = (groups, channels // groups)
     tape.axes.regroup([x.axes[places[0]]], cut, "groups of a norm")
-  level = max(x.level or 0, 0) + 1
+  level = max(x.level or 0, 0) + (x.level != -1)
   if not vectors:
     tape.note((x,))
   for kind, vector in vectors.items():

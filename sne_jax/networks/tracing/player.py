@@ -7,10 +7,22 @@ forward pass. Every tensor that it has played is ticked off.
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from sne_jax.networks.inference.naming import TRANSPOSED, Shapes
+from sne_jax.networks.inference import naming
+from sne_jax.networks.inference.naming import Shapes
 from sne_jax.networks.inference.override import Override
 from sne_jax.networks.tracing import operations
 from sne_jax.networks.tracing.tape import Tape, Value
+
+_LAYOUTS = {
+  "out_in": lambda last: (0, 1, *range(2, last + 1)),
+  "in_out": lambda last: (last, last - 1, *range(last - 1)),
+  "mlx": lambda last: (0, last, *range(1, last)),
+  "transposed": lambda last: (1, 0, *range(2, last + 1)),
+  "out_in_last": lambda last: (last - 1, last, *range(last - 1)),
+}
+"""By the layout of a kernel: its axes as `[out, in, places...]`, from the
+number of its last axis. `override.LAYOUTS` says which is whose; `transposed`
+is PyTorch's transposed convolution, `out_in_last` that of Keras."""
 
 
 class Mismatch(ValueError):
@@ -39,10 +51,15 @@ class Player:
 
   Attributes:
     tape: what is recorded.
-    shapes: the file's tensors, without those that are no weights.
+    everything: shapes of the file's tensors, in its order, without those that
+      are no weights.
+    shapes: the same, without those that are another's under a second name.
     framework: how kernels are stored; see `naming.TRANSPOSED`.
+    layouts: of kernels that are stored in another way, by name.
     override: what a person has settled.
     tied: names that are another tensor's; both are played as that one.
+    left_out: tensors that turned out to be no weights, and why.
+    reasons: why what weights give is tied or pinned, by their names.
     played: names of the tensors that have had a part.
     guesses: what was taken from convention.
   """
@@ -55,10 +72,14 @@ class Player:
     tied: Mapping[str, str] | None = None,
   ):
     self.tape = Tape()
-    self.shapes = shapes
+    self.everything = shapes
+    self.shapes = {n: s for n, s in shapes.items() if n not in (tied or {})}
     self.framework = framework
     self.override = override
     self.tied = dict(tied or {})
+    self.layouts: dict[str, str] = {}
+    self.left_out: dict[str, str] = {}
+    self.reasons: dict[str, str] = {}
     self.played: dict[str, None] = {}
     self.guesses: dict[str, None] = {}
 
@@ -86,34 +107,37 @@ class Player:
     Args:
       name: of the tensor.
       stored: "first" for [out, in, ...], "last" for [..., in, out], or "" for
-        the way of the framework.
+        its layout.
     """
     value = self.weight(name)
-    rank = len(value.shape)
     if self._is_depthwise(name):
       shape = self.kernel_shape(name)
       return self.tape.reshape(self.tape.transpose(value, (2, 3, 0, 1)), shape)
-    if not (stored == "last" or not stored and self._is_last(name)):
+    layout = {"first": "out_in", "last": "in_out"}.get(stored)
+    order = _LAYOUTS[layout or self.layout(name)](len(value.shape) - 1)
+    if order == tuple(range(len(order))):
       return value
-    order = (rank - 1, rank - 2, *range(rank - 2))
     return self.tape.transpose(value, order)
 
-  def kernel_shape(self, name: str) -> tuple[int, ...]:
-    """Returns `[out, in, ...]` of a kernel."""
+  def kernel_shape(self, name: str, layout: str = "") -> tuple[int, ...]:
+    """Returns `[out, in, ...]` of a kernel, in a layout or its own."""
     shape = self.shape(name)
     if self._is_depthwise(name):
       return (shape[2] * shape[3], 1, *shape[:2])
-    if self._is_last(name) and len(shape) > 1:
-      return (shape[-1], shape[-2], *shape[:-2])
-    return shape
+    if len(shape) < 2:
+      return shape
+    order = _LAYOUTS[layout or self.layout(name)](len(shape) - 1)
+    return tuple(shape[place] for place in order)
 
-  def _is_last(self, name: str) -> bool:
-    """Whether a kernel is stored as [..., in, out]."""
-    return (
-      self.framework in TRANSPOSED
-      or name.rpartition("/")[2].rpartition(".")[2] == "kernel"
-      or name in self.override.transposed
-    )
+  def layout(self, name: str) -> str:
+    """Returns the layout of a kernel: settled, found, or the framework's."""
+    usual = naming.layout_of(name, self.framework)
+    if name in self.override.transposed:
+      swapped = (self.override.layout or usual) == "in_out"
+      if len(self.shape(name)) == 2:
+        return "out_in" if swapped else "in_out"
+      return "out_in_last" if swapped else "transposed"
+    return self.override.layout or self.layouts.get(name) or usual
 
   def _is_depthwise(self, name: str) -> bool:
     """Whether a kernel is Keras's [height, width, in, multiplier]."""
@@ -237,4 +261,5 @@ class Player:
 
   def rest(self) -> list[str]:
     """Returns the tensors that have had no part."""
-    return [name for name in self.shapes if name not in self.played]
+    known = self.played.keys() | self.left_out.keys()
+    return [name for name in self.shapes if name not in known]

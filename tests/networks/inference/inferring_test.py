@@ -174,6 +174,14 @@ def test_vgg_with_norms_by_numbers():
   assert found.spec.tensor("features.8.running_var").of == "features.7.weight"
   assert found.spec.tensor("classifier.0.weight").level == 4
   flat = found.spec.tensor("classifier.0.weight").axes[1]
+  assert [(f.size, f.group) for f in flat] == [(8, "features.0"), (49, None)]
+  # Square kernels could be those of transposed convolutions.
+  found = inference.infer(
+    dict(sorted(shapes.items())),
+    framework="safetensors",
+    override={"layout": "out_in"},
+  )
+  flat = found.spec.tensor("classifier.0.weight").axes[1]
   assert [(f.size, f.group) for f in flat] == [(8, "features.10"), (49, None)]
   assert any("49 places" in guess for guess in found.guesses)
 
@@ -192,7 +200,7 @@ def test_norms_of_one_number_with_their_layer():
     inference.infer(flax, framework="flax")
   behind = {"LayerNorm_0": "Dense_0", "LayerNorm_1": "Dense_2"}
   found = inference.infer(
-    flax, framework="flax", override={"norm_behind": behind}
+    flax, framework="flax", override={"norm_behind": behind, "skips": []}
   )
   assert groups_of(found, "params/LayerNorm_1/scale") == [["params/Dense_2"]]
 
@@ -263,7 +271,11 @@ def test_skips_by_hand():
   names = ["a", "b", "c", "out"]
   shapes = mlp(3, 5, 7, 5, 2, names=names)
   plain = inference.infer(shapes, framework="torch")
-  assert any('{"skips": [["a", "c"]]}' in guess for guess in plain.guesses)
+  assert groups_of(plain, "c.weight")[0] == groups_of(plain, "a.weight")[0]
+  assert any('{"skips": []}' in guess for guess in plain.guesses)
+  assert set(plain.reasons) == {"a"}
+  plain = inference.infer(shapes, framework="torch", override={"skips": []})
+  assert not plain.guesses
   tied = inference.infer(
     shapes, framework="torch", override={"skips": [["a", "c"]]}
   )
@@ -294,7 +306,9 @@ def test_what_is_ambiguous_says_what_to_write(shapes, said):
 def test_order_by_hand():
   shapes = {"one.weight": (4, 4), "two.weight": (4, 4), "out.weight": (2, 4)}
   found = inference.infer(
-    shapes, framework="safetensors", override={"order": ["two", "one", "out"]}
+    shapes,
+    framework="safetensors",
+    override={"order": ["two", "one", "out"], "skips": []},
   )
   assert [t.name for t in found.spec.tensors][0] == "two.weight"
   assert groups_of(found, "one.weight")[1] == ["two"]
@@ -430,6 +444,11 @@ def test_a_graph_in_the_file_comes_first():
     inference.infer_file(file)
   assert '{"opaque": true}' in str(error.value)
   # A person's word on how layers follow each other counts for more.
-  order = ["one", "two", "unused", "out"]
-  found = inference.infer_file(file, {"order": order})
-  assert found.how == "guessed"
+  del entries["again.unused"]
+  order = ["one", "unused", "two", "again", "out"]
+  for twice in ("again", "two"):  # Under its second name or its own.
+    order[3] = twice
+    found = inference.infer_file(file, {"order": order, "skips": []})
+    assert found.how == "guessed"
+    assert groups_of(found, "unused.weight") == [["unused"], ["one"]]
+    assert groups_of(found, "two.weight") == [["unused"], ["unused"]]

@@ -84,7 +84,8 @@ def together(
   y = p.linear(x, weight, bias, stored)
   if not number_of_heads(p, y.shape[-1] // 3, heads):
     p.tape.axes.pin(y.axes[-1], _UNKNOWN)
-  return _attention(p, *p.fused(y, 3), heads)
+  q, k, v = p.fused(y, 3)
+  return _attention(p, q, k, v, heads)
 
 
 _UNKNOWN = (

@@ -132,7 +132,8 @@ def torch_layers(p: Player) -> None:
     what = "of what lies around the layers of a TransformerEncoder"
     (x,) = p.tape.unknown([x, *around], [(1, 1, dim)], what)
   for start in starts:
-    y = common.together(p, x, *(f"{start}{part}" for part in _PARTS[:2]), {})
+    fused = f"{start}{_PARTS[0]}", f"{start}{_PARTS[1]}"
+    y = common.together(p, x, *fused, {})
     y = p.linear(y, f"{start}{_PARTS[2]}", f"{start}{_PARTS[3]}")
     x = p.layer_norm(p.add(x, y), f"{start}norm1")
     y = common.mlp(p, x, f"{start}linear1", f"{start}linear2")

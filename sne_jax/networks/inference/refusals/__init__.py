@@ -18,7 +18,11 @@ from sne_jax.networks.inference.refusals import (
   parallel,
   several,
 )
+from sne_jax.networks.inference.refusals.adapters import MERGE
+from sne_jax.networks.inference.refusals.adapters import recognise as adapter
 from sne_jax.networks.inference.refusals.seen import Refusal, Seen
+
+__all__ = ["CERTAIN", "DOUBTFUL", "MERGE", "adapter", "check"]
 
 Recogniser = Callable[[Seen], Refusal | None]
 

@@ -34,6 +34,11 @@ _OTHERS = re.compile(
   r"([._/]\w+)*$|_lora[._/]up[._/]weight$|[._/]lora[._/]up[._/]weight$"
 )
 
+MERGE = (
+  "merge it into its base model (PEFT: merge_and_unload) and give that, or"
+  ' write the override {"opaque": true} to read its numbers alone'
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
@@ -68,9 +73,9 @@ class Adapter:
     rank = f" of rank {self.rank}" if self.rank else ""
     targets = ", ".join(self.targets[:8])
     more = ", ..." if len(self.targets) > 8 else ""
-    beside = f", and {len(self.others)} other tensors" if self.others else ""
+    beside = f", and {len(self.others)} other tensor(s)" if self.others else ""
     return (
-      f"a {self.kind} adapter{rank} for {len(self.ranks)} layers"
+      f"a {self.kind} adapter{rank} for {len(self.ranks)} layer(s)"
       f" ({targets}{more}){beside}"
     )
 
@@ -108,9 +113,8 @@ def refused(seen: Seen) -> Refusal | None:
   if adapter is None:
     return None
   return Refusal(
-    f"it is {adapter.describe()}, not a network",
-    "merge it into its base model (PEFT: merge_and_unload) and give that, or"
-    ' write the override {"opaque": true} to read its numbers alone',
+    f"it is {adapter.describe()}: no network by itself",
+    MERGE,
   )
 
 

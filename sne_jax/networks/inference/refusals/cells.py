@@ -123,9 +123,9 @@ def _is_table(seen: Seen, layer: Layer) -> bool:
   prefix, part = naming.role(layer.name)
   if part == "embedding":
     return True
-  own = layer.path[-1:] and set(tokens(layer.path[-1]))
-  has_bias = any(naming.role(name) == (prefix, "bias") for name in seen.shapes)
-  return bool(own and own & _EMBEDDINGS) and not has_bias
+  if not layer.path or not _EMBEDDINGS & set(tokens(layer.path[-1])):
+    return False
+  return not any(naming.role(n) == (prefix, "bias") for n in seen.shapes)
 
 
 def gated(seen: Seen) -> Refusal | None:
