@@ -18,6 +18,7 @@ import numpy as np
 from sne_jax import errors
 from sne_jax.checkpoints import foreign
 from sne_jax.checkpoints.formats import archive
+from sne_jax.checkpoints.graphs import onnx_graph
 from sne_jax.checkpoints.limits import Budget, Limits
 from sne_jax.checkpoints.tensors import DTYPES, Entry, Tensors, add
 
@@ -72,7 +73,8 @@ def read(path: str, limits: Limits) -> Tensors:
     )
   if out:
     metadata["left_out"] = ", ".join(out)[:1000]
-  return Tensors(entries, "onnx", path, metadata)
+  graph = onnx_graph.OnnxGraph(model, entries) if model.graph.output else None
+  return Tensors(entries, "onnx", path, metadata, graph)
 
 
 def _describe(model: Any, budget: Budget) -> dict[str, str]:
