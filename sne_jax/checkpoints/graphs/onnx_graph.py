@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sne_jax.checkpoints.graphs import onnx_run
 from sne_jax.checkpoints.tensors import Entry
 from sne_jax.networks.inference import Mismatch, Override, Player
 from sne_jax.networks.tracing import traced_onnx
@@ -57,12 +58,7 @@ class OnnxGraph:
     fed = dict(self._numbers)
     for name, array in tensors.items():
       fed[name] = np.asarray(array).astype(fed[name].dtype)
-    try:
-      outputs = self._evaluator.run(None, {**fed, **inputs})
-    except Exception as error:  # noqa: BLE001 - any of theirs, said in one line
-      raise ValueError(
-        f"onnx.reference cannot run this graph ({str(error)[:200]})"
-      ) from error
+    outputs = self._run({**fed, **inputs})
     arrays = [np.asarray(y) for y in outputs]
     numbers = [y for y in arrays if y.dtype.kind in "fiub"]
     return np.concatenate([y.reshape(-1).astype(np.float64) for y in numbers])
@@ -92,15 +88,8 @@ class OnnxGraph:
     return {name: entry.read() for name, entry in self._entries.items()}
 
   @functools.cached_property
-  def _evaluator(self) -> Any:
-    """The reference implementation, of the graph without its tensors."""
-    reference = importlib.import_module("onnx.reference")
-    model = type(self._model)()
-    model.CopyFrom(self._model)
-    del model.graph.initializer[:]
-    del model.graph.node[:]
-    model.graph.node.extend(self._operations())
-    return reference.ReferenceEvaluator(model)
+  def _run(self) -> onnx_run.Run:
+    return onnx_run.make(self._model, self._operations())
 
   def _operations(self) -> Iterator[Any]:
     """Gives the nodes that do not give tensors of the file."""

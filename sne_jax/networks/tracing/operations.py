@@ -7,6 +7,7 @@ norms of images, channels last for everything else.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from sne_jax.networks.tracing.recording import whole_view
 from sne_jax.networks.tracing.tape import Tape, Use, Value
 
 
@@ -48,13 +49,14 @@ def convolution(
   level = (-1 if x.level is None else x.level) + 1
   shape = (x.shape[0], kernel.shape[0], *places)
   spatial = tuple(axes.fresh(n, pinned=True) for n in places)
-  if kernel.view is None or len(kernel.parts) != 1:
+  view = whole_view(kernel)
+  if view is None:
     tape.use_all(kernel, Use("other", level))
     return tape.activation(
       (x, kernel), shape, (x.axes[0], out, *spatial), level
     )
   flat = lambda view: tuple(a for dims in view for a in dims)
-  part, view = kernel.parts[0], kernel.view
+  part = kernel.parts[0]
   use = Use(
     "conv_weight", level, flat(view[:1]), flat(view[1:2]), flat(view[2:])
   )
@@ -89,18 +91,20 @@ def transposed_convolution(
   axes.unify(x.axes[1], kernel.axes[0], "a convolution of unlike channels")
   outer, _ = axes.regroup([kernel.axes[0]], cut, "groups of channels")
   out = (*outer, *kernel.axes[1])
-  for axis in (*kernel.axes[2:], *x.axes[2:]):
+  for axis in kernel.axes[2:]:
+    axes.pin(axis)
+  for axis in x.axes[2:]:
     axes.pin(axis, "neurons lie along an axis that is convolved")
   axes.see(kernel.axes)
   level = (-1 if x.level is None else x.level) + 1
   channels = groups * kernel.shape[1]
   own = kernel if cut[1] * kernel.shape[1] == 1 else turned
   flat = lambda dims: tuple(a for axis in dims for a in axis)
-  part = kernel.parts[0] if len(kernel.parts) == 1 and own.view else None
-  if part is None:
+  view, part = whole_view(own), None
+  if view is None:
     tape.use_all(kernel, Use("other", level))
   else:
-    view = own.view or ()
+    part = kernel.parts[0]
     each = flat(view[:1]), flat(view[1:2]), flat(view[2:])
     tape.use(part, Use("conv_weight", level, *each))
     level = max(level, tape.uses[part].level)

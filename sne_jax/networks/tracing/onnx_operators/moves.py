@@ -196,8 +196,13 @@ def slices(tape, given, x, starts=None, ends=None, axes=None, steps=None):
   first = given["starts"] if listed[0] is None else listed[0]
   last = given["ends"] if listed[1] is None else listed[1]
   places = listed[2] or given.get("axes") or range(len(first))
-  y = x.value
+  y, computed = (
+    x.value,
+    any(i is not None and not i.name for i in (starts, ends)),
+  )
   for n, place in enumerate(places):
+    if computed and y.level is None:  # Of a table, as many rows as are needed.
+      tape.axes.pin(y.axes[place])
     step = listed[3][n] if listed[3] else 1
     size = y.shape[place]
     start, stop, by = known.bounds(size, first[n], last[n], step)
