@@ -6,11 +6,10 @@ reference implementation of ONNX, in NumPy.
 Dimensions: none; shapes are tuples of sizes.
 """
 
-import dataclasses
 import functools
 import importlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from sne_jax.checkpoints.graphs import onnx_run
 from sne_jax.checkpoints.tensors import Entry
 from sne_jax.networks.inference import Mismatch, Override, Player
 from sne_jax.networks.tracing import traced_onnx
-from sne_jax.networks.tracing.onnx_operators import table
 from sne_jax.networks.tracing.traced_onnx import Node, Plan, Stored
 
 BATCH = 1
@@ -151,12 +149,22 @@ class OnnxGraph:
       inputs=inputs,
       outputs=[value.name for value in self._model.graph.output],
       stored={name: self._stored(name) for name in self._entries},
+      shapes=dict(self._declared(sizes)),
     )
-    strange = [n for n in nodes if table.find(n.op) is None]
-    if strange and len(nodes) <= traced_onnx.MAX_NODES:
-      names = {name for node in strange for name in node.outputs}
-      plan = dataclasses.replace(plan, shapes=self._inferred(inputs, names))
     return plan, bool(opened)
+
+  def _declared(self, sizes: Callable[[Any], Any]) -> Iterator[tuple[str, Any]]:
+    """Gives the shapes that the file says of values, by name."""
+    graph = self._model.graph
+    for node in graph.node:  # A branch, and a loop after its condition.
+      for attribute in node.attribute:
+        inner = attribute.g.output if attribute.HasField("g") else ()
+        first = 1 if node.op_type == "Loop" else 0
+        for name, value in zip(node.output, inner[first:], strict=False):
+          yield name, sizes(value)
+    for value in (*graph.value_info, *graph.output):
+      if (shape := sizes(value)) is not None:
+        yield value.name, shape
 
   def _stored(self, name: str) -> Stored:
     entry = self._entries[name]
@@ -207,43 +215,6 @@ class OnnxGraph:
   @functools.cached_property
   def _functions(self) -> set[tuple[str, str]]:
     return {(f.domain, f.name) for f in self._model.functions}
-
-  def _inferred(self, inputs, names: set[str]) -> dict[str, tuple[int, ...]]:
-    """Returns shapes of values, of a graph without its large tensors."""
-    inference = importlib.import_module("onnx.shape_inference")
-    model = type(self._model)()
-    model.CopyFrom(self._model)
-    graph = model.graph
-    large = [t for t in self._model.graph.initializer if _large(t)]
-    small = [t for t in self._model.graph.initializer if not _large(t)]
-    del graph.initializer[:]
-    del graph.input[:]
-    graph.initializer.extend(small)
-    for tensor in large:
-      value = graph.input.add(name=tensor.name)
-      value.type.tensor_type.elem_type = tensor.data_type
-      for n in tensor.dims:
-        value.type.tensor_type.shape.dim.add(dim_value=n)
-    for value in self._inputs():
-      put = graph.input.add()
-      put.CopyFrom(value)
-      for dim, n in zip(
-        put.type.tensor_type.shape.dim, inputs[value.name] or (), strict=False
-      ):
-        dim.dim_value = n
-    try:
-      model = inference.infer_shapes(model, data_prop=True)
-    except Exception:  # noqa: BLE001 - then sizes are not known
-      return {}
-    known = {}
-    for value in (*model.graph.value_info, *model.graph.output):
-      kind = value.type.tensor_type
-      shape = tuple(d.dim_value for d in kind.shape.dim)
-      if (
-        value.name in names and kind.HasField("shape") and min(shape, default=1)
-      ):
-        known[value.name] = shape
-    return known
 
 
 def _real(

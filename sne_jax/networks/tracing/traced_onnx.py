@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sne_jax.networks.tracing import activations
-from sne_jax.networks.tracing.onnx_operators import known, table
+from sne_jax.networks.tracing.onnx_operators import known, moves, table
 from sne_jax.networks.tracing.player import Mismatch, Player
 from sne_jax.networks.tracing.tape import Value
 
@@ -311,7 +311,12 @@ class _Run:
 
   def _unknown(self, node: Node, items: Sequence[Item]) -> list[Item]:
     """An operator of which nothing is known but, perhaps, shapes."""
-    shapes = [self.plan.shapes.get(name) for name in node.outputs]
+    sizes = moves.unplayed(node.op, node.given, [i.shape for i in items])
+    sizes += [None] * (len(node.outputs) - len(sizes))
+    shapes = [
+      size or self.plan.shapes.get(name)
+      for name, size in zip(node.outputs, sizes, strict=False)
+    ]
     values = [item.value for item in items if not item.is_number]
     if table.find(node.op) is not None:
       for axis in (axis for v in values for axis in v.axes):

@@ -304,6 +304,33 @@ def space_to_depth(tape, given, x):
   return tape.reshape(y, (b, c * n * n, h // n, w // n))
 
 
+def unplayed(
+  op: str, given: Given, shapes: Sequence[tuple[int, ...] | None]
+) -> list[tuple[int, ...] | None]:
+  """Returns what is known of the shapes that operators give that pin all.
+
+  Args:
+    op: the operator.
+    given: its attributes.
+    shapes: of its inputs, without those that are left out.
+  """
+  first = shapes[0] if shapes else None
+  if op in ("LSTM", "GRU", "RNN") and None not in shapes[:3]:
+    x, _, hidden = (shape or () for shape in shapes[:3])
+    if len(x) != 3 or len(hidden) != 3:
+      return []
+    first = 1 if given.get("layout") else 0
+    t, b = x[first], x[1 - first]
+    ends = (hidden[0], b, hidden[2]), (b, hidden[0], hidden[2])
+    whole = (t, hidden[0], b, hidden[2]), (b, t, hidden[0], hidden[2])
+    return [whole[first], ends[first], ends[first]]
+  if op in ("ScatterND", "ScatterElements", "RandomNormalLike", "Bernoulli"):
+    return [first]
+  if op == "GatherElements":
+    return [shapes[1]]
+  return []
+
+
 TABLE = {
   **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), pool),
   **dict.fromkeys(("Resize", "Upsample"), resize),
