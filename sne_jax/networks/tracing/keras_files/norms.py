@@ -107,3 +107,11 @@ def _normalization(at, x):
     return (x - v["norm_mean"]) / jnp.maximum(jnp.sqrt(v["norm_var"]), 1e-7)
 
   return at.m.normalise(x, places, vectors, run, running=True)
+
+
+@plays("LayerScale")
+def _layer_scale(at, x):
+  gamma = at.take("gamma")["gamma"]
+  at.expect(gamma.shape == x.shape[-1:], "it scales other channels")
+  shape = (*[1] * (len(x.shape) - 1), *gamma.shape)
+  return at.m.combine("multiply", x, at.m.reshape(gamma, shape))
