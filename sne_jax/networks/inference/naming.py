@@ -155,9 +155,10 @@ def components(name: str) -> tuple[str, ...]:
 
 def role(name: str) -> tuple[str, str]:
   """Splits a name into its layer and its part; the part is "" if unknown."""
-  words = re.split(r"[./]", name.removesuffix(":0"))
+  stored = re.sub(r"(:0|/(raw_)?value)$", "", name)  # As TensorFlow, NNX do.
+  words = re.split(r"[./]", stored)
   last = words[-1].lower()
-  prefix = name[: len(name) - len(words[-1])].rstrip("./")
+  prefix = stored[: len(stored) - len(words[-1])].rstrip("./")
   if last in _ROLES:
     return prefix, _ROLES[last]
   for word, part in _ROLES.items():
