@@ -68,6 +68,20 @@ def test_marks_that_mean_nothing_are_refused(array, flags, tmp_path):
     read(tmp_path, {"w": bad})
 
 
+def test_layers_that_pytorch_has_quantised(tmp_path):
+  whole = samples.quantised(REAL.astype(np.int8), "per_tensor_affine", 0.5, 0)
+  packed = "0._packed_params."
+  tree = {
+    "0.scale": tensor(np.float32(1).reshape(())),
+    f"{packed}dtype": Global("torch", "qint8"),
+    f"{packed}_packed_params": (whole, tensor(np.ones(2, np.float32))),
+  }
+  found = read(tmp_path, tree)
+  weight = found.entries[f"{packed}_packed_params.0"]
+  np.testing.assert_array_equal(weight.read(), REAL / 2)
+  assert len(found.entries) == 3
+
+
 V = np.ones(3, np.float32)
 
 
