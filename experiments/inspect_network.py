@@ -54,7 +54,7 @@ def main(
     raise ValueError(f"name one checkpoint, got {len(argv) - 1}")
   given_files.check_outputs([options.picture, options.json], argv[1:])
   network = checkpoints.load(
-    argv[1], override=checkpoints.read_override(how.override), part=how.part
+    argv[1], override=how.read_override(), part=how.part
   )
   print(described(network))  # noqa: T201
   if options.check:

@@ -44,6 +44,8 @@ def play(p: Player) -> None:
     AmbiguousError: names and shapes do not settle what it is.
     Mismatch: they contradict each other.
   """
+  if p.read is not None:
+    p.tie(naming.copies(p.shapes, p.read))
   modules = [_checked(p, m) for m in _modules(p)]
   layers = [m for m in modules if "weight" in m.parts]
   if not layers:

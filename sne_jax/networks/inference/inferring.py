@@ -10,12 +10,15 @@ Dimensions: none; shapes are tuples of sizes.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
 from sne_jax.networks.inference import chain, conventions, naming
+from sne_jax.networks.inference import sources as sources_lib
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.inferred import AmbiguousError, InferredNetwork
 from sne_jax.networks.inference.override import Override, as_override
@@ -61,6 +64,7 @@ def infer_file(
     override=override,
     dtypes={name: str(entry.dtype) for name, entry in entries.items()},
     tied={n: e.tied_to for n, e in entries.items() if e.tied_to},
+    read=lambda name: sources_lib.read(entries, name),
     graph=getattr(tensors, "graph", None),
   )
 
@@ -73,6 +77,7 @@ def infer(
   dtypes: Mapping[str, str] | None = None,
   tied: Mapping[str, str] | None = None,
   graph: Graph | None = None,
+  read: Callable[[str], np.ndarray] | None = None,
 ) -> InferredNetwork:
   """Finds the spec of a network.
 
@@ -83,6 +88,7 @@ def infer(
     dtypes: of the tensors, where known: integers are no weights.
     tied: names that share another tensor's numbers, and that name.
     graph: what the file says of how the network is computed, if anything.
+    read: returns a tensor's numbers, to see which are copies of another.
 
   Raises:
     AmbiguousError: names and shapes do not settle it; the message shows the
@@ -111,6 +117,7 @@ def infer(
     )
   tied = {name: other for name, other in tied.items() if name in kept}
   player = Player(kept, framework, settled, tied)
+  player.read = read
   found = _opaque(player) if settled.opaque else _found(player, graph)
   if settled.family:
     spec, sources = _as_family(found.spec, found.sources, settled)
