@@ -17,7 +17,7 @@ import numpy as np
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.networks.inference import chain, conventions, naming
+from sne_jax.networks.inference import chain, conventions, naming, readings
 from sne_jax.networks.inference import sources as sources_lib
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.inferred import AmbiguousError, InferredNetwork
@@ -168,7 +168,8 @@ def _named(given: Player) -> InferredNetwork:
       return _run_by_family(_assembled(player, "named"), options)
     refused.append(
       f"it is not quite {name}: what do {', '.join(rest[:4])}"
-      f"{', ...' if len(rest) > 4 else ''} do?"
+      f"{', ...' if len(rest) > 4 else ''} do? If they are no weights, write"
+      f" {readings.as_json(leave_out=rest)}"
     )
   if refused and not settled.order:  # A network of this kind is not plain.
     raise AmbiguousError(f"{'; '.join(refused)}; {chain.OPAQUE}")

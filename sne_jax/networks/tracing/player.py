@@ -262,9 +262,10 @@ class Player:
     if self.override.heads:
       return self.override.heads
     if width % usual:
+      some = next(n for n in range(2, width + 2) if width % n == 0 or n > width)
       raise Mismatch(
         f"attention of {width} units, no multiple of the usual {usual} per"
-        ' head; write how many heads there are: {"heads": ...}'
+        f' head; write how many heads there are, such as {{"heads": {some}}}'
       )
     self.guess(
       f"{width // usual} heads: attention has {width} units, and {usual} per"
