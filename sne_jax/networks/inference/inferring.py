@@ -157,8 +157,8 @@ def _found(
     ) from error
   found = _assembled(player, "traced")
   reason = "has no part in the output of the graph in the file"
-  left_out = found.left_out | dict.fromkeys(player.rest(), reason)
-  return dataclasses.replace(found, left_out=left_out)
+  unused = dict.fromkeys(player.rest(), reason)
+  return dataclasses.replace(found, left_out={**found.left_out, **unused})
 
 
 def _named(given: Player, left_out: Mapping[str, str]) -> InferredNetwork:
