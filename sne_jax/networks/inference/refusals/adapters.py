@@ -73,12 +73,12 @@ class Adapter:
   def describe(self, said: str = "") -> str:
     """Returns one line: what it is, its rank and its targets, what is said."""
     rank = f" of rank {self.rank}" if self.rank else ""
+    targets = ", ".join(self.targets[:8])
     if self.has_base:
       return (
         f"a network with a {self.kind} adapter{rank} that is not merged into"
-        f" {len(self.ranks)} of its layers ({', '.join(self.targets[:8])}){said}"
+        f" {len(self.ranks)} of its layers ({targets}){said}"
       )
-    targets = ", ".join(self.targets[:8])
     more = ", ..." if len(self.targets) > 8 else ""
     beside = f", and {len(self.others)} other tensor(s)" if self.others else ""
     return (
