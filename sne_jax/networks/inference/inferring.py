@@ -147,7 +147,7 @@ def _found(player: Player, graph: Graph | None) -> InferredNetwork:
     ) from error
   found = _assembled(player, "traced")
   reason = "has no part in the output of the graph in the file"
-  left_out = found.left_out | dict.fromkeys(player.rest(), reason)
+  left_out = dict(found.left_out) | dict.fromkeys(player.rest(), reason)
   return dataclasses.replace(found, left_out=left_out)
 
 
