@@ -44,14 +44,12 @@ def play(p: Player) -> None:
     AmbiguousError: names and shapes do not settle what it is.
     Mismatch: they contradict each other.
   """
-  if p.read is not None:
-    p.tie(naming.copies(p.shapes, p.read))
-  modules = [_checked(p, m) for m in _modules(p)]
-  layers = [m for m in modules if "weight" in m.parts]
-  if not layers:
-    raise AmbiguousError(f"there are no layers among {', '.join(p.shapes)}")
-  reading = readings.find(p, layers)
-  _refuse_other_kinds(p, reading, modules)
+  modules, reading = _read(p)
+  copies = naming.copies(p.shapes, p.read) if p.read else {}
+  if copies:
+    p.tie(copies)
+    p.guesses.clear()
+    modules, reading = _read(p)
   p.layouts |= reading.way.layouts
   norms = []
   for module in modules:
@@ -64,6 +62,17 @@ def play(p: Player) -> None:
       norms.append(module)
   places = norm_places.places(p, reading, norms, modules)
   _play(p, reading, places, Ties(p, reading, modules))
+
+
+def _read(p: Player) -> tuple[list[Module], Reading]:
+  """Returns layers and norms, and the order and layouts of the layers."""
+  modules = [_checked(p, m) for m in _modules(p)]
+  layers = [m for m in modules if "weight" in m.parts]
+  if not layers:
+    raise AmbiguousError(f"there are no layers among {', '.join(p.shapes)}")
+  reading = readings.find(p, layers)
+  _refuse_other_kinds(p, reading, modules)
+  return modules, reading
 
 
 def _modules(p: Player) -> list[Module]:
@@ -96,7 +105,7 @@ def _is_number(p: Player, module: Module, reading: Reading) -> bool:
   """Whether what looks like a scale is one number for all neurons."""
   shapes = {p.shape(name) for name in module.parts.values()}
   scale = module.parts.keys() == {"norm_scale"}
-  return scale and shapes == {(1,)} and 1 not in reading.way.widths[:-1]
+  return scale and shapes == {(1,)} and 1 not in reading.way.widths[1:-1]
 
 
 def _checked(p: Player, module: Module) -> Module:
