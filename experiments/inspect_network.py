@@ -13,12 +13,14 @@ import dataclasses
 import json
 import pathlib
 
+import numpy as np
 from absl import flags
 
 from experiments.cli import config, console, given_files
 from experiments.reports import network_figure, report
 from sne_jax import checkpoints
 from sne_jax.atomic import write_atomically
+from sne_jax.networks import inference
 from sne_jax.networks.spec import Axis
 
 
@@ -30,12 +32,24 @@ class InspectOptions:
     picture: file for a picture of the network (.png); empty: none.
     json: file for the spec as JSON; empty: none.
     check: whether all weights are read, to see that they are finite.
+    verify: whether what is claimed is tried, where the file says how its
+      network is run (ONNX, Keras): with permuted weights outputs must stay.
   """
 
   picture: str = ""
   json: str = ""
   check: bool = True
+  verify: bool = False
 
+
+TOLERANCE = 1e-4
+"""How far outputs may move by rounding, as a share of their size."""
+
+MEANINGS = {
+  "traced": "by the graph in the file",
+  "named": "by names and shapes of a known architecture",
+  "guessed": "as a plain network, by names and shapes",
+}
 
 CLASSES = (InspectOptions, given_files.FileOptions)
 
@@ -64,7 +78,15 @@ def main(
   failures = {}
   for path in paths:
     try:
-      show(path, override, how.part, options)
+      opened = checkpoints.read(path, part=how.part)
+      contents = None if override else checkpoints.describe_contents(opened)
+      if contents is not None:
+        print(listed(opened, contents))  # noqa: T201
+        continue
+      network = checkpoints.load(path, override=override, part=how.part)
+      show(path, network, options)
+      if options.verify and not verified(network):
+        failures[path] = "what is claimed of it does not hold"
     except Exception as error:
       if len(paths) == 1 and isinstance(error, ValueError):
         raise
@@ -73,20 +95,13 @@ def main(
 
 
 def show(
-  path: str, override: dict | None, part: str, options: InspectOptions
+  path: str, network: checkpoints.FileNetwork, options: InspectOptions
 ) -> None:
   """Prints what a file holds, and writes what is asked for.
 
   Raises:
-    CheckpointError: it cannot be read, or its numbers are not finite.
+    CheckpointError: its numbers cannot be read, or are not finite.
   """
-  if not override:
-    opened = checkpoints.read(path, part=part)
-    contents = checkpoints.describe_contents(opened)
-    if contents is not None:
-      print(listed(opened, contents))  # noqa: T201
-      return
-  network = checkpoints.load(path, override=override, part=part)
   print(described(network))  # noqa: T201
   if options.check:
     checkpoints.check_finite(network.tensors)
@@ -129,6 +144,7 @@ def described(network: checkpoints.FileNetwork) -> str:
     pairs = ", ".join(f"{a} to {b}" for a, b in spec.skips)
     lines.append(f"Residual connections between levels: {pairs}")
   for title, items in (
+    ("How groups of neurons are known", known(inferred)),
     ("Taken from conventions, or not claimed", inferred.guesses),
     ("Of the file", network.notes),
     ("Left out", [f"{n}: {why}" for n, why in inferred.left_out.items()]),
@@ -138,6 +154,42 @@ def described(network: checkpoints.FileNetwork) -> str:
     if items:
       lines.append("\n".join([f"{title}:", *(f"  {item}" for item in items)]))
   return "\n\n".join(lines)
+
+
+def verified(network: checkpoints.FileNetwork) -> bool:
+  """Tries what is claimed, says how it ended, and returns whether it holds.
+
+  Where nothing can be tried, that is said, and True is returned.
+  """
+  try:
+    found = checkpoints.verify(network, np.random.default_rng(0))
+  except checkpoints.NotVerifiedError as error:
+    print(f"\nNot verified: {error}.")  # noqa: T201
+    return True
+  holds = found.change <= TOLERANCE
+  control = "no false one could be drawn"
+  if found.control is not None:
+    control = f"by {found.control:.2g} under false ones"
+  print(  # noqa: T201
+    f"\nVerified by running the graph in the file: outputs change by"
+    f" {found.change:.2g} of their size under permutations that are claimed,"
+    f" {control}. What is claimed {'holds' if holds else 'DOES NOT HOLD'}."
+  )
+  if holds and found.control is not None and found.control <= TOLERANCE:
+    print("False ones change nothing either: this proves little.")  # noqa: T201
+  return holds
+
+
+def known(inferred: inference.InferredNetwork) -> list[str]:
+  """Returns how each group of neurons is known, alike ones in one line."""
+  lines: dict[tuple[str, str], list[str]] = {}
+  for group, how in inferred.known.items():
+    lines.setdefault((how, inferred.reasons.get(group, "")), []).append(group)
+  return [
+    f"{how} ({MEANINGS[how]}): {', '.join(groups)}"
+    + (f"; {why}" if why else "")
+    for (how, why), groups in lines.items()
+  ]
 
 
 def said(tensors: checkpoints.Tensors) -> list[str]:

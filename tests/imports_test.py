@@ -41,7 +41,7 @@ OWNERS = {
   ),
   # Optional; their readers import them when a file needs them.
   "h5py": ("checkpoints/formats/keras_file.py",),
-  "onnx": ("checkpoints/formats/onnx_file.py",),
+  "onnx": ("checkpoints/formats/onnx_file.py", "checkpoints/graphs/"),
   "gguf": ("checkpoints/formats/gguf_file.py",),
   "torch": (
     "checkpoints/formats/pytorch/torch_load.py",

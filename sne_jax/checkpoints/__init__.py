@@ -11,13 +11,15 @@ from sne_jax.checkpoints.network import (
 )
 from sne_jax.checkpoints.reading import find, read
 from sne_jax.checkpoints.tensors import OWN_KEYS, Entry, Tensors, check_finite
+from sne_jax.checkpoints.verifying import NotVerifiedError, verify
 
 __all__ = [
-  "Contents",
   "OWN_KEYS",
+  "Contents",
   "Entry",
   "FileNetwork",
   "Limits",
+  "NotVerifiedError",
   "Tensors",
   "check_finite",
   "describe_contents",
@@ -26,4 +28,5 @@ __all__ = [
   "of_arrays",
   "read",
   "read_override",
+  "verify",
 ]

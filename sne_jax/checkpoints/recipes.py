@@ -192,12 +192,13 @@ def _loader(recipe: Recipe, parts: tuple[Entry, ...], source: str):
 
 def _inverse(recipe: Recipe, parts: tuple[Entry, ...]):
   """Returns what gives the parts of a result; None if nothing does."""
-  if recipe.invert is None:
+  invert = recipe.invert
+  if invert is None:
     return None
 
   def uncompute(array: np.ndarray) -> dict[str, np.ndarray]:
     with np.errstate(all="ignore"):
-      made = recipe.invert(array, *(part.read() for part in parts))
+      made = invert(array, *(part.read() for part in parts))
     return {
       part.name: np.asarray(one).astype(DTYPES[part.dtype]).reshape(part.shape)
       for part, one in zip(parts, made, strict=True)

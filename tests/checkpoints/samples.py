@@ -409,6 +409,36 @@ def has(library):
   return importlib.util.find_spec(library) is not None
 
 
+def computed():
+  """Arrays from which others are computed, of every kind."""
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  small = lambda *shape: draw(*shape).astype(ml_dtypes.float8_e4m3fn)
+  new = "b.parametrizations.weight."
+  return {
+    **{"a.weight_g": draw(4, 1), "a.weight_v": draw(4, 3), "a.bias": draw(4)},
+    **{f"{new}original": draw(4, 4), f"{new}0._u": draw(4)},
+    **{f"{new}0._v": draw(4), "c.weight_orig": draw(2, 4)},
+    **{"c.weight_mask": draw(2, 4) > 0, "d.weight": small(4, 6)},
+    **{"d.weight_scale_inv": draw(2, 3), "e.weight": small(4, 4)},
+    **{"e.scale": draw(4), "f.weight": (99 * draw(3, 4)).astype(np.int8)},
+    **{"f.weight_scale": draw(3, 1), "f.input_scale": draw(1)},
+    "f.weight_zero_point": np.ones((3, 1), np.int8),
+  }
+
+
+def shards():
+  """A set of shards of them, as a table of files."""
+  arrays, table, files = computed(), {}, {}
+  for number in range(3):
+    some = dict([*arrays.items()][number::3])
+    name = f"model-{number}.safetensors"
+    files[name] = safetensors_bytes(some)
+    table |= dict.fromkeys(some, name)
+  text = json.dumps({"weight_map": table}).encode()
+  return files | {"model.safetensors.index.json": text}
+
+
 def all_formats():
   """Name of a file -> its bytes, of the network in every format there is."""
   arrays = network()

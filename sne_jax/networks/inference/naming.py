@@ -124,7 +124,7 @@ def left_out(
 ) -> dict[str, str]:
   """Returns the tensors that are no weights, and why."""
   reasons_of = {}
-  beside = collections.Counter(map(_parent, shapes))
+  beside = collections.Counter(_parent(n) for n, s in shapes.items() if s)
   for name, shape in shapes.items():
     reasons = [why for form, why in _LEFT_OUT if re.search(form, name)]
     dtype = str((dtypes or {}).get(name, "float32"))
@@ -191,9 +191,10 @@ def copies(shapes: Shapes, read: Callable[[str], np.ndarray]) -> dict[str, str]:
 
 def role(name: str) -> tuple[str, str]:
   """Splits a name into its layer and its part; the part is "" if unknown."""
-  words = re.split(r"[./]", name.removesuffix(":0"))
+  stored = re.sub(r"(:0|/(raw_)?value)$", "", name)  # As TensorFlow, NNX do.
+  words = re.split(r"[./]", stored)
   last = words[-1].lower()
-  prefix = name[: len(name) - len(words[-1])].rstrip("./")
+  prefix = stored[: len(stored) - len(words[-1])].rstrip("./")
   if last in _ROLES:
     return prefix, _ROLES[last]
   for word, part in _ROLES.items():

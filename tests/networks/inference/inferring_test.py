@@ -452,3 +452,53 @@ def test_a_graph_in_the_file_comes_first():
     assert found.how == "guessed"
     assert groups_of(found, "unused.weight") == [["unused"], ["one"]]
     assert groups_of(found, "two.weight") == [["unused"], ["unused"]]
+
+
+NNX = {
+  "layers/0/kernel/value": (4, 8),
+  "layers/0/bias/value": (8,),
+  "layers/1/kernel/value": (8, 5),
+  "layers/1/bias/value": (5,),
+}
+
+
+@pytest.mark.parametrize(
+  "name", [lambda n: n, lambda n: n.replace("value", "raw_value")]
+)
+@pytest.mark.parametrize("framework", ["orbax", "flax"])
+def test_leaves_of_nnx_are_called_value(framework, name):
+  shapes = {name(n): shape for n, shape in NNX.items()}
+  found = inference.infer(shapes, framework=framework)
+  plain = {n.removesuffix("/value"): shape for n, shape in NNX.items()}
+  same = inference.infer(plain, framework=framework)
+  kinds = lambda spec: [(t.kind, t.shape, t.level) for t in spec.tensors]
+  assert kinds(found.spec) == kinds(same.spec)
+  assert {s.name for s in found.sources} == set(shapes)
+
+
+def test_norms_of_nnx():
+  shapes = {
+    "conv/kernel/value": (3, 3, 1, 8),
+    "conv/bias/value": (8,),
+    "bn/mean/value": (8,),
+    "bn/var/value": (8,),
+    "bn/scale/value": (8,),
+    "bn/bias/value": (8,),
+    "fc/kernel/value": (8, 3),
+    "dropout/rngs/count/value": (),
+  }
+  dtypes = dict.fromkeys(shapes, "float32")
+  dtypes["dropout/rngs/count/value"] = "uint32"
+  found = inference.infer(
+    shapes,
+    framework="orbax",
+    dtypes=dtypes,
+    override={"order": ["conv", "fc"], "norm_behind": {"bn": "conv"}},
+  )
+  kinds = {s.name: t.kind for s, t in zip(
+    found.sources, found.spec.tensors, strict=True
+  )}  # fmt: skip
+  assert kinds["bn/mean/value"] == "norm_mean"
+  assert kinds["bn/scale/value"] == "norm_scale"
+  assert kinds["conv/kernel/value"] == "conv_weight"
+  assert "dropout/rngs/count/value" in found.left_out

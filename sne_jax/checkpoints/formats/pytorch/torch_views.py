@@ -127,7 +127,7 @@ def known(
     words[f"torch.{word}Storage"] = _StorageType(dtype)
   for name, dtype in ({n: n for n in DTYPES} | ALIASES).items():
     words[f"torch.{name}"] = _Word(dtype)
-  for name in (*LAYOUTS, *QUANTISERS):
+  for name in (*LAYOUTS, *QUANTISERS, "qint8", "quint8", "qint32"):
     words[f"torch.{name}"] = _Word(name)
   return words
 
@@ -350,7 +350,7 @@ def _quantised(whole: View, quantiser: Any) -> View:
     key = (scale, zero)
     read = lambda: (np.float32(scale), np.float32(zero))
   elif kind == _Word("per_channel_affine"):
-    axis = rest[0] if rest else None
+    axis = rest[0] if rest else -1
     if not (
       isinstance(scale, View)
       and isinstance(zero, View)
