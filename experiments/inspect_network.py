@@ -74,7 +74,7 @@ def main(
       f"picture and json are of one checkpoint; got {len(paths)}"
     )
   given_files.check_outputs([options.picture, options.json], paths)
-  override = checkpoints.read_override(how.override)
+  override = how.read_override()
   failures = {}
   for path in paths:
     try:

@@ -33,13 +33,27 @@ class FileOptions:
   Attributes:
     override: JSON file that settles what names and shapes of tensors do not
       (see sne_jax/networks/inference/override.py); for all files alike.
+    layout: how kernels are stored where files do not say: out_in (PyTorch),
+      in_out (Keras, Flax, x @ w in NumPy) or mlx; empty to find out.
     part: which network to read where a file holds several: a branch of a
       PyTorch file, names joined by "/", or what the names of its tensors begin
       with; empty to choose.
   """
 
   override: str = ""
+  layout: str = ""
   part: str = ""
+
+  def read_override(self) -> dict[str, Any] | None:
+    """Returns what is settled by the file and the flags, if anything.
+
+    Raises:
+      ValueError: there is no such file, or it holds no JSON object.
+    """
+    override = checkpoints.read_override(self.override)
+    return (
+      (override or {}) | {"layout": self.layout} if self.layout else override
+    )
 
 
 def paths_of(arguments: Sequence[str]) -> list[str]:
@@ -87,7 +101,7 @@ def each(
   Returns:
     What was wrong, by path.
   """
-  override = checkpoints.read_override(options.override)
+  override = options.read_override()
   failures: dict[str, str] = {}
   with progress.Progress(title) as shown:
     groups = _groups(paths, options, override, failures, lazy_above)

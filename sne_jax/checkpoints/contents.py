@@ -59,7 +59,7 @@ def describe(tensors: Tensors) -> Contents | None:
     f", base model {facts['base model']}" if facts.get("base model") else ""
   )
   return Contents(
-    f"{adapter.describe()}{alpha}{base}: no network by itself",
+    adapter.describe(f"{alpha}{base}"),
     {name: text for name, text in facts.items() if text},
     refusals.MERGE,
   )

@@ -128,6 +128,27 @@ def test_what_the_file_and_its_neighbour_say_is_shown(tmp_path):
   assert facts["alpha"] == "2" and facts["base model"] == "sd15"
 
 
+@pytest.mark.parametrize(
+  "shapes",
+  [
+    {"fc.weight": (9, 8), "fc.lora_A": (4, 8), "fc.lora_B": (9, 4)},
+    {
+      "fc.base_layer.weight": (9, 8),
+      "fc.lora_A.default.weight": (4, 8),
+      "fc.lora_B.default.weight": (9, 4),
+    },
+    {"fc/kernel": (8, 9), "fc/lora_a": (8, 4), "fc/lora_b": (4, 9)},
+  ],
+  ids=["loralib", "peft", "flax"],
+)
+def test_a_network_whose_adapter_is_not_merged_is_one(shapes, tmp_path):
+  path = put(tmp_path / "n.safetensors", shapes)
+  said = "a network with a LoRA adapter of rank 4 that is not merged into 1 of"
+  with pytest.raises(errors.CheckpointError, match=said) as error:
+    checkpoints.load(path)
+  assert "merge it into its base model" in str(error.value)
+
+
 def test_networks_are_no_adapters(tmp_path):
   path = put(tmp_path / "n.safetensors", {"alpha.weight": (3, 2)})
   assert checkpoints.describe_contents(checkpoints.read(path)) is None

@@ -381,6 +381,18 @@ def test_an_override_settles_what_a_network_is(start, tmp_path):
   )
   assert code == 0, err
   assert "no permutation" in text and "0 groups" in text
+  # Flags add to the file: (4, 9) and (9, 4) may be read either way.
+  kernels = {"w1": np.ones((4, 9)), "w2": np.ones((9, 4))}
+  np.savez(tmp_path / "net.npz", **kernels)
+  code, text, err = start(inspect_network, tmp_path / "net.npz")
+  assert code == 0 and '{"layout": "in_out"}' in text and "0 groups" in text
+  override.write_text('{"activation": "relu"}')
+  code, text, err = start(
+    inspect_network,
+    *("--layout=in_out", f"--override={override}"),
+    tmp_path / "net.npz",
+  )
+  assert code == 0 and "1 groups" in text and "9x4" in text, err
 
 
 def test_codes_are_written(workdir, start, tmp_path):

@@ -44,34 +44,47 @@ def play(p: Player) -> None:
     AmbiguousError: names and shapes do not settle what it is.
     Mismatch: they contradict each other.
   """
+  modules, reading = _read(p)
+  copies = naming.copies(p.shapes, p.read) if p.read else {}
+  if copies:
+    p.tie(copies)
+    p.guesses.clear()
+    modules, reading = _read(p)
+  p.layouts |= reading.way.layouts
+  norms = []
+  for module in modules:
+    if "weight" in module.parts:
+      continue
+    if _is_number(p, module, reading):
+      reason = "a single number, the same for all neurons"
+      p.left_out |= dict.fromkeys(module.parts.values(), reason)
+    else:
+      norms.append(module)
+  places = norm_places.places(p, reading, norms, modules)
+  _play(p, reading, places, Ties(p, reading, modules))
+
+
+def _read(p: Player) -> tuple[list[Module], Reading]:
+  """Returns layers and norms, and the order and layouts of the layers."""
   modules = [_checked(p, m) for m in _modules(p)]
   layers = [m for m in modules if "weight" in m.parts]
   if not layers:
     raise AmbiguousError(f"there are no layers among {', '.join(p.shapes)}")
   reading = readings.find(p, layers)
   _refuse_other_kinds(p, reading, modules)
-  p.layouts |= reading.way.layouts
-  norms = [m for m in modules if "weight" not in m.parts]
-  places = norm_places.places(p, reading, norms, modules)
-  _play(p, reading, places, Ties(p, reading, modules))
+  return modules, reading
 
 
 def _modules(p: Player) -> list[Module]:
-  """Returns layers and norms; single numbers are left out.
+  """Returns layers and norms; what has no axes is left out.
 
   Raises:
     AmbiguousError: there are tensors of other kinds.
   """
   kept, strange = [], []
-  modules = naming.modules(p.everything)
-  narrow = any(
-    "weight" in m.parts and 1 in p.shape(m.parts["weight"])[:1] for m in modules
-  )
-  for module in modules:
+  for module in naming.modules(p.everything):
     names = [*module.parts.values()]
-    single = all(p.shape(n) in ((), (1,)) for n in names)
-    alone = module.parts.keys() <= {"norm_scale", "norm_shift", "bias", ""}
-    if single and (() in map(p.shape, names) or alone and not narrow):
+    if () in map(p.shape, names):
       reason = "a single number, the same for all neurons"
       p.left_out |= dict.fromkeys(names, reason)
     elif module.parts.keys() - {"weight", "bias"} - _NORM or (
@@ -86,6 +99,13 @@ def _modules(p: Player) -> list[Module]:
       f" no weights, write {as_json(leave_out=strange)}; {OPAQUE}"
     )
   return kept
+
+
+def _is_number(p: Player, module: Module, reading: Reading) -> bool:
+  """Whether what looks like a scale is one number for all neurons."""
+  shapes = {p.shape(name) for name in module.parts.values()}
+  scale = module.parts.keys() == {"norm_scale"}
+  return scale and shapes == {(1,)} and 1 not in reading.way.widths[1:-1]
 
 
 def _checked(p: Player, module: Module) -> Module:

@@ -10,12 +10,21 @@ Dimensions: none; shapes are tuples of sizes.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.networks.inference import chain, conventions, naming, refusals
+from sne_jax.networks.inference import (
+  chain,
+  conventions,
+  naming,
+  readings,
+  refusals,
+)
+from sne_jax.networks.inference import sources as sources_lib
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.inferred import AmbiguousError, InferredNetwork
 from sne_jax.networks.inference.override import Override, as_override
@@ -63,6 +72,7 @@ def infer_file(
     override=override,
     dtypes={name: str(entry.dtype) for name, entry in entries.items()},
     tied={n: e.tied_to for n, e in entries.items() if e.tied_to},
+    read=lambda name: sources_lib.read(entries, name),
     graph=getattr(tensors, "graph", None),
   )
 
@@ -75,6 +85,7 @@ def infer(
   dtypes: Mapping[str, str] | None = None,
   tied: Mapping[str, str] | None = None,
   graph: Graph | None = None,
+  read: Callable[[str], np.ndarray] | None = None,
 ) -> InferredNetwork:
   """Finds the spec of a network.
 
@@ -85,6 +96,7 @@ def infer(
     dtypes: of the tensors, where known: integers are no weights.
     tied: names that share another tensor's numbers, and that name.
     graph: what the file says of how the network is computed, if anything.
+    read: returns a tensor's numbers, to see which are copies of another.
 
   Raises:
     AmbiguousError: names and shapes do not settle it; the message shows the
@@ -113,6 +125,7 @@ def infer(
     )
   tied = {name: other for name, other in tied.items() if name in kept}
   player = Player(kept, framework, settled, tied)
+  player.read = read
   found = _opaque(player) if settled.opaque else _found(player, graph, left_out)
   if settled.family:
     spec, sources = _as_family(found.spec, found.sources, settled)
@@ -144,14 +157,14 @@ def _found(
     ) from error
   found = _assembled(player, "traced")
   reason = "has no part in the output of the graph in the file"
-  left_out = found.left_out | dict.fromkeys(player.rest(), reason)
-  return dataclasses.replace(found, left_out=left_out)
+  unused = dict.fromkeys(player.rest(), reason)
+  return dataclasses.replace(found, left_out={**found.left_out, **unused})
 
 
 def _named(given: Player, left_out: Mapping[str, str]) -> InferredNetwork:
   """Tries the conventions, then a plain network."""
   shapes, settled = given.everything, given.override
-  seen = given.shapes, left_out, given.tied, settled
+  seen = shapes, left_out, given.tied, settled
   refusals.check(*seen, certain=True)
   refused = []
   for name, play in conventions.CONVENTIONS.items():
@@ -167,7 +180,8 @@ def _named(given: Player, left_out: Mapping[str, str]) -> InferredNetwork:
       return _run_by_family(_assembled(player, "named"), options)
     refused.append(
       f"it is not quite {name}: what do {', '.join(rest[:4])}"
-      f"{', ...' if len(rest) > 4 else ''} do?"
+      f"{', ...' if len(rest) > 4 else ''} do? If they are no weights, write"
+      f" {readings.as_json(leave_out=rest)}"
     )
   if refused and not settled.order:  # A network of this kind is not plain.
     raise AmbiguousError(f"{'; '.join(refused)}; {chain.OPAQUE}")

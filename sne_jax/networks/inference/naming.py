@@ -6,7 +6,9 @@ Dimensions: none; shapes are tuples of sizes.
 import collections
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import numpy as np
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -151,6 +153,40 @@ def _is_weight_after_all(name: str, shape: tuple[int, ...]) -> bool:
 def components(name: str) -> tuple[str, ...]:
   """Returns the words of a name between dots and slashes."""
   return tuple(word for word in re.split(r"[./]", name) if word)
+
+
+def copies(shapes: Shapes, read: Callable[[str], np.ndarray]) -> dict[str, str]:
+  """Returns tensors that have just the numbers of an earlier one, and which.
+
+  Formats that keep no links hold a layer that is used twice as a copy. Vectors
+  count with their layer's kernel, as many are all zeros.
+
+  Args:
+    shapes: of the tensors.
+    read: returns one.
+  """
+  seen: dict[tuple[object, ...], list[str]] = {}
+  found: dict[str, str] = {}
+  sizes = collections.Counter(shapes.values())
+  for name, shape in shapes.items():
+    if len(shape) < 2 or sizes[shape] < 2 or 0 in shape:
+      continue
+    array = np.asarray(read(name))
+    alike = seen.setdefault((shape, array.dtype, array[0].tobytes()), [])
+    same = [n for n in alike if np.array_equal(read(n), array)]
+    if not same:
+      alike.append(name)
+    elif (array != array.flat[0]).any():
+      found[name] = same[0]
+  stem = lambda name: re.sub(r"[^./]*$", "", name)
+  of = {stem(name): stem(other) for name, other in found.items()}
+  for name, shape in shapes.items():
+    start = stem(name)
+    other = of.get(start, start) + name[len(start) :]
+    vector = len(shape) == 1 and other != name and shapes.get(other) == shape
+    if vector and np.array_equal(read(name), read(other)):
+      found[name] = other
+  return found
 
 
 def role(name: str) -> tuple[str, str]:

@@ -56,6 +56,8 @@ class Reading:
     order: the layers, from input to output.
     way: how they are stored.
     sure: whether no other order fits.
+    aliased: whether there are second names of layers that could not be second
+      uses.
     ends: widths that inputs or outputs have in any reading.
     either: kernels that would fit with in- and outputs swapped as well.
     doubt: why nothing can be claimed, with what settles it; "" if something
@@ -65,6 +67,7 @@ class Reading:
   order: list[Module]
   way: Way
   sure: bool
+  aliased: bool
   ends: frozenset[int]
   either: frozenset[str]
   doubt: str
@@ -77,15 +80,13 @@ def find(p: Player, layers: list[Module]) -> Reading:
     AmbiguousError: nothing fits, or several orders of a file that keeps none.
     ValueError: the override's order holds other layers.
   """
-  habits = _habits(p, [m.parts["weight"] for m in layers])
   orders, complete = _orders(p, layers)
-  found = []
-  for order in orders:
-    ways = []
-    for way in (w for habit in habits for w in _ways(p, order, habit)):
-      ways += [] if way in ways else [way]
-    if ways:
-      found.append((order, ways))
+  found = _fitting(p, orders)
+  own = [m for m in layers if m.parts["weight"] not in p.tied]
+  aliased = not found and len(own) < len(layers)
+  if aliased:  # Second names may be just that, and no second uses.
+    orders, complete = _orders(p, own)
+    found = _fitting(p, orders)
   if not found:
     raise AmbiguousError(_nothing_fits(p, layers, orders))
   ranked = [item for item in found if _is_ranked(item[0])]
@@ -99,14 +100,31 @@ def find(p: Player, layers: list[Module]) -> Reading:
   if not complete and len(ends) < 2:  # Any layer could be the first.
     ends |= set(ways[0].widths)
   names = [m.parts["weight"] for m in order]
+  unlike = [w for w in readings if w.layouts != ways[0].layouts]
   return Reading(
     order,
     ways[0],
+    aliased=aliased,
     sure=len(found) == 1 and complete,
     ends=frozenset(ends),
-    either=frozenset(n for n in names if _fits_swapped(p, n, ways[0])),
-    doubt=_doubt(ways[:2], names),
+    either=frozenset(_either(p, names, ways[0])),
+    doubt=_doubt([ways[0], *unlike[:1]], names),
   )
+
+
+def _fitting(
+  p: Player, orders: list[list[Module]]
+) -> list[tuple[list[Module], list[Way]]]:
+  """Returns the orders in which layers fit, and in which ways."""
+  habits = _habits(p, [m.parts["weight"] for m in orders[0]])
+  found = []
+  for order in orders:
+    ways = []
+    for way in (w for habit in habits for w in _ways(p, order, habit)):
+      ways += [] if way in ways else [way]
+    if ways:
+      found.append((order, ways))
+  return found
 
 
 def _orders(p: Player, layers: list[Module]) -> tuple[list[list[Module]], bool]:
@@ -187,15 +205,17 @@ def _habits(p: Player, names: list[str]) -> list[str]:
 def _layouts(p: Player, module: Module, habit: str) -> list[str]:
   """The layouts that a kernel may have in a file of such a habit."""
   name = module.parts["weight"]
-  if not habit:
-    return [p.layout(name)]
   last = re.split(r"[./]", name)[-1]
   plain = len(p.shape(name)) == 2
-  if last == "kernel":
+  if not habit:
+    last = ""
+  elif last == "kernel":
     habit = "in_out"
   elif last == "weight" and p.framework in naming.TORCH_LIKE:
     habit = "mlx" if habit == "mlx" else "out_in"
-  if plain:
+  if not habit:
+    layouts = [p.layout(name)]
+  elif plain:
     layouts = ["out_in" if habit == "mlx" else habit]
   elif habit == "out_in" and last == "weight":
     layouts = ["out_in", "transposed"]
@@ -208,12 +228,10 @@ def _layouts(p: Player, module: Module, habit: str) -> list[str]:
   # A bias has a number for each output.
   outputs = p.shape(module.parts["bias"])
   agrees = lambda layout: p.kernel_shape(name, layout)[:1] == outputs
-  others = ["out_in", "in_out"] if plain else []
-  return (
-    [layout for layout in layouts if agrees(layout)]
-    or [layout for layout in others if agrees(layout)]
-    or layouts
-  )
+  # Dense kernels of such names may be another module's, as GPT-2's are.
+  others = ["in_out"] if plain and last == "weight" else []
+  agreeing = [layout for layout in layouts if agrees(layout)]
+  return agreeing or [layout for layout in others if agrees(layout)]
 
 
 def _ways(p: Player, order: Sequence[Module], habit: str) -> list[Way]:
@@ -260,15 +278,24 @@ def _swapped(way: Way) -> tuple[str, ...]:
   return tuple(n for n, how in way.layouts.items() if how == "transposed")
 
 
-def _fits_swapped(p: Player, name: str, way: Way) -> bool:
-  """Whether a kernel may be a transposed convolution of the same shape."""
-  settled = p.override.layout or p.override.transposed
-  if settled or len(p.shape(name)) == 2 or not name.endswith(".weight"):
-    return False
-  layout = way.layouts[name]
-  other = {"out_in": "transposed", "transposed": "out_in"}.get(layout, layout)
-  same = p.kernel_shape(name, other) == p.kernel_shape(name, layout)
-  return other != layout and same
+def _either(p: Player, names: list[str], way: Way) -> list[str]:
+  """Square kernels that may be stored the other way.
+
+  Convolutions may be transposed ones; dense ones are [in, out] perhaps, where
+  others of such names are.
+  """
+  if p.override.layout or p.override.transposed:
+    return []
+  named = [n for n in names if n.endswith(".weight")]
+  dense = {n for n in named if len(p.shape(n)) == 2}
+  mixed = any(way.layouts[name] == "in_out" for name in dense)
+  suspect = [n for n in named if n not in dense or mixed]
+  return [
+    name
+    for name in suspect
+    if p.shape(name)[0] == p.shape(name)[1]
+    and way.layouts[name] in ("out_in", "transposed", "in_out")
+  ]
 
 
 def _doubt(ways: list[Way], names: list[str]) -> str:
@@ -298,8 +325,8 @@ def _nothing_fits(p: Player, layers: list[Module], orders) -> str:
   fitting = [how for how in LAYOUTS if _would_fit(p, orders, how)]
   hint = "".join(f" {as_json(layout=how)} would fit." for how in fitting[:1])
   return (
-    "in no order do the layers read what the one before gives:"
-    f" {shapes}.{hint} {OPAQUE[0].upper()}{OPAQUE[1:]}"
+    "in no order do the layers read what the one before gives, with biases of"
+    f" as many numbers: {shapes}.{hint} {OPAQUE[0].upper()}{OPAQUE[1:]}"
   )
 
 

@@ -38,7 +38,9 @@ class Ties:
     self._axes: dict[int, Axis] = {}
     self._joined: dict[int, list[Module]] = {}
     self._said = p.override.skips is not None and reading.sure
-    self._lists = _sequential(p, reading.order, modules)
+    self._lists = set[str]()
+    if not reading.aliased:
+      self._lists = _sequential(p, reading.order, modules)
 
   def settle(self, x: Value, number: int) -> None:
     """Ties or pins what hidden layer `number` of the order gives."""
@@ -93,13 +95,18 @@ class Ties:
     )
 
   def _say_swapped(self) -> None:
-    """Notes kernels that may be those of transposed convolutions."""
-    names = [n for n in self._reading.way.layouts if n in self._reading.either]
+    """Notes square kernels that may be stored the other way."""
+    layouts, either = self._reading.way.layouts, self._reading.either
+    names = [n for n in layouts if n in either]
+    others = [n for n, how in layouts.items() if how != "out_in"]
+    others = [n for n in others if n not in either]
     if names:
+      no = as_json(transposed=others) if others else as_json(layout="out_in")
       self._p.guess(
-        f"in- and outputs of {_some(names)} share one permutation: they could"
-        f" be transposed convolutions; {as_json(layout='out_in')} says that"
-        f" they are not, {as_json(transposed=names)} that they are"
+        f"in- and outputs of {_some(names)} share one permutation, as they may"
+        f" be swapped: {as_json(transposed=others + names)} says that they are"
+        f" [in, out, ...], as of transposed convolutions, {no} that they are"
+        " [out, in, ...]"
       )
 
   def _leaves(self, number: int) -> bool:

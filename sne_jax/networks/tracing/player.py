@@ -4,8 +4,10 @@ Conventions (`conventions.py`, `chain.py`) call it as they would write a
 forward pass. Every tensor that it has played is ticked off.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from sne_jax.networks.inference import naming
 from sne_jax.networks.inference.naming import Shapes
@@ -58,6 +60,7 @@ class Player:
     layouts: of kernels that are stored in another way, by name.
     override: what a person has settled.
     tied: names that are another tensor's; both are played as that one.
+    read: returns a tensor's numbers, if these are at hand.
     left_out: tensors that turned out to be no weights, and why.
     reasons: why what weights give is tied or pinned, by their names.
     played: names of the tensors that have had a part.
@@ -78,6 +81,7 @@ class Player:
     self.override = override
     self.tied = dict(tied or {})
     self.layouts: dict[str, str] = {}
+    self.read: Callable[[str], np.ndarray] | None = None
     self.left_out: dict[str, str] = {}
     self.reasons: dict[str, str] = {}
     self.played: dict[str, None] = {}
@@ -248,6 +252,11 @@ class Player:
     return [
       self.tape.slice(x, last, i * size, (i + 1) * size) for i in range(count)
     ]
+
+  def tie(self, names: Mapping[str, str]) -> None:
+    """Says that tensors are others under second names."""
+    self.tied |= names
+    self.shapes = {n: s for n, s in self.shapes.items() if n not in names}
 
   def guess(self, text: str) -> None:
     """Notes what was taken from convention."""

@@ -576,7 +576,7 @@ def test_what_is_not_quite_known_is_refused(change, said):
 def test_heads_that_no_one_has_published_are_asked_for():
   shapes = gpt2_shapes(96, 1, 11, 6)
   found = inference.infer(shapes, framework="torch")
-  assert any('{"heads": ...}' in guess for guess in found.guesses)
+  assert any('{"heads": 2}' in guess for guess in found.guesses)
   fused = found.spec.tensor("h.0.attn.c_attn.weight").axes
   assert all(
     f.group is None for axis in fused[-2:] for f in axis if f.size > 96

@@ -83,15 +83,19 @@ def together(
   """Attention by one kernel of queries, keys and values."""
   y = p.linear(x, weight, bias, stored)
   if not number_of_heads(p, y.shape[-1] // 3, heads):
-    p.tape.axes.pin(y.axes[-1], _UNKNOWN)
+    _pin(p, y, y.shape[-1] // 3)
   q, k, v = p.fused(y, 3)
   return _attention(p, q, k, v, heads)
 
 
-_UNKNOWN = (
-  'it is not known how many heads attention has; write {"heads": ...} to have'
-  " its units permuted within them"
-)
+def _pin(p: Player, units: Value, width: int) -> None:
+  """Keeps units of attention where they are, and says what would free them."""
+  some = next(n for n in range(2, width + 2) if width % n == 0 or n > width)
+  p.tape.axes.pin(
+    units.axes[-1],
+    "it is not known how many heads attention has; write their number, such as"
+    f' {{"heads": {some}}}, to have its units permuted within them',
+  )
 
 
 def number_of_heads(p: Player, width: int, published: Heads) -> int:
@@ -110,7 +114,7 @@ def _attention(p: Player, q: Value, k: Value, v: Value, heads: Heads) -> Value:
   """Attention; where heads are not known, its units stay where they are."""
   number = number_of_heads(p, q.shape[-1], heads)
   for value in () if number else (q, k, v):
-    p.tape.axes.pin(value.axes[-1], _UNKNOWN)
+    _pin(p, value, q.shape[-1])
   return p.attention(q, k, v, number or 1)
 
 

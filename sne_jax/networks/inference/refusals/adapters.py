@@ -49,11 +49,13 @@ class Adapter:
     ranks: of every layer that it changes, by the layer's name; 0 where shapes
       do not say it.
     others: tensors that are none of the adapter's.
+    has_base: whether the weights that it changes are in the file as well.
   """
 
   kind: str
   ranks: Mapping[str, int]
   others: tuple[str, ...]
+  has_base: bool
 
   @property
   def targets(self) -> tuple[str, ...]:
@@ -68,15 +70,20 @@ class Adapter:
       return ""
     return str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
 
-  def describe(self) -> str:
-    """Returns one line: what it is, its rank and its targets."""
+  def describe(self, said: str = "") -> str:
+    """Returns one line: what it is, its rank and its targets, what is said."""
     rank = f" of rank {self.rank}" if self.rank else ""
     targets = ", ".join(self.targets[:8])
+    if self.has_base:
+      return (
+        f"a network with a {self.kind} adapter{rank} that is not merged into"
+        f" {len(self.ranks)} of its layers ({targets}){said}"
+      )
     more = ", ..." if len(self.targets) > 8 else ""
     beside = f", and {len(self.others)} other tensor(s)" if self.others else ""
     return (
       f"a {self.kind} adapter{rank} for {len(self.ranks)} layer(s)"
-      f" ({targets}{more}){beside}"
+      f" ({targets}{more}){beside}{said}: no network by itself"
     )
 
 
@@ -101,10 +108,15 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Adapter | None:
         others.append(name)
   if not ranks:
     return None
-  mine = lambda name: name.removesuffix(".alpha") in ranks
-  return Adapter(
-    next(iter(kinds)), ranks, tuple(n for n in others if not mine(n))
+  others = [n for n in others if n.removesuffix(".alpha") not in ranks]
+  bases = ("weight", "kernel", "base_layer.weight", "linear.weight")
+  has_base = any(
+    f"{layer}{mark}{base}" in others
+    for layer in ranks
+    for base in bases
+    for mark in "./"
   )
+  return Adapter(next(iter(kinds)), ranks, tuple(others), has_base)
 
 
 def refused(seen: Seen) -> Refusal | None:
@@ -113,7 +125,7 @@ def refused(seen: Seen) -> Refusal | None:
   if adapter is None:
     return None
   return Refusal(
-    f"it is {adapter.describe()}: no network by itself",
+    f"it is {adapter.describe()}",
     MERGE,
   )
 

@@ -102,7 +102,7 @@ def nameless(seen: Seen) -> Refusal | None:
   roles = {name: naming.role(name)[1] for name in seen.shapes}
   if any(re.search(r"[./]vars[./]\d+$", name) for name in roles):
     return None  # Keras numbers all of them.
-  names = [name for name, part in roles.items() if not part]
+  names = [n for n, part in roles.items() if not part and n not in seen.tied]
   if not names or len(names) == len(roles):
     return None
   shapes = ", ".join(f"{n!r} {list(seen.shapes[n])}" for n in names[:4])
