@@ -70,6 +70,7 @@ def main(
   encode, streams = opened(model)
   names: list[str] = []
   codes: list[np.ndarray] = []
+  notes: list[tuple[str, str]] = []
 
   def handle(networks, weights):
     pairs = [(n.spec, w) for n, w in zip(networks, weights, strict=True)]
@@ -78,6 +79,7 @@ def main(
       raise ValueError("the code is not finite")
     codes.extend(encoded)
     names.extend(network.path for network in networks)
+    notes.extend((n.path, text) for n in networks for text in n.notes)
 
   lazy_above = model.stream_above if streams else math.inf
   failures = given_files.each(
@@ -86,6 +88,7 @@ def main(
   if names:
     write(pathlib.Path(options.out), names, np.stack(codes))
     print(f"{len(names)} codes of width {codes[0].size} in {options.out}")  # noqa: T201
+  given_files.say("note", notes)
   return given_files.report_failures(failures)
 
 

@@ -98,13 +98,9 @@ def main(
     print(table(rows, judged.columns))  # noqa: T201
   for text in judged.notes:
     print(f"note: {text}")  # noqa: T201
-  said: dict[str, list[str]] = {}
-  for row in rows:
-    for text in row["warnings"]:
-      said.setdefault(text, []).append(row["file"])
-  for text, files in said.items():
-    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    print(f"warning: {files[0]}{more}: {text}")  # noqa: T201
+  given_files.say(
+    "warning", [(row["file"], text) for row in rows for text in row["warnings"]]
+  )
   if options.csv:
     write_csv(options.csv, rows, judged.header)
   if options.json:
@@ -169,9 +165,7 @@ class Table:
         " be far off"
       )
     warnings += network.inferred.guesses
-    if left_out := network.inferred.left_out:
-      names = ", ".join(list(left_out)[:3])
-      warnings.append(f"{len(left_out)} tensors left out ({names})")
+    warnings += network.notes
     row = {
       "file": network.path,
       "architecture": given_files.architecture(network.spec),

@@ -16,17 +16,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
-
 from sne_jax import checkpoints
 from sne_jax.learning.training import progress
 from sne_jax.networks.spec import NetworkSpec
 
 GROUP_WEIGHTS = 20_000_000
 """Weights of networks that are handed on together."""
-
-BROKEN = (ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError)
-"""What a file may lead to, in a reader or an encoder, that is its own fault."""
 
 Handler = Callable[[list[checkpoints.FileNetwork], list[Any]], None]
 
@@ -38,12 +33,27 @@ class FileOptions:
   Attributes:
     override: JSON file that settles what names and shapes of tensors do not
       (see sne_jax/networks/inference/override.py); for all files alike.
-    part: which branch of a PyTorch file to read, names joined by "/", where a
-      trainer saved several networks; empty to choose.
+    layout: how kernels are stored where files do not say: out_in (PyTorch),
+      in_out (Keras, Flax, x @ w in NumPy) or mlx; empty to find out.
+    part: which network to read where a file holds several: a branch of a
+      PyTorch file, names joined by "/", or what the names of its tensors begin
+      with; empty to choose.
   """
 
   override: str = ""
+  layout: str = ""
   part: str = ""
+
+  def read_override(self) -> dict[str, Any] | None:
+    """Returns what is settled by the file and the flags, if anything.
+
+    Raises:
+      ValueError: there is no such file, or it holds no JSON object.
+    """
+    override = checkpoints.read_override(self.override)
+    return (
+      (override or {}) | {"layout": self.layout} if self.layout else override
+    )
 
 
 def paths_of(arguments: Sequence[str]) -> list[str]:
@@ -82,8 +92,8 @@ def each(
   Args:
     paths: of the checkpoints.
     options: how they are read.
-    handle: is given networks, and their weights `[P]` or tensors. What it says
-      of one network with one of `BROKEN` is taken as that file's fault.
+    handle: is given networks, and their weights `[P]` or tensors. What it
+      raises for one network, of any type, is taken as that file's fault.
     title: of the progress.
     lazy_above: networks of more weights than this are handed on one by one, as
       tensors that are read from the file when they are needed.
@@ -91,7 +101,7 @@ def each(
   Returns:
     What was wrong, by path.
   """
-  override = checkpoints.read_override(options.override)
+  override = options.read_override()
   failures: dict[str, str] = {}
   with progress.Progress(title) as shown:
     groups = _groups(paths, options, override, failures, lazy_above)
@@ -99,16 +109,16 @@ def each(
       networks, weights = [n for n, _ in group], [w for _, w in group]
       try:
         handle(networks, weights)
-      except BROKEN as error:
+      except Exception as error:  # noqa: BLE001 of a stranger's file
         if len(group) == 1:
-          failures[networks[0].path] = _line(error)
+          failures[networks[0].path] = line(error)
           continue
         # One of them is at fault: which?
         for network, vector in group:
           try:
             handle([network], [vector])
-          except BROKEN as error:
-            failures[network.path] = _line(error)
+          except Exception as error:  # noqa: BLE001
+            failures[network.path] = line(error)
       shown.update(count, len(paths))
   return failures
 
@@ -128,8 +138,8 @@ def _groups(
       network = checkpoints.load(path, override=override, part=options.part)
       large = network.spec.num_weights > lazy_above
       weights = network.lazy() if large else network.weights()
-    except BROKEN as error:
-      failures[path] = _line(error)
+    except Exception as error:  # noqa: BLE001 of a stranger's file
+      failures[path] = line(error)
     else:
       if large and group:
         yield count - 1, group
@@ -159,12 +169,24 @@ def architecture(spec: NetworkSpec) -> str:
   return ", ".join(parts) or f"{len(spec.tensors)} tensors"
 
 
-def _line(error: BaseException) -> str:
-  """Returns an error as one line."""
-  text = " ".join(str(error).split()) or type(error).__name__
-  return (
-    f"not enough memory: {text}" if isinstance(error, MemoryError) else text
-  )
+def line(error: BaseException) -> str:
+  """Returns an error as one line; of a kind that is not foreseen, its type."""
+  text, kind = " ".join(str(error).split()), type(error).__name__
+  if isinstance(error, MemoryError):
+    return f"not enough memory: {text or kind}"
+  if isinstance(error, (ValueError, OSError, RuntimeError)):
+    return text or kind
+  return f"{kind}: {text}" if text else kind
+
+
+def say(word: str, said: Sequence[tuple[str, str]]) -> None:
+  """Prints pairs of a file and what is said of it; the same of several once."""
+  files: dict[str, list[str]] = {}
+  for file, text in said:
+    files.setdefault(text, []).append(file)
+  for text, some in files.items():
+    more = f" and {len(some) - 1} more" if len(some) > 1 else ""
+    print(f"{word}: {some[0]}{more}: {text}")
 
 
 def check_outputs(paths: Sequence[str], given: Sequence[str] = ()) -> None:

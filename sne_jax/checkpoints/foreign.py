@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import Any
@@ -189,3 +190,11 @@ def check_inside(path: str, folder: str, file: str) -> None:
       f"{os.path.basename(file)!r} is a link that leads out of the folder",
       "put the file itself there",
     )
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+  """A key that sorts names with the numbers in them as numbers."""
+  return [
+    (int(text), "") if text.isdecimal() and len(text) < 19 else (-1, text)
+    for text in re.split(r"(\d+)", name)
+  ]

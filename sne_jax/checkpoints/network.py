@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Float
 
 from sne_jax import errors
-from sne_jax.checkpoints import reading, tensors
+from sne_jax.checkpoints import contents, reading, recipes, tensors
 from sne_jax.checkpoints.limits import Limits
 from sne_jax.networks import inference
+from sne_jax.networks.inference.override import as_override
 from sne_jax.networks.spec import NetworkSpec
 
 
@@ -64,6 +65,25 @@ class FileNetwork:
     """The network."""
     return self.inferred.spec
 
+  @property
+  def notes(self) -> tuple[str, ...]:
+    """What of the file is not in the network, or not as it is stored."""
+    metadata = self.tensors.metadata
+    reasons: dict[str, list[str]] = {}
+    for name, why in self.inferred.left_out.items():
+      reasons.setdefault(why, []).append(name)
+    return (
+      *(f"read was {one}" for one in _given(metadata, "taken")),
+      *(f"not read were {one}" for one in _given(metadata, "left_out")),
+      *(f"computed is {one}" for one in _given(metadata, "computed")),
+      *(
+        f"left out: {', '.join(names[:3])}"
+        + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        + f": {why}"
+        for why, names in reasons.items()
+      ),
+    )
+
   def weights(self, *, finite: bool = True) -> Float[np.ndarray, "P"]:
     """Reads all weights, float32.
 
@@ -107,6 +127,10 @@ class FileNetwork:
     )
 
 
+def _given(metadata: Mapping[str, str], key: str) -> list[str]:
+  return [metadata[key]] if metadata.get(key) else []
+
+
 def load(
   path: str | os.PathLike,
   *,
@@ -119,21 +143,75 @@ def load(
   Args:
     path: see `reading.read`.
     override: what a person settles; see `networks.inference.override`.
-    part: which branch of a PyTorch file to read; empty to choose.
+    part: which network of several to read; see `reading.read`.
     limits: what the file may ask for.
 
   Raises:
-    CheckpointError: no readable checkpoint, or one whose network names and
-      shapes do not settle. One line: file, what, remedy.
+    CheckpointError: no readable checkpoint, one of something else than a
+      network, or one whose network names and shapes do not settle. One line:
+      file, what, remedy.
   """
   opened = reading.read(path, part=part, limits=limits)
+  return _found(os.fspath(path), opened, override)
+
+
+def of_arrays(
+  arrays: Mapping[str, np.ndarray],
+  source: str,
+  *,
+  override: inference.Override | Mapping[str, Any] | None = None,
+  tied: Mapping[str, str] | None = None,
+) -> FileNetwork:
+  """Finds out what network a state_dict of PyTorch is, as `load` of a file.
+
+  Args:
+    arrays: by name.
+    source: what errors call it.
+    override: as of `load`.
+    tied: names of arrays that are another's, and that name.
+
+  Raises:
+    CheckpointError: as of `load`.
+  """
+  entries = {
+    name: tensors.Entry(
+      name,
+      array.shape,
+      array.dtype.name,
+      lambda array=array: array,
+      (tied or {}).get(name),
+    )
+    for name, array in arrays.items()
+    if array.dtype.name in tensors.DTYPES
+  }
+  opened = tensors.Tensors(entries, "torch", source)
+  return _found(source, reading.as_computed(opened), override)
+
+
+def _found(
+  path: str,
+  opened: tensors.Tensors,
+  override: inference.Override | Mapping[str, Any] | None,
+) -> FileNetwork:
+  """Finds out what network tensors are."""
+  override = as_override(override)
+  other = contents.describe(opened)
+  if other is not None and (other.unread or not override.opaque):
+    raise errors.unreadable(
+      os.fspath(path), f"it is {other.what}", other.remedy
+    )
+  recipes.check_doubts(opened, override.leave_out)
   try:
     inferred = inference.infer_file(opened, override)
   except inference.AmbiguousError as error:
-    raise errors.unreadable(
-      os.fspath(path), str(error), "settle it with an override"
-    ) from error
-  return FileNetwork(os.fspath(path), opened, inferred)
+    raise errors.unreadable(path, error.problem, error.remedy) from error
+  uncompute = {
+    name: entry.uncompute
+    for name, entry in opened.entries.items()
+    if entry.computed_from
+  }
+  inferred = dataclasses.replace(inferred, uncompute=uncompute)
+  return FileNetwork(path, opened, inferred)
 
 
 def read_override(path: str) -> dict[str, Any] | None:

@@ -1,17 +1,23 @@
 """Any checkpoint by its first bytes: a file, a sharded set, a folder."""
 
 import os
-import re
 import stat
 from collections.abc import Callable
 
 from absl import logging
 
 from sne_jax import errors
-from sne_jax.checkpoints import foreign
+from sne_jax.checkpoints import (
+  foreign,
+  parts,
+  quantised,
+  recipes,
+  reparametrised,
+)
 from sne_jax.checkpoints.formats import (
   archive,
   flax_file,
+  gguf_file,
   hub,
   keras_file,
   numpy_file,
@@ -19,14 +25,14 @@ from sne_jax.checkpoints.formats import (
   orbax_folder,
   safetensors_file,
   shards,
-  torch_file,
 )
+from sne_jax.checkpoints.formats.pytorch import torch_file
 from sne_jax.checkpoints.limits import Budget, Limits
 from sne_jax.checkpoints.tensors import Tensors
 
 SUFFIXES = (
   *(".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".msgpack", ".flax"),
-  *(".keras", ".h5", ".hdf5", ".onnx", ".npz", ".npy"),
+  *(".keras", ".h5", ".hdf5", ".onnx", ".npz", ".npy", ".gguf"),
 )
 """Ends of names that `find` takes for checkpoints."""
 
@@ -39,7 +45,6 @@ OTHERS = (
   (b"(\xb5/\xfd", "zstd", "unpack it first"),
   (b"7z\xbc\xaf", "7z", "unpack it first"),
   (b"version https://git-lfs", "a Git LFS pointer", "run git lfs pull"),
-  (b"GGUF", "GGUF", "convert it to safetensors"),
   (b"<", "a web page or XML", "download the file itself"),
   (b"{", "JSON", "name the file of the weights, or *.index.json"),
 )
@@ -56,8 +61,8 @@ def read(
   Args:
     path: a file; an index of shards (`*.index.json`); an Orbax folder; a
       folder that holds one checkpoint; or `hf://owner/name@revision`.
-    part: which branch of a PyTorch file to read, names joined by "/", where a
-      trainer saved several networks; empty to choose.
+    part: which network of several to read: a branch of a PyTorch file, names
+      joined by "/"; or what its tensors' names begin with; empty to choose.
     limits: what the file may ask for; `Limits()` by default.
 
   Raises:
@@ -67,21 +72,43 @@ def read(
   path, limits = os.fspath(path), limits or Limits()
   if path.startswith(hub.SCHEME):
     path = hub.download(path)
+  return as_computed(_as_stored(path, part, limits), limits)
+
+
+def as_computed(tensors: Tensors, limits: Limits | None = None) -> Tensors:
+  """Returns tensors as the network computes with them; see `recipes`.
+
+  Args:
+    tensors: as they are stored.
+    limits: what they may take.
+
+  Raises:
+    CheckpointError: they pass a limit.
+  """
+  finders = (quantised.find, reparametrised.find)
+  budget = Budget(tensors.source, limits or Limits())
+  return recipes.apply(tensors, finders, budget)
+
+
+def _as_stored(path: str, part: str, limits: Limits) -> Tensors:
+  """Opens a checkpoint; see `read`."""
   if os.path.isdir(path):
     return _read_folder(path, part, limits)
   if path.endswith(shards.SUFFIX):
-    each = lambda shard: read(shard, part=part, limits=limits)
-    return shards.read(path, each, limits)
+    each = lambda shard: _as_stored(shard, "", limits)
+    return _part(shards.read(path, each, limits), part)
   size = foreign.file_size(path)
   if not size:
     raise errors.unreadable(path, "it is empty")
   head = foreign.read_head(path, HEAD)
   reader = _reader(path, head, size, limits)
   if reader in (torch_file.read, torch_file.read_old):
-    return reader(path, limits, part)
-  if part:
-    raise _no_parts(path, part)
-  return reader(path, limits)
+    opened = reader(path, limits, part)
+    chosen = opened.metadata.get("part", "")
+    if chosen and f"{part}/".startswith(f"{chosen}/"):
+      part = part[len(chosen) :].strip("/")
+    return _part(opened, part)
+  return _part(reader(path, limits), part)
 
 
 def find(folder: str | os.PathLike) -> list[str]:
@@ -115,18 +142,16 @@ def find(folder: str | os.PathLike) -> list[str]:
       path = os.path.join(where, name)
       if name not in parts and _is_candidate(path):
         paths.append(path)
-  return sorted(paths, key=_natural)
+  return sorted(paths, key=foreign.natural)
 
 
 def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
   """Opens the one checkpoint of a folder."""
   if orbax_folder.tree_folders(path):
-    if part:
-      raise _no_parts(path, part)
-    return orbax_folder.read(path, limits)
+    return _part(orbax_folder.read(path, limits), part)
   paths = find(path)
   if len(paths) == 1:
-    return read(paths[0], part=part, limits=limits)
+    return _as_stored(paths[0], part, limits)
   names = ", ".join(os.path.relpath(name, path) for name in paths[:5])
   raise errors.unreadable(
     path,
@@ -135,10 +160,8 @@ def _read_folder(path: str, part: str, limits: Limits) -> Tensors:
   )
 
 
-def _no_parts(path: str, part: str) -> errors.CheckpointError:
-  return errors.unreadable(
-    path, f"part {part!r} of no PyTorch file", "leave part empty"
-  )
+def _part(tensors: Tensors, part: str) -> Tensors:
+  return parts.take(tensors, part) if part else tensors
 
 
 def _reader(
@@ -149,6 +172,8 @@ def _reader(
     return _zip_reader(path, limits)
   if head.startswith(b"\x89HDF\r\n\x1a\n"):
     return keras_file.read
+  if head.startswith(b"GGUF"):
+    return gguf_file.read
   if head.startswith(b"\x93NUMPY"):
     return numpy_file.read_npy
   if head.startswith(OLD_TORCH):
@@ -178,7 +203,7 @@ def _reader(
   raise errors.unreadable(
     path,
     f"no known kind of checkpoint: it begins with {head[:8].hex(' ')}",
-    "known are safetensors, PyTorch, Flax, Orbax, Keras, ONNX and npz",
+    "known are safetensors, PyTorch, Flax, Orbax, Keras, ONNX, npz and GGUF",
   )
 
 
@@ -233,11 +258,3 @@ def _is_inside(folder: str, where: str, name: str) -> bool:
     logging.warning("%s leads out of %s; left alone", path, folder)
     return False
   return True
-
-
-def _natural(path: str) -> list:
-  """Sorts numbers in names as numbers."""
-  return [
-    (int(text), "") if text.isdecimal() and len(text) < 19 else (-1, text)
-    for text in re.split(r"(\d+)", path)
-  ]

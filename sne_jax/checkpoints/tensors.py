@@ -12,6 +12,7 @@ import numpy as np
 
 from sne_jax import errors
 from sne_jax.checkpoints.limits import Budget
+from sne_jax.networks.inference import Graph
 
 BLOCK = 1 << 20
 """Numbers looked at a time where a whole tensor is gone through."""
@@ -41,6 +42,15 @@ FLOATS = frozenset(n for n in DTYPES if n.startswith(("float", "bfloat")))
 """Names of the dtypes of real numbers that are not whole."""
 
 
+OWN_KEYS = frozenset(
+  (
+    *("left_out", "taken", "part", "prefix", "modules", "values"),
+    *("computed", "shards"),
+  )
+)
+"""Keys of `Tensors.metadata` that readers write, not files."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
   """One tensor of a checkpoint; its numbers are still on disk.
@@ -53,6 +63,12 @@ class Entry:
     load: returns the array; use `read`, which checks it.
     tied_to: name of an earlier entry that has exactly the same storage (one
       tensor under two names), or None.
+    computed_from: names in the file of what it is computed from, where it does
+      not lie there itself; see `recipes`.
+    uncompute: gives those by name, from an array in its place; None if nothing
+      does.
+    doubt: why its numbers are not what the network computes with; "" if they
+      are.
   """
 
   name: str
@@ -60,6 +76,11 @@ class Entry:
   dtype: str
   load: Callable[[], np.ndarray] = dataclasses.field(repr=False, compare=False)
   tied_to: str | None = None
+  computed_from: tuple[str, ...] = ()
+  uncompute: Callable[[np.ndarray], dict[str, np.ndarray]] | None = (
+    dataclasses.field(default=None, repr=False, compare=False)
+  )
+  doubt: str = ""
 
   @property
   def size(self) -> int:
@@ -98,16 +119,22 @@ class Tensors:
   Attributes:
     entries: by name, in the order of the file. No guarantee that this is the
       order of computation: safetensors files are sorted by name, for one.
-    format: "safetensors", "torch", "flax", "orbax", "keras", "onnx" or "npz".
+    format: "safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz"
+      or "gguf".
     source: the file or folder.
     metadata: what else the file says, as text; see each reader. Keys that all
-      may have: `left_out` (what is in the file but not in `entries`, and why).
+      may have: `left_out` (what is in the file but not in `entries`, and why),
+      `taken` (which branch was read, where others were not), `computed` (which
+      entries are computed from others, and how).
+    graph: what the file says of how the network is computed, to be played;
+      None where it holds tensors alone.
   """
 
   entries: Mapping[str, Entry]
   format: str
   source: str
   metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  graph: Graph | None = dataclasses.field(default=None, repr=False)
 
   def __repr__(self) -> str:
     """One line with the file and the counts."""
@@ -137,6 +164,17 @@ def add(
   num_bytes = 0 if entry.tied_to else entry.num_bytes
   budget.take(entry.name, num_bytes, stored=stored)
   entries[entry.name] = entry
+
+
+def retied(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+  """Returns entries whose ties are to the first of one storage among them."""
+  made: dict[str, Entry] = {}
+  first: dict[str, str] = {}
+  for name, entry in entries.items():
+    owner = first.setdefault(entry.tied_to or name, name)
+    tied_to = None if owner == name else owner
+    made[name] = dataclasses.replace(entry, tied_to=tied_to)
+  return made
 
 
 def not_finite(entry: Entry, *, as_float32: bool = False) -> int:

@@ -5,7 +5,8 @@ Trainers save more than a network: {"model": {...}, "optimizer": {...},
 """
 
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sne_jax import errors
@@ -24,9 +25,15 @@ TRAINER = frozenset(
     *("scheduler", "lr_scheduler", "lr_schedulers", "scheduler_state_dict"),
     *("scaler", "grad_scaler", "callbacks", "loops", "rng", "rng_state"),
     *("step", "global_step", "epoch", "iteration", "best_acc", "loss"),
+    *("metrics", "metric", "losses", "history", "results", "random_state"),
   )
 )
 """Names under which they keep what is not the network."""
+
+_TRAINERS = re.compile(
+  r"(^|_)(optim(izers?)?|(lr_)?sched(ulers?)?|(grad|amp)_scaler)(_|$)"
+)
+_AVERAGES = re.compile(r"(^|_)(ema|averaged?|swa|shadow|target)(_|$)")
 
 COLLECTIONS = ("params", "batch_stats")
 """Collections of Flax variables that every network with them has."""
@@ -89,11 +96,13 @@ def pick(
     is_tensor: whether a value is a tensor.
     budget: of this file.
     part: path of the branch to take, its names joined by "/"; empty to choose.
+      What follows the branch, or is none, is a start of names (`parts.take`).
 
   Returns:
     Path, from the branch on, and value of each tensor; and metadata: `part`
-    (the branch), `left_out` (what else holds tensors), `values` (numbers and
-    texts beside the tensors, as JSON).
+    (the branch), `left_out` (what else holds tensors, and why it was left),
+    `taken` (the branch once more, where something was left), `values` (numbers
+    and texts beside the tensors, as JSON).
 
   Raises:
     CheckpointError: no tensor, or two networks and no way to choose.
@@ -103,11 +112,12 @@ def pick(
   if not tensors:
     raise _no_tensors(budget)
   chosen = tuple(filter(None, part.split("/")))
-  if chosen:
-    if not any(path[: len(chosen)] == chosen for path in tensors):
-      raise _ask(budget, f"no tensors under {part!r}", (), tensors)
-  else:
-    chosen = _choose(tensors, budget)
+  while chosen and not any(
+    path[: len(chosen)] == chosen and len(path) > len(chosen)
+    for path in tensors
+  ):
+    chosen = chosen[:-1]
+  chosen = chosen or _choose(tree, tensors, budget, part)
   depth = len(chosen)
   taken = [
     (path[depth:], value)
@@ -124,7 +134,8 @@ def pick(
   if chosen:
     metadata["part"] = "/".join(chosen)
   if out:
-    metadata["left_out"] = counted(out)
+    metadata["left_out"] = counted(out, are_parts=True)
+    metadata["taken"] = f"{'/'.join(chosen)} ({_tensors(len(taken))})"
   values = _values(everything)
   if values:
     metadata["values"] = values
@@ -152,7 +163,7 @@ def variables(
     if not is_tensor(value):
       continue
     end = next((i for i, p in enumerate(path) if p in COLLECTIONS), 1)
-    if TRAINER.isdisjoint(path[:end]):
+    if not any(map(_is_trainers, path[:end])):
       taken.append((path, value))
     else:
       out[path[0]] = out.get(path[0], 0) + 1
@@ -163,9 +174,34 @@ def variables(
   return taken, metadata | ({"values": values} if values else {})
 
 
-def counted(out: dict[str, int]) -> str:
-  """Returns names and their counts of tensors in words."""
-  return ", ".join(f"{name} ({count} tensors)" for name, count in out.items())
+def counted(out: Mapping[str, int], *, are_parts: bool = False) -> str:
+  """Returns names, their counts of tensors, and why they are left, in words.
+
+  Args:
+    out: counts by name.
+    are_parts: whether each can be read by naming it as the part.
+  """
+  return ", ".join(
+    f"{name} ({_tensors(count)}{_why(name, are_parts)})"
+    for name, count in out.items()
+  )
+
+
+def _tensors(count: int) -> str:
+  return f"{count} tensor{'s' * (count != 1)}"
+
+
+def _why(name: str, is_part: bool) -> str:
+  """Returns what a branch that is left out seems to be."""
+  words = re.split(r"[./]", name.lower())
+  if any(map(_is_trainers, words)):
+    return ": the trainer's"
+  kind = "an average, " if any(map(_AVERAGES.search, words)) else ""
+  return f": {kind}read as part {name!r}" if is_part else ""
+
+
+def _is_trainers(word: str) -> bool:
+  return word in TRAINER or bool(_TRAINERS.search(word))
 
 
 def prefix(names: Iterable[str]) -> str:
@@ -181,22 +217,49 @@ def prefix(names: Iterable[str]) -> str:
   return shared
 
 
-def _choose(tensors: list[tuple[str, ...]], budget: Budget) -> tuple[str, ...]:
+def _choose(
+  tree: Any, tensors: list[tuple[str, ...]], budget: Budget, part: str
+) -> tuple[str, ...]:
   """Returns the path of the branch that is the network."""
+  problem = (
+    f"no tensors under {part!r}" if part else "it holds several networks"
+  )
   chosen: tuple[str, ...] = ()
   while True:
     depth = len(chosen)
     below = [path for path in tensors if path[:depth] == chosen]
     branches = dict.fromkeys(p[depth] for p in below if len(p) > depth + 1)
     plain = [p for p in below if len(p) <= depth + 1]
-    plain = [p for p in plain if not p or p[-1] not in TRAINER]
+    plain = [p for p in plain if not p or not _is_trainers(p[-1])]
     if plain or not branches:
       return chosen
     telling = [name for name in NETWORK if name in branches]
-    likely = telling[:1] or [n for n in branches if n not in TRAINER]
+    if not telling:
+      _refuse_empty(tree, budget)
+    likely = telling[:1] or [n for n in branches if not _is_trainers(n)]
     if len(likely) != 1:
-      raise _ask(budget, "it holds several networks", chosen, tensors)
+      raise _ask(budget, problem, chosen, tensors)
     chosen = (*chosen, likely[0])
+    tree = tree.get(likely[0]) if isinstance(tree, dict) else None
+
+
+def _refuse_empty(tree: Any, budget: Budget) -> None:
+  """Refuses a table of a network that is empty, and an optimizer's alone."""
+  if not isinstance(tree, dict):
+    return
+  for name in NETWORK:
+    if isinstance(tree.get(name), dict | list | tuple) and not tree[name]:
+      raise errors.unreadable(
+        budget.path,
+        f"the table of its network, {name!r}, is empty",
+        "save the network's weights in it",
+      )
+  if "param_groups" in tree and "state" in tree:
+    raise errors.unreadable(
+      budget.path,
+      "it is the state of an optimizer, not a network",
+      "save the network's weights: model.state_dict()",
+    )
 
 
 def _no_tensors(budget: Budget) -> errors.CheckpointError:

@@ -53,6 +53,12 @@ def corpus():
   made = dict(samples.all_formats())
   made.update(hostile_test.evil_files("./canary"))
   made["odd.pt"] = samples.torch_bytes(samples.state_dict(samples.odd()))
+  made["forms.pt"] = samples.torch_bytes(samples.forms())
+  made["computed.pt"] = samples.torch_bytes(
+    samples.state_dict(samples.computed())
+  )
+  made["computed.safetensors"] = samples.safetensors_bytes(samples.computed())
+  made["shards"] = samples.shards()
   made["odd.safetensors"] = samples.safetensors_bytes(samples.odd())
   made["odd.msgpack"] = samples.flax_bytes({"params": samples.odd()})
   folder = tempfile.mkdtemp()

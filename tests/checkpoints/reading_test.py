@@ -61,7 +61,7 @@ def test_formats_are_named(tmp_path):
     reading.read(put(tmp_path / name, data)).format
     for name, data in FORMATS.items()
   }
-  optional = {"keras": "h5py", "onnx": "onnx"}
+  optional = {"keras": "h5py", "onnx": "onnx", "gguf": "gguf"}
   due = {"safetensors", "torch", "flax", "npz"}
   due |= {kind for kind, library in optional.items() if samples.has(library)}
   assert kinds == due
@@ -177,7 +177,11 @@ def test_tensors_say_what_they_are(tmp_path):
   assert found.entries["0.weight"].num_bytes == 48
 
 
-@pytest.mark.parametrize("name", ["net.safetensors", "net.npz"])
-def test_a_part_of_what_has_none_is_refused(name, tmp_path):
-  with pytest.raises(errors.CheckpointError, match="part 'model' of no"):
-    reading.read(put(tmp_path / "a", FORMATS[name]), part="model")
+@pytest.mark.parametrize("name", ["net.safetensors", "net.npz", "net.pt"])
+def test_a_part_that_no_name_begins_with_is_refused(name, tmp_path):
+  path = put(tmp_path / "a", FORMATS[name])
+  with pytest.raises(errors.CheckpointError, match="no tensors under 'model'"):
+    reading.read(path, part="model")
+  found = reading.read(path, part="2")
+  assert list(found.entries) == ["2.weight", "2.bias"]
+  assert found.metadata["left_out"] == "0 (2 tensors: read as part '0')"

@@ -160,23 +160,89 @@ class Storage:
     self.kind = kind or STORAGES.get(flat.dtype.name)
 
 
-def view(storage, shape, stride, offset=0):
-  """A tensor that is a view of a storage."""
+def view(storage, shape, stride, offset=0, flags=()):
+  """A tensor that is a view of a storage; `flags`: "neg", "conj"."""
   hooks = Call("collections", "OrderedDict", ())
   args = (storage, offset, tuple(shape), tuple(stride), False, hooks)
+  marks = (dict.fromkeys(flags, True),) if flags else ()
   if storage.kind is not None:
-    return Call("torch._utils", "_rebuild_tensor_v2", args)
+    return Call("torch._utils", "_rebuild_tensor_v2", (*args, *marks))
   dtype = Global("torch", storage.flat.dtype.name)
-  return Call("torch._utils", "_rebuild_tensor_v3", (*args, dtype))
+  return Call("torch._utils", "_rebuild_tensor_v3", (*args, dtype, *marks))
 
 
-def tensor(array):
+def tensor(array, flags=()):
   """A contiguous tensor with a storage of its own."""
+  return view(
+    Storage(array.reshape(-1)), array.shape, steps(array), flags=flags
+  )
+
+
+def steps(array):
+  """The strides of a contiguous array, in numbers."""
   stride, step = [], 1
   for size in reversed(array.shape):
     stride.insert(0, step)
     step *= max(size, 1)
-  return view(Storage(array.reshape(-1)), array.shape, stride)
+  return stride
+
+
+def sparse(layout, *parts, shape):
+  """A sparse tensor of arrays: places and values, as its layout has them."""
+  name = Call("torch.serialization", "_get_layout", (f"torch.{layout}",))
+  more = (False,) if layout == "sparse_coo" else ()
+  size = Call("torch", "Size", (tuple(shape),))
+  data = (*(tensor(np.asarray(part)) for part in parts), size, *more)
+  return Call("torch._utils", "_rebuild_sparse_tensor", (name, data))
+
+
+def quantised(whole, kind, *quantiser):
+  """A tensor with a quantiser; arrays in it become tensors."""
+  kinds = {"int8": "QInt8Storage", "uint8": "QUInt8Storage"}
+  kinds["int32"] = "QInt32Storage"
+  storage = Storage(whole.reshape(-1), kinds[whole.dtype.name])
+  scales = [tensor(q) if isinstance(q, np.ndarray) else q for q in quantiser]
+  hooks = Call("collections", "OrderedDict", ())
+  how = (Global("torch", kind), *scales)
+  args = (storage, 0, whole.shape, tuple(steps(whole)), how, False, hooks)
+  return Call("torch._utils", "_rebuild_qtensor", args)
+
+
+def forms():
+  """Every way in which a pickle can describe a tensor, by a name."""
+  real = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
+  whole = (10 * real).astype(np.int8)
+  hooks = Call("collections", "OrderedDict", ())
+  places = np.array([[0, 1, 0], [2, 0, 2]])
+  values = np.array([1.0, 2.0, 4.0], np.float32)
+  plain = Global("torch", "Tensor")
+  marked = tensor(real)
+  return {
+    "neg": tensor(real, ["neg"]),
+    "conj": tensor(real.astype(np.complex64) * (1 + 2j), ["conj"]),
+    "both": tensor(real.astype(np.complex64) * (1 + 2j), ["conj", "neg"]),
+    "coo": sparse("sparse_coo", places, values, shape=(2, 3)),
+    "hybrid": sparse("sparse_coo", [[1, 0]], real, shape=(4, 3)),
+    "csr": sparse("sparse_csr", [0, 1, 3], [2, 0, 1], values, shape=(2, 3)),
+    "csc": sparse("sparse_csc", [0, 1, 1, 3], [1, 0, 1], values, shape=(2, 3)),
+    "bsr": sparse(
+      "sparse_bsr", [0, 1, 2], [1, 0], real.reshape(2, 1, 3), shape=(2, 6)
+    ),
+    "scaled": quantised(whole, "per_tensor_affine", 0.5, -3),
+    "channels": quantised(
+      whole, "per_channel_affine", np.array([0.5, 2.0]), np.array([1, -1]), 0
+    ),
+    "stateful": Call(
+      "torch._utils",
+      "_rebuild_parameter_with_state",
+      (tensor(real), True, hooks, {"note": "a"}),
+    ),
+    "attributed": Call(
+      "torch._tensor",
+      "_rebuild_from_type_v2",
+      (marked.function, plain, marked.args, {"note": "a"}),
+    ),
+  }
 
 
 def state_dict(arrays):
@@ -295,9 +361,82 @@ def onnx_bytes(arrays, *, nodes=(), change=None):
   return model.SerializeToString()
 
 
+GGUF_KINDS = {
+  "float32": 0,
+  "float16": 1,
+  "bfloat16": 30,
+  "float64": 28,
+  "int8": 24,
+}
+
+
+def _text(value):
+  return struct.pack("<Q", len(value)) + value.encode()
+
+
+def gguf_bytes(arrays, quantised=(), names=None):
+  """A GGUF file, version 3; those of `quantised` as Q8_0."""
+  pairs = [
+    _text("general.architecture") + struct.pack("<I", 8) + _text("llama"),
+    _text("llama.block_count") + struct.pack("<II", 4, 2),
+    _text("tokens") + struct.pack("<IIQ", 9, 8, 2) + _text("a") + _text("b"),
+  ]
+  infos, data = b"", b""
+  for name, array in arrays.items():
+    data += b"\0" * (-len(data) % 32)
+    kind = 8 if name in quantised else GGUF_KINDS[array.dtype.name]
+    infos += _text((names or {}).get(name, name))
+    infos += struct.pack("<I", array.ndim)
+    infos += struct.pack(f"<{array.ndim}Q", *reversed(array.shape))
+    infos += struct.pack("<IQ", kind, len(data))
+    data += _packed(array) if name in quantised else array.tobytes()
+  head = b"GGUF" + struct.pack("<IQQ", 3, len(arrays), len(pairs))
+  head += b"".join(pairs) + infos
+  return head + b"\0" * (-len(head) % 32) + data
+
+
+def _packed(array):
+  """Q8_0: a scale, and 32 whole numbers."""
+  blocks = array.reshape(-1, 32)
+  scales = np.abs(blocks).max(1, keepdims=True) / 127
+  whole = np.round(blocks / scales).astype(np.int8)
+  rows = zip(scales.astype(np.float16), whole, strict=True)
+  return b"".join(scale.tobytes() + row.tobytes() for scale, row in rows)
+
+
 def has(library):
   """Whether an optional library is installed."""
   return importlib.util.find_spec(library) is not None
+
+
+def computed():
+  """Arrays from which others are computed, of every kind."""
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  small = lambda *shape: draw(*shape).astype(ml_dtypes.float8_e4m3fn)
+  new = "b.parametrizations.weight."
+  return {
+    **{"a.weight_g": draw(4, 1), "a.weight_v": draw(4, 3), "a.bias": draw(4)},
+    **{f"{new}original": draw(4, 4), f"{new}0._u": draw(4)},
+    **{f"{new}0._v": draw(4), "c.weight_orig": draw(2, 4)},
+    **{"c.weight_mask": draw(2, 4) > 0, "d.weight": small(4, 6)},
+    **{"d.weight_scale_inv": draw(2, 3), "e.weight": small(4, 4)},
+    **{"e.scale": draw(4), "f.weight": (99 * draw(3, 4)).astype(np.int8)},
+    **{"f.weight_scale": draw(3, 1), "f.input_scale": draw(1)},
+    "f.weight_zero_point": np.ones((3, 1), np.int8),
+  }
+
+
+def shards():
+  """A set of shards of them, as a table of files."""
+  arrays, table, files = computed(), {}, {}
+  for number in range(3):
+    some = dict([*arrays.items()][number::3])
+    name = f"model-{number}.safetensors"
+    files[name] = safetensors_bytes(some)
+    table |= dict.fromkeys(some, name)
+  text = json.dumps({"weight_map": table}).encode()
+  return files | {"model.safetensors.index.json": text}
 
 
 def all_formats():
@@ -323,4 +462,6 @@ def all_formats():
     made["net.keras"] = keras_bytes(keras_layers(arrays))
   if has("onnx"):
     made["net.onnx"] = onnx_bytes(arrays)
+  if has("gguf"):
+    made["net.gguf"] = gguf_bytes(arrays)
   return made

@@ -20,6 +20,7 @@ from sne_jax import predictor as predictor_lib
 from sne_jax.learning.evaluation import calibration
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
+from tests.checkpoints import samples
 
 SPEC = families.inr((1, 4, 4, 1))
 NAMES = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
@@ -120,6 +121,96 @@ def test_a_bad_file_does_not_stop_the_rest(workdir, start, tmp_path):
   assert text.count("a residual connection") <= 1
   with table.open() as file:
     assert {row["file"] for row in csv.DictReader(file)} == set(vectors)
+
+
+@pytest.mark.parametrize(
+  "kind", [IndexError, RecursionError, AssertionError, MemoryError]
+)
+def test_faults_of_any_type_are_one_line(
+  kind, workdir, start, tmp_path, monkeypatch
+):
+  vectors = written(tmp_path / "files")
+  load = checkpoints.load
+
+  def broken(path, **options):
+    if str(path).endswith("net1.safetensors"):
+      raise kind("unforeseen,\nin two lines")
+    return load(path, **options)
+
+  monkeypatch.setattr(checkpoints, "load", broken)
+  sound = [path for path in vectors if "net1" not in path]
+  for module, *options in (
+    (predict, f"--workdir={workdir}"),
+    (encode, f"--workdir={workdir}", f"--out={tmp_path / 'codes.npz'}"),
+    (inspect_network,),
+  ):
+    code, text, err = start(module, *options, tmp_path / "files")
+    assert code == 1 and "Traceback" not in err
+    said = err.strip().splitlines()
+    assert said[-2] == "1 could not be read:"
+    assert "net1.safetensors: " in said[-1] and "in two lines" in said[-1]
+    if module is not encode:
+      assert all(path in text for path in sound)
+    # Alone it is no traceback either.
+    path = tmp_path / "files" / "net1.safetensors"
+    code, _, err = start(module, *options, path)
+    assert code == 1 and "in two lines" in err
+  with np.load(tmp_path / "codes.npz") as archive:
+    assert list(archive["files"]) == sound
+
+
+def test_what_was_taken_and_left_out_is_printed(workdir, start, tmp_path):
+  rng = np.random.default_rng(0)
+  arrays = SPEC.unflatten(rng.normal(size=SPEC.num_weights).astype(np.float32))
+  network = dict(zip(NAMES, arrays.values(), strict=True))
+  network["fc1.steps"] = np.array([3])
+  tree = {"model": network, "model_ema": network, "optimizer": network}
+  tree = {name: samples.state_dict(part) for name, part in tree.items()}
+  path = tmp_path / "a.pt"
+  path.write_bytes(samples.torch_bytes(tree | {"epoch": 3}))
+  for module, *options in (
+    (predict, f"--workdir={workdir}"),
+    (encode, f"--workdir={workdir}", f"--out={tmp_path / 'codes.npz'}"),
+    (inspect_network,),
+  ):
+    code, text, err = start(module, *options, path)
+    assert code == 0, err
+    assert "read was model (7 tensors)" in text
+    average = "model_ema (7 tensors: an average, read as part 'model_ema')"
+    assert average in text
+    assert "optimizer (7 tensors: the trainer's)" in text
+    assert "fc1.steps: numbers of type int64, which are no weights" in text
+  # A control: of a file that holds one network, nothing is said.
+  del network["fc1.steps"]
+  path.write_bytes(samples.torch_bytes(samples.state_dict(network)))
+  for module, *options in ((predict, f"--workdir={workdir}"),):
+    text = start(module, *options, path)[1]
+    assert "read was" not in text and "left out" not in text
+
+
+def test_what_a_safetensors_file_says_is_shown(start, tmp_path):
+  arrays = SPEC.unflatten(np.ones(SPEC.num_weights, np.float32))
+  words = {"format": "pt", "base_model": "x" * 300, "left_out": "nothing"}
+  words |= {f"key{n}": str(n) for n in range(20)}
+  path = tmp_path / "a.safetensors"
+  safetensors.numpy.save_file(
+    dict(zip(NAMES, arrays.values(), strict=True)), path, words
+  )
+  code, text, err = start(inspect_network, path)
+  assert code == 0, err
+  assert "Said by the file:" in text and "format: pt\n" in text
+  assert "x" * 200 + "...\n" in text and "x" * 201 not in text
+  # What it says is not taken for what the reader says.
+  assert "its left_out: nothing" in text and "not read were" not in text
+  assert "and 11 more" in text
+
+
+def test_pictures_are_of_one_network(start, tmp_path):
+  written(tmp_path / "files", count=2)
+  code, _, err = start(
+    inspect_network, f"--picture={tmp_path / 'a.png'}", tmp_path / "files"
+  )
+  assert code == 2 and "picture and json are of one checkpoint; got 2" in err
 
 
 def test_an_unknown_architecture_is_said(workdir, start, tmp_path):
@@ -290,6 +381,18 @@ def test_an_override_settles_what_a_network_is(start, tmp_path):
   )
   assert code == 0, err
   assert "no permutation" in text and "0 groups" in text
+  # Flags add to the file: (4, 9) and (9, 4) may be read either way.
+  kernels = {"w1": np.ones((4, 9)), "w2": np.ones((9, 4))}
+  np.savez(tmp_path / "net.npz", **kernels)
+  code, text, err = start(inspect_network, tmp_path / "net.npz")
+  assert code == 0 and '{"layout": "in_out"}' in text and "0 groups" in text
+  override.write_text('{"activation": "relu"}')
+  code, text, err = start(
+    inspect_network,
+    *("--layout=in_out", f"--override={override}"),
+    tmp_path / "net.npz",
+  )
+  assert code == 0 and "1 groups" in text and "9x4" in text, err
 
 
 def test_codes_are_written(workdir, start, tmp_path):
@@ -316,6 +419,30 @@ def test_codes_are_written(workdir, start, tmp_path):
   assert code == 2 and "must end with .npz or .csv" in err
 
 
+def test_an_adapter_is_shown_and_not_encoded(workdir, start, tmp_path):
+  (path,) = written(tmp_path / "files", count=1)
+  ranks = {"A": (4, 8), "B": (8, 4)}
+  arrays = {
+    f"base_model.model.fc.lora_{end}.weight": np.ones(shape, np.float32)
+    for end, shape in ranks.items()
+  }
+  adapter = tmp_path / "files" / "adapter_model.safetensors"
+  safetensors.numpy.save_file(arrays, adapter)
+  code, text, err = start(inspect_network, adapter)
+  assert code == 0, err
+  assert "a LoRA adapter of rank 4 for 1 layer(s) (fc)" in text
+  assert "target modules: fc" in text and "lora_A.weight | float32" in text
+  out = tmp_path / "codes.npz"
+  for module, given in ((encode, (f"--out={out}",)), (predict, ())):
+    given = (f"--workdir={workdir}", *given, tmp_path / "files")
+    code, _, err = start(module, *given)
+    assert code == 1
+    (line,) = [x for x in err.splitlines() if "adapter" in x]
+    assert "merge it into its base model" in line
+  with np.load(out) as archive:
+    assert list(archive["files"]) == [path]
+
+
 def test_a_network_is_shown(start, tmp_path):
   written(tmp_path / "files", count=1)
   picture, spec = tmp_path / "net.png", tmp_path / "net.json"
@@ -331,7 +458,7 @@ def test_a_network_is_shown(start, tmp_path):
   found = spec_lib.NetworkSpec.from_json(json.loads(spec.read_text()))
   assert found.num_weights == SPEC.num_weights
   code, _, err = start(inspect_network)
-  assert code == 2 and "name one checkpoint, got 0" in err
+  assert code == 2 and "name at least one checkpoint" in err
 
 
 def test_pictures_of_skips_and_transformers(tmp_path):

@@ -21,6 +21,7 @@ from sne_jax.checkpoints import foreign, trees
 from sne_jax.checkpoints.formats import archive
 from sne_jax.checkpoints.limits import Budget, Limits
 from sne_jax.checkpoints.tensors import DTYPES, Entry, Tensors, add
+from sne_jax.networks.tracing.keras_files import KerasGraph
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 OPTIMIZER = ("optimizer", "optimizer_weights")
@@ -33,7 +34,8 @@ def read(path: str, limits: Limits) -> Tensors:
   Entries come in the order of the layers: as the file lists them, else as
   they were written. Metadata: `config` (the model's architecture as JSON,
   where the file has it), `names` (name of the layer by path of the group that
-  holds its variables, as JSON), `left_out` (optimizer, texts).
+  holds its variables, as JSON), `left_out` (optimizer, texts). The graph is
+  the architecture, if it is one of layers and not of somebody's own code.
 
   Raises:
     CheckpointError: the file is damaged or hostile, or h5py is missing.
@@ -71,7 +73,19 @@ def read(path: str, limits: Limits) -> Tensors:
     metadata["names"] = json.dumps(names)
   if out:
     metadata["left_out"] = trees.counted(out)
-  return Tensors(entries, "keras", path, metadata)
+  graph = _graph(metadata.get("config", ""), entries, names, path)
+  return Tensors(entries, "keras", path, metadata, graph)
+
+
+def _graph(
+  config: str, entries: dict[str, Entry], names: dict[str, str], path: str
+) -> KerasGraph | None:
+  """Returns the model that a configuration describes, if it does."""
+  model = foreign.parse_json(config, path, CONFIG) if config else None
+  if not KerasGraph.describes(model):
+    return None
+  shapes = {name: entry.shape for name, entry in entries.items()}
+  return KerasGraph(model, shapes, names)
 
 
 def _is_zip(path: str) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from sne_jax import errors
 from sne_jax.checkpoints import foreign
 from sne_jax.checkpoints.formats import archive
+from sne_jax.checkpoints.graphs import onnx_graph, quantised
 from sne_jax.checkpoints.limits import Budget, Limits
 from sne_jax.checkpoints.tensors import DTYPES, Entry, Tensors, add
 
@@ -36,7 +37,9 @@ MAX_BYTES = (1 << 31) - 1
 def read(path: str, limits: Limits) -> Tensors:
   """Opens an ONNX file: initialisers, then constants, by name.
 
-  Those of inner graphs have the node's name and a slash before theirs.
+  Those of inner graphs have the node's name and a slash before theirs. Stored
+  integers that a DequantizeLinear turns into weights are there twice: as they
+  are, and as weights, under the name that the node gives them.
   Metadata: `nodes` (JSON: operator, name, inputs, outputs and attributes of
   every node of the graph, in order), `inputs`, `outputs` (JSON: shape by
   name), `producer`, `left_out` (texts, sparse and four-bit tensors).
@@ -66,13 +69,16 @@ def read(path: str, limits: Limits) -> Tensors:
         continue
       stored += outside
       add(entries, entry, budget, stored)
+    for entry in quantised.entries(graph, entries):
+      add(entries, entry, budget, stored)
   if not entries:
     raise errors.unreadable(
       path, "it holds no tensors", "export the network with its weights"
     )
   if out:
     metadata["left_out"] = ", ".join(out)[:1000]
-  return Tensors(entries, "onnx", path, metadata)
+  graph = onnx_graph.OnnxGraph(model, entries) if model.graph.output else None
+  return Tensors(entries, "onnx", path, metadata, graph)
 
 
 def _describe(model: Any, budget: Budget) -> dict[str, str]:

@@ -11,7 +11,7 @@ import struct
 
 from sne_jax.checkpoints import foreign
 from sne_jax.checkpoints.limits import Budget, Limits
-from sne_jax.checkpoints.tensors import DTYPES, Entry, Tensors
+from sne_jax.checkpoints.tensors import DTYPES, OWN_KEYS, Entry, Tensors
 from sne_jax.errors import unreadable
 
 NAMES = {
@@ -29,6 +29,8 @@ NAMES = {
 def read(path: str, limits: Limits) -> Tensors:
   """Opens a safetensors file. Metadata: its own, `__metadata__`.
 
+  A key of `tensors.OWN_KEYS` in it is put after "its ".
+
   Raises:
     CheckpointError: the header is damaged, or says what the file does not
       hold: stretches that overlap, leave gaps or lie outside.
@@ -41,6 +43,10 @@ def read(path: str, limits: Limits) -> Tensors:
     isinstance(value, str) for value in metadata.values()
   ):
     raise unreadable(path, "its __metadata__ is no table of texts")
+  metadata = {
+    f"its {key}" if key in OWN_KEYS else key: text
+    for key, text in metadata.items()
+  }
   entries, stretches = {}, []
   for name, item in header.items():
     dtype, shape, (first, last) = _item(path, name, item)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from sne_jax import errors
 from sne_jax.checkpoints import foreign
+from sne_jax.checkpoints.foreign import natural
 from sne_jax.checkpoints.formats import archive
 from sne_jax.checkpoints.limits import Budget, Limits
-from sne_jax.checkpoints.tensors import Tensors
+from sne_jax.checkpoints.tensors import Tensors, retied
 
 SUFFIX = ".index.json"
 
@@ -19,10 +20,13 @@ SUFFIX = ".index.json"
 def read(
   path: str, read_shard: Callable[[str], Tensors], limits: Limits
 ) -> Tensors:
-  """Opens all shards of an index, in the order of their names.
+  """Opens all shards of an index.
 
-  Metadata: that of the first shard; `left_out` has tensors that are in a
-  shard but not in the index.
+  The order is that of the tensors' names, numbers in them as numbers: shards
+  are filled by size, and say nothing of the order of layers. So a set of
+  several is as one of safetensors, whatever its files are: of the same
+  kernels, in no order. Metadata: that of the first shard; `left_out` has
+  tensors that are in a shard but not in the index.
 
   Args:
     path: the index.
@@ -66,8 +70,15 @@ def read(
         out.append(name)
   if first is None:
     raise errors.unreadable(path, "it names no tensors")
-  left_out = {"left_out": ", ".join(out)[:1000]} if out else {}
-  return Tensors(entries, first.format, path, {**first.metadata, **left_out})
+  metadata = dict(first.metadata)
+  if out:
+    metadata["left_out"] = ", ".join(out)[:1000] + " (not in the index)"
+  if len(due) == 1:
+    return Tensors(entries, first.format, path, metadata)
+  entries = retied({n: entries[n] for n in sorted(entries, key=natural)})
+  metadata["shards"] = f"{len(due)} files of {first.format}"
+  form = "safetensors" if first.format == "torch" else first.format
+  return Tensors(entries, form, path, metadata)
 
 
 def names(path: str) -> set[str]:

@@ -16,7 +16,6 @@ import numpy as np
 from sne_jax import checkpoints
 from sne_jax.learning.data import inputs, tables
 from sne_jax.learning.evaluation import classes
-from sne_jax.learning.training.progress import Progress
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo.store.store import Zoo
 
@@ -131,6 +130,7 @@ class Networks:
     *,
     files: str = "file",
     override: Mapping[str, Any] | None = None,
+    skip_unreadable: bool = False,
   ) -> "Networks":
     """Reads the files that a table names, and their targets.
 
@@ -143,10 +143,13 @@ class Networks:
         files, with or without their ending.
       override: settles what names and shapes of tensors do not, for all files
         alike; see `networks.inference.override`.
+      skip_unreadable: leave out files that cannot be read, whatever is wrong
+        with them, each with a warning that says it.
 
     Raises:
       CheckpointError: a file cannot be read.
-      ValueError: no such column, a name without a file, or as `of`.
+      ValueError: no such column, a name without a file, or as `of`; or every
+        file was left out.
     """
     columns = tables.columns_of(table, files)
     wanted = [targets] if isinstance(targets, str) else targets
@@ -164,15 +167,12 @@ class Networks:
           " row out"
         )
     paths = _paths(os.fspath(folder), [str(n) for n in columns[files]])
-    pairs = []
-    with Progress("reading networks") as progress:
-      for path in paths:
-        pairs.append(inputs.network_of(path, path, override=override))
-        progress.update(len(pairs), len(paths))
-    if not pairs:
+    if not paths:
       raise ValueError("the table has no rows; give one for each network")
-    chosen = {name: columns[name] for name in wanted}
-    return cls._collected(pairs, chosen, tuple(paths))
+    pairs, kept = inputs.networks_of_files(paths, override, skip_unreadable)
+    chosen = {name: columns[name][kept] for name in wanted}
+    names = tuple(paths[row] for row in kept)
+    return cls._collected(pairs, chosen, names)
 
   @classmethod
   def merged(cls, parts: Sequence["Networks"]) -> "Networks":

@@ -4,14 +4,16 @@ Dimensions: `P` weights of a network.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+from absl import logging
 
 from sne_jax import checkpoints
 from sne_jax.encoders.sne import tensor_source
-from sne_jax.networks import inference
+from sne_jax.learning.training.progress import Progress
 from sne_jax.networks.spec import NetworkSpec
 
 KINDS = "the path of a file, a state_dict (arrays by name), or (spec, weights)"
@@ -42,6 +44,44 @@ def networks_of(
   if not networks:
     raise ValueError("no networks given")
   return networks
+
+
+def networks_of_files(
+  paths: Sequence[str],
+  override: Mapping[str, Any] | None = None,
+  skip_unreadable: bool = False,
+) -> tuple[list[tuple[NetworkSpec, Any]], list[int]]:
+  """Returns `(spec, weights)` of files, and which of them were read.
+
+  Args:
+    paths: of checkpoints.
+    override: for all alike; see `networks.inference.override`.
+    skip_unreadable: leave out what cannot be read, of any fault, with a warning
+      that says it.
+
+  Raises:
+    CheckpointError: a file cannot be read.
+    ValueError: none can be read.
+  """
+  pairs: list[tuple[NetworkSpec, Any]] = []
+  kept: list[int] = []
+  faults: list[str] = []
+  with Progress("reading networks") as progress:
+    for number, path in enumerate(paths):
+      try:
+        pairs.append(network_of(path, path, override=override))
+        kept.append(number)
+      except Exception as error:
+        if not skip_unreadable:
+          raise
+        kind = "" if isinstance(error, ValueError) else type(error).__name__
+        text = " ".join(f"{kind} {error}".split())
+        faults.append(text if text.startswith(path) else f"{path}: {text}")
+        logging.warning("left out: %s", faults[-1])
+      progress.update(number + 1, len(paths))
+  if not pairs:
+    raise ValueError(f"none of {len(paths)} files can be read: {faults[0]}")
+  return pairs, kept
 
 
 def is_one(given: Any) -> bool:
@@ -132,31 +172,52 @@ def _check_finite(vector: np.ndarray, spec: NetworkSpec, label: str) -> None:
 def _of_state_dict(tensors, label, override):
   """Finds out what network a state_dict is, and reads its weights."""
   arrays = {str(name): _array(value) for name, value in tensors.items()}
+  first: dict[tuple, str] = {}
+  tied = {
+    name: owner
+    for name, value in tensors.items()
+    if (key := _storage(value))
+    and (owner := first.setdefault(key, str(name))) != str(name)
+  }
   nested = [n for n, a in arrays.items() if a.dtype == object]
   if nested:
     raise ValueError(
       f"{label}: {nested[0]!r} is no array; give a flat mapping of arrays by"
       " name, as PyTorch's state_dict() returns"
     )
-  try:
-    inferred = inference.infer(
-      {name: array.shape for name, array in arrays.items()},
-      framework="torch",
-      override=override,
-      dtypes={name: str(array.dtype) for name, array in arrays.items()},
-    )
-  except inference.AmbiguousError as error:
-    raise ValueError(f"{label}: {error}; settle it with an override") from error
-  weights = inferred.gather(arrays)
+  network = checkpoints.of_arrays(arrays, label, override=override, tied=tied)
+  weights = network.weights(finite=False)
   if not np.isfinite(weights).all():
     raise ValueError(f"{label} has weights that are not finite; leave it out")
-  return inferred.spec, weights
+  return network.spec, weights
+
+
+def _storage(value: Any) -> tuple:
+  """Returns what is equal for one tensor under two names; () if unknown."""
+  if hasattr(value, "detach"):  # Of PyTorch.
+    if "strided" not in str(value.layout) or not value.data_ptr():
+      return ()
+    signs = (value.is_neg(), value.is_conj())
+    where = (value.data_ptr(), value.stride(), tuple(value.shape))
+    return (*where, str(value.dtype), *signs)
+  if not isinstance(value, np.ndarray) or not value.size:
+    return ()
+  where = value.__array_interface__["data"][0]
+  return (where, value.strides, value.shape, value.dtype.str)
 
 
 def _array(value: Any) -> np.ndarray:
   """Returns an array, or a tensor of PyTorch, as a numpy array."""
-  if hasattr(value, "detach"):
-    value = value.detach().cpu()
-    if str(value.dtype) in ("torch.bfloat16", "torch.float16"):
-      value = value.float()
+  if not hasattr(value, "detach"):
+    return np.asarray(value)
+  value = value.detach().cpu()
+  if "strided" not in str(value.layout):
+    value = value.to_dense()
+  value = value.resolve_conj().resolve_neg()
+  kind = str(value.dtype).removeprefix("torch.")
+  if kind in ("bfloat16", "float16"):
+    value = value.float()
+  if kind.startswith("float8"):  # Kept: beside it there may be a scale.
+    dtype = np.dtype(getattr(ml_dtypes, kind))
+    return value.float().numpy().astype(dtype)
   return np.asarray(value)

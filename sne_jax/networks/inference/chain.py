@@ -1,249 +1,230 @@
-"""Plain networks: one layer after another, in an order that fits.
+"""Plain networks: one layer after another.
 
-Layers are found by their tensors' names, and put in an order in which each
-reads what the one before it gives: the order of the file where that fits,
-else that of the numbers in names. Where several orders fit, or none, the error
-says what to write down.
-
-Shapes do not show skips. Layers numbered by a plain `Sequential` have none;
-where a skip would fit and names do not rule it out, that is said as a guess.
+Layers are found by their tensors' names; `readings.py` puts them in order,
+`norm_places.py` puts norms between them, and `ties.py` says which neurons
+surely move by themselves. Where names and shapes leave something open, the
+error or the note says what to write down.
 
 Dimensions: `C` channels, `I` inputs of a dense layer.
 """
 
-import itertools
 import re
-from collections.abc import Iterator, Sequence
 
-from sne_jax.networks.inference import naming, norm_places
+from sne_jax.networks.inference import naming, norm_places, readings
 from sne_jax.networks.inference.inferred import AmbiguousError
 from sne_jax.networks.inference.naming import Module
+from sne_jax.networks.inference.readings import OPAQUE, Reading, as_json
+from sne_jax.networks.inference.ties import Ties
 from sne_jax.networks.tracing.player import Mismatch, Player
 from sne_jax.networks.tracing.tape import Value
 
-_MOST_STEMS = 6
+_NORM = {"norm_scale", "norm_shift", "norm_mean", "norm_var"}
+
+_OTHER_KINDS = re.compile(
+  r"attn|attention|qkv|query|in_proj|lstm|gru|rnn|downsample|shortcut|skip"
+  r"|resid|resnet|resblock|bottleneck|denseblock|gate|excite|upsample"
+  r"|embed|(^|[./_])(emb|wte|wpe)([./_\d]|$)",
+  re.IGNORECASE,
+)
+
+_ALIKE = re.compile(
+  r"((layer|rms|instance)_?norm(alization)?|ln|ln_?f)s?[_\d]*", re.IGNORECASE
+)
+"""Names of norms that treat all channels alike; those of groups do not."""
+
+_COUNTED = re.compile(r"batch_?norm(alization)?[_\d]*", re.IGNORECASE)
+"""Names that a framework makes of a layer's kind. Of PyTorch they are free, and
+norms of groups are often called so."""
 
 
 def play(p: Player) -> None:
   """Plays a plain network.
 
   Raises:
-    AmbiguousError: no order of layers fits, or several do.
+    AmbiguousError: names and shapes do not settle what it is.
+    Mismatch: they contradict each other.
   """
-  layers = [_named(p, m) for m in naming.modules(p.shapes)]
-  weights = [m for m in layers if "weight" in m.parts]
-  norms = [m for m in layers if "weight" not in m.parts]
-  strange = [
-    m.parts
-    for m in layers
-    if set(m.parts) - {"weight", "bias"} - _NORM or m.parts.keys() == {"bias"}
-  ]
-  if strange:
-    names = ", ".join(n for parts in strange for n in parts.values())
-    raise AmbiguousError(
-      f"what these tensors do is not known: {names}. If they are no weights,"
-      f' write {{"leave_out": [...]}}; {OPAQUE}'
-    )
-  if not weights:
+  modules, reading = _read(p)
+  copies = naming.copies(p.shapes, p.read) if p.read else {}
+  if copies:
+    p.tie(copies)
+    p.guesses.clear()
+    modules, reading = _read(p)
+  p.layouts |= reading.way.layouts
+  norms = []
+  for module in modules:
+    if "weight" in module.parts:
+      continue
+    if _is_number(p, module, reading):
+      reason = "a single number, the same for all neurons"
+      p.left_out |= dict.fromkeys(module.parts.values(), reason)
+    else:
+      norms.append(module)
+  places = norm_places.places(p, reading, norms, modules)
+  _play(p, reading, places, Ties(p, reading, modules))
+
+
+def _read(p: Player) -> tuple[list[Module], Reading]:
+  """Returns layers and norms, and the order and layouts of the layers."""
+  modules = [_checked(p, m) for m in _modules(p)]
+  layers = [m for m in modules if "weight" in m.parts]
+  if not layers:
     raise AmbiguousError(f"there are no layers among {', '.join(p.shapes)}")
-  order = _order(p, weights)
-  _refuse_other_kinds(p, layers)
-  after = norm_places.after_layers(p, order, norms, layers)
-  _play(p, order, after)
+  reading = readings.find(p, layers)
+  _refuse_other_kinds(p, reading, modules)
+  return modules, reading
 
 
-_NORM = {"norm_scale", "norm_shift", "norm_mean", "norm_var"}
+def _modules(p: Player) -> list[Module]:
+  """Returns layers and norms; what has no axes is left out.
 
-OPAQUE = (
-  "if the network is not a plain one, give its code to be traced, or write"
-  ' {"opaque": true} to have no permutation claimed'
-)
-
-
-_OTHER_KINDS = re.compile(
-  r"attn|attention|qkv|query|in_proj|lstm|gru|rnn|downsample|shortcut|skip"
-  r"|resid|resnet|resblock|bottleneck|denseblock|gate|excite|upsample",
-  re.IGNORECASE,
-)
-
-
-def _refuse_other_kinds(p: Player, layers: list[Module]) -> None:
-  """Refuses names of parts that plain networks do not have."""
-  prefixes = [m.prefix for m in layers if _OTHER_KINDS.search(m.prefix)]
-  if prefixes and not (p.override.order or p.override.skips):
+  Raises:
+    AmbiguousError: there are tensors of other kinds.
+  """
+  kept, strange = [], []
+  for module in naming.modules(p.everything):
+    names = [*module.parts.values()]
+    if () in map(p.shape, names):
+      reason = "a single number, the same for all neurons"
+      p.left_out |= dict.fromkeys(names, reason)
+    elif module.parts.keys() - {"weight", "bias"} - _NORM or (
+      module.parts.keys() == {"bias"}
+    ):
+      strange += names
+    else:
+      kept.append(module)
+  if strange:
     raise AmbiguousError(
-      f"the names {', '.join(prefixes[:4])} are not those of a plain network."
-      f" {_order_hint([m for m in layers if 'weight' in m.parts])} if it is;"
-      f" {OPAQUE}"
+      f"what these tensors do is not known: {', '.join(strange)}. If they are"
+      f" no weights, write {as_json(leave_out=strange)}; {OPAQUE}"
     )
+  return kept
 
 
-def _named(p: Player, module: Module) -> Module:
+def _is_number(p: Player, module: Module, reading: Reading) -> bool:
+  """Whether what looks like a scale is one number for all neurons."""
+  shapes = {p.shape(name) for name in module.parts.values()}
+  scale = module.parts.keys() == {"norm_scale"}
+  return scale and shapes == {(1,)} and 1 not in reading.way.widths[1:-1]
+
+
+def _checked(p: Player, module: Module) -> Module:
   """Checks that a layer's tensors have the ranks of their parts."""
   for part, name in module.parts.items():
-    rank = len(p.shapes[name])
+    rank = len(p.shape(name))
     if (part == "weight") != (rank > 1):
       raise AmbiguousError(
-        f"tensor {name!r} of shape {p.shapes[name]} is no {part} of a plain"
+        f"tensor {name!r} of shape {p.shape(name)} is no {part} of a plain"
         f" layer; {OPAQUE}"
       )
   return module
 
 
-def _order(p: Player, layers: list[Module]) -> list[Module]:
-  """Returns the layers in the only order that fits."""
-  by_name = {m.prefix: m for m in layers}
-  wanted = p.override.order
-  if wanted:
-    if sorted(wanted) != sorted(by_name):
-      raise ValueError(
-        f"override: order must hold {', '.join(by_name)}, got"
-        f" {', '.join(wanted)}"
-      )
-    order = [by_name[name] for name in wanted]
-    if not _fits(p, order):
-      raise AmbiguousError(f"the layers do not fit in the order {wanted}")
-    return order
-  orders: dict[tuple[str, ...], list[Module]] = {}
-  in_file = p.framework in naming.ORDERED and _fits(p, layers)
-  if in_file:
-    orders[tuple(m.prefix for m in layers)] = layers
-  for order in _candidates(layers):
-    if _fits(p, order):
-      orders[tuple(m.prefix for m in order)] = order
-    if len(orders) > 1:
-      break
-  if in_file:
-    if len(orders) > 1:
-      p.guess(
-        "the layers are in the order of the file; others would fit too."
-        f" {_order_hint(layers)}"
-      )
-    return layers
-  if not orders:
-    shapes = ", ".join(
-      f"{m.prefix} {p.shapes[m.parts['weight']]}" for m in layers
-    )
+def _refuse_other_kinds(
+  p: Player, reading: Reading, modules: list[Module]
+) -> None:
+  """Refuses names of parts that plain networks do not have."""
+  prefixes = [m.prefix for m in modules if _OTHER_KINDS.search(m.prefix)]
+  if prefixes and not (p.override.order or p.override.skips):
+    order = as_json(order=[m.prefix for m in reading.order])
     raise AmbiguousError(
-      f"in no order do the layers read what the one before gives: {shapes}."
-      f" {_order_hint(layers)}; {OPAQUE}"
-    )
-  if len(orders) > 1:
-    one, other = (" ".join(key) for key in list(orders)[:2])
-    raise AmbiguousError(
-      f"the layers fit in more than one order ({one}, or {other})."
-      f" {_order_hint(layers)}"
-    )
-  order = next(iter(orders.values()))
-  _say_order(p, order)
-  return order
-
-
-def _order_hint(layers: Sequence[Module]) -> str:
-  names = ", ".join(f'"{m.prefix}"' for m in layers)
-  return f'Write the right one: {{"order": [{names}]}}'
-
-
-def _say_order(p: Player, order: list[Module]) -> None:
-  stems = {naming.stem(m.prefix) for m in order}
-  if len(stems) > 1:
-    p.guess(
-      "order of layers by shapes and numbers in names:"
-      f' {", ".join(m.prefix for m in order)}; {{"order": [...]}} settles it'
+      f"the names {', '.join(prefixes[:4])} are not those of a plain network;"
+      f" if it is one, write its layers in order: {order}; {OPAQUE}"
     )
 
 
-def _candidates(layers: list[Module]) -> Iterator[list[Module]]:
-  """Orders in which layers of one stem follow their numbers."""
-  stems: dict[str, list[Module]] = {}
-  for module in sorted(layers, key=lambda m: naming.natural(m.prefix)):
-    stems.setdefault(naming.stem(module.prefix), []).append(module)
-  if len(stems) > _MOST_STEMS:
-    yield sorted(layers, key=lambda m: naming.natural(m.prefix))
-    return
-  for order in itertools.permutations(stems.values()):
-    yield [module for stem in order for module in stem]
-
-
-def _kernel_shape(p: Player, module: Module) -> tuple[int, ...]:
-  """Returns `[out, in, ...]` of a layer's kernel."""
-  return p.kernel_shape(module.parts["weight"])
-
-
-def _fits(p: Player, order: list[Module]) -> bool:
-  """Whether each layer can read what the one before it gives."""
-  shapes = [_kernel_shape(p, m) for m in order]
-  return all(_reads(a, b) for a, b in itertools.pairwise(shapes))
-
-
-def _reads(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-  """Whether a layer of shape `after` can read what `before` gives."""
-  have, _, *image = before
-  outputs, wanted, *places = after
-  if places:  # A convolution, perhaps of groups of channels.
-    groups, rest = divmod(have, wanted)
-    return bool(image) and not rest and groups > 0 and outputs % groups == 0
-  return wanted % have == 0 if image else wanted == have
-
-
-def _play(p: Player, order: list[Module], after: dict[str, list[Module]]):
+def _play(
+  p: Player,
+  reading: Reading,
+  norms: dict[int, list[Module]],
+  ties: Ties,
+) -> None:
   """Plays the layers in order, with their norms and the override's skips."""
-  first = _kernel_shape(p, order[0])
-  rank = len(first)
-  x = p.tape.input((1, first[1], *((1,) * (rank - 2))))
+  order = reading.order
+  first = p.kernel_shape(order[0].parts["weight"])
+  x = p.tape.input((1, first[1], *((1,) * (len(first) - 2))))
   given: dict[str, Value] = {}
-  sources = {
-    name: {a for a, b in p.override.skips if b == name}
-    for _, name in p.override.skips
-  }
-  unknown = {n for pair in p.override.skips for n in pair} - {
-    m.prefix for m in order
-  }
-  if unknown:
-    raise ValueError(
-      f"override: skips name {', '.join(sorted(unknown))}; layers are"
-      f" {', '.join(m.prefix for m in order)}"
-    )
+  sources = _sources(p, order)
+  for norm in norms.get(0, ()):
+    x = _norm(p, x, norm)
   for number, module in enumerate(order):
-    weight, bias = module.parts["weight"], module.parts.get("bias")
-    if len(_kernel_shape(p, module)) > 2:
-      _check_groups(p, x, module)
-      x = p.conv(x, weight, bias)
-    else:
-      if len(x.shape) > 2:
-        x = _flatten(p, x, _kernel_shape(p, module)[1], module)
-      x = p.linear(x, weight, bias)
-    for norm in after.get(module.prefix, ()):
+    heard = x
+    x = _layer(p, x, module)
+    for norm in norms.get(number + 1, ()):
       x = _norm(p, x, norm)
-    for source in sorted(sources.get(module.prefix, ())):
+    for source in sources.get(module.prefix, ()):
       x = p.add(x, given[source])
+    ties.swap(heard, x, module.parts["weight"])
     if number < len(order) - 1:
+      ties.settle(x, number)
       x = p.activate(x)
     given[module.prefix] = x
   p.tape.output(x)
-  if not p.override.skips:
-    _say_skips(p, order)
+  ties.say()
 
 
-def _check_groups(p: Player, x: Value, module: Module) -> None:
+def _sources(p: Player, order: list[Module]) -> dict[str, list[str]]:
+  """The layers whose results the override adds to that of a layer."""
+  names = [m.prefix for m in order]
+  sources: dict[str, list[str]] = {}
+  for source, target in sorted(set(p.override.skips or ())):
+    if {source, target} - set(names) or (
+      names.index(source) >= names.index(target)
+    ):
+      raise ValueError(
+        f"override: skips lead from a layer to a later one, not from"
+        f" {source!r} to {target!r}; layers are {', '.join(names)}"
+      )
+    sources.setdefault(target, []).append(source)
+  return sources
+
+
+def _layer(p: Player, x: Value, module: Module) -> Value:
+  """Plays a dense layer or a convolution."""
+  weight, bias = module.parts["weight"], module.parts.get("bias")
+  shape = p.kernel_shape(weight)
+  if len(shape) == 2:
+    if len(x.shape) > 2:
+      x = _flatten(p, x, shape[1], module)
+    return p.linear(x, weight, bias)
+  groups = x.shape[1] // shape[1]
+  y = p.conv(x, weight, bias)
+  if groups == 1:
+    if x.level == -1:
+      _doubt_first(p, y, shape, module)
+  elif p.override.groups.get(module.prefix) != groups:
+    _doubt_groups(p, x, y, shape, module)
+  return y
+
+
+def _doubt_first(p: Player, y: Value, shape, module: Module) -> None:
+  """Pins what a first layer gives that may convolve each channel alone."""
+  few = 1 < shape[0] <= 4 and shape[1] == 1
+  if few and p.override.groups.get(module.prefix) != 1:
+    p.tape.axes.pin(
+      y.axes[1],
+      f"{module.prefix!r} may convolve each of its {shape[0]} channels alone;"
+      f" {as_json(groups={module.prefix: 1})} says that it does not",
+    )
+
+
+def _doubt_groups(p: Player, x: Value, y: Value, shape, module) -> None:
   """Says that channels are convolved in groups; claims nothing but by hand.
 
   A layer that reads fewer channels than there are may do so for other
   reasons, such as gates or pixels shuffled into channels.
   """
-  shape = _kernel_shape(p, module)
   groups = x.shape[1] // shape[1]
-  if groups == 1 or p.override.groups.get(module.prefix) == groups:
-    return
-  hint = f'{{"groups": {{"{module.prefix}": {groups}}}}}'
+  hint = as_json(groups={module.prefix: groups})
   if shape[1] == 1 and shape[0] == x.shape[1]:
     p.guess(f"{module.prefix!r} convolves each channel alone; {hint} says so")
     return
-  p.tape.axes.pin(
-    x.axes[1],
+  reason = (
     f"{module.prefix!r} reads {shape[1]} of {x.shape[1]} channels; {hint}"
-    " says that they are groups",
+    " says that they are groups"
   )
+  p.tape.axes.pin(x.axes[1], reason)
+  p.tape.axes.pin(y.axes[1], reason)
 
 
 def _flatten(p: Player, x: Value, inputs: int, module: Module) -> Value:
@@ -253,17 +234,18 @@ def _flatten(p: Player, x: Value, inputs: int, module: Module) -> Value:
     return p.tape.reshape(x, (1, x.shape[1]))
   if p.override.places and p.override.places != places:
     raise Mismatch(f"{inputs} inputs are {places} places per channel")
-  usual = p.framework in naming.TRANSPOSED or (
-    module.parts["weight"].endswith("kernel")
-  )
+  usual = p.layout(module.parts["weight"]) == "in_out"
   way = p.override.flatten or ("channels_last" if usual else "channels_first")
+  other = "channels_first" if way == "channels_last" else "channels_last"
   x = p.tape.spatial(
     p.tape.reshape(x, (1, x.shape[1], 1)), (1, x.shape[1], places)
   )
-  p.guess(
-    f"{inputs} inputs of {module.prefix!r} are {x.shape[1]} channels of"
-    f' {places} places, {way}; {{"flatten": "..."}} settles it'
-  )
+  if not p.override.flatten:
+    p.guess(
+      f"{inputs} inputs of {module.prefix!r} are {x.shape[1]} channels of"
+      f" {places} places, {way}; {as_json(flatten=way)} settles it, or"
+      f" {as_json(flatten=other)}"
+    )
   if way == "channels_last":
     x = p.tape.transpose(x, (0, 2, 1))
   return p.tape.reshape(x, (1, inputs))
@@ -271,34 +253,20 @@ def _flatten(p: Player, x: Value, inputs: int, module: Module) -> Value:
 
 def _norm(p: Player, x: Value, norm: Module) -> Value:
   """Plays a norm; one of unknown groups claims no permutation."""
-  if "norm_mean" in norm.parts:
+  if "norm_mean" in norm.parts or "norm_var" in norm.parts:
     return p.batch_norm(x, norm.parts)
-  image = len(x.shape) > 2
   groups = p.override.norm_groups.get(norm.prefix)
-  word = norm.prefix.lower()
-  layer_norm = "layer" in word or re.search(r"(^|[./_])ln", word)
-  if groups is None and image and not (layer_norm or "instance" in word):
+  words = [w for w in re.split(r"[./]", norm.prefix) if not w.isdigit()]
+  last = words[-1] if words else ""
+  said = _ALIKE.fullmatch(last) or (
+    p.framework in naming.TRANSPOSED and _COUNTED.fullmatch(last)
+  )
+  # A norm of groups has a scale and a shift.
+  if groups is None and not said and len(norm.parts) > 1:
     p.tape.axes.pin(
       x.axes[1],
       f"the groups of norm {norm.prefix!r} are not known; write"
-      f' {{"norm_groups": {{"{norm.prefix}": ...}}}}, 1 for a layer norm',
+      f" {as_json(norm_groups={norm.prefix: 1})} for a layer norm, or how many"
+      " there are",
     )
   return p.norm(x, norm.parts, (1,), groups)
-
-
-def _say_skips(p: Player, order: list[Module]) -> None:
-  """Notes that skips would fit, unless names are those of a Sequential."""
-  if all(re.fullmatch(r"\d+", m.prefix) for m in order):
-    return
-  widths = [_kernel_shape(p, m)[0] for m in order[:-1]]
-  pairs = [
-    (order[a].prefix, order[b].prefix)
-    for a, b in itertools.combinations(range(len(widths)), 2)
-    if widths[a] == widths[b]
-  ]
-  if pairs:
-    p.guess(
-      "no skips, as in a plain network, though layers of one width could have"
-      f' them; {{"skips": [["{pairs[0][0]}", "{pairs[0][1]}"]]}} would say'
-      " what is added to what"
-    )

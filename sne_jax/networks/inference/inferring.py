@@ -1,27 +1,40 @@
-"""Finds the spec of a network from the names and shapes of its tensors.
+"""Finds the spec of a network from what its file says of it.
 
-Known conventions first (`conventions.py`), then plain networks (`chain.py`).
-A network that is neither gives `AmbiguousError`, with what to write down.
+First a person's word (`override.py`), then the file's own graph, then the
+names and shapes of its tensors: known conventions (`conventions.py`), then
+plain networks (`chain.py`). What is none of these gives `AmbiguousError`, with
+what to write down.
 
 Dimensions: none; shapes are tuples of sizes.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.networks.inference import chain, conventions, naming
+from sne_jax.networks.inference import (
+  chain,
+  conventions,
+  naming,
+  readings,
+  refusals,
+)
+from sne_jax.networks.inference import sources as sources_lib
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.inferred import AmbiguousError, InferredNetwork
 from sne_jax.networks.inference.override import Override, as_override
 from sne_jax.networks.inference.sources import Source
 from sne_jax.networks.tracing import activations
-from sne_jax.networks.tracing.player import Mismatch, Player
+from sne_jax.networks.tracing.player import Graph, Mismatch, Player
 
-FRAMEWORKS = ("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz")
+FRAMEWORKS = (
+  *("safetensors", "torch", "flax", "orbax", "keras", "onnx", "npz", "gguf"),
+)
 """Kinds of files; they say how kernels are stored and in what order."""
 
 
@@ -59,6 +72,8 @@ def infer_file(
     override=override,
     dtypes={name: str(entry.dtype) for name, entry in entries.items()},
     tied={n: e.tied_to for n, e in entries.items() if e.tied_to},
+    read=lambda name: sources_lib.read(entries, name),
+    graph=getattr(tensors, "graph", None),
   )
 
 
@@ -69,6 +84,8 @@ def infer(
   override: Override | Mapping[str, Any] | None = None,
   dtypes: Mapping[str, str] | None = None,
   tied: Mapping[str, str] | None = None,
+  graph: Graph | None = None,
+  read: Callable[[str], np.ndarray] | None = None,
 ) -> InferredNetwork:
   """Finds the spec of a network.
 
@@ -78,6 +95,8 @@ def infer(
     override: what a person settles; see `override.py`.
     dtypes: of the tensors, where known: integers are no weights.
     tied: names that share another tensor's numbers, and that name.
+    graph: what the file says of how the network is computed, if anything.
+    read: returns a tensor's numbers, to see which are copies of another.
 
   Raises:
     AmbiguousError: names and shapes do not settle it; the message shows the
@@ -97,28 +116,59 @@ def infer(
     if name not in shapes:
       raise ValueError(f"override: leave_out names {name!r}, no tensor of it")
     left_out[name] = "left out by the override"
-  kept = {
-    name: tuple(shape)
-    for name, shape in shapes.items()
-    if name not in left_out and name not in tied
-  }
+  left_out |= _second_names(tied, left_out)
+  kept = {n: tuple(s) for n, s in shapes.items() if n not in left_out}
   if not kept:
     kept_out = ", ".join(f"{n}: {why}" for n, why in [*left_out.items()][:2])
     raise AmbiguousError(
       "the file holds no weights" + (f" ({kept_out})" if kept_out else "")
     )
-  play = _opaque if settled.opaque else _play
-  spec, sources, guesses = play(kept, framework, settled)
+  tied = {name: other for name, other in tied.items() if name in kept}
+  player = Player(kept, framework, settled, tied)
+  player.read = read
+  found = _opaque(player) if settled.opaque else _found(player, graph, left_out)
   if settled.family:
-    spec, sources = _as_family(spec, sources, settled)
-  return InferredNetwork(spec, sources, left_out, tied, guesses)
+    spec, sources = _as_family(found.spec, found.sources, settled)
+    found = dataclasses.replace(found, spec=spec, sources=sources)
+  left_out |= found.left_out
+  left_out |= _second_names(found.tied, left_out)
+  tied = {n: other for n, other in found.tied.items() if n not in left_out}
+  return dataclasses.replace(found, left_out=left_out, tied=tied)
 
 
-def _play(shapes: naming.Shapes, framework: str, settled: Override):
+def _second_names(
+  tied: Mapping[str, str], left_out: Mapping[str, str]
+) -> dict[str, str]:
+  """Names of tensors that are left out under another, and that name."""
+  return {n: f"is {o}" for n, o in tied.items() if o in left_out}
+
+
+def _found(
+  player: Player, graph: Graph | None, left_out: Mapping[str, str]
+) -> InferredNetwork:
+  """Plays what the file says of itself, else what its names say."""
+  if graph is None or player.override.describes:
+    return _named(player, left_out)
+  try:
+    graph.play(player)
+  except Mismatch as error:
+    raise AmbiguousError(
+      f"the graph in the file cannot be played: {error}; {chain.OPAQUE}"
+    ) from error
+  found = _assembled(player, "traced")
+  reason = "has no part in the output of the graph in the file"
+  unused = dict.fromkeys(player.rest(), reason)
+  return dataclasses.replace(found, left_out={**found.left_out, **unused})
+
+
+def _named(given: Player, left_out: Mapping[str, str]) -> InferredNetwork:
   """Tries the conventions, then a plain network."""
+  shapes, settled = given.everything, given.override
+  seen = shapes, left_out, given.tied, settled
+  refusals.check(*seen, certain=True)
   refused = []
   for name, play in conventions.CONVENTIONS.items():
-    player = Player(shapes, framework, settled)
+    player = Player(shapes, given.framework, settled, given.tied)
     try:
       options = play(player)
     except Mismatch as error:
@@ -127,45 +177,63 @@ def _play(shapes: naming.Shapes, framework: str, settled: Override):
       continue
     rest = player.rest()
     if not rest:
-      return _run_by_family(_assembled(player), options)
+      return _run_by_family(_assembled(player, "named"), options)
     refused.append(
       f"it is not quite {name}: what do {', '.join(rest[:4])}"
-      f"{', ...' if len(rest) > 4 else ''} do?"
+      f"{', ...' if len(rest) > 4 else ''} do? If they are no weights, write"
+      f" {readings.as_json(leave_out=rest)}"
     )
   if refused and not settled.order:  # A network of this kind is not plain.
     raise AmbiguousError(f"{'; '.join(refused)}; {chain.OPAQUE}")
-  player = Player(shapes, framework, settled)
+  refusals.check(*seen, certain=False)
   try:
-    chain.play(player)
+    chain.play(given)
   except Mismatch as error:
     raise AmbiguousError(f"{error}; {chain.OPAQUE}") from error
-  if player.rest():
+  if given.rest():
     raise AmbiguousError(
-      f"no part for {', '.join(player.rest())}; {chain.OPAQUE}"
+      f"no part for {', '.join(given.rest())}; {chain.OPAQUE}"
     )
-  return _assembled(player)
+  return _assembled(given, "guessed")
 
 
-def _run_by_family(inferred, options: Mapping[str, Any] | None):
+def _run_by_family(
+  inferred: InferredNetwork, options: Mapping[str, Any] | None
+) -> InferredNetwork:
   """Lets our transformer run a network if it has just these tensors."""
-  spec, sources, guesses = inferred
   if options is None:
     return inferred
   settled = Override(family="transformer", options=options)
   try:
-    return (*_as_family(spec, sources, settled), guesses)
+    spec, sources = _as_family(inferred.spec, inferred.sources, settled)
   except ValueError:  # Of images that are not square, for example.
     return inferred
+  return dataclasses.replace(inferred, spec=spec, sources=sources)
 
 
-def _assembled(player: Player):
+def _assembled(player: Player, how: str) -> InferredNetwork:
+  """Returns what was played."""
   spec, sources = assemble(player.tape)
-  return spec, sources, (*player.guesses, *player.tape.unclaimed())
+  guesses = (*player.guesses, *player.tape.unclaimed())
+  reasons = {}
+  for tensor, source in zip(spec.tensors, sources, strict=True):
+    if source.name in player.reasons:
+      groups = [f.group for axis in tensor.axes[:1] for f in axis if f.group]
+      reasons |= dict.fromkeys(groups, player.reasons[source.name])
+  return InferredNetwork(
+    spec,
+    sources,
+    dict(player.left_out),
+    dict(player.tied),
+    guesses,
+    how,
+    reasons,
+  )
 
 
-def _opaque(shapes: naming.Shapes, framework: str, settled: Override):
+def _opaque(player: Player) -> InferredNetwork:
   """A spec that claims nothing: levels by order, no permutation."""
-  del framework, settled
+  shapes = player.shapes
   tensors, sources, level = [], [], -1
   for name, shape in shapes.items():
     _, part = naming.role(name)
@@ -181,7 +249,7 @@ def _opaque(shapes: naming.Shapes, framework: str, settled: Override):
     sources.append(Source(name, name, stored, stored, (), order, shape))
   spec = spec_lib.NetworkSpec("unknown", tuple(tensors))
   note = "opaque, as the override says: levels by order, no permutation"
-  return spec, tuple(sources), (note,)
+  return InferredNetwork(spec, tuple(sources), {}, dict(player.tied), (note,))
 
 
 def _as_family(

@@ -3,17 +3,23 @@
 Dimensions: none; shapes are tuples of sizes.
 """
 
+import collections
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import numpy as np
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 TRANSPOSED = ("flax", "orbax", "keras")
 """Frameworks whose kernels are `[in, out]` and `[height, width, in, out]`."""
 
-ORDERED = ("torch", "onnx")
+ORDERED = ("torch",)
 """Formats that keep tensors in the order in which layers were made."""
+
+TORCH_LIKE = ("torch", "safetensors", "gguf")
+"""Formats in which a `.weight` is stored as PyTorch does."""
 
 _ROLES = {
   "weight": "weight",
@@ -34,7 +40,10 @@ _ROLES = {
   "embeddings": "embedding",
 }
 
-_COLLECTIONS = ("params", "batch_stats", "model", "state_dict", "module")
+_COLLECTIONS = (
+  *("params", "batch_stats", "model", "state_dict", "module"),
+  *("_orig_mod", "_fsdp_wrapped_module"),
+)
 """First words of names that say where tensors are kept, not what they are."""
 
 _LEFT_OUT = (
@@ -48,7 +57,32 @@ _LEFT_OUT = (
   (r"(^|[./])opt_state([./]|$)", "the state of an optimizer"),
   (r"(^|[./])seed_generator", "the state of a random generator"),
   (r"^(step|epoch|iteration|global_step)$", "a counter of training steps"),
+  (r"(^|[./])(n_averaged|num_updates)$", "a counter of training steps"),
+  (
+    r"(^|[./])(\w+_)?(criterions?|criteria|loss(es)?|loss_(fn|func|function))"
+    r"[./]",
+    "of a loss, not of the network",
+  ),
+  (
+    r"(^|[./_])(pos|class|loss|cls)_weights?$",
+    "weights of classes in a loss",
+  ),
+  (r"(^|[./_])(confmat|conf_mat|confusion(_matrix)?)$", "a confusion matrix"),
+  (r"(^|[./])((\w+_)?metrics?|fid|lpips)[./]", "of a metric"),
+  (
+    r"(^|[./])(train|val|valid|validation|test|eval)_(acc|accuracy|f1|auroc"
+    r"|auc|precision|recall|m?iou|mse|mae|rmse|psnr|ssim|r2|confmat)"
+    r"(_\w+)?([./]|$)",
+    "of a metric",
+  ),
+  (r"(^|[./])(\w+_)?queue(_\w+)?$", "a queue of earlier samples"),
+  (
+    r"(^|[./_])(memory_bank|feature_bank|replay_buffer)$",
+    "a memory of earlier samples",
+  ),
 )
+_OF_A_PART = ("of a loss, not of the network", "of a metric")
+"""Reasons that hold only where the file has other layers as well."""
 
 
 @dataclasses.dataclass
@@ -79,11 +113,18 @@ def stem(prefix: str) -> str:
   return re.sub(r"[\d]+", "#", prefix.rpartition("/")[2]).rstrip("#_")
 
 
+def layout_of(name: str, framework: str) -> str:
+  """The layout of a kernel that its framework and its name tell of."""
+  last = re.split(r"[./]", name)[-1]
+  return "in_out" if framework in TRANSPOSED or last == "kernel" else "out_in"
+
+
 def left_out(
   shapes: Shapes, dtypes: Mapping[str, str] | None = None
 ) -> dict[str, str]:
   """Returns the tensors that are no weights, and why."""
   reasons_of = {}
+  beside = collections.Counter(_parent(n) for n, s in shapes.items() if s)
   for name, shape in shapes.items():
     reasons = [why for form, why in _LEFT_OUT if re.search(form, name)]
     dtype = str((dtypes or {}).get(name, "float32"))
@@ -91,9 +132,17 @@ def left_out(
       reasons_of[name] = reasons[0]
     elif 0 in shape:
       reasons_of[name] = "empty"
+    elif not shape or (tuple(shape) == (1,) and beside[_parent(name)] == 1):
+      reasons_of[name] = "one number, which treats all neurons alike"
     elif re.match(r"u?int|bool|complex|<U|str|object", dtype):
       reasons_of[name] = f"numbers of type {dtype}, which are no weights"
+  if not any(len(s) > 1 for n, s in shapes.items() if n not in reasons_of):
+    reasons_of = {n: w for n, w in reasons_of.items() if w not in _OF_A_PART}
   return reasons_of
+
+
+def _parent(name: str) -> str:
+  return re.sub(r"[./]?[^./]*$", "", name)
 
 
 def _is_weight_after_all(name: str, shape: tuple[int, ...]) -> bool:
@@ -101,11 +150,51 @@ def _is_weight_after_all(name: str, shape: tuple[int, ...]) -> bool:
   return name.endswith("attn.bias") and len(shape) < 2
 
 
+def components(name: str) -> tuple[str, ...]:
+  """Returns the words of a name between dots and slashes."""
+  return tuple(word for word in re.split(r"[./]", name) if word)
+
+
+def copies(shapes: Shapes, read: Callable[[str], np.ndarray]) -> dict[str, str]:
+  """Returns tensors that have just the numbers of an earlier one, and which.
+
+  Formats that keep no links hold a layer that is used twice as a copy. Vectors
+  count with their layer's kernel, as many are all zeros.
+
+  Args:
+    shapes: of the tensors.
+    read: returns one.
+  """
+  seen: dict[tuple[object, ...], list[str]] = {}
+  found: dict[str, str] = {}
+  sizes = collections.Counter(shapes.values())
+  for name, shape in shapes.items():
+    if len(shape) < 2 or sizes[shape] < 2 or 0 in shape:
+      continue
+    array = np.asarray(read(name))
+    alike = seen.setdefault((shape, array.dtype, array[0].tobytes()), [])
+    same = [n for n in alike if np.array_equal(read(n), array)]
+    if not same:
+      alike.append(name)
+    elif (array != array.flat[0]).any():
+      found[name] = same[0]
+  stem = lambda name: re.sub(r"[^./]*$", "", name)
+  of = {stem(name): stem(other) for name, other in found.items()}
+  for name, shape in shapes.items():
+    start = stem(name)
+    other = of.get(start, start) + name[len(start) :]
+    vector = len(shape) == 1 and other != name and shapes.get(other) == shape
+    if vector and np.array_equal(read(name), read(other)):
+      found[name] = other
+  return found
+
+
 def role(name: str) -> tuple[str, str]:
   """Splits a name into its layer and its part; the part is "" if unknown."""
-  words = re.split(r"[./]", name.removesuffix(":0"))
+  stored = re.sub(r"(:0|/(raw_)?value)$", "", name)  # As TensorFlow, NNX do.
+  words = re.split(r"[./]", stored)
   last = words[-1].lower()
-  prefix = name[: len(name) - len(words[-1])].rstrip("./")
+  prefix = stored[: len(stored) - len(words[-1])].rstrip("./")
   if last in _ROLES:
     return prefix, _ROLES[last]
   for word, part in _ROLES.items():

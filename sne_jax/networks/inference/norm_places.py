@@ -1,9 +1,12 @@
-"""Which layer of a plain network each of its norms comes after.
+"""Where the norms of a plain network stand.
 
-By the numbers in names where these tell, by the order of a file that keeps
-one, else by widths, if there is one way only.
+A norm in a numbered list stands where its number says. Elsewhere it shares
+its numbers with a layer (`conv1` and `bn1`, `convs.0` and `norms.0`), and
+stands behind or before that; a file that keeps its order says which. Without
+numbers, widths may leave one way only. Each layer has one norm at most.
 
-Dimensions: none; shapes are tuples of sizes.
+Dimensions: none; places are counted from 0, the inputs, and `k + 1` is behind
+layer `k`.
 """
 
 import itertools
@@ -12,115 +15,195 @@ import re
 from sne_jax.networks.inference import naming
 from sne_jax.networks.inference.inferred import AmbiguousError
 from sne_jax.networks.inference.naming import Module
+from sne_jax.networks.inference.readings import OPAQUE, Reading, as_json
 from sne_jax.networks.tracing.player import Player
 
+Places = dict[str, int]
+"""By the norm's name."""
 
-def after_layers(
-  p: Player, order: list[Module], norms: list[Module], layers: list[Module]
-) -> dict[str, list[Module]]:
-  """Returns the norms after every layer, by the layer's name."""
-  if not norms:
-    return {}
-  widths = [p.kernel_shape(m.parts["weight"])[0] for m in order]
-  sizes = [p.shapes[next(iter(m.parts.values()))][0] for m in norms]
-  if p.override.norm_behind:
-    places = []
-    names = [m.prefix for m in order]
-    for norm in norms:
-      layer = p.override.norm_behind.get(norm.prefix)
-      if layer not in names:
-        raise ValueError(
-          f"override: norm_behind must name the layer of {norm.prefix!r}, one"
-          f" of {', '.join(names)}; got {layer!r}"
-        )
-      places.append(names.index(layer))
-  else:
-    places = _norm_places(p, order, norms, layers, widths, sizes)
-  after: dict[str, list[Module]] = {}
-  for norm, place, size in zip(norms, places, sizes, strict=True):
-    if widths[place] != size:
-      raise AmbiguousError(
-        f"norm {norm.prefix!r} of {size} channels does not fit after"
-        f" {order[place].prefix!r}, which gives {widths[place]}"
+
+def places(
+  p: Player, reading: Reading, norms: list[Module], layers: list[Module]
+) -> dict[int, list[Module]]:
+  """Returns the norms of a network, by place.
+
+  Args:
+    p: the player.
+    reading: of the network.
+    norms: its norms.
+    layers: layers and norms, in the order of the file.
+
+  Raises:
+    AmbiguousError: there is no place for a norm, or there are several.
+    ValueError: the override names another norm or layer.
+  """
+  found = _Finder(p, reading, norms, layers).find() if norms else {}
+  by_place: dict[int, list[Module]] = {}
+  for norm in norms:
+    by_place.setdefault(found[norm.prefix], []).append(norm)
+  return by_place
+
+
+class _Finder:
+  """The norms and layers of one network."""
+
+  def __init__(
+    self,
+    p: Player,
+    reading: Reading,
+    norms: list[Module],
+    layers: list[Module],
+  ):
+    self._p, self._norms, self._layers = p, norms, layers
+    self._order = [m.prefix for m in reading.order]
+    self._widths = reading.way.widths
+    self._sizes = {m.prefix: p.shape([*m.parts.values()][0])[0] for m in norms}
+
+  def find(self) -> Places:
+    """Returns the place of every norm."""
+    behind = self._p.override.norm_behind
+    if unknown := sorted(behind.keys() - self._sizes):
+      raise ValueError(
+        f"override: norm_behind has {', '.join(unknown)}; norms are"
+        f" {', '.join(self._sizes)}"
       )
-    after.setdefault(order[place].prefix, []).append(norm)
-  return after
+    known = {name: self._by_hand(name, layer) for name, layer in behind.items()}
+    for norm in self._norms:
+      place = self._in_list(norm)
+      if place is not None:
+        known.setdefault(norm.prefix, place)
+    for name, place in known.items():
+      if self._widths[place] != self._sizes[name]:
+        raise AmbiguousError(self._misfit(name, place))
+    rest = [m for m in self._norms if m.prefix not in known]
+    return known | self._by_names(rest, set(known.values()))
 
+  def _by_hand(self, name: str, layer: str) -> int:
+    """The place that the override says."""
+    if layer and layer not in self._order:
+      raise ValueError(
+        f"override: norm_behind must name the layer of {name!r}, one of"
+        f' {", ".join(self._order)}, or "" before the first; got {layer!r}'
+      )
+    return self._order.index(layer) + 1 if layer else 0
 
-def _norm_places(
-  p: Player,
-  order: list[Module],
-  norms: list[Module],
-  layers: list[Module],
-  widths: list[int],
-  sizes: list[int],
-) -> list[int]:
-  """Where norms stand: by numbers in names, or by the only way that fits."""
-  for places in _norm_lines(p, order, norms, layers):
-    known = [place for place in places if place is not None]
-    if len(known) == len(norms) and [widths[p] for p in known] == sizes:
-      return known
-  rank = sorted(
-    range(len(norms)), key=lambda i: naming.natural(norms[i].prefix)
-  )
-  ways = list(itertools.islice(_ways(widths[:-1], [sizes[i] for i in rank]), 2))
-  if len(ways) != 1:
-    names = ", ".join(f'"{m.prefix}": "..."' for m in norms)
+  def _in_list(self, norm: Module) -> int | None:
+    """The place by the norm's number in a list that holds layers too."""
+    parent, _, number = norm.prefix.rpartition(".")
+    if not number.isdigit():
+      return None
+    start, before, after = f"{parent}." if parent else "", [], []
+    for place, name in enumerate(self._order):
+      word = name.removeprefix(start).partition(".")[0]
+      if name.startswith(start) and word.isdigit():
+        (before if int(word) < int(number) else after).append(place)
+    if not before and not after:
+      return None
+    return max(before) + 1 if before else min(after)
+
+  def _by_names(self, norms: list[Module], taken: set[int]) -> Places:
+    """Places by the file's order, by numbers, or by the only way that fits."""
+    if not norms:
+      return {}
+    fits = lambda ways: [w for w in ways if w and self._fit(w, taken)]
+    in_file = fits([self._by_file(norms)])
+    numbered = fits([self._by_number(norms, 1), self._by_number(norms, 0)])
+    if in_file and (in_file[0] in numbered or not numbered):
+      return in_file[0]
+    ways = []
+    for way in in_file + numbered:
+      ways += [way] if way not in ways else []
+    ways = ways or self._by_count(norms, taken)
+    if len(ways) == 1:
+      return ways[0]
+    if not ways:
+      raise AmbiguousError(self._nowhere(norms))
     raise AmbiguousError(
-      ("In more than one way can" if ways else "In no way do")
-      + " the norms come after the layers"
-      f" {', '.join(m.prefix for m in order)}. Write which comes after"
-      f' which: {{"norm_behind": {{{names}}}}}'
+      f"the norms {', '.join(m.prefix for m in norms)} fit in more than one"
+      f" place. Write which layer each is behind: {self._json(ways[0])} or"
+      f" {self._json(ways[1])}"
     )
-  places = dict(zip(rank, ways[0], strict=True))
-  return [places[i] for i in range(len(norms))]
 
+  def _fit(self, way: Places, taken: set[int]) -> bool:
+    """Whether widths agree, and no layer has two norms."""
+    return all(
+      self._widths[place] == self._sizes[n] for n, place in way.items()
+    ) and len({*way.values()} - taken) == len(way)
 
-def _norm_lines(p, order, norms, layers):
-  """Yields where names or the file put norms: after which layer, or None."""
-  names = [m.prefix for m in order]
-  # By the numbers of a Sequential: after the last layer of a lower number.
-  lines: dict[str, list[Module]] = {}
-  for module in sorted(layers, key=lambda m: naming.natural(m.prefix)):
-    lines.setdefault(naming.stem(module.prefix), []).append(module)
-  yield _last_before(lines.values(), names, norms)
-  if p.framework in naming.ORDERED:
-    yield _last_before([layers], names, norms)
-  if p.framework not in naming.TRANSPOSED:  # conv1 and bn1, not Conv_0.
-    yield [_same_number(p, norm, order) for norm in norms]
+  def _by_file(self, norms: list[Module]) -> Places:
+    """Behind the layer that stands before it in a file that keeps its order."""
+    if self._p.framework not in naming.ORDERED:
+      return {}
+    names, way, place = {m.prefix for m in norms}, {}, 0
+    ordered = [m.prefix for m in self._layers if "weight" in m.parts]
+    if ordered != self._order:
+      return {}
+    for module in self._layers:
+      place += "weight" in module.parts
+      if module.prefix in names:
+        way[module.prefix] = place
+    return way
 
+  def _by_number(self, norms: list[Module], shift: int) -> Places:
+    """Behind (1) or before (0) the layer that has its numbers in its name."""
+    if self._p.framework in naming.TRANSPOSED:
+      return {}  # Numbers count each kind: LayerNorm_0 may be behind Dense_1.
+    way = {}
+    for norm in norms:
+      numbers = re.findall(r"\d+", norm.prefix)
+      found = [
+        place + shift
+        for place, name in enumerate(self._order)
+        if numbers
+        and re.findall(r"\d+", name) == numbers
+        and self._widths[place + shift] == self._sizes[norm.prefix]
+      ]
+      if len(found) != 1:
+        return {}
+      way[norm.prefix] = found[0]
+    return way
 
-def _last_before(
-  lines, names: list[str], norms: list[Module]
-) -> list[int | None]:
-  """The weights that norms follow within lines of layers."""
-  places: dict[str, int] = {}
-  for line in lines:
-    last = None
-    for module in line:
-      if "weight" in module.parts:
-        last = names.index(module.prefix)
-      elif last is not None:
-        places[module.prefix] = last
-  return [places.get(norm.prefix) for norm in norms]
+  def _by_count(self, norms: list[Module], taken: set[int]) -> list[Places]:
+    """The first two ways to put norms, by name, at hidden layers in order."""
+    names = sorted((m.prefix for m in norms), key=naming.natural)
+    spots = [s for s in range(len(self._order)) if s not in taken]
+    widths = [self._widths[spot] for spot in spots]
+    ways = _ways(widths, [self._sizes[name] for name in names])
+    return [
+      dict(zip(names, (spots[i] for i in way), strict=True))
+      for way in itertools.islice(ways, 2)
+    ]
 
+  def _json(self, way: Places) -> str:
+    names = {n: self._order[s - 1] if s else "" for n, s in way.items()}
+    return as_json(norm_behind=names)
 
-def _same_number(p: Player, norm: Module, order: list[Module]) -> int | None:
-  """The only layer that has a norm's numbers in its name, and its width."""
-  numbers = re.findall(r"\d+", norm.prefix)
-  size = p.shapes[next(iter(norm.parts.values()))][0]
-  matches = [
-    place
-    for place, module in enumerate(order)
-    if numbers
-    and re.findall(r"\d+", module.prefix) == numbers
-    and p.kernel_shape(module.parts["weight"])[0] == size
-  ]
-  return matches[0] if len(matches) == 1 else None
+  def _misfit(self, name: str, place: int) -> str:
+    where = f"behind {self._order[place - 1]!r}" if place else "at the inputs"
+    return (
+      f"norm {name!r} of {self._sizes[name]} channels does not fit {where},"
+      f" where there are {self._widths[place]}; if it is no part of the"
+      f" network, write {self._leave([name])}; {OPAQUE}"
+    )
+
+  def _nowhere(self, norms: list[Module]) -> str:
+    strange = [
+      m.prefix for m in norms if self._sizes[m.prefix] not in self._widths
+    ]
+    names = strange or [m.prefix for m in norms]
+    return (
+      f"there is no place for the norms {', '.join(names)} among the layers"
+      f" {', '.join(self._order)}; if they are no part of the network, write"
+      f" {self._leave(names)}; {OPAQUE}"
+    )
+
+  def _leave(self, names: list[str]) -> str:
+    parts = [m.parts.values() for m in self._norms if m.prefix in names]
+    return as_json(leave_out=[name for each in parts for name in each])
 
 
 def _ways(widths: list[int], sizes: list[int], start: int = 0):
-  """Yields the ways to put norms after layers, in order, one for each."""
+  """Yields the ways to put norms behind layers, in order, one for each."""
   if not sizes:
     yield []
     return

@@ -6,14 +6,18 @@ be left out.
 | field | value | settles |
 |---|---|---|
 | `order` | layer names | a plain network's layers, from input to output |
-| `skips` | pairs of layer names | what the first gives is added to the second |
+| `skips` | pairs of layer names | what the first gives is added to the |
+| | | second; [] if no layer is skipped and none is used twice |
 | `flatten` | "channels_first" or "channels_last" | how images are flattened |
 | `places` | a number | places per channel after a flattening |
 | `heads` | a number | attention heads of every layer |
 | `groups` | {layer name: number} | convolutions of groups of channels |
 | `norm_groups` | {layer name: number} | 1: one group of all channels |
-| `norm_behind` | {norm name: layer name} | which layer a norm follows |
-| `transposed` | tensor names | dense weights stored as [in, out] |
+| `norm_behind` | {norm name: layer name} | which layer a norm follows; |
+| | | "" if it stands before the first |
+| `layout` | "out_in", "in_out" or "mlx" | how kernels are stored, `LAYOUTS` |
+| `transposed` | tensor names | kernels with in- and outputs swapped: dense |
+| | | ones stored as [in, out], transposed convolutions |
 | `leave_out` | tensor names | tensors that are no weights |
 | `activation` | "relu", "tanh", ... | what comes after every hidden layer |
 | `opaque` | true | nothing is known: no permutation is claimed |
@@ -23,11 +27,19 @@ Dimensions: none.
 """
 
 import dataclasses
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from sne_jax.networks.families import ACTIVATIONS
+
+LAYOUTS = {
+  "out_in": "[out, in, ...], as of PyTorch",
+  "in_out": "[..., in, out], as of Keras, Flax and x @ w in NumPy",
+  "mlx": "[out, ..., in], as of MLX",
+}
+"""How kernels are stored."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +48,9 @@ class Override:
 
   # Names of layers, from input to output.
   order: tuple[str, ...] = ()
-  # (source, target): what source gives is added to what target gives.
-  skips: tuple[tuple[str, str], ...] = ()
+  # (source, target): what source gives is added to what target gives. None is
+  # not known; () that there are none, and that no layer is used twice.
+  skips: tuple[tuple[str, str], ...] | None = None
   # How an image is flattened before a dense layer; "" is the framework's way.
   flatten: str = ""
   # Places per channel after a flattening; 0 is worked out.
@@ -50,7 +63,9 @@ class Override:
   norm_groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
   # The layer that each norm comes after.
   norm_behind: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  # Dense weights that are stored [in, out] where [out, in] is usual.
+  # How all kernels are stored; "" is by framework, names and shapes.
+  layout: str = ""
+  # Kernels whose in- and outputs are swapped against that.
   transposed: tuple[str, ...] = ()
   # Tensors that are no weights.
   leave_out: tuple[str, ...] = ()
@@ -63,12 +78,26 @@ class Override:
   family: str = ""
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+  @property
+  def describes(self) -> bool:
+    """Whether a person says how the layers hang together.
+
+    Then what the file says of it does not count.
+    """
+    given = (self.order, self.norm_behind, self.layout, self.transposed)
+    return self.skips is not None or any(given)
+
   def __post_init__(self):
     """Refuses values that settle nothing."""
     if self.flatten not in ("", "channels_first", "channels_last"):
       raise ValueError(
         "override: flatten must be channels_first or channels_last, got"
         f" {self.flatten!r}"
+      )
+    if self.layout not in ("", *LAYOUTS):
+      raise ValueError(
+        f"override: layout is {self.layout!r}; choose one of"
+        f" {', '.join(f'{name} ({what})' for name, what in LAYOUTS.items())}"
       )
     if self.activation and self.activation not in ACTIVATIONS:
       raise ValueError(
@@ -87,6 +116,8 @@ class Override:
 
 def _kind_of(hint: Any) -> Any:
   """What JSON must hold for a field."""
+  if typing.get_origin(hint) is types.UnionType:  # Something or None.
+    hint = typing.get_args(hint)[0]
   kind = typing.get_origin(hint) or hint
   return (list, tuple) if kind is tuple else kind
 

@@ -4,16 +4,48 @@ Conventions (`conventions.py`, `chain.py`) call it as they would write a
 forward pass. Every tensor that it has played is ticked off.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
-from sne_jax.networks.inference.naming import TRANSPOSED, Shapes
+import numpy as np
+
+from sne_jax.networks.inference import naming
+from sne_jax.networks.inference.naming import Shapes
 from sne_jax.networks.inference.override import Override
 from sne_jax.networks.tracing import operations
 from sne_jax.networks.tracing.tape import Tape, Value
 
+_LAYOUTS = {
+  "out_in": lambda last: (0, 1, *range(2, last + 1)),
+  "in_out": lambda last: (last, last - 1, *range(last - 1)),
+  "mlx": lambda last: (0, last, *range(1, last)),
+  "transposed": lambda last: (1, 0, *range(2, last + 1)),
+  "out_in_last": lambda last: (last - 1, last, *range(last - 1)),
+}
+"""By the layout of a kernel: its axes as `[out, in, places...]`, from the
+number of its last axis. `override.LAYOUTS` says which is whose; `transposed`
+is PyTorch's transposed convolution, `out_in_last` that of Keras."""
+
 
 class Mismatch(ValueError):
   """The tensors are not those of the convention that is played."""
+
+
+@runtime_checkable
+class Graph(Protocol):
+  """What a file says of how its network is computed."""
+
+  def play(self, player: "Player") -> None:
+    """Plays the network on `player.tape`, inputs and outputs with it.
+
+    Weights come from `player.weight(name)`, by the names of the file's
+    entries; those that are never asked for have no part in the output.
+
+    Raises:
+      Mismatch: it cannot be played at all. What is not known is better played
+        by `tape.unknown`.
+    """
+    ...
 
 
 class Player:
@@ -21,9 +53,16 @@ class Player:
 
   Attributes:
     tape: what is recorded.
-    shapes: the file's tensors, without those that are no weights.
+    everything: shapes of the file's tensors, in its order, without those that
+      are no weights.
+    shapes: the same, without those that are another's under a second name.
     framework: how kernels are stored; see `naming.TRANSPOSED`.
+    layouts: of kernels that are stored in another way, by name.
     override: what a person has settled.
+    tied: names that are another tensor's; both are played as that one.
+    read: returns a tensor's numbers, if these are at hand.
+    left_out: tensors that turned out to be no weights, and why.
+    reasons: why what weights give is tied or pinned, by their names.
     played: names of the tensors that have had a part.
     guesses: what was taken from convention.
   """
@@ -33,21 +72,28 @@ class Player:
     shapes: Shapes,
     framework: str,
     override: Override,
-    hints: Mapping[str, tuple[str, bool]] | None = None,
+    tied: Mapping[str, str] | None = None,
   ):
-    self.tape = Tape(hints)
-    self.shapes = shapes
+    self.tape = Tape()
+    self.everything = shapes
+    self.shapes = {n: s for n, s in shapes.items() if n not in (tied or {})}
     self.framework = framework
     self.override = override
+    self.tied = dict(tied or {})
+    self.layouts: dict[str, str] = {}
+    self.read: Callable[[str], np.ndarray] | None = None
+    self.left_out: dict[str, str] = {}
+    self.reasons: dict[str, str] = {}
     self.played: dict[str, None] = {}
     self.guesses: dict[str, None] = {}
 
   def has(self, name: str) -> bool:
     """Whether the file has a tensor of that name."""
-    return name in self.shapes
+    return self.tied.get(name, name) in self.shapes
 
   def shape(self, name: str) -> tuple[int, ...]:
     """Returns a tensor's shape; `Mismatch` if there is none."""
+    name = self.tied.get(name, name)
     if name not in self.shapes:
       raise Mismatch(f"there is no tensor {name!r}")
     return tuple(self.shapes[name])
@@ -55,6 +101,7 @@ class Player:
   def weight(self, name: str) -> Value:
     """Returns a tensor as it is stored, and ticks it off."""
     shape = self.shape(name)
+    name = self.tied.get(name, name)
     self.played[name] = None
     return self.tape.weight(name, shape)
 
@@ -64,34 +111,37 @@ class Player:
     Args:
       name: of the tensor.
       stored: "first" for [out, in, ...], "last" for [..., in, out], or "" for
-        the way of the framework.
+        its layout.
     """
     value = self.weight(name)
-    rank = len(value.shape)
     if self._is_depthwise(name):
       shape = self.kernel_shape(name)
       return self.tape.reshape(self.tape.transpose(value, (2, 3, 0, 1)), shape)
-    if not (stored == "last" or not stored and self._is_last(name)):
+    layout = {"first": "out_in", "last": "in_out"}.get(stored)
+    order = _LAYOUTS[layout or self.layout(name)](len(value.shape) - 1)
+    if order == tuple(range(len(order))):
       return value
-    order = (rank - 1, rank - 2, *range(rank - 2))
     return self.tape.transpose(value, order)
 
-  def kernel_shape(self, name: str) -> tuple[int, ...]:
-    """Returns `[out, in, ...]` of a kernel."""
+  def kernel_shape(self, name: str, layout: str = "") -> tuple[int, ...]:
+    """Returns `[out, in, ...]` of a kernel, in a layout or its own."""
     shape = self.shape(name)
     if self._is_depthwise(name):
       return (shape[2] * shape[3], 1, *shape[:2])
-    if self._is_last(name) and len(shape) > 1:
-      return (shape[-1], shape[-2], *shape[:-2])
-    return shape
+    if len(shape) < 2:
+      return shape
+    order = _LAYOUTS[layout or self.layout(name)](len(shape) - 1)
+    return tuple(shape[place] for place in order)
 
-  def _is_last(self, name: str) -> bool:
-    """Whether a kernel is stored as [..., in, out]."""
-    return (
-      self.framework in TRANSPOSED
-      or name.rpartition("/")[2].rpartition(".")[2] == "kernel"
-      or name in self.override.transposed
-    )
+  def layout(self, name: str) -> str:
+    """Returns the layout of a kernel: settled, found, or the framework's."""
+    usual = naming.layout_of(name, self.framework)
+    if name in self.override.transposed:
+      swapped = (self.override.layout or usual) == "in_out"
+      if len(self.shape(name)) == 2:
+        return "out_in" if swapped else "in_out"
+      return "out_in_last" if swapped else "transposed"
+    return self.override.layout or self.layouts.get(name) or usual
 
   def _is_depthwise(self, name: str) -> bool:
     """Whether a kernel is Keras's [height, width, in, multiplier]."""
@@ -108,7 +158,7 @@ class Player:
     kernel = self.kernel(weight, stored)
     if len(kernel.shape) != 2 or kernel.shape[1] != x.shape[-1]:
       raise Mismatch(
-        f"{weight!r} of shape {self.shapes[weight]} does not read"
+        f"{weight!r} of shape {self.shape(weight)} does not read"
         f" {x.shape[-1]} values"
       )
     y = self.tape.contract(x, kernel, (), [(len(x.shape) - 1, 1)])
@@ -133,7 +183,7 @@ class Player:
     groups, rest = divmod(x.shape[1], kernel.shape[1])
     if rest or groups < 1 or kernel.shape[0] % groups:
       raise Mismatch(
-        f"{weight!r} of shape {self.shapes[weight]} does not read"
+        f"{weight!r} of shape {self.shape(weight)} does not read"
         f" {x.shape[1]} channels"
       )
     places = (1,) * (len(kernel.shape) - 2)
@@ -203,24 +253,10 @@ class Player:
       self.tape.slice(x, last, i * size, (i + 1) * size) for i in range(count)
     ]
 
-  def heads(self, width: int, usual: int = 64) -> int:
-    """Returns how many heads `width` units have: the override's, or a guess.
-
-    Raises:
-      Mismatch: heads of the usual size do not divide the width.
-    """
-    if self.override.heads:
-      return self.override.heads
-    if width % usual:
-      raise Mismatch(
-        f"attention of {width} units, no multiple of the usual {usual} per"
-        ' head; write how many heads there are: {"heads": ...}'
-      )
-    self.guess(
-      f"{width // usual} heads: attention has {width} units, and {usual} per"
-      f' head are usual; {{"heads": {width // usual}}} settles it'
-    )
-    return width // usual
+  def tie(self, names: Mapping[str, str]) -> None:
+    """Says that tensors are others under second names."""
+    self.tied |= names
+    self.shapes = {n: s for n, s in self.shapes.items() if n not in names}
 
   def guess(self, text: str) -> None:
     """Notes what was taken from convention."""
@@ -234,4 +270,5 @@ class Player:
 
   def rest(self) -> list[str]:
     """Returns the tensors that have had no part."""
-    return [name for name in self.shapes if name not in self.played]
+    known = self.played.keys() | self.left_out.keys()
+    return [name for name in self.shapes if name not in known]

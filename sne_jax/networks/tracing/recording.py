@@ -52,6 +52,15 @@ class Value:
   tag: tuple = ()
 
 
+def whole_view(value: Value) -> tuple[tuple[int, ...], ...] | None:
+  """Returns the view of one whole weight, no axis of which is cut apart."""
+  view = value.view
+  if view is None or len(value.parts) != 1:
+    return None
+  held = [axis for axes in view for axis in axes]
+  return view if len(set(held)) == len(held) else None
+
+
 @dataclasses.dataclass
 class Use:
   """How a weight is used, as first seen."""

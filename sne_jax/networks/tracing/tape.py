@@ -17,6 +17,7 @@ from sne_jax.networks.tracing.recording import (
   Recorder,
   Use,
   Value,
+  whole_view,
 )
 
 __all__ = ["MAXIMUM", "Part", "Tape", "Use", "Value"]
@@ -151,13 +152,13 @@ class Tape(Recorder):
   def _applied(self, result, x, weight, summed, kept, batch) -> Value:
     """The product of an activation and a weight."""
     level = (x.level if x.level is not None else -1) + 1
-    whole = weight.view is not None and not batch and len(weight.parts) == 1
-    if not whole:
+    view = whole_view(weight)
+    if view is None or batch:
       for part in weight.parts:
         self.use(part, Use("other", level))
       return self._levelled(dataclasses.replace(result, level=level))
     part = weight.parts[0]
-    flat = lambda places: tuple(a for p in places for a in weight.view[p])
+    flat = lambda places: tuple(a for p in places for a in view[p])
     kind = "linear_weight"
     if x.tag == ("attended",):
       kind = "attention_o"

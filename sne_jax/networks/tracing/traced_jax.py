@@ -87,7 +87,9 @@ def trace(
   used = {source.name for source in sources}
   reason = "has no part in the output of the traced function"
   left_out = {name: reason for name in names if name not in used}
-  return InferredNetwork(spec, sources, left_out, {}, tape.unclaimed())
+  return InferredNetwork(
+    spec, sources, left_out, {}, tape.unclaimed(), how="traced"
+  )
 
 
 def named(variables: Any) -> dict[str, np.ndarray]:

@@ -80,6 +80,7 @@ def trace(
     left_out,
     {n: o for n, o in tied.items() if o in used},
     player.tape.unclaimed(),
+    how="traced",
   )
 
 

@@ -152,9 +152,16 @@ def _read_part(
       size += network.weights.nbytes
     except source_lib.LeftOut as reason:
       network = str(reason)
-    except errors.ZooError:
-      if not skip_damaged:
+    except Exception as error:
+      if not skip_damaged and isinstance(error, errors.ZooError):
         raise
+      if not skip_damaged:
+        raise errors.fault(
+          str(source.ids[number]),
+          "",
+          f"cannot be read ({type(error).__name__}: {str(error)[:300]})",
+          "restore it, or leave out what is damaged (skip_damaged)",
+        ) from error
       network = DAMAGED
     networks.append(network)
     if size >= PART_BYTES:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from sne_jax import errors
 from sne_jax.checkpoints import limits as limits_lib
-from sne_jax.checkpoints.formats import pickles, torch_file
+from sne_jax.checkpoints.formats.pytorch import pickles, torch_file
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.public import listing
 

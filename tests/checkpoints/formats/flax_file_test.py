@@ -44,7 +44,8 @@ def test_a_trainers_state_is_left_out(tmp_path):
     "params/list/0",
     "params/opt_state/kernel",
   ]
-  assert found.metadata["left_out"] == "step (1 tensors), opt_state (2 tensors)"
+  said = "step (1 tensor: the trainer's), opt_state (2 tensors: the trainer's)"
+  assert found.metadata["left_out"] == said
   assert json.loads(found.metadata["values"]) == {"epoch": 3}
 
 

@@ -84,7 +84,9 @@ def test_files_of_keras_2_list_their_layers(path):
   found = reading.read(write(path, edit))
   due = ["b/b/kernel:0", "b/b/bias:0", "a/a/kernel:0", "a/a/bias:0"]
   assert list(found.entries) == due
-  assert found.metadata["left_out"] == "optimizer_weights (1 tensors)"
+  assert found.metadata["left_out"] == (
+    "optimizer_weights (1 tensor: the trainer's)"
+  )
   assert found.metadata["config"] == '{"class_name": "Sequential"}'
 
 
@@ -156,7 +158,7 @@ def test_texts_are_left_out_and_said(path):
 
   found = reading.read(write(path, edit))
   assert list(found.entries) == ["w"]
-  assert found.metadata["left_out"] == "label (1 tensors)"
+  assert found.metadata["left_out"] == "label (1 tensor)"
   with pytest.raises(errors.CheckpointError, match="no arrays"):
     reading.read(write(path, lambda file: file.create_group("a")))
 

@@ -50,6 +50,66 @@ def test_shards_of_pytorch(tmp_path):
   assert len(reading.read(path).entries) == 4
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.parametrize(
+  "stems", [("layers.{}",), ("net.{}.fc",), ("h{}", "k{}"), ("b{}_x",)]
+)
+def test_the_order_is_that_of_names_and_not_of_shards(kind, stems, tmp_path):
+  names = [stem.format(n) + ".w" for stem in stems for n in range(12)]
+  rng, table = np.random.default_rng(0), {}
+  for number in range(3):
+    some = [names[i] for i in rng.permutation(len(names)) if i % 3 == number]
+    arrays = {name: np.full(2, names.index(name), np.float32) for name in some}
+    data = (
+      samples.torch_bytes(samples.state_dict(arrays))
+      if kind == "bin"
+      else samples.safetensors_bytes(arrays)
+    )
+    file = f"model-{3 - number}.{kind}"
+    (tmp_path / file).write_bytes(data)
+    table |= dict.fromkeys(some, file)
+  path = tmp_path / f"model.{kind}.index.json"
+  path.write_text(json.dumps({"weight_map": table}))
+  found = reading.read(path)
+  assert list(found.entries) == names
+  for place, entry in enumerate(found.entries.values()):
+    np.testing.assert_array_equal(entry.read(), place)
+  # Of no format in which the order of the file is that of the layers.
+  assert found.format == "safetensors"
+  assert found.metadata["shards"].startswith("3 files of ")
+
+
+def test_ties_are_to_the_first_by_name(tmp_path):
+  one = samples.tensor(np.ones(3, np.float32))
+  data = samples.torch_bytes(samples.Ordered({"z": one, "a": one, "m": one}))
+  (tmp_path / "1.bin").write_bytes(data)
+  other = {"b": np.ones(2, np.float32)}
+  (tmp_path / "2.bin").write_bytes(
+    samples.torch_bytes(samples.state_dict(other))
+  )
+  path = tmp_path / "pytorch_model.bin.index.json"
+  table = {"z": "1.bin", "a": "1.bin", "b": "2.bin"}
+  path.write_text(json.dumps({"weight_map": table}))
+  ties = {n: e.tied_to for n, e in reading.read(path).entries.items()}
+  assert ties == {"a": None, "b": None, "z": "a"}
+
+
+def test_a_scale_may_lie_in_another_shard_than_its_tensor(tmp_path):
+  import ml_dtypes
+
+  w = np.ones((4, 3), ml_dtypes.float8_e4m3fn)
+  parts = {"1.safetensors": {"w": w}}
+  parts["2.safetensors"] = {"w_scale": np.full(4, 0.5, np.float32)}
+  for file, arrays in parts.items():
+    (tmp_path / file).write_bytes(samples.safetensors_bytes(arrays))
+  path = tmp_path / INDEX
+  table = {"w": "1.safetensors", "w_scale": "2.safetensors"}
+  path.write_text(json.dumps({"weight_map": table}))
+  found = reading.read(path)
+  assert list(found.entries) == ["w"]
+  np.testing.assert_array_equal(found.entries["w"].read(), 0.5)
+
+
 def test_a_missing_shard_is_named(tmp_path):
   path = write(tmp_path / "a")
   (tmp_path / "a" / shard(2)).unlink()
@@ -94,7 +154,7 @@ def test_tensors_that_the_index_does_not_name_are_said(tmp_path):
   table = dict.fromkeys(list(samples.network())[2:], shard(1))
   found = reading.read(write(tmp_path / "a", table | {"0.bias": shard(2)}))
   assert sorted(found.entries) == ["0.bias", "2.bias", "2.weight"]
-  assert found.metadata["left_out"] == "0.weight"
+  assert found.metadata["left_out"] == "0.weight (not in the index)"
 
 
 def test_shards_are_not_followed_out_of_the_folder(tmp_path):

@@ -174,6 +174,14 @@ def test_vgg_with_norms_by_numbers():
   assert found.spec.tensor("features.8.running_var").of == "features.7.weight"
   assert found.spec.tensor("classifier.0.weight").level == 4
   flat = found.spec.tensor("classifier.0.weight").axes[1]
+  assert [(f.size, f.group) for f in flat] == [(8, "features.0"), (49, None)]
+  # Square kernels could be those of transposed convolutions.
+  found = inference.infer(
+    dict(sorted(shapes.items())),
+    framework="safetensors",
+    override={"layout": "out_in"},
+  )
+  flat = found.spec.tensor("classifier.0.weight").axes[1]
   assert [(f.size, f.group) for f in flat] == [(8, "features.10"), (49, None)]
   assert any("49 places" in guess for guess in found.guesses)
 
@@ -192,7 +200,7 @@ def test_norms_of_one_number_with_their_layer():
     inference.infer(flax, framework="flax")
   behind = {"LayerNorm_0": "Dense_0", "LayerNorm_1": "Dense_2"}
   found = inference.infer(
-    flax, framework="flax", override={"norm_behind": behind}
+    flax, framework="flax", override={"norm_behind": behind, "skips": []}
   )
   assert groups_of(found, "params/LayerNorm_1/scale") == [["params/Dense_2"]]
 
@@ -263,7 +271,11 @@ def test_skips_by_hand():
   names = ["a", "b", "c", "out"]
   shapes = mlp(3, 5, 7, 5, 2, names=names)
   plain = inference.infer(shapes, framework="torch")
-  assert any('{"skips": [["a", "c"]]}' in guess for guess in plain.guesses)
+  assert groups_of(plain, "c.weight")[0] == groups_of(plain, "a.weight")[0]
+  assert any('{"skips": []}' in guess for guess in plain.guesses)
+  assert set(plain.reasons) == {"a"}
+  plain = inference.infer(shapes, framework="torch", override={"skips": []})
+  assert not plain.guesses
   tied = inference.infer(
     shapes, framework="torch", override={"skips": [["a", "c"]]}
   )
@@ -280,7 +292,7 @@ def test_skips_by_hand():
     ({"a.weight": (4, 3), "b.weight": (6, 5)}, "in no order"),
     ({"a.weight": (4, 3), "a.spam": (2, 3, 4)}, "a.spam"),
     ({"layers.0.attn.weight": (4, 4)}, "not those of a plain network"),
-    ({"lstm.weight_ih_l0": (16, 4), "out.weight": (2, 16)}, "plain network"),
+    ({"lstm.weight_ih_l0": (16, 4), "out.weight": (2, 16)}, "recurrent cell"),
     ({"num_batches_tracked": ()}, "no weights"),
   ],
 )
@@ -294,7 +306,9 @@ def test_what_is_ambiguous_says_what_to_write(shapes, said):
 def test_order_by_hand():
   shapes = {"one.weight": (4, 4), "two.weight": (4, 4), "out.weight": (2, 4)}
   found = inference.infer(
-    shapes, framework="safetensors", override={"order": ["two", "one", "out"]}
+    shapes,
+    framework="safetensors",
+    override={"order": ["two", "one", "out"], "skips": []},
   )
   assert [t.name for t in found.spec.tensors][0] == "two.weight"
   assert groups_of(found, "one.weight")[1] == ["two"]
@@ -349,6 +363,7 @@ class Entry:
 class Tensors:
   entries: dict
   format: str
+  graph: object = None
 
 
 def test_a_file_of_tensors():
@@ -374,3 +389,116 @@ def test_other_shapes_and_missing_tensors_are_named():
     found.gather({k: v for k, v in tensors.items() if k != "2.bias"})
   with pytest.raises(ValueError, match=r"'0.bias' has shape \(4,\)"):
     found.gather(tensors | {"0.bias": np.zeros(4, np.float32)})
+
+
+class TwiceGraph:
+  """A file that says: `one`, then `two`, whose kernel is used twice."""
+
+  def __init__(self, fails=False):
+    self.fails = fails
+
+  def play(self, player):
+    if self.fails:
+      raise inference.Mismatch("loops in it")
+    x = player.tape.input((1, 2))
+    for name in ("one", "two", "again", "out"):
+      x = player.activate(player.linear(x, f"{name}.weight"))
+    player.tape.output(x)
+
+
+def test_a_graph_in_the_file_comes_first():
+  """Names would read four layers in the order of the file, last first."""
+  tensors = draw(mlp(2, 4, 4, names=["one", "two"], bias=False))
+  tensors = draw({"out.weight": (3, 4)}) | tensors
+  tensors |= draw({"unused.weight": (4, 4)})
+  entries = {name: Entry(array) for name, array in tensors.items()}
+  entries["again.weight"] = Entry(tensors["two.weight"], "two.weight")
+  entries["again.unused"] = Entry(tensors["unused.weight"], "unused.weight")
+  file = Tensors(entries, "torch", TwiceGraph())
+  found = inference.infer_file(file)
+  assert found.how == "traced" and set(found.known.values()) == {"traced"}
+  assert [s.name for s in found.sources] == [
+    "one.weight",
+    "two.weight",
+    "out.weight",
+  ]
+  # What is used twice reads what it gives: one group.
+  assert groups_of(found, "two.weight") == [["one"], ["one"]]
+  assert "no part" in found.left_out["unused.weight"]
+  assert found.tied == {"again.weight": "two.weight"}
+  back = found.scatter(found.gather(entries), entries)
+  assert all((back[k] == e.array).all() for k, e in entries.items())
+
+  def run(t, x):
+    for name in ("one", "two", "two", "out"):
+      x = np.maximum(x @ t[f"{name}.weight"].T, 0)
+    return x
+
+  x = RNG(1).standard_normal((5, 2))
+  check = inference.permutation_check(
+    found, found.gather(entries), run, x, RNG(2)
+  )
+  assert check.passes() and check.log_order > 3
+  file.graph = TwiceGraph(fails=True)
+  with pytest.raises(inference.AmbiguousError, match="loops in it") as error:
+    inference.infer_file(file)
+  assert '{"opaque": true}' in str(error.value)
+  # A person's word on how layers follow each other counts for more.
+  del entries["again.unused"]
+  order = ["one", "unused", "two", "again", "out"]
+  for twice in ("again", "two"):  # Under its second name or its own.
+    order[3] = twice
+    found = inference.infer_file(file, {"order": order, "skips": []})
+    assert found.how == "guessed"
+    assert groups_of(found, "unused.weight") == [["unused"], ["one"]]
+    assert groups_of(found, "two.weight") == [["unused"], ["unused"]]
+
+
+NNX = {
+  "layers/0/kernel/value": (4, 8),
+  "layers/0/bias/value": (8,),
+  "layers/1/kernel/value": (8, 5),
+  "layers/1/bias/value": (5,),
+}
+
+
+@pytest.mark.parametrize(
+  "name", [lambda n: n, lambda n: n.replace("value", "raw_value")]
+)
+@pytest.mark.parametrize("framework", ["orbax", "flax"])
+def test_leaves_of_nnx_are_called_value(framework, name):
+  shapes = {name(n): shape for n, shape in NNX.items()}
+  found = inference.infer(shapes, framework=framework)
+  plain = {n.removesuffix("/value"): shape for n, shape in NNX.items()}
+  same = inference.infer(plain, framework=framework)
+  kinds = lambda spec: [(t.kind, t.shape, t.level) for t in spec.tensors]
+  assert kinds(found.spec) == kinds(same.spec)
+  assert {s.name for s in found.sources} == set(shapes)
+
+
+def test_norms_of_nnx():
+  shapes = {
+    "conv/kernel/value": (3, 3, 1, 8),
+    "conv/bias/value": (8,),
+    "bn/mean/value": (8,),
+    "bn/var/value": (8,),
+    "bn/scale/value": (8,),
+    "bn/bias/value": (8,),
+    "fc/kernel/value": (8, 3),
+    "dropout/rngs/count/value": (),
+  }
+  dtypes = dict.fromkeys(shapes, "float32")
+  dtypes["dropout/rngs/count/value"] = "uint32"
+  found = inference.infer(
+    shapes,
+    framework="orbax",
+    dtypes=dtypes,
+    override={"order": ["conv", "fc"], "norm_behind": {"bn": "conv"}},
+  )
+  kinds = {s.name: t.kind for s, t in zip(
+    found.sources, found.spec.tensors, strict=True
+  )}  # fmt: skip
+  assert kinds["bn/mean/value"] == "norm_mean"
+  assert kinds["bn/scale/value"] == "norm_scale"
+  assert kinds["conv/kernel/value"] == "conv_weight"
+  assert "dropout/rngs/count/value" in found.left_out

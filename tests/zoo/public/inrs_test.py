@@ -10,7 +10,7 @@ import pytest
 
 from sne_jax import errors
 from sne_jax.networks import families
-from sne_jax.zoo.public import conversion, inrs
+from sne_jax.zoo.public import conversion, inrs, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.store import store
 from tests.zoo.public import shuffled, torch_files
@@ -236,6 +236,24 @@ def test_a_file_that_runs_code_is_refused_by_name_and_nothing_runs(tmp_path):
   assert not (tmp_path / "zoo.partial").exists()
   zoo = convert(folder, tmp_path / "zoo", skip_damaged=True)
   assert len(zoo) == 3 and not mark.exists()
+  assert zoo.provenance["left_out"][0]["reason"] == conversion.DAMAGED
+
+
+@pytest.mark.parametrize("kind", [IndexError, RecursionError, KeyError])
+def test_a_fault_of_any_type_is_that_network_alone(kind, tmp_path, monkeypatch):
+  folder = write_nfn(tmp_path / "nfn", 4, augmented=False)
+  read = states.load
+
+  def broken(file, *args, **options):
+    if str(file).endswith("net2.pth"):
+      raise kind("unforeseen")
+    return read(file, *args, **options)
+
+  monkeypatch.setattr(states, "load", broken)
+  with pytest.raises(errors.ZooError, match=f"{kind.__name__}.*skip_damaged"):
+    convert(folder, tmp_path / "zoo")
+  zoo = convert(folder, tmp_path / "zoo", skip_damaged=True)
+  assert len(zoo) == 3
   assert zoo.provenance["left_out"][0]["reason"] == conversion.DAMAGED
 
 

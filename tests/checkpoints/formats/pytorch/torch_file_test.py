@@ -11,7 +11,7 @@ import pytest
 
 from sne_jax import errors
 from sne_jax.checkpoints import limits, reading
-from sne_jax.checkpoints.formats import pickles, torch_file
+from sne_jax.checkpoints.formats.pytorch import pickles, torch_file
 from tests.checkpoints import samples
 from tests.checkpoints.samples import Call, Global, Storage, view
 
@@ -150,12 +150,14 @@ def two():
   [
     ({"model": two(), "epoch": 3}, "model", ["w"], None),
     ({"state_dict": two(), "optimizer_states": [two()]}, "state_dict", ["w"],
-     "optimizer_states (1 tensors)"),
-    ({"model": two(), "ema": two()}, "model", ["w"], "ema (1 tensors)"),
+     "optimizer_states (1 tensor: the trainer's)"),
+    ({"model": two(), "ema": two()}, "model", ["w"],
+     "ema (1 tensor: an average, read as part 'ema')"),
     ({"checkpoint": {"net": two(), "optimizer": {"state": {0: two()}}}},
-     "checkpoint/net", ["w"], "checkpoint/optimizer (1 tensors)"),
+     "checkpoint/net", ["w"], 
+     "checkpoint/optimizer (1 tensor: the trainer's)"),
     ({"encoder": two(), "epoch": samples.tensor(np.array(3))}, "encoder", ["w"],
-     "epoch (1 tensors)"),
+     "epoch (1 tensor: the trainer's)"),
     ([two()], "0", ["w"], None),
     (samples.tensor(np.ones(2)), None, ["tensor"], None),
     ([samples.tensor(np.ones(2)), samples.tensor(np.ones(1))], None,
@@ -170,6 +172,9 @@ def test_the_network_is_found(tree, part, names, out, tmp_path):
   assert list(found.entries) == names
   assert found.metadata.get("part") == part
   assert found.metadata.get("left_out") == out
+  assert ("taken" in found.metadata) == (out is not None)
+  if out:
+    assert found.metadata["taken"] == f"{part} (1 tensor)"
 
 
 def test_of_two_networks_one_must_be_named(tmp_path):
@@ -178,9 +183,29 @@ def test_of_two_networks_one_must_be_named(tmp_path):
     reading.read(path)
   found = reading.read(path, part="critic")
   assert list(found.entries) == ["w"]
-  assert found.metadata["left_out"] == "generator (1 tensors)"
+  said = "generator (1 tensor: read as part 'generator')"
+  assert found.metadata["left_out"] == said
   with pytest.raises(errors.CheckpointError, match="under 'actor'"):
     reading.read(path, part="actor")
+
+
+@pytest.mark.parametrize(
+  ("tree", "words"),
+  [
+    ({"model_state_dict": {}, "optimizer_state_dict": {"m": two()}},
+     "'model_state_dict', is empty"),
+    ({"state_dict": samples.Ordered(), "ema": {"a": two(), "b": two()}},
+     "'state_dict', is empty"),
+    ({"checkpoint": {"model": {}, "optimizer": {"m": two()}}},
+     "'model', is empty"),
+    ({"state": {0: two()}, "param_groups": [{"lr": 0.1}]},
+     "state of an optimizer"),
+  ],
+)  # fmt: skip
+def test_a_file_without_its_network_says_so(tree, words, tmp_path):
+  path = save(tmp_path / "a.pt", tree)
+  with pytest.raises(errors.CheckpointError, match=words):
+    reading.read(path)
 
 
 def test_values_and_modules_are_kept(tmp_path):
@@ -242,7 +267,7 @@ CODE = [
   ("pathlib", "PosixPath"),
   ("numpy.core.multiarray", "_reconstruct"),
   ("torch", "load"),
-  ("torch._utils", "_rebuild_sparse_tensor"),
+  ("torch._utils", "_rebuild_nested_tensor"),
   ("collections", "OrderedDict.__init__"),
   ("torch.nn.modules.linear", "Linear"),
   ("subprocess", "Popen"),

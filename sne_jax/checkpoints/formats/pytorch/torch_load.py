@@ -26,16 +26,18 @@ class Loaded:
   """A tensor that PyTorch has loaded; the same attributes as a `View`."""
 
   tensor: Any
-  storage: int
+  key: tuple
   dtype: str
-  offset: int
   shape: tuple[int, ...]
-  stride: tuple[int, ...]
 
   def read(self) -> np.ndarray:
-    """Returns the array."""
+    """Returns the array, dense."""
     torch = importlib.import_module("torch")
-    tensor = self.tensor.detach().resolve_conj().resolve_neg()
+    tensor = self.tensor.detach()
+    if tensor.is_quantized:
+      tensor = tensor.dequantize()
+    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
+    tensor = tensor.resolve_conj().resolve_neg()
     if hasattr(np, self.dtype) or self.dtype == "bool":
       return tensor.numpy()
     width = DTYPES[self.dtype].itemsize
@@ -102,13 +104,12 @@ def _convert(value: Any, depth: int) -> Any:
   if not isinstance(value, torch.Tensor):
     return value
   name = str(value.dtype).removeprefix("torch.")
-  if value.layout != torch.strided or value.is_quantized or name not in DTYPES:
+  name = "float32" if value.is_quantized else name
+  if name not in DTYPES:
     raise ValueError(f"a tensor of dtype {name}, layout {value.layout}")
-  return Loaded(
-    value,
-    value.untyped_storage().data_ptr(),
-    name,
-    value.storage_offset(),
-    tuple(value.shape),
-    tuple(value.stride()),
-  )
+  key: tuple = (id(value),)
+  if value.layout == torch.strided and not value.is_quantized:
+    key = (value.untyped_storage().data_ptr(), name, value.storage_offset())
+    key += (tuple(value.shape), value.stride())
+    key += (value.is_neg(), value.is_conj())
+  return Loaded(value, key, name, tuple(value.shape))

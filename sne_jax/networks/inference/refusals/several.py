@@ -1,0 +1,161 @@
+"""Recognises several networks in one table of tensors.
+
+A network and its average, a student and a teacher, an actor and a critic, an
+ensemble: each is a part, and one of them is read.
+
+Dimensions: none; shapes are tuples of sizes.
+"""
+
+import collections
+import itertools
+import re
+
+from sne_jax.networks.inference import naming
+from sne_jax.networks.inference.refusals.seen import Refusal, Seen, tokens
+
+_COPIES = frozenset(
+  ("ema", "swa", "averaged", "average", "avg", "shadow", "teacher", "momentum")
+  + ("target", "polyak", "frozen", "ref", "reference", "old", "best")
+)
+"""Words for a copy of another network."""
+
+_ROLES: tuple[tuple[str, ...], ...] = (
+  (
+    r"generators?|gen|net_?g\d*|g_?net|g|g_[ab]+|net_?g_[ab]",
+    r"discriminators?|disc|net_?d\d*|d_?net|d|d_[ab]|critic|net_?d_[ab]",
+  ),
+  (
+    r"(\w+_)?(actor|policy|pi)(_?(net|network|mlp|model))?",
+    r"(\w+_)?(critic|value|vf|q|qf)\d*(_?(net|network|mlp|model))?",
+  ),
+  (r"(\w+_)?students?(_\w+)?", r"(\w+_)?teachers?(_\w+)?"),
+  (r"encoder_q|q_encoder|query_encoder", r"encoder_k|k_encoder|key_encoder"),
+  (r"branch(_\w+)?", r"trunk(_\w+)?"),
+  (r"online(_\w+)?", r"target(_\w+)?"),
+  (
+    r"(text|language|query|question|user|caption)(_\w+)?",
+    r"(vision|visual|image|audio|doc|document|context|item|passage)(_\w+)?",
+  ),
+)
+"""Families of parts that are networks of their own, whatever their shapes."""
+
+_LISTS = re.compile(
+  r"(models?|nets?|networks?|members?|ensembles?|estimators?|critics?|actors?"
+  r"|q(_?(net|network|func|function))?s?|qfs?|agents?|learners?|folds?"
+  r"|replicas?|base_models?|submodels?|discriminators?|generators?"
+  r"|classifiers|encoders|decoders)",
+  re.IGNORECASE,
+)
+"""Lists whose members are networks; those of layers have other names."""
+
+
+def networks(seen: Seen) -> Refusal | None:
+  """Parts of the names that are networks of their own."""
+  groups: dict[str, dict[str, tuple[int, ...]]] = {}
+  for name, shape in seen.matrices.items():
+    words = naming.components(name)[len(seen.top) :]
+    if len(words) > 1:
+      groups.setdefault(words[0], {})["/".join(words[1:])] = shape
+  found = (
+    _members(seen, groups)
+    or _roles(groups)
+    or _copies(groups)
+    or _alike(groups)
+  )
+  if found:
+    return _ask(seen, [(word,) for word in found])
+  # Ensembles that lie beside other layers.
+  lists: dict[tuple[str, ...], None] = {}
+  for name in seen.matrices:
+    words = naming.components(name)[len(seen.top) :]
+    if len(words) > 3 and words[1].isdecimal() and _is_list(words[0]):
+      lists[words[:2]] = None
+  stems = collections.Counter(path[0] for path in lists)
+  members = [path for path in lists if stems[path[0]] > 1]
+  return _ask(seen, members) if members else None
+
+
+def _ask(seen: Seen, paths: list[tuple[str, ...]]) -> Refusal:
+  """Asks for one part, by what stands before its names in the file."""
+  parts = [seen.head_of(path) for path in paths]
+  names = ", ".join(parts[:6]) + (", ..." if len(parts) > 6 else "")
+  return Refusal(
+    f"it holds several networks, not one: {names}",
+    f'read one of them with part="{parts[0]}" (--part={parts[0]})',
+  )
+
+
+def _is_list(word: str) -> bool:
+  plural = word.lower().rstrip("_")
+  return bool(_LISTS.fullmatch(plural)) and plural not in ("model", "net")
+
+
+def _members(seen: Seen, groups) -> list[str]:
+  """Members of a list of networks: models.0, models.1."""
+  numbered = [word for word in groups if word.isdecimal()]
+  deep = all(len(rest) > 1 for word in numbered for rest in [groups[word]])
+  inner = seen.top[-1] if seen.top else ""
+  if len(numbered) > 1 and len(numbered) == len(groups) and _is_list(inner):
+    return numbered if deep else []
+  # q1 and q2, model_0 and model_1.
+  stems: dict[str, list[str]] = {}
+  for word in groups:
+    if re.search(r"\d$", word):
+      stems.setdefault(re.sub(r"_?\d+$", "", word), []).append(word)
+  for stem, words in stems.items():
+    alike = len({tuple(sorted(groups[w].items())) for w in words}) == 1
+    deep = all(len(groups[word]) > 1 for word in words)
+    if (
+      len(words) > 1
+      and alike
+      and deep
+      and (
+        _LISTS.fullmatch(stem) or stem.lower() in ("q", "qf", "model", "net")
+      )
+    ):
+      return words
+  return []
+
+
+def _roles(groups) -> list[str]:
+  """Parts whose names say that they are trained with or against others."""
+  for family in _ROLES:
+    found = [
+      word
+      for form in family
+      for word, own in groups.items()
+      if re.fullmatch(form, word, re.IGNORECASE) and len(own) > 1
+    ]
+    sides = sum(
+      any(re.fullmatch(form, word, re.IGNORECASE) for word in found)
+      for form in family
+    )
+    if sides > 1:
+      return list(dict.fromkeys(found))
+  return []
+
+
+def _copies(groups) -> list[str]:
+  """A part called an average or the like, and one of the same shapes."""
+  shapes = {
+    word: collections.Counter(own.values()) for word, own in groups.items()
+  }
+  for word in groups:
+    if not _COPIES & set(tokens(word)):
+      continue
+    same = [other for other in groups if shapes[other] == shapes[word]]
+    if len(same) > 1:
+      return sorted(same, key=lambda one: one == word)
+  return []
+
+
+def _alike(groups) -> list[str]:
+  """Parts of the same names and shapes within, not numbered as blocks are."""
+  for one, other in itertools.combinations(groups, 2):
+    if len(groups[one]) < 2 or groups[one] != groups[other]:
+      continue
+    numbered = re.sub(r"\d+", "#", one) == re.sub(r"\d+", "#", other)
+    pair = {one.lower(), other.lower()}
+    if not numbered and not pair <= {"encoder", "decoder", "enc", "dec"}:
+      return [one, other]
+  return []

@@ -1,0 +1,1 @@
+"""The operators of ONNX, and what each does to the axes of values."""

@@ -1,0 +1,236 @@
+"""Orders of layers and layouts of kernels: known, or asked for."""
+
+import numpy as np
+import pytest
+
+from sne_jax.networks import inference
+from tests.networks.inference.plain_networks import (
+  conv,
+  draw,
+  holds,
+  infer,
+  layer,
+  linear,
+  named,
+  relu,
+)
+
+
+def products(names):
+  """The network `relu(x @ w) @ w ...`, kernels [in, out]."""
+
+  def run(t, x):
+    for place, name in enumerate(names):
+      x = x @ np.float64(t[name]) + t.get(f"b{name[1:]}", 0)
+      x = relu(x) if place < len(names) - 1 else x
+    return x
+
+  return run
+
+
+def matrices(*widths):
+  """Shapes of `w1, w2, ...` as [in, out]."""
+  pairs = zip(widths, widths[1:], strict=False)
+  return {f"w{place}": pair for place, pair in enumerate(pairs, start=1)}
+
+
+def vectors(*widths):
+  return {f"b{place}": (n,) for place, n in enumerate(widths, start=1)}
+
+
+@pytest.mark.parametrize("framework", ["npz", "torch", "safetensors"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_kernels_that_fit_one_way_are_read_that_way(framework, bias):
+  shapes = matrices(4, 9, 9, 3)
+  run = products([*shapes])
+  shapes |= vectors(9, 9, 3) if bias else {}
+  found = holds(shapes, framework, run, (5, 4))
+  assert found.spec.tensor("w1").shape == (9, 4)
+  assert [t.level for t in found.spec.tensors if len(t.shape) > 1] == [0, 1, 2]
+  assert len(found.spec.groups) == 1
+
+
+@pytest.mark.parametrize("framework", ["npz", "torch", "safetensors"])
+@pytest.mark.parametrize(
+  "widths", [(8, 8, 8, 8), (4, 16, 4), (6, 9, 6, 9, 6), (8, 8)]
+)
+def test_kernels_that_fit_both_ways_claim_nothing(framework, widths):
+  shapes = matrices(*widths)
+  found = infer(shapes, framework)
+  assert not found.spec.groups
+  hint = '{"layout": "out_in"} or {"layout": "in_out"}'
+  assert any(hint in guess for guess in found.guesses)
+  settled = {"layout": "in_out", "skips": []}
+  run = products([*shapes])
+  found = holds(shapes, framework, run, (5, widths[0]), settled)
+  assert len(found.spec.groups) == len(widths) - 2 and not found.guesses
+  assert found.spec.tensor("w1").shape == widths[1::-1]
+
+
+def test_a_bias_tells_which_axis_is_the_outputs():
+  shapes = matrices(4, 16, 4) | vectors(16, 4)
+  found = holds(shapes, "npz", products(["w1", "w2"]), (5, 4))
+  assert len(found.spec.groups) == 1
+  # Of dense layers that are stored as [in, out] under the usual names, too.
+  shapes = named(a={"weight": (4, 16), "bias": (16,)})
+  shapes |= named(b={"weight": (16, 4), "bias": (4,)})
+
+  def run(t, x):
+    h = relu(x @ np.float64(t["a.weight"]) + t["a.bias"])
+    return h @ np.float64(t["b.weight"]) + t["b.bias"]
+
+  found = holds(shapes, "torch", run, (5, 4))
+  assert [t.name for t in found.spec.tensors][0] == "a.weight"
+  assert found.spec.tensor("a.weight").shape == (16, 4)
+
+
+def decoder(count, transposed):
+  def run(t, x):
+    for place in range(count):
+      x = conv(t, str(2 * place), x, transposed=place in transposed)
+      x = relu(x) if place < count - 1 else x
+    return x
+
+  return run
+
+
+def stored(*sizes, biases=()):
+  """Shapes of convolutions `0, 2, ...`, and of their biases."""
+  return {
+    f"{2 * place}.weight": (*size, 3, 3) for place, size in enumerate(sizes)
+  } | {f"{2 * place}.bias": (n,) for place, n in enumerate(biases)}
+
+
+@pytest.mark.parametrize(
+  ("shapes", "transposed", "groups"),
+  [
+    # Biases show all.
+    (stored((8, 6), (6, 4), (4, 1), biases=(6, 4, 1)), (0, 1, 2), 2),
+    (stored((6, 1), (9, 6), (9, 6), (6, 1), biases=(6, 9, 6, 1)), (2, 3), 3),
+    # The next layer shows it: (9, 6) after 9 channels gives 6 or nothing.
+    (stored((9, 1), (9, 6), (2, 6)), (1,), 2),
+    # What is square may be the one or the other.
+    (stored((9, 3), (9, 9), (9, 9), (2, 9)), (1,), 1),
+    (stored((9, 3), (9, 9), (9, 9), (2, 9)), (), 1),
+    (stored((8, 8), (8, 8), (8, 8)), (0, 1, 2), 0),
+    # A last layer of one channel, or one for each of eight.
+    (stored((8, 1), (8, 8), (8, 1)), (2,), 0),
+    # Groups of channels, or a way back.
+    (stored((8, 3), (8, 4), (2, 4)), (1,), 0),
+  ],
+)
+def test_transposed_convolutions(shapes, transposed, groups):
+  run = decoder(sum("weight" in name for name in shapes), transposed)
+  first = shapes["0.weight"][0 if 0 in transposed else 1]
+  found = holds(shapes, "torch", run, (2, first, 4, 4))
+  assert len(found.spec.groups) == groups
+  names = [f"{2 * place}.weight" for place in transposed]
+  if any("transposed" in guess for guess in found.guesses) and names:
+    settled = {"transposed": names}
+    found = holds(shapes, "torch", run, (2, first, 4, 4), settled)
+    assert len(found.spec.groups) == len(run_names(shapes)) - 1
+
+
+def run_names(shapes):
+  return [name for name in shapes if name.endswith("weight")]
+
+
+def mlx(t, x):
+  for place in range(2):
+    x = relu(conv(t, f"layers.{place}", x, last=True))
+  return linear(t, "fc", x.mean((2, 3)))
+
+
+def test_kernels_of_mlx():
+  """[out, height, width, in], in safetensors of the usual names."""
+  shapes = named(
+    layers__0=layer(8, 3, 3, 1), layers__1=layer(6, 3, 3, 8), fc=layer(2, 6)
+  )
+  found = holds(shapes, "safetensors", mlx, (2, 1, 5, 5))
+  assert len(found.spec.groups) == 2
+  assert found.spec.tensor("layers.1.weight").shape == (6, 8, 3, 3)
+  # Three channels and a kernel of three places: which is which?
+  shapes = named(
+    layers__0=layer(3, 3, 3, 1), layers__1=layer(6, 3, 3, 3), fc=layer(2, 6)
+  )
+  narrow = named(
+    layers__0=layer(3, 3, 3, 3), layers__1=layer(3, 3, 3, 3), fc=layer(2, 3)
+  )
+  found = holds(shapes, "safetensors", mlx, (2, 1, 5, 5))
+  assert not found.spec.groups
+  found = holds(narrow, "safetensors", mlx, (2, 3, 5, 5))
+  assert not found.spec.groups
+  assert any('or {"layout": "mlx"}' in guess for guess in found.guesses)
+  settled = {"layout": "mlx", "skips": []}
+  assert holds(narrow, "safetensors", mlx, (2, 3, 5, 5), settled).spec.groups
+
+
+def test_the_order_of_numbers_counts_for_more_than_that_of_a_file():
+  shapes = named(
+    l__2=layer(9, 7), l__1=layer(7, 7), l__0=layer(7, 4), l__3=layer(2, 9)
+  )
+
+  def run(t, x):
+    for place in range(4):
+      x = linear(t, f"l.{place}", relu(x))
+    return x
+
+  found = holds(shapes, "torch", run, (3, 4))
+  assert [t.level for t in found.spec.tensors] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_layers_that_are_made_in_another_order_than_used():
+  """As many in- as outputs: the file's order fits, and is not the true one."""
+  shapes = named(top=layer(4, 16), low=layer(16, 4))
+  run = lambda t, x: linear(t, "top", relu(linear(t, "low", x)))
+  found = holds(shapes, "torch", lambda t, x: run(t, x), (3, 4), NOTHING)
+  assert not found.spec.groups
+  assert any('{"order": ["low", "top"]}' in guess for guess in found.guesses)
+  settled = {"order": ["low", "top"]}
+  assert len(holds(shapes, "torch", run, (3, 4), settled).spec.groups) == 1
+  # What is called an output is one.
+  shapes = named(out=layer(4, 16), low=layer(16, 4))
+  run = lambda t, x: linear(t, "out", relu(linear(t, "low", x)))
+  assert len(holds(shapes, "torch", run, (3, 4)).spec.groups) == 1
+
+
+NOTHING = None
+
+
+def test_square_kernels_beside_swapped_ones():
+  """`Sequential` of modules of one's own, which are `x @ weight + bias`."""
+  parts = {"0": (4, 9), "2": (9, 9), "4": (9, 3)}
+  shapes = {f"{n}.weight": size for n, size in parts.items()}
+  shapes |= {f"{n}.bias": size[1:] for n, size in parts.items()}
+
+  def run(t, x):
+    for name in parts:
+      x = relu(x) @ np.float64(t[f"{name}.weight"]) + t[f"{name}.bias"]
+    return x
+
+  assert len(holds(shapes, "torch", run, (5, 4)).spec.groups) == 1
+  settled = {"layout": "in_out"}
+  assert len(holds(shapes, "torch", run, (5, 4), settled).spec.groups) == 2
+
+
+def test_what_fits_in_no_order_names_the_layout_that_does():
+  shapes = {"gc1.weight": (14, 6), "gc2.weight": (6, 3)}
+  with pytest.raises(inference.AmbiguousError) as error:
+    infer(shapes, "torch")
+  assert '{"layout": "in_out"} would fit' in str(error.value)
+  found = infer(shapes, "torch", {"layout": "in_out"})
+  assert found.spec.tensor("gc1.weight").shape == (6, 14)
+
+
+def test_layouts_that_there_are_not():
+  with pytest.raises(ValueError, match="choose one of out_in"):
+    infer(matrices(2, 3), "npz", {"layout": "rows"})
+
+
+def test_many_kinds_of_names():
+  """More kinds than orders are tried for: what begins may be any of them."""
+  names = ["a", "b", "c", "d", "e", "f", "g"]
+  shapes = named(**dict.fromkeys(names, layer(4, 4)), z=layer(4, 4))
+  assert not infer(shapes, "torch").spec.groups
+  tensors = draw(shapes)
+  assert set(infer(shapes, "torch", tensors=tensors).left_out) == set()

@@ -1,0 +1,268 @@
+"""What is no chain of layers is refused, and each remedy works on the file."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from sne_jax import checkpoints, errors
+from sne_jax.networks import inference
+from tests.checkpoints import samples
+
+
+def lin(*layers, bias=True, end="weight"):
+  """Dense layers: (name, out, in)."""
+  shapes = {}
+  for name, *shape in layers:
+    shapes[f"{name}.{end}"] = tuple(shape)
+    if bias:
+      shapes[f"{name}.bias"] = (shape[0],)
+  return shapes
+
+
+def mlp(prefix, *widths, start=0):
+  pairs = zip(widths, widths[1:], strict=False)
+  return lin(
+    *((f"{prefix}{2 * i + start}", b, a) for i, (a, b) in enumerate(pairs))
+  )
+
+
+def put(shapes, path, dtypes=None):
+  """Writes tensors of these shapes, as safetensors or as PyTorch's archive."""
+  rng = np.random.default_rng(0)
+  arrays = {
+    name: np.asarray(
+      rng.standard_normal(shape), (dtypes or {}).get(name, np.float32)
+    )
+    for name, shape in shapes.items()
+  }
+  if path.suffix == ".pt":
+    path.write_bytes(samples.torch_bytes(samples.state_dict(arrays)))
+  else:
+    path.write_bytes(samples.safetensors_bytes(arrays))
+  return str(path)
+
+
+def try_remedies(path, line):
+  """Follows what a line says, on the very file; returns what was tried."""
+  tried = []
+  for text in re.findall(r'\{"(?:opaque|leave_out|order)".*?\}', line):
+    try:
+      override = json.loads(text)
+    except ValueError:  # {"order": [...]} is to be filled in.
+      continue
+    found = checkpoints.load(path, override=override)
+    assert found.spec.num_weights
+    tried.append(next(iter(override)))
+  for part in re.findall(r'part="([^"]+)"', line):
+    found = checkpoints.load(path, part=part)
+    assert all(s.name.startswith(part) for s in found.inferred.sources)
+    assert found.tensors.metadata["left_out"]
+    # Names stay the file's, so that what is written fits it.
+    assert set(found.inferred.scatter(found.weights())) <= set(
+      checkpoints.read(path).entries
+    )
+    tried.append("part")
+  return tried
+
+
+TRUNK = mlp("net.", 6, 16, 16)
+TWO = mlp("", 2, 16, 2)
+GATED = (("w1", 32, 16), ("w2", 16, 32), ("w3", 32, 16))
+CASES = {
+  "recurrent": [
+    {"rnn.weight_ih_l0": (12, 4), "rnn.weight_hh_l0": (12, 12)}
+    | lin(("head", 3, 12)),
+    {"core.weight_ih": (12, 12), "core.weight_hh": (12, 12)}
+    | lin(("out", 3, 12)),
+    lin(("i2h", 12, 4), ("h2h", 12, 12), ("h2o", 3, 12)),
+    {"W_xh": (12, 12), "W_hh": (12, 12), "W_hy": (3, 12)},
+    {"cell.kernel": (4, 12), "cell.recurrent_kernel": (12, 12)},
+    {"params/GRUCell_0/hn/kernel": (8, 8), "params/Dense_0/kernel": (8, 8)},
+    lin(*((f"x.{n}", 8, 8) for n in ("hi", "hf", "hg", "ho", "ii", "if"))),
+    {"lstm.weight_hr_l0": (8, 8), "fc.weight": (8, 8)},
+  ],
+  "several": [
+    mlp("model.", 2, 16, 2) | mlp("model_ema.", 2, 16, 2),
+    mlp("online_net.", 2, 16, 2) | mlp("target_net.", 2, 16, 2),
+    mlp("module.encoder_q.", 6, 16, 6) | mlp("module.encoder_k.", 6, 16, 6),
+    mlp("actor.", 4, 16, 4) | mlp("critic.", 4, 16, 1),
+    mlp("student.", 4, 16, 4) | mlp("teacher.", 4, 32, 4),
+    mlp("models.0.", 4, 16, 4) | mlp("models.1.", 4, 16, 4),
+    mlp("ensemble.members.0.", 4, 9, 4) | mlp("ensemble.members.1.", 4, 9, 4),
+    mlp("generator.", 4, 16, 8) | mlp("discriminator.", 8, 16, 1),
+    mlp("q1.", 4, 16, 4) | mlp("q2.", 4, 16, 4),
+    mlp("agent.policy_net.", 4, 8, 4) | mlp("agent.value_net.", 4, 8, 1),
+    mlp("f.", 4, 16, 4) | mlp("g.", 4, 16, 4),
+    mlp("text_tower.", 4, 8, 4) | mlp("image_tower.", 4, 9, 4),
+    mlp("model.", 2, 16, 2)  # As LitEma names them.
+    | {f"model_ema.{k.replace('.', '')}": v for k, v in TWO.items()},
+  ],
+  "nameless": [
+    mlp("", 6, 16, 5) | {"centers": (5, 5)},
+    mlp("model.", 6, 16, 5) | {"prototype_bank": (9, 5)},
+    mlp("", 6, 16, 5) | {"anchors": (5, 5), "priors": (5, 5)},
+  ],
+  "complex": [
+    lin(("lift", 8, 2), ("ws.0", 8, 8), ("out", 1, 8))
+    | {"convs.0.weight": (8, 8, 4)},
+    lin(("a", 8, 2), ("b", 8, 8)) | {"fourier_weight": (8, 8)},
+    mlp("", 2, 8, 8) | {"spectral.w": (8, 8, 3)},
+  ],
+  "halves": [
+    {"fc1.weight_real": (8, 8), "fc1.weight_imag": (8, 8)},
+    lin(("fc1.real", 8, 2), ("fc1.imag", 8, 2), ("out", 2, 8)),
+    lin(("conv_r", 8, 8), ("conv_i", 8, 8)),
+    {"w_re": (8, 8), "w_im": (8, 8)},
+  ],
+  "embedding": [
+    lin(("embed", 50, 16), bias=False) | lin(("fc1", 32, 16), ("fc2", 16, 32)),
+    lin(("tok_emb", 16, 16), bias=False) | lin(("fc", 16, 16)),
+    lin(("fc1", 32, 16), ("fc2", 16, 32)) | lin(("wte", 50, 16), bias=False),
+  ],
+  "gated": [
+    lin(("in", 16, 4), *GATED, ("out", 3, 16), bias=False),
+    lin(*((f"ffn.{n}", *s) for n, *s in GATED), bias=False),
+    lin(("gate_proj", 9, 4), ("down_proj", 4, 9), ("up_proj", 9, 4)),
+    lin(("fc", 9, 9), ("gate", 9, 9), ("out", 2, 9)),
+    lin(("wi_0", 9, 9), ("wi_1", 9, 9), ("wo", 9, 9)),
+  ],
+  "excitation": [
+    {"conv1.weight": (8, 3, 3, 3)}
+    | lin(("se.fc1", 4, 8), ("se.fc2", 8, 4), ("head", 2, 8)),
+    {"a.weight": (8, 3, 3, 3), "b.weight": (8, 8, 3, 3)}
+    | {"block.fc1.weight": (2, 8, 1, 1), "block.fc2.weight": (8, 2, 1, 1)},
+    {"c.weight": (8, 3, 3, 3), "conv_reduce.weight": (2, 8, 1, 1)}
+    | {"conv_expand.weight": (8, 2, 1, 1)},
+    {"c.weight": (8, 3, 3, 3), "squeeze.weight": (2, 8, 1, 1)}
+    | {"excite.weight": (8, 2, 1, 1)},
+  ],
+  "heads": [
+    TRUNK | lin(("mu", 16, 16), ("logvar", 16, 16), ("dec", 6, 16)),
+    TRUNK | lin(("fc_mean", 16, 16), ("fc_var", 16, 16), ("fc3", 6, 16)),
+    TRUNK | lin(("policy", 16, 16), ("value", 1, 16)),
+    TRUNK | lin(("to_mu", 16, 16), ("to_log_sigma", 16, 16)),
+    TRUNK | lin(("advantage_stream", 16, 16), ("value_stream", 1, 16)),
+    TRUNK | lin(("head_a", 16, 16), ("head_b", 16, 16)),
+    TRUNK | lin(("heads.0", 16, 16), ("heads.1", 16, 16)),
+    TRUNK | lin(("cls_score", 16, 16), ("bbox_pred", 4, 16)),
+    lin(("fc1", 16, 6), ("fc21", 16, 16), ("fc22", 16, 16))
+    | lin(("fc3", 16, 16), ("fc4", 6, 16)),
+    TRUNK | lin(("out1", 16, 16), ("out2", 4, 16)),
+  ],
+  "branches": [
+    TRUNK | lin(("branch1", 16, 16), ("branch2", 16, 16), ("fc", 3, 16)),
+    TRUNK | lin(("experts.0.fc", 16, 16), ("experts.1.fc", 16, 16)),
+    TRUNK | lin(("left_tower", 16, 16), ("right_tower", 16, 16)),
+  ],
+}
+COMPLEX = ("convs.0.weight", "fourier_weight", "spectral.w")
+FLAT = [(kind, i) for kind, cases in CASES.items() for i in range(len(cases))]
+
+
+@pytest.mark.parametrize(("kind", "number"), FLAT)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_it_is_refused_in_one_line_whose_remedy_works(
+  kind, number, suffix, tmp_path
+):
+  dtypes = dict.fromkeys(COMPLEX if kind == "complex" else (), np.complex64)
+  shapes = CASES[kind][number]
+  path = put(shapes, tmp_path / f"net{suffix}", dtypes)
+  with pytest.raises(errors.CheckpointError) as error:
+    checkpoints.load(path)
+  line = str(error.value)
+  assert "\n" not in line and any(n.split(".")[0] in line for n in shapes)
+  assert try_remedies(path, line)
+
+
+@pytest.mark.parametrize(
+  "shapes",
+  [
+    mlp("", 4, 16, 16, 3),
+    mlp("model.", 4, 16, 16, 3),
+    mlp("module._orig_mod.net.", 4, 16, 16, 3),
+    mlp("encoder.", 8, 16, 2) | mlp("decoder.", 2, 16, 8),
+    mlp("features.", 4, 16) | mlp("classifier.", 16, 16, 3),
+    lin(("fc1", 16, 4), ("fc2", 16, 16), ("fc3", 3, 16)),
+    lin(("input_layer", 16, 4), ("hidden", 16, 16), ("output_layer", 3, 16)),
+    mlp("backbone.", 4, 16) | mlp("head.", 16, 16, 3),
+    lin(*((f"fc{i + 1}", 8, 8) for i in range(25))),
+    {"W1": (5, 4), "b1": (5,), "W2": (6, 5), "b2": (6,), "W3": (2, 6)},
+    mlp("layers.", 4, 16, 16, 16, 3),
+    mlp("actor.", 4, 16, 16, 3),
+    mlp("blocks.0.", 8, 16, 8) | mlp("blocks.1.", 8, 16, 8),
+    {"conv1.weight": (8, 3, 3, 3), "conv2.weight": (8, 8, 3, 3)}
+    | lin(("fc", 3, 8)),
+  ],
+  ids=lambda shapes: next(iter(shapes)),
+)
+def test_plain_networks_are_read(shapes):
+  found = inference.infer(shapes, framework="torch")
+  assert {s.name for s in found.sources} == shapes.keys()
+
+
+LEFT = [
+  ("criterion.weight", (5,), "of a loss"),
+  ("criterion.pos_weight", (), "of a loss"),
+  ("loss_fn.weight", (5,), "of a loss"),
+  ("ce_loss.class_weights", (5,), "of a loss"),
+  ("loss.discriminator.0.weight", (5, 5), "of a loss"),
+  ("class_weights", (5,), "of classes"),
+  ("val_confmat.confmat", (5, 5), "confusion"),
+  ("val_confmat_confmat", (5, 5), "confusion"),
+  ("confusion_matrix", (5, 5), "confusion"),
+  ("metrics.total", (5,), "of a metric"),
+  ("train_acc.correct", (5,), "of a metric"),
+  ("queue", (5, 32), "a queue"),
+  ("text_queue", (5, 32), "a queue"),
+  ("memory_bank", (9, 5), "a memory"),
+  ("log_scale", (), "one number"),
+  ("n_averaged", (), "a counter"),
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "why"), LEFT)
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_what_is_no_layer_is_left_out_and_said(name, shape, why, wrapper):
+  plain = mlp("model.", 6, 16, 5)
+  shapes = {f"{wrapper}{n}": s for n, s in (plain | {name: shape}).items()}
+  found = inference.infer(shapes, framework="torch")
+  assert why in found.left_out[f"{wrapper}{name}"]
+  assert len(found.sources) == len(plain)
+
+
+def test_a_loss_alone_is_a_network():
+  shapes = mlp("loss.", 6, 16, 5)
+  assert len(inference.infer(shapes, framework="torch").sources) == 4
+  shapes = lin(("metric_fc", 16, 6), ("out", 5, 16))
+  assert not inference.infer(shapes, framework="torch").left_out
+
+
+def test_an_order_says_that_it_is_a_chain():
+  shapes = TRUNK | lin(("mu", 16, 16), ("logvar", 16, 16))
+  order = ["net.0", "net.2", "mu", "logvar"]
+  found = inference.infer(shapes, framework="torch", override={"order": order})
+  assert found.spec.num_levels == 4
+  # But what is certainly none stays none.
+  shapes = CASES["recurrent"][2]
+  with pytest.raises(inference.AmbiguousError, match="recurrent"):
+    inference.infer(
+      shapes, framework="torch", override={"order": ["i2h", "h2h", "h2o"]}
+    )
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_parts_by_the_start_of_names(suffix, tmp_path):
+  shapes = mlp("module.encoder_q.", 6, 16, 6)
+  shapes |= mlp("module.encoder_k.", 6, 16, 6) | {"module.queue": (6, 32)}
+  path = put(shapes, tmp_path / f"moco{suffix}")
+  want = list(mlp("module.encoder_k.", 6, 16, 6))
+  for part in ("module.encoder_k", "encoder_k", "module/encoder_k"):
+    found = checkpoints.load(path, part=part)
+    assert [s.name for s in found.inferred.sources] == sorted(
+      want, key=list(found.tensors.entries).index
+    )
+    assert "module.encoder_q (4 tensors" in found.tensors.metadata["left_out"]
+  with pytest.raises(errors.CheckpointError, match="module.encoder_q, "):
+    checkpoints.load(path, part="encoder")
