@@ -197,7 +197,7 @@ def _pairs(at: Layer, key: str, rank: int) -> list[tuple[int, int]]:
   value = [value] * rank if isinstance(value, int) else value
   if rank == 1 and len(value) == 2 and isinstance(value[0], int):
     value = [value]
-  pairs = [(n, n) if isinstance(n, int) else tuple(n) for n in value]
+  pairs = [(n, n) if isinstance(n, int) else (n[0], n[1]) for n in value]
   at.expect(len(pairs) == rank, f"{key} is for {len(pairs)} axes")
   return pairs
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sne_jax.networks.tracing.keras_files import (
@@ -97,7 +98,7 @@ class KerasGraph:
       CannotRunError: a layer is not run here; says which.
       Mismatch: as `play`.
     """
-    outputs = self._run(OnNumbers(tensors), list(inputs))
+    outputs = self._run(OnNumbers(tensors), [*map(jnp.asarray, inputs)])
     return np.concatenate([np.asarray(y).reshape(-1) for y in outputs])
 
   def example_input(self, rng: np.random.Generator) -> list[np.ndarray]:
@@ -176,8 +177,8 @@ class _Walk:
     values = inputs
     for number, each in enumerate(layers):
       after = [e.get("build_config") or {} for e in layers[number + 1 :][:1]]
-      shapes = [b.get("input_shape") for b in after]
-      shapes = [shape for shape in shapes if _is_shape(shape)]
+      built = [b["input_shape"] for b in after if "input_shape" in b]
+      shapes = [shape for shape in built if _is_shape(shape)]
       call = nodes.Bound(values, values, [], {})
       values = self._call(each, found.get(each["name"]), call, shapes, depth)
     return values

@@ -83,7 +83,7 @@ class OnTape:
       result = self.tape.elementwise(result, value, op=_OPS.get(op, "map"))
     return result
 
-  def apply(self, x, run, name=""):
+  def apply(self, x, run, name: str | None = ""):
     """Applies a function to all places alike.
 
     Args:
@@ -212,7 +212,7 @@ class OnNumbers:
         result = getattr(jnp, op)(one, other)
     return result
 
-  def apply(self, x, run, name=""):
+  def apply(self, x, run, name: str | None = ""):
     """See `OnTape`."""
     del name
     return run(x)
