@@ -22,6 +22,7 @@ from sne_jax.encoders.interface import (
   Row,
   register,
 )
+from sne_jax.encoders.responses import reader
 from sne_jax.encoders.sne import module, slots, streaming
 from sne_jax.encoders.sne import options as sne_options
 from sne_jax.encoders.tokens import hyper_representation, sane_coder
@@ -31,8 +32,11 @@ from sne_jax.networks import checked, chunking, scales
 def measure_sne(
   options: sne_options.SNEOptions, networks: Sequence[Network]
 ) -> dict[str, Any]:
-  """Measures the size of weights, of all and by place."""
-  return scales.described(networks, fan_in=options.fan_in_scale)
+  """Measures the size of weights; and what networks take, to be run."""
+  measured = scales.described(networks, fan_in=options.fan_in_scale)
+  if options.responses != "none":
+    measured["seen"] = reader.measure(networks)
+  return measured
 
 
 def build_sne(
@@ -42,22 +46,29 @@ def build_sne(
   chunk_options = checked.rebuilt(
     chunking.ChunkOptions, measured["chunk_options"]
   )
+  is_read = options.responses != "none"
+  seen = reader.seen_of(measured["seen"]) if is_read else reader.Seen()
+  make_large_fn = lambda memory_limit: streaming.make_encode_fn(
+    options,
+    chunk_options,
+    measured["global_scale"],
+    tuple(measured["place_scales"]),
+    memory_limit=memory_limit,
+  )
+  # In parts only weights are read; what was trained with answers must know it.
+  knows_weights = not is_read or options.response_drop > 0
+  is_streamed = knows_weights and not options.reads_tensors
   return Encoder(
     make_packer=lambda specs: slots.packer(specs, options, chunk_options),
     module=module.SNE(
       options,
       measured["global_scale"],
       tuple(measured["place_scales"]),
+      seen,
       name="encoder",
     ),
     stochastic=options.identifiers == "random",
-    make_large_fn=lambda memory_limit: streaming.make_encode_fn(
-      options,
-      chunk_options,
-      measured["global_scale"],
-      tuple(measured["place_scales"]),
-      memory_limit=memory_limit,
-    ),
+    make_large_fn=make_large_fn if is_streamed else None,
   )
 
 
@@ -69,6 +80,7 @@ _ROWS = {
     prefix="",
     measure=measure_sne,
     build=build_sne,
+    has_probes=lambda options: options.responses != "none",
   ),
   "mlp": tied.row(
     *("mlp", mlp.MLP),
@@ -200,9 +212,11 @@ def measure(
         f"training network {number} ({spec.describe()}) has weights that are"
         " not finite; leave it out"
       )
-  if not getattr(options, "activations", False):
+  entry = row(name)
+  is_run = entry.has_probes(options)
+  if not is_run and not getattr(options, "activations", False):
     networks = [(spec.layout, weights) for spec, weights in networks]
-  return row(name).measure(options, networks)
+  return entry.measure(options, networks)
 
 
 def build(

@@ -205,7 +205,7 @@ class Packer:
     counted = [
       Counter(self._number[np.asarray(numbers)].tolist()) for numbers in batches
     ]
-    exact = exact and len(set().union(*counted)) == 1
+    exact = exact and self._alike(set().union(*counted))
     # What each batch needs of everything that is counted; all get the most.
     largest = Counter()
     for numbers in counted:
@@ -230,11 +230,11 @@ class Packer:
       copies: how often each member is packed.
 
     Returns:
-      What `template` takes as `sizes`; None where all members are of one
-      architecture, whose batches have one shape anyway.
+      What `template` takes as `sizes`; None where all members bring as much
+      (those of one architecture): their batches have one shape anyway.
     """
     present, members = np.unique(self._number[numbers], return_counts=True)
-    if len(present) == 1:
+    if self._alike(present):
       return None
     counts = [self._counts[number][False] for number in present]
     keys = sorted(set().union(*counts))
@@ -245,6 +245,11 @@ class Packer:
       copies,
     )
     return tuple(zip(keys, rooms, strict=True))
+
+  def _alike(self, numbers) -> bool:
+    """Whether networks of these specs all bring as much into a batch."""
+    first, *others = (self._counts[number][True] for number in numbers)
+    return all(counts == first for counts in others)
 
   def _part(self, spec: NetworkSpec, tables: Tables) -> _Part:
     """Works out what a network brings; its sets are in order of owners."""

@@ -26,8 +26,9 @@ import jax.numpy as jnp
 
 from sne_jax.encoders import segments, tiling
 from sne_jax.encoders.batches import joining
+from sne_jax.encoders.responses import reader
 from sne_jax.encoders.sets import stacks
-from sne_jax.encoders.sne import encodings, identifiers
+from sne_jax.encoders.sne import encodings, identifiers, tensor_tokens
 from sne_jax.encoders.sne import slots as slots_lib
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.networks import chunking
@@ -207,11 +208,13 @@ class SNE(nn.Module):
     options: the switches.
     global_scale: root mean square of the (fan-in scaled) training weights.
     place_scales: the same for each of `scales.PLACES`; empty: `global_scale`.
+    seen: what the training networks take and give, where answers are read.
   """
 
   options: SNEOptions
   global_scale: float = 1.0
   place_scales: tuple[float, ...] = ()
+  seen: reader.Seen = reader.Seen()
 
   def setup(self):
     """Names the parts; their names are the format of checkpoints."""
@@ -224,8 +227,12 @@ class SNE(nn.Module):
     self.layer = SetEncoder(o, "layer")
     self.type = nn.Embed(len(KINDS), o.width)
     self.network = SetEncoder(o, "network")
+    if o.responses != "none":
+      self.responses = reader.Reader(o.reader_options, self.seen)
     if o.skip_tokens:
       self.skip = self.param("skip", nn.initializers.normal(0.02), (2, o.width))
+    if o.reads_tensors:
+      self.tensors = tensor_tokens.TensorTokens(o)
 
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a packed batch to network codes `[B, h]`."""
@@ -236,6 +243,10 @@ class SNE(nn.Module):
     neurons = self._identifiers(slots, tables, batch)
     # Chunks: [M, 1, h].
     rows = self.chunk_codes(slots, tables, neurons, deterministic)[:, None, :]
+    answered = None
+    if o.responses != "none":
+      of_chunks, answered = self.responses(batch, deterministic)
+      rows = rows if of_chunks is None else rows + of_chunks[:, None, :]
     if o.layer_function != "none":
       # Layers, in the order of their table: [L, seeds, h].
       rows = _pooled(self.layer, rows, batch, "layers", deterministic)
@@ -244,8 +255,12 @@ class SNE(nn.Module):
     if o.skip_tokens:
       skips = self.skip_codes(batch.tables["skips"]["level"])
       rows = jnp.concatenate([rows, skips])
+    if o.reads_tensors:
+      tokens = self.tensors(batch, *slots_lib.scaled(batch, self.scaling))
+      rows = jnp.concatenate([rows, tokens])
     codes = _pooled(self.network, rows, batch, "networks", deterministic)
-    return codes[:, 0].astype(jnp.float32)
+    codes = codes[:, 0].astype(jnp.float32)
+    return codes if answered is None else codes + answered
 
   @property
   def scaling(self) -> slots_lib.Scaling:

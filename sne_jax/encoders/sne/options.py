@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from sne_jax.encoders.responses import reader
 from sne_jax.encoders.sets import stacks
 from sne_jax.networks.checked import Checked, option
 
@@ -58,6 +59,11 @@ class SNEOptions(Checked):
       encoder, which otherwise sees an unordered set.
     skip_tokens: one token per residual connection, from its two levels.
       Without them a residual connection cannot be seen.
+    statistics_tokens: one more token per tensor, of its mean, variance and
+      quartiles; large networks are then encoded whole, as with gram_tokens.
+    gram_tokens: one more token per weight matrix X, of what X X' U and X' X V
+      say, with learned functions U of rows and V of columns
+      (`tensor_tokens.py`).
     index_features: position marks on weights. none; io: true inputs and
       outputs only (keeps hidden-neuron invariance); chunk: number of the
       chunk; neuron: out, in, y and x index of every weight.
@@ -76,6 +82,20 @@ class SNEOptions(Checked):
       that all tensors of a freshly initialised network are of one size.
     pad_mask: leave padded places out of the sets; off is the literal reading
       of the paper, where they are zeros among the weights.
+    responses: what is read of what networks answer to learned inputs: none;
+      outputs; hidden: of hidden neurons and levels too. What cannot be run is
+      encoded by its weights alone.
+    response_inputs: how many inputs are learned.
+    response_source: of images. pixels: all are free; generator: a linear one
+      makes them.
+    response_order: invariant: outputs are read without their order, so that
+      what is learned carries over to other classes; ordered: class by class,
+      for networks of one and the same task; both. Signals are always ordered.
+    response_grid: side of the grid that the answers of convolutions are
+      averaged to.
+    response_width: hidden width of the maps from answers to codes.
+    response_drop: share of networks in training whose answers are not read, so
+      that weights alone are understood too.
     compute_dtype: type of activations, float32 or bfloat16; parameters stay
       float32.
   """
@@ -107,6 +127,8 @@ class SNEOptions(Checked):
   encoding_combine: str = option("add", choices=("add", "concat"))
   level_again: bool = True
   skip_tokens: bool = True
+  statistics_tokens: bool = False
+  gram_tokens: bool = False
   index_features: str = option("io", choices=("none", "io", "chunk", "neuron"))
   identifiers: str = option("content", choices=("none", "random", "content"))
   identifier_dim: int = option(32, least=1)
@@ -116,6 +138,15 @@ class SNEOptions(Checked):
   )
   fan_in_scale: bool = True
   pad_mask: bool = True
+  responses: str = option("none", choices=("none", "outputs", "hidden"))
+  response_inputs: int = option(32, least=1)
+  response_source: str = option("pixels", choices=("pixels", "generator"))
+  response_order: str = option(
+    "invariant", choices=("invariant", "ordered", "both")
+  )
+  response_grid: int = option(2, least=1)
+  response_width: int = option(256, least=1)
+  response_drop: float = option(0.0, least=0, below=1)
   compute_dtype: str = option("float32", choices=("float32", "bfloat16"))
 
   def __post_init__(self):
@@ -136,6 +167,20 @@ class SNEOptions(Checked):
         f" {self.layer_function} gives no vectors of seeds; set layer_seeds to"
         " 1, or layer_function to sab or isab"
       )
+
+  @property
+  def reader_options(self) -> reader.ReaderOptions:
+    """What the reader of answers is told."""
+    return reader.ReaderOptions(
+      width=self.width,
+      hidden=self.responses == "hidden",
+      inputs=self.response_inputs,
+      source=self.response_source,
+      order=self.response_order,
+      grid=self.response_grid,
+      hidden_width=self.response_width,
+      drop=self.response_drop,
+    )
 
   @classmethod
   def published(cls, **changes: Any) -> "SNEOptions":
@@ -166,6 +211,11 @@ class SNEOptions(Checked):
       identifiers="none",
     )
     return dataclasses.replace(paper, **changes)
+
+  @property
+  def reads_tensors(self) -> bool:
+    """Whether it takes more than chunks: there are tokens of whole tensors."""
+    return self.statistics_tokens or self.gram_tokens
 
   @property
   def set_options(self) -> stacks.SetOptions:

@@ -177,6 +177,7 @@ def run(
   tensors: layers.Tensors,
   x: Float[Array | np.ndarray, "B C H W"],
   hidden: layers.Hidden = layers.keep,
+  activate: layers.Activate = layers.activated,
 ) -> Float[Array, "B O"]:
   """Runs a cnn."""
   options = dict(spec.options)
@@ -192,7 +193,7 @@ def run(
       x = layers.add_channels(x, kept[sources[level]])
     if options["pool_before_activation"]:
       x = layers.max_pool(x, options["pools"][level])
-    x = layers.activate(spec.activations[level], x)
+    x = activate(level, spec.activations[level], x, 1.0)
     if not options["pool_before_activation"]:
       x = layers.max_pool(x, options["pools"][level])
     x = hidden(level, x)
@@ -203,6 +204,6 @@ def run(
     x = layers.flatten(x, options["flatten_order"])
   for level in range(count, spec.num_levels):
     x = layers.linear(tensors, f"dense{level - count}", x)
-    x = layers.activate(spec.activations[level], x)
+    x = activate(level, spec.activations[level], x, 1.0)
     x = hidden(level, x) if level < spec.num_levels - 1 else x
   return x

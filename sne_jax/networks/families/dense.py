@@ -99,6 +99,7 @@ def run(
   tensors: layers.Tensors,
   x: Float[Array | np.ndarray, "B I"],
   hidden: layers.Hidden = layers.keep,
+  activate: layers.Activate = layers.activated,
 ) -> Float[Array, "B O"]:
   """Runs an mlp or an inr."""
   layers.check_input(spec, x, (spec.tensors[0].shape[1],))
@@ -106,6 +107,6 @@ def run(
   y = jnp.asarray(x)
   for level, activation in enumerate(spec.activations):
     y = layers.linear(tensors, f"layer{level}", y)
-    y = layers.activate(activation, y, options.get("w0", 1.0))
+    y = activate(level, activation, y, options.get("w0", 1.0))
     y = hidden(level, y) if level < spec.num_levels - 1 else y
   return y + options.get("output_offset", 0.0)

@@ -36,6 +36,9 @@ Hidden = Callable[[int, Array], Array]
 """What is done to the activations after a hidden level, such as dropout."""
 
 
+Activate = Callable[[int, str, Array, float], Array]
+"""What takes pre-activations on: of a level, its activation's name, and w0."""
+
 Norm = Callable[[Tensors, str, Array, float], Array]
 """How a batch norm is run: of tensors, its name, an image and epsilon."""
 
@@ -51,6 +54,14 @@ def activate(
 ) -> Float[Array, "..."]:
   """Applies an activation; the sine is `sin(w0 x)`."""
   return ACTIVATIONS[name](w0 * x if name == "sine" and w0 != 1.0 else x)
+
+
+def activated(
+  level: int, name: str, x: Float[Array, "..."], w0: float = 1.0
+) -> Float[Array, "..."]:
+  """The `Activate` that applies the activation of a level as it is named."""
+  del level
+  return activate(name, x, w0)
 
 
 def check_input(

@@ -121,6 +121,7 @@ def run(
   tensors: layers.Tensors,
   x: Float[Array | np.ndarray, "B C H W"],
   hidden: layers.Hidden = layers.keep,
+  activate: layers.Activate = layers.activated,
   norm: layers.Norm = layers.batch_norm,
 ) -> Float[Array, "B O"]:
   """Runs a resnet, with batch norms or with these folded into biases.
@@ -136,15 +137,16 @@ def run(
     return norm(tensors, f"{name}.norm", y, options["norm_eps"])
 
   x = conv("stem", layers.inputs_last(x), options["stem_stride"])
-  x = hidden(0, layers.activate(spec.activations[0], x))
+  x = hidden(0, activate(0, spec.activations[0], x, 1.0))
   for place, stride in enumerate(options["strides"]):
     name = f"block{place}"
     y = conv(f"{name}.conv1", x, stride)
-    y = layers.activate(spec.activations[2 * place + 1], y)
-    y = hidden(2 * place + 1, y)
+    level = 2 * place + 1
+    y = hidden(level, activate(level, spec.activations[level], y, 1.0))
     y = conv(f"{name}.conv2", y, 1)
     if f"{name}.shortcut.weight" in tensors:
       x = conv(f"{name}.shortcut", x, stride)
-    x = layers.activate(spec.activations[2 * place + 2], x + y)
-    x = hidden(2 * place + 2, x)
+    level += 1
+    x = activate(level, spec.activations[level], x + y, 1.0)
+    x = hidden(level, x)
   return layers.linear(tensors, "dense", layers.average(x))

@@ -81,6 +81,7 @@ def run(
   tensors: layers.Tensors,
   x: Float[Array | np.ndarray, "B ..."],
   hidden: layers.Hidden = layers.keep,
+  activate: layers.Activate = layers.activated,
 ) -> Float[Array, "B O"]:
   """Runs a network whose weights are given as tensors, for training.
 
@@ -91,11 +92,14 @@ def run(
     hidden: is called with the number of every hidden level that has an
       activation, and what the level gives, and returns what continues from
       there; dropout, for example.
+    activate: is called with the number of a level, the name of its activation,
+      the pre-activations and w0, and returns the activations.
 
   Returns:
     Outputs, as `forward`.
   """
-  return _find(spec.family)[1](spec, tensors, x, hidden)
+  run_family = _find(spec.family)[1]
+  return run_family(spec, tensors, x, hidden=hidden, activate=activate)
 
 
 def _find(family: str):

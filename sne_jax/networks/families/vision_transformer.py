@@ -170,6 +170,7 @@ def run(
   tensors: layers.Tensors,
   x: Float[Array | np.ndarray, "B C H W"],
   hidden: layers.Hidden = layers.keep,
+  activate: layers.Activate = layers.activated,
 ) -> Float[Array, "B O"]:
   """Runs a transformer."""
   options = dict(spec.options)
@@ -182,8 +183,8 @@ def run(
     x = x + _attend(tensors, name, y, options["heads"])
     y = layers.layer_norm(tensors, f"{name}.norm2", x, eps)
     y = layers.linear(tensors, f"{name}.ff1", y)
-    y = layers.activate(spec.activations[6 * place + 5], y)
-    y = hidden(6 * place + 5, y)
+    level = 6 * place + 5
+    y = hidden(level, activate(level, spec.activations[level], y, 1.0))
     x = x + layers.linear(tensors, f"{name}.ff2", y)
   x = layers.layer_norm(tensors, "norm", x[:, 0], eps)
   return layers.linear(tensors, "head", x)

@@ -1,0 +1,146 @@
+"""Runs the networks of a batch on inputs: one program for each shape.
+
+Whatever a network does, nothing infinite or undefined comes out, so that one
+whose activations overflow cannot disturb others through shared gradients.
+
+Dimensions: `N` networks of a program, `K` inputs, `O` outputs, `U` units of
+them, `G` places of a grid, `P` weights.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sne_jax.encoders.responses.programs import Program
+from sne_jax.networks import families
+from sne_jax.networks.families import layers
+
+BOUND = 1e6
+"""Pre-activations and outputs are cut off here, on both sides."""
+
+
+class Answers(NamedTuple):
+  """What the networks of one program answer."""
+
+  outputs: Any  # float32 [N, K, O]
+  before: Any  # float32 [N, U, G, K], pre-activations, or None
+  after: Any  # float32 [N, U, G, K], activations, or None
+  is_unit: Any  # bool [N, U], False for channels that only fill a template
+
+
+def run(
+  program: Program,
+  weights: Any,
+  table: Mapping[str, Any],
+  inputs: Any,
+  *,
+  grid: int = 0,
+) -> Answers:
+  """Runs all networks of a program on the same inputs.
+
+  Args:
+    program: what to compile.
+    weights: of the batch, `[T]`.
+    table: the program's columns; see `programs.Plan`.
+    inputs: `[K, ...]`, of the shape that the program takes.
+    grid: side of the grid that images are averaged to, at each unit; 0: only
+      outputs are wanted.
+  """
+  vectors = weights.at[table["index"]].get(mode="clip")
+  vectors = jnp.where(table["weighs"], vectors, 0)
+  is_unit = table["unit"] > 0
+
+  def one(vector, activation, skip, is_unit):
+    return _run_one(program, vector, inputs, activation, skip, is_unit, grid)
+
+  columns = (table["activation"], table["skip"], is_unit)
+  outputs, before, after = jax.vmap(one)(vectors, *columns)
+  return Answers(outputs, before, after, is_unit)
+
+
+def _run_one(program, vector, inputs, activation, skip, is_unit, grid):
+  """Runs one network; the arguments without their first axis."""
+  spec = program.spec
+  before, after, kept = [], [], {}
+  first = {}
+  for level, count in program.levels:
+    first[level] = sum(n for _, n in program.levels[: len(first)])
+    first[level] = slice(first[level], first[level] + count)
+
+  def activate(level, name, x, w0):
+    del name
+    if program.padded and x.ndim == 4:
+      for source, image in kept.items():
+        x = x + skip[level, source] * _of_width(image, x.shape[0])
+    x = _bounded(x)
+    if grid and level in first and level < spec.num_levels - 1:
+      before.append(_on_grid(x, grid))
+    return _chosen(program.activations[level], activation[level], x, w0)
+
+  def hidden(level, x):
+    if program.padded:  # What activations make of nothing is nothing.
+      mask = is_unit[first[level]]
+      x = jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, 0)
+      kept[level] = x
+    if grid:
+      after.append(_on_grid(x, grid))
+    return x
+
+  outputs = families.run(
+    *(spec, spec.unflatten(vector), inputs), hidden, activate
+  )
+  outputs = _bounded(outputs)
+  if not grid:
+    return outputs, None, None
+  last = _on_grid(outputs, grid)
+  join = lambda parts: jnp.concatenate([*parts, last])
+  return outputs, join(before), join(after)
+
+
+def _chosen(names, number, x, w0):
+  """Applies the activation of that number among the names."""
+  results = [layers.activate(name, x, w0) for name in names]
+  chosen = results[0]
+  for place, result in enumerate(results[1:], 1):
+    chosen = jnp.where(number == place, result, chosen)
+  return chosen
+
+
+def _of_width(image, channels: int):
+  """Returns so many channels of an image `[C, H, W, K]`, with zeros."""
+  more = max(0, channels - image.shape[0])
+  return jnp.pad(image[:channels], ((0, more), (0, 0), (0, 0), (0, 0)))
+
+
+def _bounded(x):
+  """Returns what is finite and not huge; gradients of the rest are 0."""
+  x = jnp.where(jnp.isnan(x), 0, x)
+  return jnp.clip(x, -BOUND, BOUND)
+
+
+def _on_grid(x, grid: int):
+  """Averages what units answer over the places of a grid, `[U, G, K]`.
+
+  Images are `[C, H, W, K]`; tokens `[K, T, U]` are averaged over; a vector's
+  unit `[K, U]` gives the same at all places.
+  """
+  if x.ndim == 4:
+    channels, height, width, count = x.shape
+    rows = _means(height, grid)
+    columns = _means(width, grid)
+    x = jnp.einsum("chwk,gh,jw->cgjk", x, rows, columns)
+    return x.reshape(channels, grid * grid, count)
+  if x.ndim == 3:
+    x = x.mean(axis=1)
+  return jnp.repeat(x.T[:, None, :], grid * grid, axis=1)
+
+
+def _means(size: int, grid: int):
+  """Returns `[grid, size]`: averages over the parts of a line."""
+  place = jnp.arange(size)[None, :]
+  part = jnp.arange(grid)[:, None]
+  start, stop = part * size // grid, -((-(part + 1) * size) // grid)
+  inside = (place >= start) & (place < jnp.maximum(stop, start + 1))
+  return inside / inside.sum(axis=1, keepdims=True)

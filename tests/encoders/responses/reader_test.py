@@ -1,0 +1,120 @@
+"""SNE with responses: begins as without, and is exact in any batch."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sne_jax.encoders import table
+from sne_jax.encoders.responses import features
+from sne_jax.encoders.sne import options as sne_options
+from sne_jax.networks import chunking, families, symmetry
+
+SPECS = families.tiny_specs()
+NAMES = ("mlp", "cnn_bare", "inr")
+SMALL = {
+  **{"width": 8, "heads": 2, "layer_blocks": 1, "network_blocks": 1},
+  **{"identifier_dim": 4, "response_inputs": 4, "response_width": 8},
+}
+CHUNKS = {
+  "linear_rule": "neuron",
+  "conv_rule": "neuron",
+  "chunk_size": 0,
+}
+
+
+@functools.cache
+def encoder(**changes):
+  """An encoder, measured on all of the networks, and random parameters."""
+  options = sne_options.SNEOptions(**SMALL | changes)
+  specs = [SPECS[name] for name in NAMES]
+  rng = np.random.default_rng(0)
+  weights = [families.random_weights(spec, rng) for spec in specs]
+  row = table.ENCODERS["sne"]
+  measured = row.measure(options, list(zip(specs, weights, strict=True)))
+  chunks = chunking.resolved(chunking.ChunkOptions(**CHUNKS), specs)
+  measured["chunk_options"] = dataclasses.asdict(chunks)
+  built = row.build(options, measured)
+  packer = built.make_packer(specs)
+  batch = packer.pack(np.arange(len(specs)), weights)
+  params = built.module.init(jax.random.key(0), batch)
+  apply = jax.jit(built.module.apply)
+
+  def codes(params, numbers, vectors):
+    return np.asarray(apply(params, packer.pack(np.array(numbers), vectors)))
+
+  return codes, params, specs, weights
+
+
+def moved(params, rng):
+  """Parameters of which none is 0, so that every branch is read."""
+  draw = lambda x: x + 0.2 * rng.standard_normal(x.shape).astype(np.float32)
+  return jax.tree.map(draw, params)
+
+
+@pytest.mark.parametrize("responses", ["outputs", "hidden"])
+def test_it_begins_as_the_encoder_without(responses):
+  codes, params, specs, weights = encoder(responses=responses)
+  bare, bare_params, _, _ = encoder()
+  numbers = range(len(specs))
+  mine = codes(params, numbers, weights)
+  np.testing.assert_allclose(
+    mine, bare(bare_params, numbers, weights), rtol=1e-5, atol=1e-5
+  )
+  other = codes(moved(params, np.random.default_rng(0)), numbers, weights)
+  assert np.abs(other - mine).max() > 0.1
+
+
+@pytest.mark.parametrize("order", ["invariant", "both"])
+def test_codes_are_those_alone_and_keep_the_symmetry(order):
+  codes, params, specs, weights = encoder(
+    responses="hidden", response_order=order
+  )
+  rng = np.random.default_rng(1)
+  params = moved(params, rng)
+  together = codes(params, range(len(specs)), weights)
+  for place, spec in enumerate(specs):
+    alone = codes(params, [place], [weights[place]])[0]
+    np.testing.assert_allclose(alone, together[place], rtol=1e-3, atol=1e-4)
+    permuted = weights[place][symmetry.draw_permutation(spec, rng)]
+    again = codes(params, [place], [permuted])[0]
+    np.testing.assert_allclose(again, alone, rtol=1e-3, atol=2e-4)
+    shuffled = rng.permutation(weights[place])
+    assert np.abs(codes(params, [place], [shuffled])[0] - alone).max() > 1e-2
+
+
+def test_invariant_features_do_not_name_classes():
+  rng = np.random.default_rng(0)
+  logits = jnp.asarray(rng.standard_normal((2, 4, 5)), jnp.float32)
+  mixture = jnp.asarray(rng.standard_normal((4, 3)), jnp.float32)
+  order = rng.permutation(5)
+  got = features.spread(logits, mixture)
+  np.testing.assert_allclose(
+    features.spread(logits[..., order], mixture), got, rtol=1e-4, atol=1e-5
+  )
+  assert np.abs(features.spread(logits[:, ::-1], mixture) - got).max() > 0.1
+  named = features.values(logits, 5, classes=True)
+  other = features.values(logits[..., order], 5, classes=True)
+  assert np.abs(named - other).max() > 0.1
+
+
+def test_levels_answer_alike_whatever_their_number_of_units():
+  """Every unit twice: the products between inputs are the same."""
+  rng = np.random.default_rng(0)
+  after = jnp.asarray(rng.standard_normal((1, 3, 2, 4)), jnp.float32)
+  mask = jnp.ones((1, 3), bool)
+  mixture = jnp.asarray(rng.standard_normal((4, 3)), jnp.float32)
+  once = features.level(after, mask, mixture)
+  twice = features.level(
+    jnp.concatenate([after, after], 1), jnp.ones((1, 6), bool), mixture
+  )
+  np.testing.assert_allclose(twice, once, rtol=1e-4)
+  padded = features.level(
+    jnp.concatenate([after, 9 + after], 1),
+    jnp.array([[True] * 3 + [False] * 3]),
+    mixture,
+  )
+  np.testing.assert_allclose(padded, once, rtol=1e-4)
