@@ -31,7 +31,7 @@ def residual(folder, biases=True, skips=True):
   sizes = {f"{name}__0": shape for name, shape in shapes.items()}
   if biases:
     sizes |= {f"{name}__1": shape[1:] for name, shape in shapes.items()}
-  return written.archive(folder / "a.keras", model, written.arrays(**sizes))
+  return written.archive(folder / "a.keras", model, written.arrays(0, **sizes))
 
 
 def misread(folder, biases=True):

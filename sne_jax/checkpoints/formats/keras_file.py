@@ -82,7 +82,7 @@ def _graph(
 ) -> KerasGraph | None:
   """Returns the model that a configuration describes, if it does."""
   model = foreign.parse_json(config, path, CONFIG) if config else None
-  if not KerasGraph.describes(model):
+  if model is None or not KerasGraph.describes(model):
     return None
   shapes = {name: entry.shape for name, entry in entries.items()}
   return KerasGraph(model, shapes, names)

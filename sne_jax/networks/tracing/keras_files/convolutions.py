@@ -6,7 +6,6 @@ Dimensions: `B` inputs, `C` channels, `I`, `O` those of kernels.
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -187,7 +186,8 @@ def _adaptive_pool(at, x):
     shape[place] = n
   for place in places:  # Each channel by itself, whatever the windows are.
     at.expect(shape[place] > 0, "it gives no places")
-  run = lambda x: jax.image.resize(x, shape, "linear")
+  at.m.only_played(at.kind)
+  run = lambda x: jnp.broadcast_to(x.reshape(-1)[0], shape)  # For its shape.
   return at.m.spatial(x, places, run, "Max" in at.kind)
 
 
@@ -197,7 +197,7 @@ def _pairs(at: Layer, key: str, rank: int) -> list[tuple[int, int]]:
   value = [value] * rank if isinstance(value, int) else value
   if rank == 1 and len(value) == 2 and isinstance(value[0], int):
     value = [value]
-  pairs = [(n, n) if isinstance(n, int) else tuple(n) for n in value]
+  pairs = [(n, n) if isinstance(n, int) else (n[0], n[1]) for n in value]
   at.expect(len(pairs) == rank, f"{key} is for {len(pairs)} axes")
   return pairs
 
@@ -228,6 +228,8 @@ def _cropping(at, x):
 def _up_sampling(at, x):
   places = at.places(x)
   sizes = at.tuple("size", len(places), 2)
+  if at.config.get("interpolation", "nearest") != "nearest":
+    at.m.only_played(f"{at.kind} by interpolation")
 
   def run(x):
     for place, n in zip(places, sizes, strict=True):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sne_jax.networks.tracing.keras_files import (
@@ -97,7 +98,7 @@ class KerasGraph:
       CannotRunError: a layer is not run here; says which.
       Mismatch: as `play`.
     """
-    outputs = self._run(OnNumbers(tensors), list(inputs))
+    outputs = self._run(OnNumbers(tensors), [*map(jnp.asarray, inputs)])
     return np.concatenate([np.asarray(y).reshape(-1) for y in outputs])
 
   def example_input(self, rng: np.random.Generator) -> list[np.ndarray]:
@@ -143,11 +144,14 @@ class KerasGraph:
 
   def _input_shapes(self) -> list[Shape]:
     try:
-      return _input_shapes(self._config)
+      shapes = _input_shapes(self._config)
     except Mismatch:
       raise
     except Exception as error:  # noqa: BLE001 - the file may say anything
       raise Mismatch("its configuration says no shape of inputs") from error
+    if not all(map(_is_shape, shapes)):
+      raise Mismatch("its configuration says no shape of inputs")
+    return shapes
 
 
 class _Walk:
@@ -173,7 +177,8 @@ class _Walk:
     values = inputs
     for number, each in enumerate(layers):
       after = [e.get("build_config") or {} for e in layers[number + 1 :][:1]]
-      shapes = [b["input_shape"] for b in after if _is_shape(b)]
+      built = [b["input_shape"] for b in after if "input_shape" in b]
+      shapes = [shape for shape in built if _is_shape(shape)]
       call = nodes.Bound(values, values, [], {})
       values = self._call(each, found.get(each["name"]), call, shapes, depth)
     return values
@@ -247,10 +252,11 @@ def _closed(shape: Shape, batch: int = 1, size: int = SIZE) -> tuple[int, ...]:
   return (batch, *(int(n or size) for n in shape[1:]))
 
 
-def _is_shape(build: Mapping[str, Any]) -> bool:
-  shape = build.get("input_shape")
-  return isinstance(shape, list) and all(
-    n is None or isinstance(n, int) for n in shape
+def _is_shape(shape: Any) -> bool:
+  return (
+    isinstance(shape, list)
+    and 1 < len(shape) <= MAX_DEPTH
+    and all(n is None or type(n) is int and n > 0 for n in shape)
   )
 
 

@@ -43,7 +43,9 @@ class OnTape:
     self.tape = player.tape
 
   def weight(self, name: str) -> Value:
-    """Returns a tensor of the file; `Mismatch` if there is none."""
+    """Returns a tensor of the file; `Mismatch` if it is no weight."""
+    if not self.player.has(name):
+      raise Mismatch(f"{name!r} holds no numbers of a network's own precision")
     return self.player.weight(name)
 
   def contract(self, x, y, pairs):
@@ -81,7 +83,7 @@ class OnTape:
       result = self.tape.elementwise(result, value, op=_OPS.get(op, "map"))
     return result
 
-  def apply(self, x, run, name=""):
+  def apply(self, x, run, name: str | None = ""):
     """Applies a function to all places alike.
 
     Args:
@@ -159,6 +161,9 @@ class OnTape:
         self.tape.axes.pin(axis, "causal attention")
     return operations.attend(self.tape, q, k, v)
 
+  def only_played(self, what):
+    """Says that what follows is not run with numbers as Keras runs it."""
+
   def unknown(self, values, shapes, what):
     """Something of which nothing is known: what it touches is pinned."""
     return self.tape.unknown(values, shapes, what)
@@ -207,7 +212,7 @@ class OnNumbers:
         result = getattr(jnp, op)(one, other)
     return result
 
-  def apply(self, x, run, name=""):
+  def apply(self, x, run, name: str | None = ""):
     """See `OnTape`."""
     del name
     return run(x)
@@ -257,6 +262,10 @@ class OnNumbers:
         seen.reshape((1,) * (scores.ndim - 2) + seen.shape), scores, -1e9
       )
     return jnp.einsum("...ts,...sf->...tf", jax.nn.softmax(scores), v)
+
+  def only_played(self, what):
+    """See `OnTape`."""
+    raise CannotRunError(f"{what} is not run here")
 
   def unknown(self, values, shapes, what):
     """See `OnTape`."""

@@ -45,8 +45,12 @@ def is_model(entry: Mapping[str, Any]) -> bool:
   return (
     entry["class_name"] in MODELS
     and is_ours(entry)
-    and (isinstance(config, list) or "layers" in (config or {}))
+    and (isinstance(config, list) or _has(config, "layers"))
   )
+
+
+def _has(config: Any, key: str) -> bool:
+  return isinstance(config, Mapping) and key in config
 
 
 def layers_of(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -155,12 +159,12 @@ class Nodes:
 
   def outputs(self, tree: Any) -> list[Reference]:
     """Returns what a model gives; Keras counts calls of models from 1 there."""
-    counted = [
+    counted = {
       name
       for name, layer in self.layers.items()
-      if is_model(layer)
-      and (self._is_old or "input_layers" in (layer.get("config") or {}))
-    ]
+      if _has(layer.get("config"), "input_layers")
+      or (self._is_old and is_model(layer))
+    }
     return [(n, i - (n in counted), p) for n, i, p in references(tree)]
 
   def in_order(self, given: set[Key]) -> Iterator[Key]:

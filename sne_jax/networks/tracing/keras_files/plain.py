@@ -50,6 +50,8 @@ def _einsum_dense(at, x):
 @plays("Embedding")
 def _embedding(at, index):
   table = at.take("embeddings")["embeddings"]
+  if at.config.get("mask_zero"):
+    at.m.only_played("a mask of tokens")
   return at.m.look_up(table, index)
 
 

@@ -28,7 +28,13 @@ def root(names: Collection[str], labels: Mapping[str, str]) -> "Where":
   """
   if any(name.startswith(LEGACY) for name in names):
     return _Named(tuple(names))
-  return _Numbered(tuple(names), labels)
+  below: dict[str, dict[str, str]] = {}
+  for path, label in labels.items():
+    group, _, last = path.rpartition("/")
+    model, _, _ = group.rpartition("/")
+    if last == "vars":
+      below.setdefault(f"{model}/", {})[label] = f"{group}/"
+  return _Numbered(frozenset(names), below)
 
 
 class Where:
@@ -70,10 +76,16 @@ class Where:
 
 @dataclasses.dataclass(frozen=True)
 class _Numbered(Where):
-  """A group of a `.keras` archive."""
+  """A group of a `.keras` archive.
 
-  names: tuple[str, ...]
-  labels: Mapping[str, str]
+  Attributes:
+    names: of all tensors.
+    labels: paths of the groups in a group, by the names of their layers.
+    path: of the group.
+  """
+
+  names: frozenset[str]
+  labels: Mapping[str, Mapping[str, str]]
   path: str = ""
 
   def variable(self, role, number):
@@ -83,7 +95,7 @@ class _Numbered(Where):
     return name
 
   def all_variables(self):
-    return [n for n in self.names if n.startswith(self.path)]
+    return sorted(n for n in self.names if n.startswith(self.path))
 
   def inner(self, key, label=""):
     del label
@@ -93,17 +105,13 @@ class _Numbered(Where):
     below = f"{self.path}layers/"
     used: dict[str, int] = {}
     found = {}
-    # Names are told by the groups; of files without them, numbers tell.
-    labelled = {
-      label: path.removesuffix("vars")
-      for path, label in self.labels.items()
-      if re.fullmatch(rf"{re.escape(below)}[^/]+/vars", path)
-    }
+    # Groups tell names; of files without them, numbers tell.
+    labelled = self.labels.get(below, {})
     for entry in entries:
       kind, name = _snake(entry["class_name"]), entry["name"]
       count = used[kind] = used.get(kind, -1) + 1
       path = f"{below}{kind}_{count}/" if count else f"{below}{kind}/"
-      if labelled and labelled.get(name, path) != path:
+      if labelled.get(name, path) != path:
         raise Mismatch(f"layer {name!r} is not where its class is counted to")
       found[name] = dataclasses.replace(self, path=path)
     return found
@@ -153,10 +161,14 @@ class _Named(Where):
 
   def layers(self, entries):
     found = {}
+    first: dict[str, list[str]] = {}
+    for name in () if self.group else self.names:
+      first.setdefault((*name.split("/"), "")[1], []).append(name)
     for entry in entries:
       name = entry["name"]
       if not self.group:
-        found[name] = dataclasses.replace(self, group=f"{LEGACY}{name}/")
+        held = tuple(first.get(name.split("/")[0], ()))
+        found[name] = _Named(held, f"{LEGACY}{name}/")
         continue
       # Of a nested model all variables are in one group.
       model = self.words[-1] if self.words else ""

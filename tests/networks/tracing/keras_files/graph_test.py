@@ -3,6 +3,8 @@
 What each network computes is written here once more, by hand.
 """
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -20,10 +22,17 @@ from tests.networks.tracing.keras_files.written import (
 
 pytest.importorskip("h5py")
 
+
+def runnable(network):
+  found = network.tensors.graph
+  assert isinstance(found, graph.KerasGraph)
+  return found
+
+
 relu = lambda x: np.maximum(x, 0)
 
 
-def dense(name, units, *calls, act="relu", **more):
+def dense(name, units, *calls, act: str | None = "relu", **more):
   return layer("Dense", name, *calls, units=units, activation=act, **more)
 
 
@@ -199,9 +208,9 @@ def test_what_is_claimed_holds(name, tmp_path):
   assert {s.name for s in inferred.sources} == set(held), "read in full"
   rng = np.random.default_rng(0)
   x = rng.normal(size=(3, *shape)).astype(np.float32)
-  inputs = [x] * len(network.tensors.graph.example_input(rng))
+  inputs = [x] * len(runnable(network).example_input(rng))
   np.testing.assert_allclose(
-    network.tensors.graph.forward(held, inputs),
+    runnable(network).forward(held, inputs),
     np.ravel(forward(held, x)),
     rtol=1e-4,
     atol=1e-4,
@@ -260,6 +269,20 @@ def test_input_statistics_belong_to_the_inputs(tmp_path):
   assert mean.axes[0][0].group is None
   assert by_name["layers/dense/vars/0"].level == 1
   assert "layers/normalization/vars/2" in network.inferred.left_out
+
+
+def test_a_norm_may_come_first(tmp_path):
+  model = sequential(
+    given(4), layer("LayerNormalization", "n", axis=[-1]), dense("out", 2)
+  )
+  held = of_sizes(dense=(4, 2))
+  held |= arrays(layer_normalization__0=(4,), layer_normalization__1=(4,))
+  network = checkpoints.load(written.archive(tmp_path / "a.keras", model, held))
+  x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+  y = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-3)
+  want = affine(held, "dense", scaled(held, "layer_normalization", y))
+  got = runnable(network).forward(held, [x])
+  np.testing.assert_allclose(got, np.ravel(want), rtol=1e-4, atol=1e-5)
 
 
 def test_names_of_groups_settle_which_layer_is_which(tmp_path):
@@ -375,7 +398,7 @@ def test_what_is_not_known_is_pinned_and_said(kind, module, tmp_path):
   assert not network.spec.groups
   assert any(kind in guess for guess in network.inferred.guesses)
   with pytest.raises(ValueError, match=f"{kind}.* is not run here"):
-    network.tensors.graph.example_input(np.random.default_rng(0))
+    runnable(network).example_input(np.random.default_rng(0))
 
 
 def faults():
@@ -432,6 +455,44 @@ def test_calls_are_counted(tmp_path, monkeypatch):
   path = written.archive(tmp_path / "a.keras", model, held)
   with pytest.raises(errors.CheckpointError, match="more than 8 calls"):
     checkpoints.load(path)
+
+
+ODD = (None, -1, 0, "x", [], {}, 10**30, 1.5, [[]], {"class_name": "Model"})
+
+
+def places(tree, path=()):
+  yield path
+  if isinstance(tree, dict | list):
+    keys = tree if isinstance(tree, dict) else range(len(tree))
+    for key in keys:
+      yield from places(tree[key], (*path, key))
+
+
+def test_any_damage_of_a_configuration_is_one_error():
+  rng = np.random.default_rng(0)
+  done = {"read": 0, "refused": 0}
+  for name, (model, held, *_) in CASES.items():
+    shapes = {n: np.shape(a) for n, a in held.items()}
+    found = [p for p in places(model) if p]
+    for _ in range(12):
+      damaged = inner = copy.deepcopy(model)
+      *path, last = found[rng.integers(len(found))]
+      for key in path:
+        inner = inner[key]
+      inner[last] = ODD[rng.integers(len(ODD))]
+      if not graph.KerasGraph.describes(damaged):
+        continue
+      try:
+        inference.infer(
+          shapes,
+          framework="keras",
+          graph=graph.KerasGraph(damaged, shapes, {}),
+        )
+        done["read"] += 1
+      except inference.AmbiguousError as error:
+        assert len(str(error).splitlines()) == 1, name
+        done["refused"] += 1
+  assert min(done.values()) > 20, done
 
 
 def test_a_class_of_ones_own_is_read_by_names(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from sne_jax import checkpoints
 from sne_jax.networks import inference
+from sne_jax.networks.tracing.keras_files import KerasGraph
 
 keras = pytest.importorskip("keras")
 L = keras.layers
@@ -152,6 +153,7 @@ def test_what_keras_wrote_is_what_we_run(seed, suffix, tmp_path):
   want = np.ravel(run({}, x))
   arrays = {n: e.read() for n, e in found.tensors.entries.items()}
   try:
+    assert isinstance(found.tensors.graph, KerasGraph)
     got = found.tensors.graph.forward(arrays, [x])
   except ValueError as error:
     assert "is not run here" in str(error)
