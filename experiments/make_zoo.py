@@ -25,7 +25,7 @@ from experiments.cli import config, console
 from sne_jax.learning.training import progress
 from sne_jax.networks import families
 from sne_jax.networks.checked import Checked, option
-from sne_jax.zoo.classifiers import generate, images, options
+from sne_jax.zoo.classifiers import generate, images, labels, options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,18 @@ class MakeOptions(Checked):
     zoo: folder of the zoo; made if it is not there.
     cpu_devices: devices that a CPU is divided into, each training its own
       networks; 0: one for each core. The same number gives the same bytes.
+    label_images: test images that test_accuracy is measured on, at least, where
+      the data set has so many; 0: those of eval_images. Where test images are
+      too few, training images that train_images leaves over follow, from the
+      last. A zoo that is there is labelled anew, without training; which images
+      each network classifies rightly is kept, as bits.
     compilation_cache: folder in which compiled programs are kept for the next
       start; empty: none.
   """
 
   zoo: str = "zoos/digits"
   cpu_devices: int = option(0, least=0)
+  label_images: int = option(0, least=0)
   compilation_cache: str = ""
 
   def __post_init__(self):
@@ -80,11 +86,19 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     written = generate.generate_image_zoo(
       make.zoo, zoo, data, dataset=image.dataset, progress=shown.update
     )
+  if make.label_images:
+    with progress.Progress("labelling networks") as shown:
+      written = labels.relabel(
+        *(make.zoo, data, load_all_images(image, zoo), make.label_images),
+        progress=shown.update,
+      )
   last = written.select(where={"epoch": max(zoo.epochs)})
   accuracy = written.property("test_accuracy")[last]
   low, middle, high = np.quantile(accuracy, (0.1, 0.5, 0.9))
+  count = len(written.correct.classes) if written.correct else "unknown"
   print(
-    f"{written}\n  test accuracy after {max(zoo.epochs)} epochs: median"
+    f"{written}\n  labelled with {count} test images\n"
+    f"  test accuracy after {max(zoo.epochs)} epochs: median"
     f" {middle:.3f}, from {low:.3f} (10 %) to {high:.3f} (90 %)\n ",
     f"{(~written.members['valid']).sum()} members diverged",
   )
@@ -115,6 +129,14 @@ def load_images(
       )
       return images.load_images(dataclasses.replace(image, image_size=size))
   return data  # Whoever builds the networks says what is wrong.
+
+
+def load_all_images(
+  image: images.ImageOptions, zoo: options.ImageZooOptions
+) -> images.Images:
+  """Returns the whole data set of which a zoo has the first images."""
+  every = dataclasses.replace(image, train_images=0, test_images=0)
+  return load_images(every, zoo)
 
 
 def _are_taken(zoo: options.ImageZooOptions, shape: tuple[int, ...]) -> bool:

@@ -136,6 +136,12 @@ class Table:
       for name, width in zip(self.columns, half, strict=True)
       if np.isinf(width)
     )
+    if collapsed := predictor.description.get("collapsed"):
+      self.notes += tuple(
+        f"{name} is exactly {value:g} where the model's head for collapsed"
+        " networks says that a network has collapsed"
+        for name, value in zip(self.columns, collapsed["values"], strict=True)
+      )
     self.header = ["file", "architecture", "parameters"]
     for name, bounded in zip(self.columns, self._bounded, strict=True):
       bounds = [f"{name} low", f"{name} high"] if bounded else []

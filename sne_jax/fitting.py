@@ -81,7 +81,8 @@ def fit(
     seeds: number of independent trainings, or their seeds. Predictions of
       several are their mean. One that diverges is left out, and logged.
     rates: learning rates to try with the first seed; the one with the best
-      validation result gets all seeds. Empty: that of `optimizer`.
+      validation result gets all seeds. Empty: that of `optimizer`. A
+      `probe_rate` stays as it is.
     search_share: share of its steps that a training of that search takes.
     tests: further parts by name, which are predicted and measured when a seed
       has finished, and nothing else.

@@ -213,7 +213,11 @@ class Predictor:
     return np.mean(predictions, axis=0), np.concatenate(codes, axis=-1)
 
   def logits(self, networks: Any) -> np.ndarray:
-    """Returns what the heads give before scaling, their mean `[B, T or K]`."""
+    """Returns what the heads give before scaling, their mean `[B, T or K]`.
+
+    A head for collapsed networks gives `[B, 2 T]`: the second half is above 0
+    where a network has collapsed.
+    """
     return np.mean(self._run(networks)[0], axis=0)
 
   def interval(

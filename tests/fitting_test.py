@@ -251,6 +251,11 @@ def test_a_state_dict_that_is_none_is_named(drawn):
     ({"seeds": [1, 1]}, r"seeds are \[1, 1\]; give each once"),
     ({"rates": (0.0,)}, "rates must be above 0"),
     ({"data": sne_jax.DataOptions(batch_size=5, micro_batches=2)}, "multiple"),
+    (
+      {"optimizer": OptimizerOptions(probe_rate=0.01)},
+      "probe_rate is 0.01, but the encoder stat_pool with these options has no"
+      " learned inputs; leave it 0",
+    ),
   ],
 )
 def test_options_that_do_not_go_together(changes, words, parts, tmp_path):
@@ -622,3 +627,72 @@ def test_parts_are_merged_with_what_they_know(parts):
     sne_jax.Networks.merged([train, other])
   with pytest.raises(ValueError, match="no parts"):
     sne_jax.Networks.merged([])
+
+
+CHANCE = 0.1
+
+
+@pytest.fixture(scope="module")
+def with_collapsed():
+  """Networks of which a third have tiny weights, and the value of chance."""
+  rng = np.random.default_rng(3)
+  pairs, values = [], []
+  for n in range(60):
+    size = rng.uniform(0.2, 1) if n % 3 else 1e-3
+    weights = size * rng.normal(size=SPECS[0].num_weights)
+    pairs.append((SPECS[0], weights.astype(np.float32)))
+    values.append(0.2 + float(np.abs(weights).mean()) if n % 3 else CHANCE)
+  networks = sne_jax.Networks.of(pairs, {"accuracy": np.array(values)})
+  return networks.split(0.6, 0.2, seed=0)
+
+
+def collapsing(**changes):
+  training = dataclasses.replace(
+    STATS["training"], num_steps=150, eval_every=50, log_every=50, save_every=50
+  )
+  rate = OptimizerOptions(learning_rate=1e-2)
+  return STATS | {"training": training, "optimizer": rate} | changes
+
+
+@pytest.mark.parametrize(("loss", "seeds"), [("mse", 2), ("bce", 1)])
+def test_collapsed_networks_are_predicted_at_chance(
+  with_collapsed, tmp_path, loss, seeds
+):
+  train, val, test = with_collapsed
+  head = sne_jax.HeadOptions(collapsed=True)
+  model = sne_jax.fit(
+    *(train, val), tests={"test": test}, seeds=seeds, head=head, loss=loss,
+    **collapsing(),
+  )  # fmt: skip
+  assert model.description["collapsed"] == {"values": [CHANCE], "within": 0.0}
+  found = model.predict(test)
+  gone = test.targets[:, 0] == CHANCE
+  assert found.shape == test.targets.shape and 2 < gone.sum() < len(test)
+  assert (found[gone] == CHANCE).all() and (found[~gone] != CHANCE).all()
+  assert model.evaluate(test)["accuracy"]["kendall_tau"]["value"] > 0.8
+  low, high = model.interval(test, coverage=0.5)
+  assert (low <= found).all() and (found <= high).all()
+  one = jax.jit(model.function(SPECS[0]))(test.vectors[0])
+  np.testing.assert_allclose(one, found[0], rtol=1e-5)
+  (note,) = [n for n in model.results[0]["notes"] if "collapsed" in n]
+  count = int((train.targets == CHANCE).sum())
+  assert f"{count} of {len(train)} training networks" in note
+  model.save(tmp_path / "model")
+  loaded = sne_jax.Predictor.load(tmp_path / "model")
+  np.testing.assert_allclose(loaded.predict(test), found, rtol=1e-6)
+
+
+def test_without_the_switch_nothing_is_tied(with_collapsed):
+  train, val, test = with_collapsed
+  model = sne_jax.fit(train, val, **STATS)
+  assert "collapsed" not in model.description
+  assert len(np.unique(model.predict(test))) == len(test)
+  assert not [n for n in model.results[0]["notes"] if "collapsed" in n]
+
+
+def test_a_head_for_collapsed_networks_needs_some(parts, with_collapsed):
+  head = sne_jax.HeadOptions(collapsed=True)
+  with pytest.raises(ValueError, match="no two of the .* the same size"):
+    sne_jax.fit(parts[0], parts[1], head=head, **STATS)
+  with pytest.raises(ValueError, match="head.collapsed is on, and loss is"):
+    sne_jax.fit(*with_collapsed[:2], head=head, loss="classes", **STATS)

@@ -53,11 +53,13 @@ TOPICS = {
     *("chunk_function", "layer_function", "network_function"),
     *("index_features", "identifiers", "identifier_dim", "weight_scale"),
     *("dropout", "chunk_tile", "head_width", "head_dropout"),
+    *("head_collapsed", "head_collapsed_within"),
     *("encoder_option", "encoder_file"),
   ),
   "Training": (
     *("num_steps", "batch_size", "learning_rate", "optimizer", "schedule"),
     *("weight_decay", "warmup_fraction", "clip_norm", "ema_decay"),
+    "probe_rate",
     *("invariance_weight", "monitor", "patience", "micro_batches"),
     *("log_every", "eval_every", "save_every"),
   ),

@@ -83,6 +83,11 @@ class RunOptions(Checked):
       encoders of your own (WORKSPACE.md, "Where to add"). They are run first.
     head_width: hidden width of the head; 0 is a linear head.
     head_dropout: share of the code that is dropped in training.
+    head_collapsed: predict apart which networks have collapsed, such as those
+      whose accuracy is that of chance: their prediction is then exactly the
+      commonest value of the training members, and they are tied.
+    head_collapsed_within: members whose target is so near to that value count
+      as collapsed too.
     devices: local devices to share every batch; 0: all.
     references: also fit constant, ridge and boosted-tree references.
     image_counts: also measure the reference that needs images: the accuracy on
@@ -129,6 +134,8 @@ class RunOptions(Checked):
   encoder_file: str = ""
   head_width: int = option(64, least=0)
   head_dropout: float = option(0.0, least=0, below=1)
+  head_collapsed: bool = False
+  head_collapsed_within: float = option(0.0, least=0)
   devices: int = option(0, least=0)
   references: bool = True
   image_counts: str = ""

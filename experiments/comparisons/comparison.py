@@ -13,7 +13,8 @@ import numpy as np
 
 from experiments.cli import config, environment
 from experiments.cli import options as options_lib
-from experiments.reports import report
+from experiments.reports import report, run_report
+from sne_jax.encoders import table
 
 Runs = dict[str, options_lib.Options]
 Outcomes = Mapping[str, dict[str, Any]]
@@ -22,7 +23,7 @@ Outcomes = Mapping[str, dict[str, Any]]
 KEPT = (
   *("summary", "summaries", "seeds", "sizes", "num_params", "references"),
   *("networks_per_second", "invariance", "reconstruction", "costs", "maps"),
-  "seconds",
+  *("seconds", "ceilings"),
 )
 """What `results.json` of a comparison has of each run, where the run has it."""
 
@@ -34,11 +35,13 @@ class Page(NamedTuple):
     blocks: markdown and pictures, the table of results among the first.
     runs: the name of the runs in `results.json`.
     results: what else `results.json` holds.
+    compared: labels of the runs that are; empty: all. Others only choose.
   """
 
   blocks: Sequence[str | report.Picture]
   runs: str
   results: Mapping[str, Any] = {}
+  compared: Sequence[str] = ()
 
 
 class Comparison(NamedTuple):
@@ -58,12 +61,19 @@ class Comparison(NamedTuple):
 
 
 def run_of(options: options_lib.Options, label: str, **changes: Any):
-  """Returns the options of one run: changed, and with a folder of its own."""
+  """Returns the options of one run: changed, and with a folder of its own.
+
+  A `probe_rate` is for those of the runs that have learned inputs.
+  """
   place = {
     "workdir": str(pathlib.Path(options.run.workdir) / folder_name(label)),
     "title": f"{options.run.title}: {label}",
   }
-  return options.replaced(**changes | place)
+  changed = options.replaced(**changes | place)
+  encoder = changed.run.encoder
+  if table.row(encoder).has_probes(changed.encoder_options(encoder)):
+    return changed
+  return changed.replaced(probe_rate=0.0)
 
 
 def folder_name(label: str) -> str:
@@ -91,9 +101,18 @@ def write(
     label: {key: results[key] for key in KEPT if key in results}
     for label, results in outcomes.items()
   }
+  compared = {label: outcomes[label] for label in page.compared or outcomes}
+  unknown = [o["no_ceilings"] for o in outcomes.values() if "no_ceilings" in o]
   report.write_page(
     workdir,
-    [*page.blocks, *failed, "## Reports of the runs", "\n".join(links)],
+    [
+      *page.blocks,
+      *failed,
+      *run_report.ceiling_section(compared),
+      *dict.fromkeys(unknown),
+      "## Reports of the runs",
+      "\n".join(links),
+    ],
     {**heading(options), **page.results, page.runs: runs},
   )
 

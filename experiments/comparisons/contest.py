@@ -4,7 +4,7 @@ Each of `--encoders` is trained with the first seed at each of `--rates`, for
 `--search_share` of its steps; the rate with the best validation result then
 gets all seeds and all steps. Nothing else differs: zoo, split, head, batches
 and augmentation are those of the run, and the test part is seen by nobody who
-chooses.
+chooses. A `--probe_rate` is not searched for.
 
 Every training is a run of its own in a folder of its own, so it has a report,
 and is not done again once it is finished. Where the search takes all steps, the
@@ -180,7 +180,8 @@ def page(options: options_lib.Options, outcomes: Outcomes) -> comparison.Page:
   ]
   about = {"sizes": first["sizes"], "references": first["references"]}
   about |= {"metric": metric, "order": order, "winners": rates}
-  return comparison.Page(blocks, "trainings", about)
+  compared = [label(e, rates[e]) for e in order]
+  return comparison.Page(blocks, "trainings", about, compared)
 
 
 COMPARISON = comparison.Comparison(chosen, page, check, finals)

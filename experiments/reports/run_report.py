@@ -16,6 +16,9 @@ be missing rather than left out in silence. Entries of a run:
 * `confusion`: of classes, `{"classes": names, "counts": [K, K]}`: true by
   predicted, the mean over seeds.
 * `costs`: list of `{"model", "seconds_per_network", "flops_per_network"}`.
+* `ceilings`: of accuracies, `{part: {"kendall_tau", "ties", "images",
+  "collapsed", "models"}}`; of a model `{"kendall_tau", "share"}`.
+  `no_ceilings`: text, why a part of such a target has none.
 * `maps`: `{name: number}`, how labels are mixed in code space.
 * `tables`: list of `{"title", "text", "header", "rows"}`, printed as they are.
 * `notes`: list of text.
@@ -33,6 +36,16 @@ from sne_jax.learning.evaluation import metrics
 
 FEW_SEEDS = 3
 """Fewer training seeds than this are remarked upon."""
+
+CEILINGS = (
+  "The ceiling is the tau that perfect knowledge of every network's accuracy on"
+  " the distribution of the images would reach on these labels, which are"
+  " accuracies on so many images: estimated from random halves of them"
+  " (sne_jax/learning/evaluation/ceilings.py). Networks that give one class to"
+  " all images have collapsed, and are tied in it. The ceiling of ties is the"
+  " best of any predictor without ties."
+)
+"""What the numbers of `ceilings` are."""
 
 MIXING = (
   "Of the nearest neighbours of a code, the share with another label over the"
@@ -68,6 +81,7 @@ def text(
   """Returns the report of a run as markdown. `figures` are links by caption."""
   results = report.to_json(results)
   blocks = [f"# {results['title']}", *_metric_sections(results)]
+  blocks += ceiling_section({"": results})
   for table in results.get("tables") or ():
     blocks += section(**table)
   measured = ["what", "measured"]
@@ -107,6 +121,8 @@ def notes(results: Mapping[str, Any]) -> list[str]:
   ]
   lines += _undefined(good)
   lines += _beaten(results, good)
+  if results.get("no_ceilings"):
+    lines.append(results["no_ceilings"])
   if not results.get("references"):
     lines.append("**No reference was run** on this split.")
   if not results.get("invariance"):
@@ -162,6 +178,27 @@ def _metric_sections(results: Mapping[str, Any]) -> list[str]:
       ],
     )
   return sections
+
+
+def ceiling_section(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+  """Returns how high tau can be, and is; nothing where that is not known.
+
+  Args:
+    runs: results by label. Of several, models are the runs themselves.
+  """
+  rows = []
+  for label, results in runs.items():
+    for part, row in (results.get("ceilings") or {}).items():
+      for model, reached in row["models"].items():
+        if label and model.startswith("reference"):
+          continue
+        rows.append(
+          [part, label or model, reached["kendall_tau"], row["kendall_tau"]]
+          + [reached["share"], row["ties"], row["images"], row["collapsed"]]
+        )
+  header = ["part", "model", "kendall_tau", "ceiling", "share of the ceiling"]
+  header += ["ceiling of ties", "images", "collapsed"]
+  return section("Ceilings of tau", header, rows, CEILINGS)
 
 
 def cost_section(rows: Sequence[Mapping[str, Any]]) -> list[str]:

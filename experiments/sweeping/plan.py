@@ -17,7 +17,8 @@ from sne_jax.zoo.inrs import generate
 
 SWEPT_OF_RUN = (
   *("encoder", "head_width", "head_dropout", "loss", "train_share"),
-  *("init_from", "pretrain", "devices"),
+  *("init_from", "pretrain", "devices", "head_collapsed"),
+  "head_collapsed_within",
 )
 """Options of `RunOptions` that can be swept. The others say where a run is, or
 what it is judged on, as those of the zoo do; a sweep compares trainings on one

@@ -10,7 +10,7 @@ from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
 from experiments.reports import figures, maps, report, run_report
-from experiments.tasks import image_reference, members
+from experiments.tasks import ceilings, image_reference, members
 from sne_jax.learning.evaluation import (
   calibration,
   classes,
@@ -90,7 +90,8 @@ def collect(
     rows, costs = _on_images(options, data)
     results["references"] |= rows
     results["costs"] += costs
-  return results | {"summary": summary(results)}
+  results |= {"summary": summary(results)}
+  return ceilings.added(results, options, data)
 
 
 def of_training(

@@ -18,7 +18,7 @@ import sne_jax
 from experiments.cli import options as options_lib
 from experiments.cli import run_options
 from experiments.reports import report, run_report
-from experiments.tasks import members, outcome
+from experiments.tasks import ceilings, members, outcome
 from sne_jax import atomic, unlabelled
 from sne_jax.encoders.baselines import statistics
 from sne_jax.learning.evaluation import calibration, linear_probes, metrics
@@ -246,7 +246,8 @@ def collect(
     part: outcome.summary(results, part) for part in data.tests()
   }
   results["reconstruction"] = _mean_reconstruction(report.finished(seeds))
-  return results | {"summary": outcome.summary(results)}
+  results |= {"summary": outcome.summary(results)}
+  return ceilings.added(results, options, data)
 
 
 def _mean_reconstruction(good) -> dict[str, Any]:

@@ -84,7 +84,10 @@ def fields_of(options: options_lib.Options) -> dict[str, Any]:
     "options": options.encoder_options(run.encoder),
     "chunks": options.chunk,
     "head": model.HeadOptions(
-      hidden_width=run.head_width, dropout=run.head_dropout
+      hidden_width=run.head_width,
+      dropout=run.head_dropout,
+      collapsed=run.head_collapsed,
+      collapsed_within=run.head_collapsed_within,
     ),
     "loss": run.loss,
     "data": options.data,

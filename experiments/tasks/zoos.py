@@ -22,7 +22,7 @@ from absl import flags, logging
 from experiments import make_zoo
 from experiments.cli import config, console
 from sne_jax.learning.training import progress
-from sne_jax.zoo.classifiers import images
+from sne_jax.zoo.classifiers import images, labels
 from sne_jax.zoo.classifiers import options as image_options
 from sne_jax.zoo.inrs import generate
 from sne_jax.zoo.store import store
@@ -59,7 +59,7 @@ class Source:
     """Returns images and labels that no network of the zoo has seen.
 
     Those for training that `train_images` leaves over: neither trained nor
-    tested on.
+    tested on, nor labelled with.
 
     Raises:
       ValueError: none are left, or a folder was named, which does not say
@@ -71,17 +71,32 @@ class Source:
         f" name the {SUFFIX} file of make_zoo.py that it was made by"
       )
     image, networks = self.options()
-    self.check_images(store.Zoo.open(self.path))
-    image_all = dataclasses.replace(image, train_images=0)
-    every = make_zoo.load_images(image_all, networks)
-    used = image.train_images
-    if not 0 < used < len(every.x_train):
+    zoo = store.Zoo.open(self.path)
+    self.check_images(zoo)
+    every = make_zoo.load_all_images(image, networks)
+    used, end = image.train_images, len(every.x_train)
+    if zoo.correct is not None:
+      count = len(zoo.correct.classes)
+      end -= labels.label_images(every, used or end, count).spare
+    if not 0 < used < end:
       raise ValueError(
         f"the zoo {self.name} was trained on all {len(every.x_train)} images,"
-        " so none are left to evaluate on; make it with fewer --train_images,"
-        " or leave --image_counts empty"
+        " or labelled with the others, so none are left to evaluate on; make it"
+        " with fewer --train_images or --label_images, or leave --image_counts"
+        " empty"
       )
-    return every.x_train[used:], every.y_train[used:]
+    return every.x_train[used:end], every.y_train[used:end]
+
+  def needs_labels(self, zoo: store.Zoo) -> bool:
+    """Returns whether its flagfile asks for more labels than a zoo has."""
+    least = _parsed(self.arguments)["label_images"].value
+    there = 0 if zoo.correct is None else len(zoo.correct.classes)
+    image, networks = self.options()
+    if there >= least or not images.are_there(image):
+      return False
+    every = make_zoo.load_all_images(image, networks)
+    used = image.train_images or len(every.x_train)
+    return there < len(labels.label_images(every, used, least).classes)
 
   def check_images(self, zoo: store.Zoo) -> None:
     """Refuses a zoo that was made on other images than its flagfile says.
@@ -217,8 +232,8 @@ def opened(source: Source, inr_options: generate.InrZooOptions) -> store.Zoo:
 
 def _image_zoo(source: Source) -> store.Zoo:
   """Opens the zoo of a flagfile; runs `make_zoo.py` where it is not there."""
-  if not source.is_there:
-    logging.info("making the zoo %s", source.path)
+  if not source.is_there or source.needs_labels(store.Zoo.open(source.path)):
+    logging.info("making, or labelling, the zoo %s", source.path)
     spawn = multiprocessing.get_context("spawn")
     process = spawn.Process(target=_make, args=(source.arguments,))
     process.start()

@@ -16,6 +16,10 @@ from sne_jax.networks.spec import NetworkSpec
 Network = tuple[NetworkSpec, Any]
 """A spec, and weights `[P]`."""
 
+LEARNED_INPUTS = ("probes", "probe_generator")
+"""What encoders call parameters (or the modules that hold them) that make the
+inputs networks are run on: they can have a learning rate of their own."""
+
 
 @runtime_checkable
 class Packer(Protocol):
@@ -85,6 +89,7 @@ class Row:
       training networks and kept with the model.
     build: `(options, measured) -> Encoder`; `measured` also holds the
       `chunk_options`, for whoever cuts networks into chunks.
+    has_probes: whether with these options it has `LEARNED_INPUTS`.
   """
 
   accepts: Literal["any", "one"]
@@ -94,6 +99,7 @@ class Row:
   prefix: str
   measure: Callable[[Any, Sequence[Network]], dict[str, Any]]
   build: Callable[[Any, Mapping[str, Any]], Encoder]
+  has_probes: Callable[[Any], bool] = lambda options: False
 
 
 ENCODERS: dict[str, Row] = {}

@@ -42,6 +42,13 @@ def build_sne(
   chunk_options = checked.rebuilt(
     chunking.ChunkOptions, measured["chunk_options"]
   )
+  make_large_fn = lambda memory_limit: streaming.make_encode_fn(
+    options,
+    chunk_options,
+    measured["global_scale"],
+    tuple(measured["place_scales"]),
+    memory_limit=memory_limit,
+  )
   return Encoder(
     make_packer=lambda specs: slots.packer(specs, options, chunk_options),
     module=module.SNE(
@@ -51,13 +58,7 @@ def build_sne(
       name="encoder",
     ),
     stochastic=options.identifiers == "random",
-    make_large_fn=lambda memory_limit: streaming.make_encode_fn(
-      options,
-      chunk_options,
-      measured["global_scale"],
-      tuple(measured["place_scales"]),
-      memory_limit=memory_limit,
-    ),
+    make_large_fn=None if options.reads_tensors else make_large_fn,
   )
 
 

@@ -90,7 +90,11 @@ def test_a_zoo_is_made_and_opened_again(tmp_path, capsys):
   )
   make_zoo.main([], values)
   said = capsys.readouterr().out
+  assert "labelled with 50 test images" in said
   assert "12 members" in said and "median" in said and "0 members div" in said
   assert len(store.Zoo.open(tmp_path / "zoo")) == 12
   make_zoo.main([], values)
   assert capsys.readouterr().out == said
+  values["label_images"].value = 70
+  make_zoo.main([], values)
+  assert "labelled with 70 test images" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import types
 
 import numpy as np
 import pytest
@@ -375,3 +376,17 @@ def test_a_damaged_calibration_is_named(tmp_path):
   (tmp_path / calibration.FILE).write_text("{}")
   with pytest.raises(ValueError, match="calibration.json is damaged"):
     calibration.read(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, 0.1])
+def test_a_head_for_collapsed_networks_is_disclosed(value):
+  head = {} if value is None else {"collapsed": {"values": [value]}}
+  model = types.SimpleNamespace(
+    classes=(),
+    targets=("accuracy",),
+    known=calibration.Calibration(),
+    description=head,
+  )
+  notes = predict.Table(model, 0.9).notes
+  said = [note for note in notes if "accuracy is exactly 0.1" in note]
+  assert len(said) == len(notes) == len(head)

@@ -35,8 +35,6 @@ NAME = "stat_nn"
 _REFS = {
   ("weights", "tensor"): "tensors",
   ("tensors", "network"): "networks",
-  ("tensors", "below"): "weights",
-  ("tensors", "above"): "weights",
   ("networks", "ends"): "tensors",
 }
 
@@ -104,28 +102,8 @@ class Stat(nn.Module):
 
 def pooled(batch: joining.Joined) -> Float[Array, "B 70"]:
   """Returns `statistics.pooled_statistics` of every network of a batch."""
-  weights, tensors = batch.tables["weights"], batch.tables["tensors"]
-  networks = batch.tables["networks"]
-  values = jnp.asarray(batch.weights)
-  count = len(tensors["size"])
-  # Sorted by tensor, then value: tensors keep their places.
-  _, values = jax.lax.sort((jnp.asarray(weights["tensor"]), values), num_keys=2)
-  owner = weights["tensor"]
-
-  def total(x):
-    return jax.ops.segment_sum(x, owner, count)
-
-  size = jnp.maximum(jnp.asarray(tensors["size"]), 1).astype(values.dtype)
-  mean = total(values) / size
-  real = jnp.asarray(weights["real"])
-  square = total(jnp.where(real, values - mean[owner], 0) ** 2)
-  variance = square / jnp.maximum(size - 1, 1)
-  low, high = values[tensors["below"]], values[tensors["above"]]
-  rest = jnp.asarray(tensors["rest"]).astype(values.dtype)
-  table = jnp.concatenate(
-    [mean[:, None], variance[:, None], low + (high - low) * rest], axis=1
-  )  # [K, 7]
-
+  tensors, networks = batch.tables["tensors"], batch.tables["networks"]
+  table = statistics.of_batch(batch, jnp.asarray(batch.weights))
   groups = len(statistics.ROLES) * len(networks["real"])
   group = len(statistics.ROLES) * tensors["network"] + tensors["role"]
   present = jnp.asarray(networks["present"]).reshape(-1)[:, None]
@@ -144,9 +122,6 @@ def pooled(batch: joining.Joined) -> Float[Array, "B 70"]:
 def describe(spec: NetworkSpec) -> joining.Tables:
   """Returns what a network of a spec brings into a batch of `StatPool`."""
   size = np.array([t.size for t in spec.tensors], np.int32)
-  start = np.array(spec.offsets, np.int32)[:, None]
-  quarters = np.arange(5)[None, :] * (size[:, None] - 1)
-  below = quarters // 4
   role = [statistics.ROLES.index(statistics.role(t.kind)) for t in spec.tensors]
   ends, present = np.zeros((1, 2, 2), np.int32), np.zeros((1, 2), bool)
   for number in range(len(statistics.ROLES)):
@@ -159,13 +134,7 @@ def describe(spec: NetworkSpec) -> joining.Tables:
     },
     "tensors": {
       "network": np.zeros(len(size), np.int32),
-      "size": size,
       "role": np.array(role, np.int32),
-      "below": (start + below).astype(np.int32),
-      "above": (start + np.minimum(below + 1, size[:, None] - 1)).astype(
-        np.int32
-      ),
-      "rest": (quarters % 4 / 4).astype(np.float32),
     },
     "networks": {"ends": ends, "present": present},
   }
@@ -203,7 +172,9 @@ def build_pooled(
 ) -> interface.Encoder:
   """Builds `stat_pool`."""
   return interface.Encoder(
-    make_packer=lambda specs: joining.Packer(specs, describe, refs=_REFS),
+    make_packer=lambda specs: joining.Packer(
+      specs, describe, refs=_REFS, sets=statistics.SETS
+    ),
     module=_module(options, measured, None),
   )
 

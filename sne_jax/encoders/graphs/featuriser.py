@@ -89,7 +89,13 @@ def row(
       module=module(options, m, name="encoder"),
     )
 
-  return interface.Row(accepts="any", measure=measure, build=build, **words)
+  return interface.Row(
+    accepts="any",
+    measure=measure,
+    build=build,
+    has_probes=lambda options: options.probes > 0,
+    **words,
+  )
 
 
 class Featuriser(nn.Module):

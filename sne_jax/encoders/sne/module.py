@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from sne_jax.encoders import segments, tiling
 from sne_jax.encoders.batches import joining
 from sne_jax.encoders.sets import stacks
-from sne_jax.encoders.sne import encodings, identifiers
+from sne_jax.encoders.sne import encodings, identifiers, tensor_tokens
 from sne_jax.encoders.sne import slots as slots_lib
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.networks import chunking
@@ -226,6 +226,8 @@ class SNE(nn.Module):
     self.network = SetEncoder(o, "network")
     if o.skip_tokens:
       self.skip = self.param("skip", nn.initializers.normal(0.02), (2, o.width))
+    if o.reads_tensors:
+      self.tensors = tensor_tokens.TensorTokens(o)
 
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a packed batch to network codes `[B, h]`."""
@@ -244,6 +246,9 @@ class SNE(nn.Module):
     if o.skip_tokens:
       skips = self.skip_codes(batch.tables["skips"]["level"])
       rows = jnp.concatenate([rows, skips])
+    if o.reads_tensors:
+      tokens = self.tensors(batch, *slots_lib.scaled(batch, self.scaling))
+      rows = jnp.concatenate([rows, tokens])
     codes = _pooled(self.network, rows, batch, "networks", deterministic)
     return codes[:, 0].astype(jnp.float32)
 

@@ -58,6 +58,11 @@ class SNEOptions(Checked):
       encoder, which otherwise sees an unordered set.
     skip_tokens: one token per residual connection, from its two levels.
       Without them a residual connection cannot be seen.
+    statistics_tokens: one more token per tensor, of its mean, variance and
+      quartiles; large networks are then encoded whole, as with gram_tokens.
+    gram_tokens: one more token per weight matrix X, of what X X' U and X' X V
+      say, with learned functions U of rows and V of columns
+      (`tensor_tokens.py`).
     index_features: position marks on weights. none; io: true inputs and
       outputs only (keeps hidden-neuron invariance); chunk: number of the
       chunk; neuron: out, in, y and x index of every weight.
@@ -107,6 +112,8 @@ class SNEOptions(Checked):
   encoding_combine: str = option("add", choices=("add", "concat"))
   level_again: bool = True
   skip_tokens: bool = True
+  statistics_tokens: bool = False
+  gram_tokens: bool = False
   index_features: str = option("io", choices=("none", "io", "chunk", "neuron"))
   identifiers: str = option("content", choices=("none", "random", "content"))
   identifier_dim: int = option(32, least=1)
@@ -166,6 +173,11 @@ class SNEOptions(Checked):
       identifiers="none",
     )
     return dataclasses.replace(paper, **changes)
+
+  @property
+  def reads_tensors(self) -> bool:
+    """Whether it takes more than chunks: there are tokens of whole tensors."""
+    return self.statistics_tokens or self.gram_tokens
 
   @property
   def set_options(self) -> stacks.SetOptions:

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sne_jax.encoders.baselines import statistics
 from sne_jax.encoders.batches import buckets, joining
-from sne_jax.encoders.sne import encodings
+from sne_jax.encoders.sne import encodings, tensor_tokens
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.networks import chunking, scales
 from sne_jax.networks.spec import NetworkSpec
@@ -67,7 +68,8 @@ def packer(
   """Returns the packer of SNE: chunks, and what is a set of what.
 
   Chunks are sets of slots, layers sets of chunks, networks sets of layers (or
-  of chunks, without a layer function) and then of residual connections.
+  of chunks, without a layer function), then of residual connections, and then
+  of `tensor_tokens`.
 
   Args:
     specs: the architectures at hand.
@@ -80,9 +82,12 @@ def packer(
   networks = [(rows, "network")]
   if options.skip_tokens:
     networks.append(("skips", "network"))
+  networks += tensor_tokens.members(options)
   sets = {"networks": networks}
   if rows == "layers":
     sets["layers"] = [("chunks", "layer")]
+  if options.statistics_tokens:
+    sets |= statistics.SETS
   layouts = [chunking.layout(spec.layout, chunk_options) for spec in specs]
   last = max(
     (
@@ -98,6 +103,7 @@ def packer(
     functools.partial(describe, options, chunk_options),
     refs={
       ("weights", "tensor"): "tensors",
+      **tensor_tokens.REFS,
       ("chunks", "index"): "weights",
       ("chunks", "layer"): "layers",
       ("chunks", "neuron"): "neurons",
@@ -140,6 +146,11 @@ def describe(
   }
   if options.skip_tokens:
     tables["skips"] = {"level": skip_ends(spec)}
+  of_tensors = with_relative(np.array([t.level for t in spec.tensors]), spec)
+  for name, columns in tensor_tokens.describe(
+    options, spec, of_tensors
+  ).items():
+    tables[name] = tables.get(name, {}) | columns
   if options.identifiers != "none":
     chunks |= {"neuron": layout.owner, "other": layout.other}
     numbers = np.arange(1, 1 + layout.num_neurons, dtype=np.int32)
@@ -162,7 +173,7 @@ def of_batch(batch: joining.Joined, scaling: Scaling) -> Slots:
   """Gathers the slots of a packed batch."""
   chunks = batch.tables["chunks"]
   index, mask = chunks["index"], chunks["mask"]
-  flat, log_scale = _scaled(batch, scaling)
+  flat, log_scale = scaled(batch, scaling)
   if log_scale is not None:
     log_scale = log_scale[batch.tables["weights"]["tensor"][index]]
     log_scale = jnp.where(mask, log_scale, 0)
@@ -194,8 +205,8 @@ def root_mean_square(total, count):
   return (total / count + 1e-12) ** 0.5
 
 
-def _scaled(batch: joining.Joined, scaling: Scaling):
-  """Returns scaled weights `[T]`, and the log scale of tensors or None."""
+def scaled(batch: joining.Joined, scaling: Scaling):
+  """Returns scaled weights `[T]`, and log scales of tensors `[K]` or None."""
   o, table = scaling.options, batch.tables["weights"]
   flat = batch.weights
   if o.fan_in_scale:

@@ -85,8 +85,14 @@ def make_encode_fn(
     the network needs more than the limit.
 
   Raises:
-    ValueError: the limit does not hold one chunk.
+    ValueError: the limit does not hold one chunk, or the encoder has tokens of
+      whole tensors.
   """
+  if options.reads_tensors:
+    raise ValueError(
+      "statistics_tokens and gram_tokens read whole tensors, which are not held"
+      " in bounded memory; encode the network at once, or train without them"
+    )
   o, module = options, sne.SNE(options, global_scale, place_scales)
   most = chunk_options.chunk_size or chunking.MOST_SLOTS
   size = chunks_at_a_time(o, most, memory_limit)

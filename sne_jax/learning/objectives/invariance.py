@@ -49,7 +49,12 @@ TASK_LOSSES = {
 }
 
 
-def make_loss(model, task: str, options: InvarianceOptions) -> Callable:
+def make_loss(
+  model,
+  task: str,
+  options: InvarianceOptions,
+  collapsed: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Callable:
   """Returns `loss(params, batch, key) -> (loss, metrics)` for training.
 
   Args:
@@ -57,8 +62,11 @@ def make_loss(model, task: str, options: InvarianceOptions) -> Callable:
     task: mse, bce, classes, or soft_classes (targets are probabilities).
     options: of the regulariser. If its weight is above 0, a batch holds every
       network twice, the second time moved.
+    collapsed: values and widths of `losses.or_collapsed`; None: another head.
   """
   task_loss = TASK_LOSSES[task]
+  if collapsed is not None:
+    task_loss = losses.or_collapsed(task_loss, *collapsed)
   paired = options.invariance_weight > 0
 
   def loss_fn(params, batch: Batch, key):

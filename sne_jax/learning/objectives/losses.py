@@ -6,7 +6,11 @@ Dimensions: `B` members of a batch, `T` target properties, `K` classes of one,
 `D` width of a code.
 """
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -92,6 +96,41 @@ def soft_cross_entropy_with_logits(
   """
   logits, target = _pair(logits, target)
   return _mean(optax.softmax_cross_entropy(logits, target)[:, None])
+
+
+def or_collapsed(
+  loss: Callable[[Array, Array], Array],
+  values: Float[np.ndarray, "T"],
+  within: Float[np.ndarray, "T"],
+) -> Callable[[Array, Array], Array]:
+  """Returns the loss of a head that says apart which members have collapsed.
+
+  Its outputs are `[B, 2 T]`: predictions, then logits. Members that have
+  collapsed have no error of the prediction; the cross-entropy of the logits is
+  added for all.
+
+  Args:
+    loss: of predictions `[B, T]`, a mean over members and targets.
+    values: that targets collapse to, as the loss has them.
+    within: targets so near to it have collapsed.
+  """
+
+  def joint(outputs, target):
+    if outputs.ndim != 2 or outputs.shape[1] != 2 * target.shape[1]:
+      raise ValueError(
+        f"outputs are {outputs.shape} for targets {target.shape}; give"
+        " predictions and logits, [B, 2 T]"
+      )
+    prediction, logits = jnp.split(outputs, 2, axis=1)
+    one = lambda p, t: loss(p[None, None], t[None, None])
+    errors = jax.vmap(jax.vmap(one))(prediction, target)
+    # As exact as float32 has the targets.
+    near = within + 1e-6 * (1 + np.abs(values))
+    gone = jnp.abs(target - values[None, :]) <= near[None, :]
+    kept = _mean(jnp.where(gone, 0.0, errors))
+    return kept + bce_with_logits(logits, gone.astype(errors.dtype))
+
+  return joint
 
 
 def invariance_error(

@@ -18,10 +18,19 @@ class HeadOptions(Checked):
   Attributes:
     hidden_width: width of its hidden layer; 0: a linear head.
     dropout: share of the code that is dropped in training.
+    collapsed: whether to predict apart which networks have collapsed: those
+      whose property is exactly the commonest value of the training networks,
+      such as the accuracy of chance. A logit says so, and the prediction is
+      then that value, tied with others; the rest of the head learns from the
+      other networks alone. Reports say where it is used.
+    collapsed_within: networks whose property is so near to that value count as
+      collapsed too.
   """
 
   hidden_width: int = option(64, least=0)
   dropout: float = option(0.0, least=0, below=1)
+  collapsed: bool = False
+  collapsed_within: float = option(0.0, least=0)
 
 
 class PropertyModel(nn.Module):
@@ -29,7 +38,8 @@ class PropertyModel(nn.Module):
 
   Attributes:
     encoder: maps a packed batch to codes `[B, D]`.
-    num_targets: logits: one for each property, or for each class of one.
+    num_targets: logits: one for each property, or for each class of one; and
+      one more for each property that networks may have collapsed to.
     hidden_width: width of the head's hidden layer; 0: a linear head.
     dropout: share of the code dropped before the head while training.
   """

@@ -5,12 +5,14 @@ function.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from sne_jax.encoders import interface
 from sne_jax.networks.checked import Checked, option
 
 ONE_CYCLE_START = 1 / 25
@@ -24,6 +26,9 @@ class OptimizerOptions(Checked):
   Attributes:
     optimizer: adamw; adam: no decay; sgd: momentum beta1.
     learning_rate: the peak of the schedule.
+    probe_rate: the peak of learned inputs (`interface.LEARNED_INPUTS`), whose
+      schedule is otherwise the same; a search over `rates` leaves it as it is.
+      0: learning_rate, which such a search varies for them too.
     weight_decay: decoupled, of all but biases and scales; used by adamw and
       sgd. 0: none.
     schedule: warmup_cosine, constant or one_cycle.
@@ -36,7 +41,8 @@ class OptimizerOptions(Checked):
       stays.
     beta2: decay of the mean squared gradient (adam, adamw).
     epsilon: added to the root of the mean squared gradient.
-    ema_decay: of averaged parameters, which are then evaluated. 0: none.
+    ema_decay: of averaged parameters (such as 0.999), by which the best are
+      chosen, and which are kept; see `update_ema`. 0: none.
 
   Raises:
     ValueError: a value is out of its range; the message names it.
@@ -44,6 +50,7 @@ class OptimizerOptions(Checked):
 
   optimizer: str = option("adamw", choices=("adamw", "adam", "sgd"))
   learning_rate: float = option(1e-3, above=0)
+  probe_rate: float = option(0.0, least=0)
   weight_decay: float = option(1e-2, least=0)
   schedule: str = option(
     "warmup_cosine", choices=("warmup_cosine", "constant", "one_cycle")
@@ -93,10 +100,13 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """Returns the optimizer: clip, direction, weight decay, learning rate.
 
-  The peak rate and the length of the schedule are values of its state, not
-  constants of its update: options that differ in `learning_rate` and
-  `num_steps` alone share one compiled update, each with a state of its own
-  `init`. (With `beta1_low`, in `learning_rate` alone.)
+  Peak rates and the length of the schedule are values of its state, not
+  constants of its update: options that differ in `learning_rate`, `probe_rate`
+  (not 0) and `num_steps` alone share one compiled update, each with a state of
+  its own `init`. (With `beta1_low`, in rates alone.)
+
+  With `probe_rate`, its `init` raises `ValueError` where parameters have no
+  learned inputs.
 
   Args:
     options: the options.
@@ -108,14 +118,19 @@ def make_optimizer(
   parts += _direction(options, num_steps)
   if options.weight_decay and options.optimizer != "adam":
     parts.append(optax.add_decayed_weights(options.weight_decay, _is_matrix))
-  parts.append(_scale_by_rate(options, num_steps))
-  return optax.chain(*parts)
+  rest = _scale_by_rate(options, num_steps)
+  if options.probe_rate:
+    own = dataclasses.replace(options, learning_rate=options.probe_rate)
+    each = {"probes": _scale_by_rate(own, num_steps), "rest": rest}
+    rest = optax.partition(each, functools.partial(_labels, own))
+  return optax.chain(*parts, rest)
 
 
 def constants(options: OptimizerOptions, num_steps: int) -> dict[str, Any]:
   """Returns what an update depends on: options of equal ones can share it."""
   values = dataclasses.asdict(options) | {"num_steps": num_steps}
   del values["learning_rate"]
+  values["probe_rate"] = options.probe_rate > 0
   if not options.beta1_low:
     del values["num_steps"]
   return values
@@ -124,8 +139,9 @@ def constants(options: OptimizerOptions, num_steps: int) -> dict[str, Any]:
 def update_ema(ema, params, *, decay: float, step):
   """Moves averaged parameters towards `params`.
 
-  The decay starts low, so that the initial parameters are soon forgotten:
-  `min(decay, (1 + step) / (10 + step))`.
+  The decay starts low, `min(decay, (1 + step) / (10 + step))`: the average is
+  over the last tenth or so of the steps until that is `1 / (1 - decay)` steps,
+  so it follows a short training too, and forgets the initial parameters.
 
   Args:
     ema: the average before; a tree of the shapes of `params`.
@@ -243,6 +259,24 @@ def _scale_by_rate(options, num_steps) -> optax.GradientTransformation:
     return updates, RateState(state.count + 1, state.course)
 
   return optax.GradientTransformation(init, update)
+
+
+def _labels(options, params):
+  """Tells learned inputs from the rest, by the names on the way to a leaf."""
+
+  def label(path, leaf):
+    del leaf
+    names = {str(getattr(key, "key", key)) for key in path}
+    return "probes" if names & set(interface.LEARNED_INPUTS) else "rest"
+
+  labels = jax.tree_util.tree_map_with_path(label, params)
+  if "probes" not in jax.tree.leaves(labels):
+    raise ValueError(
+      f"probe_rate is {options.probe_rate:g}, but the model has no learned"
+      f" inputs ({' or '.join(interface.LEARNED_INPUTS)} among its parameters);"
+      " leave it 0, or choose an encoder that has some"
+    )
+  return labels
 
 
 def _is_matrix(params):

@@ -160,7 +160,8 @@ class Program:
       raise MemoryLimitError(
         f"memory_limit is {memory_limit} bytes, but the encoder"
         f" {self.description['encoder']} has no form of bounded memory; leave"
-        " the limit out, or use a model of sne"
+        " the limit out, or use a model of sne without statistics_tokens and"
+        " gram_tokens"
       )
     if make is None:
       return None
@@ -240,6 +241,14 @@ class Program:
 
   def _scaled(self, logits, xp):
     """Turns logits into properties in their own units."""
+    if "collapsed" not in self.description:
+      return self._in_units(logits, xp)
+    values, gone = xp.split(logits, 2, axis=-1)
+    constant = xp.asarray(self.description["collapsed"]["values"])[None, :]
+    return xp.where(gone > 0, constant, self._in_units(values, xp))
+
+  def _in_units(self, logits, xp):
+    """Turns logits of properties, or of classes, into these."""
     if self.classes:
       return (jax.nn if xp is jnp else special).softmax(logits, axis=-1)
     if self.description["loss"] == "bce":
@@ -296,8 +305,9 @@ def build_encoder(description: dict[str, Any]) -> interface.Encoder:
 def build_model(description: dict[str, Any], encoder: interface.Encoder):
   """Builds the `PropertyModel` that a model description names."""
   outputs = classes_of(description) or description["targets"]
+  each = 2 if "collapsed" in description else 1
   return model.PropertyModel(
-    encoder.module, len(outputs), **description["head"]
+    encoder.module, each * len(outputs), **description["head"]
   )
 
 

@@ -69,6 +69,16 @@ class Recipe(Checked):
         f"monitor is {self.training.monitor!r}, and loss is {self.loss};"
         f" choose {' or '.join(known)}"
       )
+    if self.head.collapsed and self.loss == classes.LOSS:
+      raise ValueError(
+        f"head.collapsed is on, and loss is {self.loss}; it is for numbers"
+      )
+    rate = self.optimizer.probe_rate
+    if rate and not table.row(self.encoder).has_probes(self.options):
+      raise ValueError(
+        f"probe_rate is {rate:g}, but the encoder {self.encoder} with these"
+        " options has no learned inputs; leave it 0"
+      )
     if self.init_from and self.encoder != "sne":
       raise ValueError(
         f"init_from is {self.init_from!r}, but the encoder is {self.encoder};"
@@ -111,7 +121,11 @@ def describe(
     "encoder_options": dataclasses.asdict(recipe.options),
     "chunk_options": dataclasses.asdict(chunking.resolved(recipe.chunks, used)),
     **measured,
-    "head": dataclasses.asdict(recipe.head),
+    "head": {
+      "hidden_width": recipe.head.hidden_width,
+      "dropout": recipe.head.dropout,
+    },
+    **(_collapsed(train, recipe.head) if recipe.head.collapsed else {}),
     "targets": list(train.labels),
     "loss": recipe.loss,
     **({"classes": list(train.classes)} if train.classes else scaling),
@@ -120,6 +134,42 @@ def describe(
   if recipe.init_from:
     description |= pretraining.measured(recipe.init_from, seeds, description)
   return description
+
+
+def _collapsed(train: Networks, head: HeadOptions) -> dict[str, Any]:
+  """Returns the commonest value of every target, and how near it counts.
+
+  Raises:
+    ValueError: no two networks have the same.
+  """
+  values = []
+  for name, column in zip(train.labels, train.targets.T, strict=True):
+    each, counts = np.unique(column, return_counts=True)
+    if counts.max() < 2:
+      raise ValueError(
+        "the head is to predict which networks have collapsed, but no two of"
+        f" the {len(column)} training networks have the same {name}; leave"
+        " head.collapsed (--head_collapsed) out"
+      )
+    values.append(float(each[counts.argmax()]))
+  return {"collapsed": {"values": values, "within": head.collapsed_within}}
+
+
+def collapsed_note(train: Networks, description: dict[str, Any]) -> list[str]:
+  """Says that the head predicts apart which networks have collapsed."""
+  if "collapsed" not in description:
+    return []
+  values, within = (description["collapsed"][k] for k in ("values", "within"))
+  gone = np.abs(train.targets - np.array(values)) <= within
+  return [
+    "**The head predicts apart which networks have collapsed**: their predicted"
+    f" {name} is exactly {value:g}, so they are tied, and"
+    f" {'exactly' if not within else f'within {within:g} of'} that is the"
+    f" {name} of {count} of {len(train)} training networks"
+    for name, value, count in zip(
+      train.labels, values, gone.sum(axis=0), strict=True
+    )
+  ]
 
 
 def checked(train, val, tests, recipe):
@@ -189,6 +239,18 @@ def scaled_targets(networks: Networks, description, mixes: bool) -> Networks:
   )
 
 
+def _collapsing(description) -> tuple[np.ndarray, np.ndarray] | None:
+  """Returns what networks collapse to, as the loss takes targets."""
+  if "collapsed" not in description:
+    return None
+  values = np.array(description["collapsed"]["values"])
+  within = np.full(len(values), description["collapsed"]["within"])
+  if description["loss"] == "bce":
+    return values, within
+  spread = np.array(description["target_spread"])
+  return (values - description["target_mean"]) / spread, within / spread
+
+
 def key(description, recipe: Recipe, train: Networks) -> str:
   """Returns what tells programs apart: all that they depend on."""
   steps, data = recipe.training.num_steps, recipe.data
@@ -206,7 +268,9 @@ def compiled(description, recipe: Recipe, train: Networks) -> Compiled:
   if train.classes and recipe.data.augment_mixup != "none":
     task = "soft_classes"  # A mixed network is between classes.
   mesh = parallel.make_mesh(recipe.devices or None)
-  loss = invariance.make_loss(model.net, task, recipe.invariance)
+  loss = invariance.make_loss(
+    model.net, task, recipe.invariance, _collapsing(description)
+  )
   update = training.make_update_fn(
     loss,
     optimizers.make_optimizer(recipe.optimizer, recipe.training.num_steps),

@@ -103,6 +103,7 @@ class Trainer:
       [self.train, *self.parts.values()],
       recipe.invariance.invariance_weight,
     )
+    lines += recipe_lib.collapsed_note(self.train, self.description)
     for line in lines:
       log.warning("%s", line)
     return lines

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
-from sne_jax.zoo.classifiers import fit, images, tiles
+from sne_jax.zoo.classifiers import fit, images, labels, tiles
 from sne_jax.zoo.store import partial
 
 PARTS = ("validation", "test")
@@ -249,18 +249,14 @@ class Tuner:
 
   def _places(self) -> dict[str, tuple[np.ndarray, ...]]:
     """Returns places, labels and which are real, `[slots, E]`, by part."""
-    train, *sizes = self.data.sizes
-    block = fit.BLOCK
-    width = block * math.ceil(max(sizes) / block)
-    places, first = {}, train
+    first, *sizes = self.data.sizes
+    found = {}
     for part, size in zip(PARTS, sizes, strict=True):
-      chosen = np.full(width, first, np.int32)
-      chosen[:size] += np.arange(size, dtype=np.int32)
-      whole = lambda a: np.tile(a, (self.slots, 1))
-      real = np.arange(width) < size
-      places[part] = (whole(chosen), whole(self._labels[chosen]), whole(real))
+      found[part] = labels.places(
+        self._labels, first, size, self.slots, max(sizes)
+      )
       first += size
-    return places
+    return found
 
 
 def _check_images(spec: NetworkSpec, data: ImageParts) -> None:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
@@ -82,10 +82,14 @@ class FitState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-  """Accuracy and mean loss of every member on some images."""
+  """Accuracy and mean loss of every member on some images.
+
+  `correct` says which images it classifies rightly, real or not.
+  """
 
   accuracy: Float[Array, "S"]
   loss: Float[Array, "S"]
+  correct: Bool[Array, "S E"]
 
 
 @functools.lru_cache(maxsize=8)  # Each holds programs.
@@ -206,15 +210,16 @@ def make_evaluate_fn(
       logits = families.run(spec, tensors, _images(spec, data, places))
       right = jnp.argmax(logits, axis=-1) == labels
       losses = jnp.where(real, _losses(logits, labels), 0.0)
-      return (sums[0] + (right & real).sum(), sums[1] + losses.sum()), None
+      return (sums[0] + (right & real).sum(), sums[1] + losses.sum()), right
 
     blocks = jax.tree.map(
       lambda a: a.reshape(-1, BLOCK), (places, labels, real)
     )
-    (right, loss), _ = jax.lax.scan(
+    (right, loss), each = jax.lax.scan(
       block, (jnp.int32(0), jnp.float32(0)), blocks
     )
-    return Metrics(right / real.sum(), loss / real.sum())
+    count = real.sum()
+    return Metrics(right / count, loss / count, each.reshape(-1))
 
   mapped = tiles.over_members(
     evaluate_fn,

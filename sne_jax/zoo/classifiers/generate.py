@@ -19,12 +19,13 @@ from sne_jax.zoo.classifiers import (
   draws,
   fit,
   images,
+  labels,
   properties,
   ranges,
   tiles,
 )
 from sne_jax.zoo.classifiers import options as image_options
-from sne_jax.zoo.store import partial, splits, store, writing
+from sne_jax.zoo.store import correct, partial, splits, store, writing
 
 GENERATOR = "sne_jax.zoo.generate"  # As zoos of before say it.
 SPLIT = "default"
@@ -94,7 +95,8 @@ def generate_image_zoo(
       list(batches(networks, batch_members)),
       progress or (lambda *_: None),
     )
-    weights, metrics, rows = results
+    weights, metrics, packed, rows = results
+    classes = data.y_test[: labels.num_labels(options.eval_images, data)]
     table = dict(zip(_METRICS, metrics.reshape(-1, 4).T, strict=True))
     spec_numbers = networks.spec[numbers]
     valid: Any = np.isfinite(metrics.reshape(-1, 4)).all(axis=1)
@@ -121,6 +123,9 @@ def generate_image_zoo(
       splits=parts,
       provenance=provenance | {"batch_members": batch_members},
       licence="CC0-1.0",
+      right=correct.Correct(
+        packed.reshape(len(ids), -1), classes.astype(np.uint8)
+      ),
       staging=partial.staging(folder),
     )
 
@@ -218,8 +223,9 @@ def _train_all(folder, options, data, networks, all_batches, progress):
   """Trains the batches that are not there yet.
 
   Returns:
-    For each spec the weights of its members `[N, P]`; metrics `[M, K, 4]`; the
-    row of every member in its weights `[M * K]`.
+    For each spec the weights of its members `[N, P]`; metrics `[M, K, 4]`;
+    which test images are classified rightly `[M, K, W]`, packed; the row of
+    every member in its weights `[M * K]`.
   """
   epochs = options.epochs
   kept, total = len(epochs), options.num_networks * max(1, epochs[-1])
@@ -230,6 +236,8 @@ def _train_all(folder, options, data, networks, all_batches, progress):
     for size, spec in zip(sizes, networks.specs, strict=True)
   ]
   metrics = np.empty((options.num_networks, kept, 4), np.float32)
+  width = math.ceil(labels.num_labels(options.eval_images, data) / 8)
+  packed = np.empty((options.num_networks, kept, width), np.uint8)
   order = np.empty(options.num_networks, np.int64)  # Place within its spec.
   for spec in range(len(networks.specs)):
     order[networks.spec == spec] = np.arange(sizes[spec])
@@ -245,7 +253,11 @@ def _train_all(folder, options, data, networks, all_batches, progress):
     part, there = partial.part(
       folder,
       number,
-      {"weights": (size, kept, num_weights), "metrics": (size, kept, 4)},
+      {
+        "weights": (size, kept, num_weights),
+        "metrics": (size, kept, 4),
+        "correct": (size, kept, width),
+      },
       functools.partial(trainer.train, batch, told),
     )
     done += size * max(1, epochs[-1])
@@ -253,7 +265,8 @@ def _train_all(folder, options, data, networks, all_batches, progress):
       progress(done, total, "batch was there already")
     weights[batch.spec][rows[batch.members]] = part["weights"]
     metrics[batch.members] = part["metrics"]
-  return weights, metrics, rows.reshape(-1)
+    packed[batch.members] = part["correct"]
+  return weights, metrics, packed, rows.reshape(-1)
 
 
 class _Trainer:
@@ -264,16 +277,22 @@ class _Trainer:
     self._options = options
     self._networks = networks
     self._classes = data.num_classes
-    self._num_train, self._num_test = len(data.x_train), len(data.x_test)
+    self._num_train = len(data.x_train)
+    self._num_labels = labels.num_labels(options.eval_images, data)
     self._devices = tuple(jax.local_devices())
     pixels = np.concatenate([data.x_train, data.x_test])
-    labels = np.concatenate([data.y_train, data.y_test]).astype(np.int32)
-    self._labels = labels
-    self._data = fit.hold(pixels, labels, self._devices)
+    classes = np.concatenate([data.y_train, data.y_test])
+    self._labels = classes.astype(np.int32)
+    self._data = fit.hold(pixels, self._labels, self._devices)
     self._view = fit.make_view_fn(self._num_train, self._classes)
 
   def train(self, batch: Batch, told) -> dict[str, np.ndarray]:
-    """Trains a batch; returns weights `[S, K, P]` and metrics `[S, K, 4]`."""
+    """Trains a batch.
+
+    Returns:
+      Weights `[S, K, P]`, metrics `[S, K, 4]`, and which test images are
+      classified rightly `[S, K, W]`, packed.
+    """
     spec = self._networks.specs[batch.spec]
     count = len(batch.members)
     tile = tiles.tile_members(
@@ -304,15 +323,17 @@ class _Trainer:
     state, view, hyper, seen = partial.place(
       (state, view, hyper, seen), self._devices
     )
-    kept, metrics = [], []
+    kept, metrics, packed = [], [], []
     epochs = self._options.epochs
     for epoch in range(epochs[-1] + 1):
       if epoch in epochs:
         tensors = jax.tree.map(np.asarray, state.tensors)
         kept.append(spec.flatten(tensors, np)[:count])
         results = [evaluate(state.tensors, self._data, *s) for s in seen]
-        rows = [np.asarray(row) for part in results for row in part]
+        rows = [np.asarray(row) for part in results for row in part[:2]]
         metrics.append(np.stack(rows, axis=-1)[:count].astype(np.float32))
+        right = np.asarray(results[1].correct)[:count, : self._num_labels]
+        packed.append(np.packbits(right, axis=-1))
       if epoch < epochs[-1]:
         state = epoch_fn(state, hyper, view, self._data, np.int32(epoch))
         jax.block_until_ready(state)
@@ -320,6 +341,7 @@ class _Trainer:
     return {
       "weights": np.stack(kept, axis=1),
       "metrics": np.stack(metrics, axis=1),
+      "correct": np.stack(packed, axis=1),
     }
 
   def _hyper(self, members: np.ndarray) -> fit.Hyper:
@@ -353,24 +375,12 @@ class _Trainer:
 
     Each is places, labels and which are real, `[S, E]`, of one size.
     """
-    most = self._options.eval_images or self._num_train + self._num_test
-    train, test = min(most, self._num_train), min(most, self._num_test)
-    width = fit.BLOCK * math.ceil(max(train, test) / fit.BLOCK)
-    shape = (len(num_images), width)
-    chosen = np.zeros(shape, np.int32)
+    train = min(self._options.eval_images or self._num_train, self._num_train)
+    test = labels.places(
+      self._labels, self._num_train, self._num_labels, len(num_images), train
+    )
+    chosen = np.zeros_like(test[0])
     chosen[:, :train] = view.subset[:, :train]
-    seen = np.minimum(num_images, train)[:, None] > np.arange(width)
-    common = np.full(shape, self._num_train, np.int32)
-    common[:, :test] += np.arange(test, dtype=np.int32)
-    return [
-      (
-        chosen,
-        np.take_along_axis(np.asarray(view.labels), chosen, axis=1),
-        seen,
-      ),
-      (
-        common,
-        self._labels[common],
-        np.broadcast_to(np.arange(width) < test, shape),
-      ),
-    ]
+    seen = np.minimum(num_images, train)[:, None] > np.arange(chosen.shape[1])
+    wanted = np.take_along_axis(np.asarray(view.labels), chosen, axis=1)
+    return [(chosen, wanted, seen), test]

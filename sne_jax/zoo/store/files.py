@@ -35,6 +35,11 @@ def file_digest(path: str) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_digest(content: bytes) -> str:
+  """Returns the SHA-256 of the content of a file, in hexadecimal."""
+  return hashlib.sha256(content).hexdigest()
+
+
 def write_rows(path: str, rows: Float[Any, "N P"]) -> str:
   """Writes a weights file, atomically, and returns its SHA-256.
 

@@ -72,7 +72,7 @@ def make_zoo(
       zoo = opened()
       shutil.rmtree(partial, ignore_errors=True)
       return zoo
-    batch = _begin(partial, provenance, batch_members, find_batch_members)
+    batch = begin(partial, provenance, batch_members, find_batch_members)
     zoo = make(partial, batch)
     shutil.rmtree(partial)
   return zoo
@@ -143,13 +143,23 @@ def _compare(path: str, file: str, provenance, stored) -> None:
     )
 
 
-def _begin(
+def begin(
   partial: str,
   provenance: Mapping[str, Any],
   wanted: int,
   find_batch_members: Callable[[], int],
 ) -> int:
-  """Makes or takes up the partial folder; returns the size of its batches."""
+  """Makes or takes up the partial folder; returns the size of its batches.
+
+  Args:
+    partial: the folder.
+    provenance: see `make_zoo`.
+    wanted: members of a batch, or 0; see `make_zoo`.
+    find_batch_members: see `make_zoo`.
+
+  Raises:
+    ZooError: it was begun with something else, or its plan is unreadable.
+  """
   plan_file = os.path.join(partial, PLAN_FILE)
   os.makedirs(partial, exist_ok=True)
   if not os.path.exists(plan_file):

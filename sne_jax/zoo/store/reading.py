@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from sne_jax import errors
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo.store import files, splits, tables
+from sne_jax.zoo.store import correct, files, splits, tables
 
 FORMAT = "sne_jax zoo"
 VERSION = 1
@@ -55,6 +55,9 @@ def read_index(path: str, name: str) -> dict[str, Any]:
     if not isinstance(index.get(key), kind):
       raise bad(f"field {key!r} is missing or no {kind.__name__}")
   counts = [(index["members"], "count")]
+  if correct.KEY in index:
+    images = index[correct.KEY]
+    counts.append((images if isinstance(images, dict) else {}, "images"))
   for entry in index["specs"]:
     weights = entry.get("weights") if isinstance(entry, dict) else None
     counts.append((weights if isinstance(weights, dict) else {}, "rows"))

@@ -3,11 +3,13 @@
 A zoo is a folder of plain data, nothing in which can run code:
 
 - `zoo.json`: format version, specs, what the properties mean, provenance,
-  licence, and the SHA-256 of the two kinds of files below;
+  licence, and the SHA-256 of the files below but the splits;
 - `weights-<k>.safetensors`: the networks of spec `k`, float32 `[N, P]`;
 - `members.parquet`: for each member its id, spec, row in the weights file,
   whether it is valid, and its properties;
-- `splits.parquet`: which member is in which part of which split.
+- `splits.parquet`: which member is in which part of which split;
+- `correct-<digest>.safetensors`, of classifiers: which test images each member
+  classifies rightly (`correct`). Older zoos have none.
 
 Dimensions: `M` members of a zoo, `N` rows of a weights file, `P` weights.
 """
@@ -21,7 +23,7 @@ from jaxtyping import Float, Int
 
 from sne_jax import errors
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo.store import reading
+from sne_jax.zoo.store import correct, reading
 
 
 class Zoo:
@@ -37,6 +39,8 @@ class Zoo:
     properties: for each property its `description` and `units`.
     provenance: how the zoo came to be, plain values.
     licence: of the data, as an SPDX identifier or words.
+    correct: which test images each member classifies rightly; None where the
+      zoo does not say. `make_zoo.py --label_images=N` adds it.
   """
 
   def __init__(self, path: str, index: dict[str, Any]):
@@ -47,6 +51,7 @@ class Zoo:
     self.properties: dict[str, dict[str, str]] = index["properties"]
     self.provenance: dict[str, Any] = index["provenance"]
     self.licence: str = index["licence"]
+    self.correct: correct.Correct | None = None
     self._weights: list[np.ndarray] = []
     self._splits: dict[str, dict[str, np.ndarray]] = {}
 
@@ -192,6 +197,10 @@ def read_zoo(path: str, *, name: str, verify: bool) -> Zoo:
     zoo._weights.append(reading.map_weights(path, name, spec, entry))
   reading.check_digest(path, name, index["members"])
   zoo.members = reading.read_members(path, name, index)
+  if correct.KEY in index:
+    entry = index[correct.KEY]
+    reading.check_digest(path, name, entry)
+    zoo.correct = correct.read(path, name, entry, len(zoo))
   zoo._splits = reading.read_splits(path, name, zoo.members["id"])
   if verify:
     for number, entry in enumerate(entries):

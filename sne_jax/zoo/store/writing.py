@@ -14,7 +14,7 @@ import numpy as np
 
 from sne_jax import atomic, errors
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo.store import files, lock, reading, store, tables
+from sne_jax.zoo.store import correct, files, lock, reading, store, tables
 
 
 class Property(NamedTuple):
@@ -38,6 +38,7 @@ def write_zoo(
   splits: Mapping[str, Mapping[str, Sequence[str] | np.ndarray]] | None = None,
   provenance: Mapping[str, Any] | None = None,
   licence: str = "unknown",
+  right: correct.Correct | None = None,
   staging: str | os.PathLike | None = None,
 ) -> store.Zoo:
   """Writes a zoo: all of it, or nothing. Equal inputs give equal bytes.
@@ -61,6 +62,7 @@ def write_zoo(
     provenance: how the zoo came to be, plain values; no dates, so that making
       it anew gives the same bytes.
     licence: of the data.
+    right: which test images each member classifies rightly.
     staging: folder to write in, on the same file system as `path`; what is
       there is removed. Default: a new one.
 
@@ -107,13 +109,9 @@ def write_zoo(
       "provenance": dict(provenance or {}),
       "licence": licence,
     }
-    members = os.path.join(staged, reading.MEMBERS_FILE)
-    tables.write_table(members, columns)
-    index["members"] = {
-      "file": reading.MEMBERS_FILE,
-      "count": count,
-      "sha256": files.file_digest(members),
-    }
+    index["members"] = _write_members(staged, reading.MEMBERS_FILE, columns)
+    if right is not None:
+      index[correct.KEY] = correct.write(staged, right)
     numbered = {
       name: reading.check_split(path, name, parts, columns["id"])
       for name, parts in (splits or {}).items()
@@ -168,6 +166,53 @@ def add_split(
         "choose another name, or replace it (replace=True)",
       )
     _write_splits(path, old_splits | {name: numbers}, ids)
+    return store.Zoo.open(path, verify=False)
+
+
+def relabel(
+  path: str | os.PathLike,
+  right: correct.Correct,
+  properties: Mapping[str, np.ndarray],
+) -> store.Zoo:
+  """Writes anew what was measured of the members; returns the zoo, opened.
+
+  Weights and splits stay. Whenever it is killed, the zoo is the old one or the
+  new one.
+
+  Args:
+    path: folder of the zoo.
+    right: which test images each member classifies rightly.
+    properties: new values `[M]` of some that the zoo has; none: they stay.
+
+  Raises:
+    ZooError: another process writes here, or the zoo has no such property.
+    ValueError: arrays of other shapes.
+  """
+  path = os.path.abspath(path)
+  with lock.folder_lock(path):
+    zoo = store.Zoo.open(path, verify=False)
+    columns = dict(zoo.members)
+    for name, values in properties.items():
+      old = zoo.property(name)
+      new = tables.plain_column(path, reading.MEMBERS_FILE, name, values)
+      if new.shape != old.shape or len(right.packed) != len(zoo):
+        raise ValueError(
+          f"{len(right.packed)} rows of bits and {name} {new.shape} for the"
+          f" {len(zoo)} members of {path}"
+        )
+      columns[name] = new
+    index = reading.read_index(path, path)
+    before = {index["members"]["file"], index.get(correct.KEY, {}).get("file")}
+    index[correct.KEY] = correct.write(path, right)
+    if properties:
+      # A name of its own: until the index names it, the old one is in use.
+      content = b"".join(columns[name].tobytes() for name in properties)
+      file = f"members-{files.content_digest(content)[:12]}.parquet"
+      index["members"] = _write_members(path, file, columns)
+    atomic.write_json(os.path.join(path, reading.INDEX_FILE), index)
+    for old in before - {index["members"]["file"], index[correct.KEY]["file"]}:
+      if old:
+        os.remove(os.path.join(path, old))
     return store.Zoo.open(path, verify=False)
 
 
@@ -238,6 +283,14 @@ def _write_weights(
   digest = files.write_rows(os.path.join(staged, file), array)
   weights = {"file": file, "rows": len(array), "sha256": digest}
   return {"spec": spec.to_json(), "weights": weights}
+
+
+def _write_members(folder: str, file: str, columns) -> dict[str, Any]:
+  """Writes the columns of the members; returns their entry in the index."""
+  path = os.path.join(folder, file)
+  tables.write_table(path, columns)
+  digest = files.file_digest(path)
+  return {"file": file, "count": len(columns["id"]), "sha256": digest}
 
 
 def _write_splits(folder: str, numbered, ids: np.ndarray) -> None:

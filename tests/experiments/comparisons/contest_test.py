@@ -33,6 +33,14 @@ def test_every_encoder_has_the_same_search(resolve):
   assert [o.run.references for o in found.values()] == [True] + [False] * 3
 
 
+def test_only_learned_inputs_have_the_rate_of_learned_inputs(resolve):
+  flags = ("--rates=1e-2,1e-3", "--encoders=stat_pool,neural_graph:7")
+  probes = "--encoder_option=graph_probes=3"
+  options = resolve(*flags, probes, "--probe_rate=0.1", "--workdir=w")
+  found = contest.chosen(options)
+  assert [o.optimizer.probe_rate for o in found.values()] == [0, 0, 0.1, 0.1]
+
+
 def test_validation_chooses_and_the_test_part_does_not(resolve):
   options = resolve(*FLAGS, "--seeds=3", "--workdir=w")
   values = (0.5, 0.4, 0.1, 0.2)

@@ -26,6 +26,14 @@ def load(write_zoo, resolve, tiny_flags, tmp_path):
   return make
 
 
+def test_the_head_is_as_the_flags_say(resolve):
+  head = task.fields_of(resolve())["head"]
+  assert not head.collapsed
+  options = resolve("--head_collapsed", "--head_collapsed_within=0.02")
+  head = task.fields_of(options)["head"]
+  assert head.collapsed and head.collapsed_within == 0.02
+
+
 def test_description_is_that_of_the_training_part(load):
   options, data = load("--nofan_in_scale")
   found = task.describe(options, data)

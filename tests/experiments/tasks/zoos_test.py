@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from experiments import make_zoo
 from experiments.tasks import image_reference, members, zoos
 from sne_jax.networks import families
-from sne_jax.zoo.classifiers import images
+from sne_jax.zoo.classifiers import images, labels
 from sne_jax.zoo.inrs import generate
 from sne_jax.zoo.store import store
 
@@ -103,6 +104,34 @@ def test_spare_images_were_never_used(made):
   np.testing.assert_array_equal(
     np.concatenate([used.y_train, y]), every.y_train
   )
+
+
+def test_images_to_label_with_are_not_spare(made, tmp_path):
+  """And a flagfile that asks for more labels than there are gets them."""
+  source, zoo = made
+  shutil.copytree(zoo.path, tmp_path / "tiny")
+  path = tmp_path / "tiny.flags"
+  text = FLAGS.format(zoo=tmp_path / "tiny", more="--label_images=600")
+  path.write_text(text)
+  (asking,) = zoos.sources(str(path))
+  assert not source.needs_labels(zoo) and asking.needs_labels(zoo)
+  image, networks = asking.options()
+  labelled = labels.relabel(
+    tmp_path / "tiny",
+    make_zoo.load_images(image, networks),
+    make_zoo.load_all_images(image, networks),
+    600,
+  )
+  assert not asking.needs_labels(labelled)
+  x, y = asking.spare_images()
+  free, classes = source.spare_images()
+  np.testing.assert_array_equal(x, free[:197])
+  np.testing.assert_array_equal(y, classes[:197])
+  rest = labelled.correct.classes[500:]
+  np.testing.assert_array_equal(rest[::-1], classes[197:])
+  path.write_text(text + "--label_images=100000")  # All there are, at most.
+  (greedy,) = zoos.sources(str(path))
+  assert greedy.needs_labels(labelled)
 
 
 @pytest.mark.parametrize(

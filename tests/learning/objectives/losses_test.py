@@ -126,3 +126,22 @@ def test_shapes_are_checked():
       losses.cross_entropy_with_logits(LOGITS, bad)
   with pytest.raises(BAD_SHAPE):
     losses.soft_cross_entropy_with_logits(LOGITS, NUMBERS)
+
+
+def test_collapsed_members_are_told_apart_by_hand():
+  joint = losses.or_collapsed(losses.mse, np.array([0.1]), np.array([0.0]))
+  target = jnp.array([[0.1], [0.5], [0.9], [0.1]], jnp.float32)
+  values = np.array([3.0, 1.5, 0.9, -7.0])
+  logits = np.array([2.0, -1.0, 0.0, 0.5])
+  outputs = jnp.asarray(np.stack([values, logits], axis=1), jnp.float32)
+  signs = np.array([1, -1, -1, 1])
+  # The error of one member of four; and log(1 + exp(-x)) of the right side.
+  expected = 1.0 / 4 + np.log1p(np.exp(-signs * logits)).mean()
+  loss, gradient = jax.value_and_grad(joint)(outputs, target)
+  assert loss == pytest.approx(expected, rel=1e-5)
+  np.testing.assert_allclose(gradient[:, 0], [0, 2 / 4, 0, 0], atol=1e-6)
+  wide = losses.or_collapsed(losses.mse, np.array([0.1]), np.array([0.4]))
+  gradient = jax.grad(wide)(outputs, target)
+  np.testing.assert_allclose(gradient[:, 0], 0, atol=1e-6)
+  with pytest.raises(ValueError, match="predictions and logits"):
+    joint(outputs[:, :1], target)

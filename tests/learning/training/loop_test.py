@@ -11,7 +11,12 @@ import optax
 import pytest
 
 from sne_jax.learning.data import prefetch
-from sne_jax.learning.training import loop, observing, train_state
+from sne_jax.learning.training import (
+  loop,
+  observing,
+  optimizers,
+  train_state,
+)
 from sne_jax.learning.training import records as logging
 
 OPTIONS = {"log_every": 10, "eval_every": 10, "save_every": 10}
@@ -114,6 +119,27 @@ def test_the_state_owns_its_arrays():
   # The average starts with decay 1 / 10.
   np.testing.assert_allclose(after.ema["w"], 0.9 * after.params["w"], rtol=1e-6)
   assert after.eval_params is after.ema
+
+
+def test_averaged_parameters_are_what_is_evaluated_and_kept(tmp_path):
+  tx = optax.adam(0.1)
+  update = loop.make_update_fn(noisy_loss, tx, ema_decay=0.999)
+  state = loop.init_state(
+    {"w": jnp.zeros(3)}, tx, jax.random.key(3), ema_decay=0.999
+  )
+  seen = []
+
+  def evaluate(params):
+    seen.append(np.array(params["w"]))
+    return {"mse": -float(len(seen))}  # The last is the best.
+
+  options = loop.TrainOptions(num_steps=20, monitor="mse", **OPTIONS)
+  result = loop.fit(state, update, make_batch, evaluate, options, tmp_path)
+  kept, _ = train_state.load_best(tmp_path)
+  average, last = result.state.ema, result.state.params
+  for found in ({"w": seen[-1]}, kept, result.best_params):
+    assert same_bits(found, average) and not same_bits(found, last)
+  assert np.abs(average["w"] - last["w"]).max() < 0.2
 
 
 def test_half_precision_losses_keep_full_precision_parameters():
@@ -268,6 +294,31 @@ def test_a_continued_run_equals_an_unbroken_one(problem, tmp_path):
   steps = {r["step"] for r in unbroken.history}
   kept = [r for r in broken.history if r["step"] in steps]
   assert lasting(kept) == lasting(unbroken.history)
+
+
+def test_rates_of_learned_inputs_are_continued_too(tmp_path):
+  """Averaged, and with rates that move: to the bit, as without a stop."""
+
+  def loss_fn(params, batch, key):
+    return noisy_loss({"w": params["w"] * params["probes"]}, batch, key)
+
+  how = optimizers.OptimizerOptions(probe_rate=0.1, learning_rate=0.01)
+  tx = optimizers.make_optimizer(how, 30)
+  update = loop.make_update_fn(loss_fn, tx, ema_decay=0.9)
+
+  def run(steps, folder):
+    given = {"w": jnp.ones(3), "probes": jnp.ones(3)}
+    state = loop.init_state(given, tx, jax.random.key(3), ema_decay=0.9)
+    options = loop.TrainOptions(num_steps=steps, monitor="mse", **OPTIONS)
+    return loop.fit(state, update, make_batch, distance, options, folder)
+
+  unbroken, _ = run(30, tmp_path / "one"), run(10, tmp_path / "two")
+  continued = run(30, tmp_path / "two")
+  for name in ("params", "opt_state", "ema"):
+    pair = (getattr(r.state, name) for r in (unbroken, continued))
+    assert same_bits(*pair)
+  moved = jax.tree.map(lambda x: np.abs(x - 1).max(), unbroken.state.params)
+  assert moved["probes"] > 3 * moved["w"]
 
 
 def test_a_finished_run_is_only_read(problem, tmp_path):

@@ -166,6 +166,76 @@ def test_ema_by_hand():
   np.testing.assert_allclose(late["a"], 0.01, rtol=1e-4)
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.999])
+def test_the_average_of_a_short_training_is_near_its_end(decay):
+  """Parameters go to 1 and stay; after 100 steps the average is there too."""
+  ema = late = np.float32(0)
+  for step in range(100):
+    params = np.float32(1 - 0.9 ** (step + 1))
+    ema = optimizers.update_ema(ema, params, decay=decay, step=step)
+    # Control: with the decay from the first step on.
+    late = optimizers.update_ema(late, params, decay=decay, step=10**6)
+  assert abs(ema - params) < 1e-3
+  assert abs(late - params) > (0.5 if decay == 0.999 else 1e-4)
+
+
+def test_learned_inputs_have_a_rate_of_their_own():
+  given = {
+    "encoder": {"probes": np.ones((2, 2)), "probed": {"kernel": np.ones(2)}},
+    "probe_generator": {"kernel": np.ones((2, 2))},
+  }
+  given = jax.tree.map(np.float32, given)
+  gradient = jax.tree.map(np.ones_like, given)
+  changes = {"schedule": "one_cycle", "warmup_fraction": 0.5, "beta1": 0.5}
+  how = options(learning_rate=0.1, probe_rate=0.3, **changes)
+  tx = optimizers.make_optimizer(how, 4)
+  plain = optimizers.make_optimizer(options(learning_rate=0.1, **changes), 4)
+  state, other = tx.init(given), plain.init(given)
+  for _ in range(3):
+    moves, state = tx.update(gradient, state, given)
+    all_alike, other = plain.update(gradient, other, given)
+    threefold = jax.tree.map(lambda x: 3 * x, all_alike)
+    same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6)
+    same(moves["encoder"]["probes"], threefold["encoder"]["probes"])
+    jax.tree.map(same, moves["probe_generator"], threefold["probe_generator"])
+    # A name is a whole word of the path.
+    jax.tree.map(
+      same, moves["encoder"]["probed"], all_alike["encoder"]["probed"]
+    )
+
+
+def test_rates_are_arguments_of_one_program():
+  """A search over rates compiles once, for rates of learned inputs too."""
+  one = options(learning_rate=0.1, probe_rate=0.3)
+  other = options(learning_rate=0.2, probe_rate=0.1)
+  assert optimizers.constants(one, 5) == optimizers.constants(other, 5)
+  plain = options(learning_rate=0.1)
+  assert optimizers.constants(one, 5) != optimizers.constants(plain, 5)
+  given = {name: np.ones(2, np.float32) for name in ("probes", "kernel")}
+  update = optimizers.make_optimizer(one, 5).update
+  state = optimizers.make_optimizer(other, 5).init(given)
+  moves, _ = update(given, state, given)
+  np.testing.assert_allclose(moves["probes"], -0.1, rtol=1e-6)
+  np.testing.assert_allclose(moves["kernel"], -0.2, rtol=1e-6)
+
+
+def test_without_probe_rate_the_state_is_that_of_before():
+  tx = optimizers.make_optimizer(options(optimizer="adamw"), 5)
+  paths = jax.tree_util.tree_leaves_with_path(tx.init({"probes": np.ones(2)}))
+  assert [jax.tree_util.keystr(path) for path, _ in paths] == [
+    *("[0].count", "[0].mu['probes']", "[0].nu['probes']"),
+    *("[1].count", "[1].course.peak", "[1].course.warmup", "[1].course.total"),
+  ]
+
+
+def test_a_rate_of_nothing_is_refused():
+  tx = optimizers.make_optimizer(options(probe_rate=0.1), 5)
+  with pytest.raises(
+    ValueError, match=r"probe_rate is 0.1, but the model has no .*leave it 0"
+  ):
+    tx.init(PARAMS)
+
+
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
@@ -173,6 +243,7 @@ def test_ema_by_hand():
     ({"schedule": "step"}, "schedule is 'step'; choose one of"),
     ({"learning_rate": 0.0}, "learning_rate is 0.0; must be above 0"),
     ({"learning_rate": float("nan")}, "learning_rate is nan; must be above 0"),
+    ({"probe_rate": -1.0}, "probe_rate is -1.0; must be at least 0"),
     ({"clip_norm": -1.0}, "clip_norm is -1.0; must be at least 0"),
     ({"weight_decay": -0.1}, "weight_decay is -0.1; must be at least 0"),
     ({"warmup_fraction": 1.5}, "warmup_fraction is 1.5; must be"),

@@ -114,9 +114,11 @@ def test_every_snapshot_has_its_own_metrics(zoo):
     x = data.x_test[:100].reshape(100, -1).astype(np.float32) / 127.5 - 1
     logits = families.forward(spec, weights, x)
     logs = jax.nn.log_softmax(logits)[np.arange(100), data.y_test[:100]]
-    right = (np.asarray(logits).argmax(axis=1) == data.y_test[:100]).mean()
+    right = np.asarray(logits).argmax(axis=1) == data.y_test[:100]
+    (bits,) = zoo.correct.right([number])
+    assert bits.shape == (100,) and (bits != right).sum() <= 1
     np.testing.assert_allclose(
-      zoo.property("test_accuracy")[number], right, atol=0.0101
+      zoo.property("test_accuracy")[number], bits.mean(), rtol=1e-6
     )
     np.testing.assert_allclose(
       zoo.property("test_loss")[number], -logs.mean(), rtol=1e-3
@@ -126,6 +128,7 @@ def test_every_snapshot_has_its_own_metrics(zoo):
     zoo.property("train_accuracy") - zoo.property("test_accuracy"),
     atol=1e-6,
   )
+  np.testing.assert_array_equal(zoo.correct.classes, data.y_test[:100])
   last = zoo.select(where={"epoch": 2})
   begun = zoo.select(where={"epoch": 0})
   loss, accuracy = zoo.property("train_loss"), zoo.property("test_accuracy")

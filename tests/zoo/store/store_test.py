@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from sne_jax import errors
 from sne_jax.networks import families
-from sne_jax.zoo.store import files, lock, store, writing
+from sne_jax.zoo.store import correct, files, lock, store, writing
 
 SPECS = (families.inr((1, 3, 1)), families.mlp((2, 2, 2)))  # 10, 12 weights
 IDS = ["a0", "a1", "a2", "b0", "b1"]
@@ -142,9 +142,83 @@ def test_unknown_names_list_what_there_is(path, call, words):
     assert word in str(caught.value)
 
 
+RIGHT = np.random.default_rng(1).random((5, 11)) < 0.5  # 11 is no byte's end.
+CLASSES = np.arange(11) % 3
+
+
+def with_bits(path, **changes):
+  return write(path, right=correct.Correct.of(RIGHT, CLASSES), **changes)
+
+
+def test_bits_that_are_written_are_read(tmp_path, path):
+  zoo = with_bits(tmp_path / "bits")
+  np.testing.assert_array_equal(zoo.correct.right([3, 0]), RIGHT[[3, 0]])
+  np.testing.assert_array_equal(zoo.correct.classes, CLASSES)
+  assert store.Zoo.open(path).correct is None  # As of before.
+
+
+def damage_bits(zoo):
+  (file,) = zoo.glob("correct-*")
+  file.write_bytes(file.read_bytes()[:-1] + b"\x07")
+
+
+def shorten_bits(zoo):
+  change_index(lambda index: index["correct"].update(images=12))(zoo)
+
+
+def drop_bits(zoo):
+  (file,) = zoo.glob("correct-*")
+  file.unlink()
+
+
+@pytest.mark.parametrize(
+  ("damage", "words"),
+  [
+    (damage_bits, "contents changed"),
+    (drop_bits, "file is missing"),
+    (shorten_bits, "'classes' is .* where uint8 .12,. is due"),
+  ],
+)
+def test_damaged_bits_are_named(tmp_path, damage, words):
+  with_bits(tmp_path / "bits")
+  damage(tmp_path / "bits")
+  with pytest.raises(errors.ZooError, match=f"correct-.*{words}"):
+    store.Zoo.open(tmp_path / "bits")
+
+
+def test_members_are_labelled_anew_or_not_at_all(tmp_path, monkeypatch):
+  path = tmp_path / "bits"
+  with_bits(path)
+  before = contents(path)
+  more = correct.Correct.of(np.ones((5, 20), bool), np.zeros(20))
+  new = {"accuracy": np.arange(5) / 8}
+
+  def killed(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patched:
+    patched.setattr(writing.atomic, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+      writing.relabel(path, more, new)
+  zoo = store.Zoo.open(path)
+  assert contents(path).items() >= before.items()
+  np.testing.assert_array_equal(zoo.correct.right(range(5)), RIGHT)
+  zoo = writing.relabel(path, more, new)
+  assert zoo.correct.right([4]).tolist() == [[True] * 20]
+  np.testing.assert_array_equal(zoo.property("accuracy"), new["accuracy"])
+  assert zoo.property("dataset").tolist() == list("xxyyx")
+  now = contents(path)
+  same = [name for name in before if now.get(name) == before[name]]
+  assert same == ["splits.parquet", "weights-0.safetensors"] + [
+    "weights-1.safetensors"
+  ]
+  assert len(now) == len(before), "files of before are gone"
+  assert len(store.Zoo.open(path)) == 5
+
+
 def test_equal_inputs_give_equal_bytes(tmp_path):
-  write(tmp_path / "one")
-  write(tmp_path / "two")
+  with_bits(tmp_path / "one")
+  with_bits(tmp_path / "two")
   assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
