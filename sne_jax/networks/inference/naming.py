@@ -235,7 +235,17 @@ def modules(shapes: Shapes) -> list[Module]:
     module.parts[part] = name
   for module in by_prefix.values():
     _settle(module, shapes)
-  return list(by_prefix.values())
+  return [part for m in by_prefix.values() for part in _layer_and_norm(m)]
+
+
+def _layer_and_norm(module: Module) -> list[Module]:
+  """Parts `W1, b1` from `gamma1, beta1`, which are called alike."""
+  norm = {k: n for k, n in module.parts.items() if k.startswith("norm_")}
+  if "weight" not in module.parts or not norm:
+    return [module]
+  layer = {k: n for k, n in module.parts.items() if k not in norm}
+  name = next(iter(norm.values()))
+  return [Module(module.prefix, layer), Module(name, norm)]
 
 
 def _by_shape(
@@ -267,7 +277,8 @@ def _settle(module: Module, shapes: Shapes) -> None:
   vector = weight is not None and len(shapes[weight]) == 1
   if weight is not None and vector:
     module.parts["norm_scale"] = module.parts.pop("weight")
-  if (norm or vector) and "bias" in module.parts:
+  kernel = weight is not None and not vector
+  if (norm or vector) and not kernel and "bias" in module.parts:
     module.parts["norm_shift"] = module.parts.pop("bias")
 
 

@@ -200,6 +200,21 @@ def test_a_scale_alone_is_no_norm_of_groups():
     assert ("1.weight" in found.left_out) == (width == 1)
 
 
+def test_norms_that_are_called_as_their_layers_are():
+  """`w1, b1, gamma1, beta1` of NumPy: a layer and a norm."""
+  shapes = {"w1": (4, 9), "b1": (9,), "w2": (9, 2), "b2": (2,)}
+  statistics = dict.fromkeys(("gamma1", "beta1", "mean1", "var1"), (9,))
+
+  def run(t, x):
+    x = x @ np.float64(t["w1"]) + t["b1"] - t["mean1"]
+    x = x / np.sqrt(t["var1"] + 1e-5) * t["gamma1"] + t["beta1"]
+    return relu(x) @ np.float64(t["w2"]) + t["b2"]
+
+  found = holds(shapes | statistics, "npz", run, (5, 4))
+  assert len(found.spec.groups) == 1
+  assert found.spec.tensor("var1").of == "w1"
+
+
 def test_numbers_of_flax_count_each_kind():
   """`LayerNorm_0` may be behind `Dense_1`, but not if there is one for each."""
   shapes = {f"params/Dense_{i}/kernel": (8, 8) for i in (1, 2)}
