@@ -22,7 +22,7 @@ from sne_jax.encoders.interface import (
   Row,
   register,
 )
-from sne_jax.encoders.responses import reader
+from sne_jax.encoders.responses import probing, reader
 from sne_jax.encoders.sne import module, slots, streaming
 from sne_jax.encoders.sne import options as sne_options
 from sne_jax.encoders.tokens import hyper_representation, sane_coder
@@ -152,6 +152,8 @@ _ROWS = {
     options=transformer.GraphTransformerOptions,
     prefix="graph_transformer_",
   ),
+  "probe_gen": probing.row(probing.ProbeGenOptions, "probe_gen_"),
+  "hidden_probe": probing.row(probing.HiddenProbeOptions, "hidden_probe_"),
   "hyper_representation": tied.row(
     *("hyper_representation", hyper_representation.Coder),
     symmetry="none",

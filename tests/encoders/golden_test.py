@@ -93,6 +93,25 @@ CASES = {
     FLAT_CHUNKS,
     (DENSE, MIXED),
   ),
+  "sne_responses": (
+    "sne",
+    SNE_RECOMMENDED
+    | {"responses": "hidden", "response_inputs": 4, "response_width": 8},
+    {"chunk_size": 34, **NEURON},
+    (DENSE, MIXED),
+  ),
+  "probe_gen": (
+    "probe_gen",
+    {"width": 8, "inputs": 3, "layers": 2},
+    {},
+    (DENSE, MIXED),
+  ),
+  "hidden_probe": (
+    "hidden_probe",
+    {"width": 8, "inputs": 3, "layers": 2, "unit_width": 8, "rank": 4},
+    {},
+    (DENSE, MIXED),
+  ),
   "mlp": ("mlp", {"width": 8, "layers": 2}, {}, (DENSE, CNN)),
   "stat_nn": ("stat_nn", {"width": 8}, {}, (DENSE, CNN)),
   "stat_pool": ("stat_pool", {"width": 8}, {}, (DENSE, MIXED)),

@@ -38,7 +38,12 @@ def values(outputs, count: int, *, classes: bool):
   """
   if classes:
     outputs = jnp.maximum(jax.nn.log_softmax(outputs), LEAST)
-  outputs = squeezed(outputs[..., :count])
+  return in_order(squeezed(outputs), count)
+
+
+def in_order(outputs, count: int):
+  """Returns outputs `[N, K, O]` as `[N, K * count]`, cut or filled with 0."""
+  outputs = outputs[..., :count]
   missing = count - outputs.shape[-1]
   outputs = jnp.pad(outputs, ((0, 0), (0, 0), (0, missing)))
   return outputs.reshape(len(outputs), -1)

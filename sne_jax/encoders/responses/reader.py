@@ -113,14 +113,8 @@ class Reader(nn.Module):
     codes = jnp.zeros((networks, o.width))
     units = jnp.zeros((len(batch.tables["units"]["real"]), o.width))
     keep = self._kept(networks, deterministic)
-    for name, table in sorted(batch.tables.items()):
-      if not name.startswith(programs.PREFIX) or not len(table["network"]):
-        continue
-      program = programs.of_name(name)
-      given = self._inputs(program)
-      answers = running.run(
-        *(program, batch.weights, table, given), grid=o.grid * o.hidden
-      )
+    each = running.each(batch, self.probes, o.grid * o.hidden)
+    for program, table, answers in each:
       row = table["network"]
       codes = codes.at[row].add(self._outputs(program, answers), mode="drop")
       if o.hidden:
@@ -140,11 +134,6 @@ class Reader(nn.Module):
     share = 1 - self.options.drop
     key = self.make_rng("dropout")
     return jax.random.bernoulli(key, share, (count,)).astype(jnp.float32)
-
-  def _inputs(self, program: programs.Program):
-    spec = program.spec
-    shape = programs.input_shape(spec)
-    return self.probes(shape, is_signal=spec.family == "inr")
 
   def _outputs(self, program, answers: running.Answers):
     """Returns what outputs add to codes, `[N, h]`."""
@@ -167,14 +156,14 @@ class Reader(nn.Module):
     """Returns what answers add to the chunks of units, `[N, U, h]`."""
     x = [
       features.units(before, after, mask)
-      for before, after, mask in _by_level(program, answers)
+      for before, after, mask in running.by_level(program, answers)
     ]
     x = nn.gelu(self.unit_hidden(jnp.concatenate(x, axis=1)))
     return self.unit_code(x)
 
   def _levels(self, program, answers: running.Answers):
     """Returns what the levels' answers add to codes, `[N, h]`, their mean."""
-    levels = [*_by_level(program, answers)]
+    levels = running.by_level(program, answers)
     hidden = levels[:-1] or levels  # All but the outputs.
     total = 0
     for place, (_, after, mask) in enumerate(hidden):
@@ -183,12 +172,3 @@ class Reader(nn.Module):
       x = self.level_hidden(jnp.concatenate([x, depth], axis=-1))
       total = total + nn.gelu(x)
     return self.level_code(total / len(hidden))
-
-
-def _by_level(program: programs.Program, answers: running.Answers):
-  """Yields pre-activations, activations and the mask of every level."""
-  first = 0
-  for _, count in program.levels:
-    part = slice(first, first + count)
-    yield tuple(values[:, part] for values in answers[1:])
-    first += count

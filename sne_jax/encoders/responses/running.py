@@ -13,7 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sne_jax.encoders.responses.programs import Program
+from sne_jax.encoders.responses.programs import (
+  PREFIX,
+  Program,
+  input_shape,
+  of_name,
+)
 from sne_jax.networks import families
 from sne_jax.networks.families import layers
 
@@ -28,6 +33,36 @@ class Answers(NamedTuple):
   before: Any  # float32 [N, U, G, K], pre-activations, or None
   after: Any  # float32 [N, U, G, K], activations, or None
   is_unit: Any  # bool [N, U], False for channels that only fill a template
+
+
+def each(batch: Any, inputs: Any, grid: int):
+  """Runs all networks of a batch, program by program.
+
+  Args:
+    batch: a `joining.Joined` with the tables of `programs.Plan`.
+    inputs: from the shape of an input, and `is_signal`, to inputs.
+    grid: see `run`.
+
+  Yields:
+    Each program that the batch has networks of, its table, and their answers.
+  """
+  for name, table in sorted(batch.tables.items()):
+    if not name.startswith(PREFIX) or not len(table["network"]):
+      continue
+    program = of_name(name)
+    shape = input_shape(program.spec)
+    x = inputs(shape, is_signal=program.spec.family == "inr")
+    yield program, table, run(program, batch.weights, table, x, grid=grid)
+
+
+def by_level(program: Program, answers: Answers) -> list[tuple[Any, Any, Any]]:
+  """Returns pre-activations, activations and the mask of every level."""
+  parts, first = [], 0
+  for _, count in program.levels:
+    part = slice(first, first + count)
+    parts.append(tuple(values[:, part] for values in answers[1:]))
+    first += count
+  return parts
 
 
 def run(
