@@ -33,6 +33,7 @@ flags.DEFINE_integer("batch", 500, "Files per process.")
 flags.DEFINE_integer("limit", 30, "Seconds that one file may take.")
 flags.DEFINE_integer("memory", 3 << 30, "Bytes beyond those at the start.")
 flags.DEFINE_string("keep", "fuzz_faults", "Folder for files at fault.")
+flags.DEFINE_integer("networks", 4, "Random ones of every container.")
 flags.DEFINE_list("formats", [], "Names of samples; all of them by default.")
 flags.DEFINE_string("worker", "", "Folder of a worker; not for users.")
 FLAGS = flags.FLAGS
@@ -61,6 +62,7 @@ def corpus():
   made["shards"] = samples.shards()
   made["odd.safetensors"] = samples.safetensors_bytes(samples.odd())
   made["odd.msgpack"] = samples.flax_bytes({"params": samples.odd()})
+  made |= random_samples()
   folder = tempfile.mkdtemp()
   tree = {"params": {"a": np.ones((2, 3)), "b": np.ones(3, np.float32)}}
   for ocdbt in (True, False):
@@ -68,14 +70,38 @@ def corpus():
     path = pathlib.Path(folder) / name
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=ocdbt)
     ocp.Checkpointer(handler).save(path, tree)
-    made[name] = {
-      str(file.relative_to(path)): file.read_bytes()
-      for file in sorted(path.rglob("*"))
-      if file.is_file()
-    }
+    made[name] = files_of(path)
   shutil.rmtree(folder)
   chosen = FLAGS.formats or sorted(made)
   return {name: made[name] for name in chosen}
+
+
+def random_samples():
+  """Random networks in every container: graphs, configs, shared layers."""
+  from tests.checkpoints import random_files, random_networks
+
+  made = {}
+  folder = pathlib.Path(tempfile.mkdtemp())
+  for container in random_files.CONTAINERS:
+    for seed in range(FLAGS.networks):
+      network = random_networks.build(random_networks.draw(seed))
+      written = random_files.write(network, container, folder)
+      if written is None:
+        continue
+      path = written.path
+      name = f"{container}{seed}{path.suffix}"
+      made[name] = path.read_bytes() if path.is_file() else files_of(path)
+  shutil.rmtree(folder)
+  return made
+
+
+def files_of(folder):
+  """A table of a folder's files."""
+  return {
+    str(file.relative_to(folder)): file.read_bytes()
+    for file in sorted(folder.rglob("*"))
+    if file.is_file()
+  }
 
 
 def damage(sample, rng, other):
@@ -146,7 +172,10 @@ def main(argv):
   slowest = 0
   while time.monotonic() < end:
     with tempfile.TemporaryDirectory() as folder:
-      own = [f"--{n}={FLAGS[n].value}" for n in ("batch", "limit", "memory")]
+      own = [
+        f"--{n}={FLAGS[n].value}"
+        for n in ("batch", "limit", "memory", "networks")
+      ]
       own += [f"--formats={','.join(FLAGS.formats)}"] if FLAGS.formats else []
       done = subprocess.run(
         [

@@ -6,6 +6,7 @@ a list of edits can be drawn by hypothesis or at random, and shrinks.
 
 import io
 import json
+import re
 import struct
 import zipfile
 
@@ -77,6 +78,8 @@ def edit_archive(data, edits, other=b""):
     )
   elif kind < 0.15:
     members.pop(name)
+  elif name.endswith(".json") and where < 0.9:
+    members[name] = edit_json(members[name], edits)
   else:
     members[name] = edit_bytes(members[name], edits[1:] or edits, other)
   file = io.BytesIO()
@@ -84,6 +87,69 @@ def edit_archive(data, edits, other=b""):
     for name, inner in members.items():
       archive.writestr(name, inner, packs.get(name, zipfile.ZIP_STORED))
   return file.getvalue()
+
+
+def edit_json(data, edits):
+  """Edits values of a JSON text, which stays JSON."""
+  tree = json.loads(data)
+  for kind, where, what in edits:
+    node, digits = tree, where
+    while True:  # Down a random path, and a little more often to its end.
+      keys = list(node) if isinstance(node, dict) else range(len(node))
+      if not keys:
+        break
+      digits = digits * 7919 % 1
+      key = list(keys)[int(digits * len(keys))]
+      inner = node[key]
+      if isinstance(inner, dict | list) and inner and digits < 0.95:
+        node = inner
+        continue
+      if kind < 0.2:
+        del node[key]
+      elif kind < 0.6:
+        choices = (*NUMBERS, -1, 2, 0.5, None, "", True, [], {}, "x", [1, 2])
+        node[key] = choices[int(what * len(choices))]
+      elif isinstance(inner, int | float):
+        node[key] = inner + int(what * 5) - 2
+      elif isinstance(node, list):
+        node.insert(0, node[-1])
+      else:
+        node[key] = [inner]
+      break
+  return json.dumps(tree).encode()
+
+
+def edit_onnx(data, edits):
+  """Edits nodes of an ONNX graph, which stays one."""
+  import onnx
+
+  model = onnx.ModelProto.FromString(data)
+  nodes = model.graph.node
+  for kind, where, what in edits:
+    if not nodes:
+      break
+    node = nodes[int(where * len(nodes))]
+    choice, size = int(kind * 7), len(node.input)
+    other = nodes[int(what * len(nodes))]
+    if choice == 0:
+      nodes.remove(node)
+    elif choice == 1 and size:
+      node.input[int(what * size)] = ""
+    elif choice == 2 and size:
+      names = [*other.output, *(t.name for t in model.graph.initializer)]
+      node.input[int(where * 4096) % size] = names[int(what * len(names))]
+    elif choice == 3:
+      node.op_type = other.op_type
+    elif choice == 4 and node.attribute:
+      attribute = node.attribute[int(what * len(node.attribute))]
+      attribute.i = NUMBERS[int(what * 4096) % 5] - 2
+      if attribute.ints:
+        attribute.ints[0] = int(what * 9) - 2
+    elif choice == 5:
+      node.attribute.extend(other.attribute)
+    elif size:
+      node.input.append(node.input[0])
+  return model.SerializeToString()
 
 
 def edit_header(data, edits, other=b""):
@@ -114,4 +180,6 @@ def mutate(data, edits, other=b""):
     return edit_archive(data, edits, other)
   if inside and data[8:9] == b"{":
     return edit_header(data, edits, other)
+  if inside and re.match(rb"\x08.\x12.(test|pytorch):", data, re.DOTALL):
+    return edit_onnx(data, edits)
   return edit_bytes(data, edits, other)

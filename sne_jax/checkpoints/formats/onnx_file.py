@@ -7,7 +7,6 @@ onnx is optional and imported only here.
 
 import functools
 import importlib
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -40,9 +39,7 @@ def read(path: str, limits: Limits) -> Tensors:
   Those of inner graphs have the node's name and a slash before theirs. Stored
   integers that a DequantizeLinear turns into weights are there twice: as they
   are, and as weights, under the name that the node gives them.
-  Metadata: `nodes` (JSON: operator, name, inputs, outputs and attributes of
-  every node of the graph, in order), `inputs`, `outputs` (JSON: shape by
-  name), `producer`, `left_out` (texts, sparse and four-bit tensors).
+  Metadata: `producer`, `left_out` (texts, sparse and four-bit tensors).
 
   Raises:
     CheckpointError: the file is damaged or hostile, or onnx is missing.
@@ -60,7 +57,9 @@ def read(path: str, limits: Limits) -> Tensors:
     model = onnx.ModelProto.FromString(file.read())
   graph = model.graph
   with foreign.guard(path, "a damaged ONNX file"):
-    metadata = _describe(model, budget)
+    if len(graph.node) > limits.max_entries:
+      raise budget.fault("too many nodes", "max_entries")
+    metadata = {"producer": model.producer_name[:200]}
     entries, out, stored = {}, [], size
     for name, tensor in _tensors(graph, "", 0, out):
       entry, outside = _entry(path, name, tensor)
@@ -79,47 +78,6 @@ def read(path: str, limits: Limits) -> Tensors:
     metadata["left_out"] = ", ".join(out)[:1000]
   graph = onnx_graph.OnnxGraph(model, entries) if model.graph.output else None
   return Tensors(entries, "onnx", path, metadata, graph)
-
-
-def _describe(model: Any, budget: Budget) -> dict[str, str]:
-  """Returns the graph as JSON, without its tensors."""
-  nodes = []
-  for node in model.graph.node:
-    if len(nodes) >= budget.limits.max_entries:
-      raise budget.fault("too many nodes", "max_entries")
-    given = {a.name: value for a in node.attribute if (value := _plain(a))}
-    names = [list(node.input), list(node.output)]
-    nodes.append([node.op_type, node.name, *names, given])
-  metadata = {"nodes": json.dumps(nodes), "producer": model.producer_name[:200]}
-  for key, values in (
-    ("inputs", model.graph.input),
-    ("outputs", model.graph.output),
-  ):
-    shapes = {
-      value.name: [
-        dim.dim_value or dim.dim_param
-        for dim in value.type.tensor_type.shape.dim
-      ]
-      for value in values
-    }
-    metadata[key] = json.dumps(shapes)
-  return metadata
-
-
-def _plain(attribute: Any) -> Any:
-  """Returns an attribute that is a number, a text or a list of numbers."""
-  kind = attribute.type
-  if kind == attribute.INT:
-    return [attribute.i]
-  if kind == attribute.FLOAT:
-    return [attribute.f]
-  if kind == attribute.STRING:
-    return attribute.s[:200].decode(errors="replace")
-  if kind == attribute.INTS:
-    return list(attribute.ints)[:1000]
-  if kind == attribute.FLOATS:
-    return list(attribute.floats)[:1000]
-  return None
 
 
 def _tensors(

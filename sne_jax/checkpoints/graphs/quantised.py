@@ -26,10 +26,11 @@ def entries(graph: Any, stored: Mapping[str, Entry]) -> Iterator[Entry]:
     ValueError: a scale does not fit its integers.
   """
   for node in graph.node:
-    given = [stored.get(name) for name in node.input if name]
     if node.op_type != "DequantizeLinear" or node.domain not in ("", "ai.onnx"):
       continue
-    if len(given) < 2 or None in given or given[0].dtype not in _WHOLE:
+    names = [name for name in node.input if name]
+    given = [stored[name] for name in names if name in stored]
+    if not 1 < len(given) == len(names) or given[0].dtype not in _WHOLE:
       continue
     options = {a.name: a.i for a in node.attribute}
     load = functools.partial(_load, given, options)

@@ -142,13 +142,43 @@ class Axes:
     if cut is None or not self.is_free((cut, *others)):
       return tuple(rest)
     alone = not any(self.is_free(axis) for axis in rest)
-    if others or alone or self._size[cut] > MOST_MEMBERS:
+    if others or alone or self._is_tangled(cut, rest):
       self.pin((cut, *others), reason)
       return tuple(rest)
     return tuple(
       tuple(self.member(cut, leaf, member) for leaf in self.leaves(axis))
       for axis in rest
     )
+
+  def _is_tangled(self, cut: int, rest: Sequence[Axis]) -> bool:
+    """Whether a node is too large to be enumerated, or others are already."""
+    if self._size[cut] > MOST_MEMBERS:
+      return True
+    held = {leaf for axis in rest for leaf in self.leaves(axis)}
+    return any(
+      self._root(s) in held or self._root(s) != cut and cut in self.leaves((x,))
+      for s, x, _ in self._members
+    )
+
+  def join(self, blocks: Sequence[Axis]) -> Axis | None:
+    """Returns the axis of blocks of one size, one after another.
+
+    The number of the block is enumerated: what reads the axis is cut into
+    parts, each with the neurons of one block. None where blocks cannot be
+    told apart like that, or where none of them moves.
+    """
+    leaves = [self.leaves(block) for block in blocks]
+    sizes = {self.size(block) for block in blocks}
+    cuts = {self._root(s) for s, _, _ in self._members}
+    plain = all(len(held) == 1 and held[0] not in cuts for held in leaves)
+    if not plain or len(sizes) > 1 or not 1 < len(blocks) <= MOST_MEMBERS:
+      return None
+    if not any(map(self.is_free, blocks)):
+      return None
+    (cut,), (node,) = self.fresh(len(blocks)), self.fresh(sizes.pop())
+    for number, (leaf,) in enumerate(leaves):
+      self._members[cut, node, number] = leaf
+    return (cut, node)
 
   def member(self, cut: int, node: int, member: int) -> int:
     """Returns what `node` is for one member of an enumerated node."""
@@ -227,7 +257,7 @@ class Axes:
         continue
       leaves = self.leaves((x,))
       mine = tuple(self.member(cut, leaf, i) for leaf in leaves)
-      if leaves != (x,):
+      if mine != (node,):
         self.unify((node,), mine)
       for leaf, counterpart in zip(leaves, mine, strict=True):
         if self.is_pinned(leaf):

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sne_jax.networks import families
+from sne_jax.networks import augment, families
 from sne_jax.networks import spec as spec_lib
 from sne_jax.networks.inference import (
   chain,
@@ -62,7 +62,8 @@ def infer_file(
   """Finds the spec of a file of tensors; see `infer`."""
   entries = tensors.entries
   override = as_override(override)
-  if not override.activation:
+  graph = getattr(tensors, "graph", None)
+  if not override.activation and graph is None:
     metadata = getattr(tensors, "metadata", {})
     name = activations.stated(tensors.format, metadata)
     override = dataclasses.replace(override, activation=name)
@@ -73,7 +74,7 @@ def infer_file(
     dtypes={name: str(entry.dtype) for name, entry in entries.items()},
     tied={n: e.tied_to for n, e in entries.items() if e.tied_to},
     read=lambda name: sources_lib.read(entries, name),
-    graph=getattr(tensors, "graph", None),
+    graph=graph,
   )
 
 
@@ -156,9 +157,14 @@ def _found(
       f"the graph in the file cannot be played: {error}; {chain.OPAQUE}"
     ) from error
   found = _assembled(player, "traced")
-  reason = "has no part in the output of the graph in the file"
-  unused = dict.fromkeys(player.rest(), reason)
-  return dataclasses.replace(found, left_out={**found.left_out, **unused})
+  spec = augment.assumed(found.spec, player.override.activation)
+  left_out = {**found.left_out} | {
+    name: "a constant, which is no weight"
+    if name in player.constants
+    else "has no part in the output of the graph in the file"
+    for name in player.rest()
+  }
+  return dataclasses.replace(found, spec=spec, left_out=left_out)
 
 
 def _named(given: Player, left_out: Mapping[str, str]) -> InferredNetwork:

@@ -122,33 +122,18 @@ def by_level(
 def stated(framework: str, metadata: Mapping[str, str]) -> str:
   """Returns the one activation of all hidden layers that a file states.
 
-  ONNX files and Keras configurations say how a network is run. Where that is
-  a plain network with one kind of activation, this is its name; else "".
+  Keras configurations say how a network is run. Where that is a plain network
+  with one kind of activation, this is its name; else "".
   """
-  read = {"onnx": ("nodes", _onnx), "keras": ("config", _keras)}
-  key, find = read.get(framework, ("", _onnx))
-  if key not in metadata:
+  if framework != "keras" or "config" not in metadata:
     return ""
   try:
-    functions = find(json.loads(metadata[key]), metadata)
+    functions = _keras(json.loads(metadata["config"]))
   except (ValueError, TypeError, KeyError, AttributeError, IndexError):
     return ""  # Written by whoever made the file.
   return functions.pop() if len(functions) == 1 else ""
 
 
-_ONNX = {"Relu": "relu", "LeakyRelu": "leaky_relu", "Tanh": "tanh"} | {
-  "Sin": "sine",
-  "Sigmoid": "sigmoid",
-  "Gelu": "gelu",
-  "Selu": "selu",
-}
-_ONNX_PLAIN = frozenset(
-  """
-  Gemm MatMul Conv Add Flatten Reshape Transpose MaxPool AveragePool
-  GlobalAveragePool Identity Dropout Constant BatchNormalization Squeeze
-  Unsqueeze Shape Gather Concat
-  """.split()  # noqa: SIM905
-)
 _KERAS_PLAIN = frozenset(
   """
   InputLayer Dense Conv1D Conv2D Conv3D Flatten Dropout Reshape ReLU
@@ -159,19 +144,8 @@ _KERAS_PLAIN = frozenset(
 )
 
 
-def _onnx(nodes: Any, metadata: Mapping[str, str]) -> set[str]:
-  """The activations of a graph; none if it has operations of other kinds."""
-  last = set(json.loads(metadata.get("outputs", "{}")))
-  functions = set()
-  for kind, _, _, outputs, _ in nodes:
-    if kind in _ONNX_PLAIN or last & set(outputs):
-      continue  # What acts on the outputs alone moves no hidden neuron.
-    functions.add(_ONNX.get(kind, ""))
-  return functions
-
-
-def _keras(config: Any, _: Mapping[str, str]) -> set[str]:
-  """The activations of a model's layers but the last; as `_onnx`."""
+def _keras(config: Any) -> set[str]:
+  """The activations of a model's layers but the last; "" is of other kinds."""
   layers = config["config"]["layers"]
   functions = set()
   for layer in layers[:-1]:
@@ -180,6 +154,6 @@ def _keras(config: Any, _: Mapping[str, str]) -> set[str]:
     if kind not in _KERAS_PLAIN:
       functions.add("")
     elif name not in (None, "linear"):
-      functions.add(name if name in _ONNX.values() else "")
+      functions.add(name if name in TORCH.values() else "")
   last = layers[-1]["class_name"]
   return functions if last in _KERAS_PLAIN else functions | {""}

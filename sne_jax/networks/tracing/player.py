@@ -65,6 +65,7 @@ class Player:
     reasons: why what weights give is tied or pinned, by their names.
     played: names of the tensors that have had a part.
     guesses: what was taken from convention.
+    constants: names of tensors that have a part, and are no weights.
   """
 
   def __init__(
@@ -86,6 +87,7 @@ class Player:
     self.reasons: dict[str, str] = {}
     self.played: dict[str, None] = {}
     self.guesses: dict[str, None] = {}
+    self.constants: dict[str, None] = {}
 
   def has(self, name: str) -> bool:
     """Whether the file has a tensor of that name."""

@@ -267,17 +267,18 @@ class Tape(Recorder):
     return self._same(x, shape, axes, None)
 
   def concatenate(self, values: Sequence[Value], place: int) -> Value:
-    """Puts values one after another along an axis, which is pinned."""
+    """Puts values one after another; blocks of unlike sizes are pinned."""
     first = values[0]
     place %= len(first.shape)
-    for v in values:
+    joined = self.axes.join([v.axes[place] for v in values])
+    for v in () if joined else values:
       self.axes.pin(v.axes[place], "channels are concatenated")
     size = sum(v.shape[place] for v in values)
     shape = (*first.shape[:place], size, *first.shape[place + 1 :])
     axes = []
     for p in range(len(shape)):
       if p == place:
-        axes.append(self.axes.fresh(size, pinned=True))
+        axes.append(joined or self.axes.fresh(size, pinned=True))
         continue
       for v in values[1:]:
         self.axes.unify(first.axes[p], v.axes[p])

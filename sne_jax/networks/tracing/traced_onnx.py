@@ -211,6 +211,7 @@ class _Run:
 
     def constant() -> Value:
       alike = size <= known.MOST and _is_uniform(stored.read())
+      self.player.constants[name] = None
       return self.tape.constant(shape, uniform=alike)
 
     def value() -> Value:

@@ -5,6 +5,7 @@ import pytest
 
 from sne_jax import errors
 from sne_jax.checkpoints import network, reading
+from sne_jax.networks.tracing import traced_onnx
 
 onnx = pytest.importorskip("onnx")
 
@@ -220,6 +221,39 @@ def shuffled(net):
   return net.linear(images(net, net.relu(x)), 16, 3), None
 
 
+def joined(net):
+  """Channels of one count each are parts of what reads them: a small U-Net."""
+  a = net.relu(net.conv(net.input(1, 1, 8, 8), 1, 8))
+  b = net.op("MaxPool", a, kernel_shape=[2, 2], strides=[2, 2])
+  b = net.relu(net.conv(b, 8, 12))
+  kernel = net.weight(12, 8, 2, 2)
+  b = net.op("ConvTranspose", b, kernel, net.weight(8), strides=[2, 2])
+  x = net.op("Concat", a, b, axis=1)
+  stats = [net.weight(16) for _ in range(3)]
+  stats += [net.array(net.rng.uniform(0.5, 2, 16).astype(np.float32))]
+  x = net.relu(net.conv(net.op("BatchNormalization", x, *stats), 16, 6))
+  return net.conv(x, 6, 2), [12, 8, 8, 6]
+
+
+def joined_in_two_orders(net):
+  x = net.input(2, 5)
+  a, b = (net.relu(net.linear(x, 5, 6)) for _ in range(2))
+  pairs = [net.op("Concat", *pair, axis=1) for pair in ((a, b), (b, a))]
+  return net.linear(net.relu(net.op("Add", *pairs)), 12, 3), [6]
+
+
+def shuffled_blocks(net):
+  """Blocks that are shuffled and cut anew: what is sure is little."""
+  a = net.relu(net.conv(net.input(1, 3, 4, 4), 3, 8))
+  x = net.op("Concat", a, net.relu(net.conv(a, 8, 8)), axis=1)
+  x = net.op("Reshape", x, net.ints(1, 2, 8, 4, 4))
+  x = net.op("Transpose", x, perm=[0, 2, 1, 3, 4])
+  x = net.op("Reshape", x, net.ints(1, 16, 4, 4))
+  parts = net.op("Split", x, outputs=2, axis=1)
+  x = net.op("Add", *(net.relu(net.conv(p, 8, 6)) for p in parts))
+  return net.linear(images(net, x), 6, 3), None
+
+
 def one_output(net):
   """A bias of one number is a weight."""
   x = net.relu(net.dense(net.input(2, 4), 4, 6))
@@ -229,7 +263,7 @@ def one_output(net):
 BUILDS = [
   *(gemms, matmuls, ways, shared, resnet, transposed, flattened, norms),
   *(group_norm, layer_norm_by_hand, transformer, fused, einsums, slopes),
-  one_output,
+  *(one_output, joined, joined_in_two_orders),
 ]
 
 
@@ -254,9 +288,11 @@ def left(net, found):
   return {*real} & {*found.inferred.left_out}
 
 
-def test_channels_that_become_places_stay(tmp_path):
+@pytest.mark.parametrize("build", [shuffled, shuffled_blocks])
+def test_what_is_read_in_part(build, tmp_path):
+  """Channels that become places, or parts of parts, stay."""
   net = Net()
-  output, _ = shuffled(net)
+  output, _ = build(net)
   found, check = checked(net.save(tmp_path / "a.onnx", output))
   assert check.passes() and groups(found) and not left(net, found)
 
@@ -581,6 +617,35 @@ def test_a_function_of_the_file_is_not_what_it_is_called(tmp_path):
   assert groups(network.load(without)) == [HIDDEN]
 
 
+@pytest.mark.parametrize(
+  ("kinds", "names"),
+  [
+    (["Relu", "Tanh"], "relu tanh none"),
+    (["Sigmoid", ("LeakyRelu", {"alpha": 0.01})], "sigmoid leaky_relu none"),
+    (["Relu", ("LeakyRelu", {"alpha": 0.2})], "relu unknown none"),
+    (["Relu", "LayerNormalization"], "relu none none none"),
+    ([("Gelu", {"approximate": "tanh"}), "Gelu"], "unknown gelu none"),
+    (["Elu", "Softplus"], ""),
+  ],
+)
+def test_activations_by_level(kinds, names, tmp_path):
+  """What comes after the outputs alone does not count."""
+  net = Net(opset=20)
+  x = net.input(2, HIDDEN)
+  for kind in kinds:
+    kind, given = (kind, {}) if isinstance(kind, str) else kind
+    x = net.linear(x, HIDDEN, HIDDEN)
+    norm = [net.weight(HIDDEN)] if kind == "LayerNormalization" else []
+    x = net.op(kind, x, *norm, **given)
+  output = net.op("Softmax", net.linear(x, HIDDEN, 3))
+  path = net.save(tmp_path / "a.onnx", output)
+  names = tuple(names.split())
+  assert network.load(path).spec.activations == names
+  said = network.load(path, override={"activation": "silu"}).spec.activations
+  wanted = [n.replace("unknown", "silu") for n in names]
+  assert said == (tuple(wanted) or ("silu", "silu", "none"))
+
+
 def test_open_sizes_are_found(tmp_path):
   """The dense layer says how large images are."""
   net = Net()
@@ -632,12 +697,15 @@ def unweighted(net):
   [
     (cycle, "is used before any operator gives it"),
     (twice, "two operators give 'v4_0'"),
-    (lambda net: chain(net, 20_001), "more than 20000 operators"),
+    (lambda net: chain(net, 50), "more than 50 operators"),
     (unweighted, "no weight has a part"),
     (lambda net: hidden(net) and "nowhere", "'nowhere' is used before"),
   ],
 )
-def test_graphs_that_cannot_be_played_are_refused(build, message, tmp_path):
+def test_graphs_that_cannot_be_played_are_refused(
+  build, message, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(traced_onnx, "MAX_NODES", 50)
   net = Net()
   path = net.save(tmp_path / "a.onnx", build(net))
   with pytest.raises(errors.CheckpointError, match=message) as error:
@@ -649,7 +717,9 @@ def test_graphs_that_cannot_be_played_are_refused(build, message, tmp_path):
 
 def test_numbers_without_a_graph_go_by_their_names(tmp_path):
   net = Net()
-  for shape, name in (((6, 5), "a.weight"), ((3, 6), "b.weight")):
+  shapes = {"a.weight": (6, 5), "a.bias": (6,)}
+  shapes |= {"b.weight": (3, 6), "b.bias": (3,)}
+  for name, shape in shapes.items():
     net.weight(*shape, name=name)
   net.input(1, 5)
   found = network.load(net.save(tmp_path / "a.onnx"))

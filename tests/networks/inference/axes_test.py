@@ -101,9 +101,37 @@ def test_an_unknown_operation_claims_nothing():
   assert not spec.groups
 
 
-def test_concatenated_channels_claim_nothing():
+def test_blocks_of_unlike_sizes_claim_nothing():
+  def mix(tape, h):
+    return tape.concatenate([h, tape.input((5, 2, 1))], 2)
+
+  assert not play(mix).groups
+
+
+def test_blocks_of_one_size_are_parts_of_what_reads_them():
   spec = play(lambda tape, h: tape.concatenate([h, h], 2))
-  assert factors(spec, "first", 0) == [(2, True, False), (3, False, False)]
+  assert factors(spec, "first", 0) == [(2, True, False), (3, True, True)]
+  rows = spec.tensor("first").axes[0]
+  assert [spec.tensor(f"last[{i}]").axes[1] for i in range(2)] == [rows] * 2
+
+
+def test_blocks_that_are_added_in_another_order_are_one_group():
+  """Also after the weight that reads them has taken over their nodes."""
+  axes = Axes()
+  one, other = axes.fresh(6), axes.fresh(6)
+  joined, turned = axes.join([one, other]), axes.join([other, one])
+  axes.unify(joined, turned)
+  axes.unify(joined, axes.fresh(12))
+  axes.finish()
+  assert axes.leaves(one) == axes.leaves(other) and axes.is_free(one)
+
+
+def test_parts_of_blocks_are_not_cut_again():
+  axes = Axes()
+  joined = axes.join([axes.fresh(8), axes.fresh(8)])
+  blocks, units = axes.regroup([joined[1:], joined[:1]], (2, 8))
+  left = axes.pick([blocks, units], 0, 1, "told")
+  assert not axes.is_free(blocks) and left == (units,)
 
 
 def test_fused_parts_become_tensors():

@@ -149,29 +149,6 @@ def test_phases_of_unknown_frequency_stay():
   assert len(augment.shift_groups(families.inr((1, 6, 2)))) == 1
 
 
-def onnx(*kinds, last="y"):
-  nodes = [[kind, "", [], [f"v{n}"], {}] for n, kind in enumerate(kinds)]
-  nodes[-1][3] = [last]
-  return {"nodes": json.dumps(nodes), "outputs": json.dumps({"y": [1]})}
-
-
-@pytest.mark.parametrize(
-  ("metadata", "name"),
-  [
-    (onnx("Gemm", "Relu", "Gemm", "Relu", "Gemm"), "relu"),
-    (onnx("Conv", "Tanh", "Flatten", "Gemm", "Softmax"), "tanh"),
-    (onnx("Gemm", "Relu", "Gemm", "Tanh", "Gemm"), ""),
-    (onnx("Gemm", "Relu", "LayerNormalization", "Gemm"), ""),
-    (onnx("Gemm", "Relu", "Softmax", last="inner"), ""),
-    ({"nodes": "{"}, ""),
-    ({}, ""),
-  ],
-)
-def test_what_a_graph_states(metadata, name):
-  assert activations.stated("onnx", metadata) == name
-  assert activations.stated("torch", metadata) == ""
-
-
 @pytest.mark.parametrize(
   ("layers", "name"),
   [
