@@ -107,11 +107,12 @@ class Probing(nn.Module):
     probes = inputs.Inputs(
       *(o.inputs, seen.image, seen.features, o.source), name="probes"
     )
-    grid = getattr(o, "grid", 0)
-    units = Units(o.unit_width, name="units") if grid else None
+    reads_hidden = isinstance(o, HiddenProbeOptions)
+    grid, width = (o.grid, o.unit_width) if reads_hidden else (0, 0)
+    units = Units(width, name="units")
     count = len(batch.tables["networks"]["real"])
     answered = jnp.zeros((count, o.inputs * seen.outputs))
-    pooled = jnp.zeros((count, o.unit_width if grid else 0))
+    pooled = jnp.zeros((count, width))
     for program, table, answers in running.each(batch, probes, grid):
       row, outputs = table["network"], answers.outputs
       values = features.in_order(outputs, seen.outputs)
@@ -121,7 +122,7 @@ class Probing(nn.Module):
         x = units(after, mask, (1 + place) / len(levels)) / len(levels)
         pooled = pooled.at[row].add(x, mode="drop")
     code = mlp.Perceptron(o.width, o.layers, name="logits")(answered)
-    if not grid:
+    if not isinstance(o, HiddenProbeOptions):
       return code
     dense = lambda name: nn.Dense(o.rank, use_bias=False, name=name)
     product = dense("hidden_factor")(pooled) * dense("logit_factor")(code)

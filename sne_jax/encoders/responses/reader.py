@@ -41,7 +41,8 @@ def measure(networks: Sequence[tuple[NetworkSpec, Any]]) -> dict[str, Any]:
     shape, outputs = programs.input_shape(spec), programs.unit_levels(spec)[-1]
     image = seen.image
     if len(shape) == 3:
-      image = tuple(max(a, b) for a, b in zip(shape, image, strict=True))
+      channels, height, width = map(max, shape, image)
+      image = (channels, height, width)
     is_class = is_classifier(spec, outputs[1])
     seen = Seen(
       image,
@@ -55,8 +56,14 @@ def measure(networks: Sequence[tuple[NetworkSpec, Any]]) -> dict[str, Any]:
 
 def seen_of(measured: Mapping[str, Any]) -> Seen:
   """Reads what `measure` returned, from a model file too."""
-  values = {name: measured[name] for name in Seen._fields}
-  return Seen(**values | {"image": tuple(values["image"])})
+  channels, height, width = measured["image"]
+  return Seen(
+    image=(channels, height, width),
+    features=measured["features"],
+    outputs=measured["outputs"],
+    classes=measured["classes"],
+    signals=measured["signals"],
+  )
 
 
 def is_classifier(spec: NetworkSpec, outputs: int) -> bool:

@@ -121,8 +121,10 @@ def make_optimizer(
   rest = _scale_by_rate(options, num_steps)
   if options.probe_rate:
     own = dataclasses.replace(options, learning_rate=options.probe_rate)
-    each = {"probes": _scale_by_rate(own, num_steps), "rest": rest}
-    rest = optax.partition(each, functools.partial(_labels, own))
+    rest = optax.partition(
+      {"probes": _scale_by_rate(own, num_steps), "rest": rest},
+      functools.partial(_labels, own),
+    )
   return optax.chain(*parts, rest)
 
 

@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
+from sne_jax.networks.families import layers
 from sne_jax.zoo.classifiers import tiles
 from sne_jax.zoo.classifiers.tiles import ALL, OWN
 
@@ -135,9 +136,9 @@ def make_epoch_fn(
     y = labels[places]
 
     def loss_fn(tensors):
-      hidden = functools.partial(_drop, hyper.dropout, seed)
-      extra = (hidden,) if dropout else ()
-      return _losses(families.run(spec, tensors, x, *extra), y).mean()
+      drop = functools.partial(_drop, hyper.dropout, seed)
+      hidden = drop if dropout else layers.keep
+      return _losses(families.run(spec, tensors, x, hidden), y).mean()
 
     return jax.grad(loss_fn)(tensors)
 
