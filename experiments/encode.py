@@ -67,7 +67,7 @@ def main(
   encoder_options.load_files(model.encoder_file)
   paths = given_files.paths_of(argv[1:])
   given_files.check_outputs([options.out], paths)
-  encode, streams = opened(model)
+  encode, streams, familiar = opened(model)
   names: list[str] = []
   codes: list[np.ndarray] = []
   notes: list[tuple[str, str]] = []
@@ -83,7 +83,9 @@ def main(
 
   lazy_above = model.stream_above if streams else math.inf
   failures = given_files.each(
-    paths, how, handle, "encoding networks", lazy_above=lazy_above
+    *(paths, how, handle, "encoding networks"),
+    lazy_above=lazy_above,
+    familiar=familiar,
   )
   if names:
     write(pathlib.Path(options.out), names, np.stack(codes))
@@ -93,7 +95,7 @@ def main(
 
 
 def opened(model: memory.ModelOptions):
-  """Returns what encodes networks, and whether it reads them part by part.
+  """Returns what encodes networks; whether in parts; and what it expects.
 
   Raises:
     ValueError: there is no trained encoder, or it cannot hold the limit.
@@ -101,7 +103,7 @@ def opened(model: memory.ModelOptions):
   pretrained = pretraining.load_all(model.workdir)
   if not pretrained:
     predictor = model.load()
-    return predictor.encode, predictor.can_stream
+    return predictor.encode, predictor.can_stream, predictor.known.is_familiar
   if model.memory_limit:
     raise ValueError(
       f"memory_limit is {model.memory_limit}, but the encoder in"
@@ -113,7 +115,8 @@ def opened(model: memory.ModelOptions):
     encoded = [one.encode_networks(networks) for one in pretrained]
     return np.concatenate(encoded, axis=-1)
 
-  return encode, False
+  anatomy = pretrained[0].spec.anatomy
+  return encode, False, lambda spec: spec.anatomy == anatomy
 
 
 def write(path: pathlib.Path, names: list[str], codes: np.ndarray) -> None:

@@ -89,7 +89,9 @@ def main(
 
   lazy_above = model.stream_above if predictor.can_stream else math.inf
   failures = given_files.each(
-    paths, how, handle, "reading networks", lazy_above=lazy_above
+    *(paths, how, handle, "reading networks"),
+    lazy_above=lazy_above,
+    familiar=predictor.known.is_familiar,
   )
   if options.sort and rows and predictor.targets:
     first = judged.columns[0]

@@ -325,7 +325,9 @@ class Predictor:
   def _given(self, networks: Any) -> list:
     """Returns `(spec, weights)` of whatever was given."""
     lazy = float(self._program.stream_above if self.can_stream else "inf")
-    return inputs.networks_of(networks, lazy_above=lazy)
+    return inputs.networks_of(
+      networks, lazy_above=lazy, familiar=self.known.is_familiar
+    )
 
   def _run(self, networks: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns logits `[S, B, T]` and codes `[S, B, D]`."""

@@ -9,6 +9,7 @@ Dimensions: `P` weights of a network.
 
 import collections
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -86,6 +87,7 @@ def each(
   title: str,
   *,
   lazy_above: float = math.inf,
+  familiar: checkpoints.Familiar | None = None,
 ) -> dict[str, str]:
   """Opens networks and hands them on, some at a time.
 
@@ -97,6 +99,7 @@ def each(
     title: of the progress.
     lazy_above: networks of more weights than this are handed on one by one, as
       tensors that are read from the file when they are needed.
+    familiar: see `checkpoints.load`.
 
   Returns:
     What was wrong, by path.
@@ -104,7 +107,13 @@ def each(
   override = options.read_override()
   failures: dict[str, str] = {}
   with progress.Progress(title) as shown:
-    groups = _groups(paths, options, override, failures, lazy_above)
+    read = functools.partial(
+      checkpoints.load,
+      override=override,
+      part=options.part,
+      familiar=familiar,
+    )
+    groups = _groups(paths, read, failures, lazy_above)
     for count, group in groups:
       networks, weights = [n for n, _ in group], [w for _, w in group]
       try:
@@ -125,8 +134,7 @@ def each(
 
 def _groups(
   paths: Sequence[str],
-  options: FileOptions,
-  override: Any,
+  read: Callable[[str], checkpoints.FileNetwork],
   failures: dict[str, str],
   lazy_above: float,
 ) -> Iterator[tuple[int, list[tuple[checkpoints.FileNetwork, Any]]]]:
@@ -135,7 +143,7 @@ def _groups(
   for count, path in enumerate(paths, start=1):
     large = False
     try:
-      network = checkpoints.load(path, override=override, part=options.part)
+      network = read(path)
       large = network.spec.num_weights > lazy_above
       weights = network.lazy() if large else network.weights()
     except Exception as error:  # noqa: BLE001 of a stranger's file

@@ -4,6 +4,7 @@ from sne_jax.checkpoints.contents import Contents
 from sne_jax.checkpoints.contents import describe as describe_contents
 from sne_jax.checkpoints.limits import Limits
 from sne_jax.checkpoints.network import (
+  Familiar,
   FileNetwork,
   load,
   of_arrays,
@@ -17,6 +18,7 @@ __all__ = [
   "OWN_KEYS",
   "Contents",
   "Entry",
+  "Familiar",
   "FileNetwork",
   "Limits",
   "NotVerifiedError",

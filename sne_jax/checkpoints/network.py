@@ -6,7 +6,7 @@ Dimensions: `P` weights of a network.
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from sne_jax.checkpoints.limits import Limits
 from sne_jax.networks import inference
 from sne_jax.networks.inference.override import as_override
 from sne_jax.networks.spec import NetworkSpec
+
+Familiar = Callable[[NetworkSpec], bool]
+"""Says whether networks of a spec are expected; see `load`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +140,7 @@ def load(
   override: inference.Override | Mapping[str, Any] | None = None,
   part: str = "",
   limits: Limits | None = None,
+  familiar: Familiar | None = None,
 ) -> FileNetwork:
   """Opens a checkpoint of any format and finds out what network it is.
 
@@ -145,6 +149,9 @@ def load(
     override: what a person settles; see `networks.inference.override`.
     part: which network of several to read; see `reading.read`.
     limits: what the file may ask for.
+    familiar: says of a spec whether networks of it are expected. Where names
+      and shapes leave open whether there are skips, and the network is familiar
+      without any, it is read so; `inferred.guesses` says it.
 
   Raises:
     CheckpointError: no readable checkpoint, one of something else than a
@@ -152,7 +159,7 @@ def load(
       file, what, remedy.
   """
   opened = reading.read(path, part=part, limits=limits)
-  return _found(os.fspath(path), opened, override)
+  return _found(os.fspath(path), opened, as_override(override), familiar)
 
 
 def of_arrays(
@@ -161,6 +168,7 @@ def of_arrays(
   *,
   override: inference.Override | Mapping[str, Any] | None = None,
   tied: Mapping[str, str] | None = None,
+  familiar: Familiar | None = None,
 ) -> FileNetwork:
   """Finds out what network a state_dict of PyTorch is, as `load` of a file.
 
@@ -169,6 +177,7 @@ def of_arrays(
     source: what errors call it.
     override: as of `load`.
     tied: names of arrays that are another's, and that name.
+    familiar: as of `load`.
 
   Raises:
     CheckpointError: as of `load`.
@@ -185,16 +194,37 @@ def of_arrays(
     if array.dtype.name in tensors.DTYPES
   }
   opened = tensors.Tensors(entries, "torch", source)
-  return _found(source, reading.as_computed(opened), override)
+  computed = reading.as_computed(opened)
+  return _found(source, computed, as_override(override), familiar)
 
 
 def _found(
   path: str,
   opened: tensors.Tensors,
-  override: inference.Override | Mapping[str, Any] | None,
+  override: inference.Override,
+  familiar: Familiar | None,
 ) -> FileNetwork:
-  """Finds out what network tensors are."""
-  override = as_override(override)
+  """Finds out what network tensors are; see `load`."""
+  found = _read(path, opened, override)
+  settled = found.inferred.how == "traced" or override.skips is not None
+  if familiar is None or settled:
+    return found
+  try:
+    plain = _read(path, opened, dataclasses.replace(override, skips=()))
+  except errors.CheckpointError:
+    return found
+  if plain.spec == found.spec or not familiar(plain.spec):
+    return found
+  said = "without skips, as networks of its shapes in the training are"
+  guesses = (*plain.inferred.guesses, said)
+  inferred = dataclasses.replace(plain.inferred, guesses=guesses)
+  return dataclasses.replace(plain, inferred=inferred)
+
+
+def _read(
+  path: str, opened: tensors.Tensors, override: inference.Override
+) -> FileNetwork:
+  """Finds out what network tensors are, of themselves."""
   other = contents.describe(opened)
   if other is not None and (other.unread or not override.opaque):
     raise errors.unreadable(

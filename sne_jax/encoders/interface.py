@@ -148,7 +148,8 @@ def register(name: str, row: Row) -> None:
 
 def any_architecture() -> tuple[str, ...]:
   """Returns the encoders that read every architecture: errors point to them."""
-  return tuple(n for n, row in ENCODERS.items() if row.accepts == "any")
+  rows = ENCODERS.items()
+  return tuple(n for n, row in rows if row.accepts == "any" and not row.needs)
 
 
 def refusal(name: str, spec: NetworkSpec, other: NetworkSpec) -> ValueError:

@@ -20,13 +20,17 @@ KINDS = "the path of a file, a state_dict (arrays by name), or (spec, weights)"
 
 
 def networks_of(
-  given: Any, *, lazy_above: float = float("inf")
+  given: Any,
+  *,
+  lazy_above: float = float("inf"),
+  familiar: checkpoints.Familiar | None = None,
 ) -> list[tuple[NetworkSpec, Any]]:
   """Returns `(spec, weights)` of what was given, one network or several.
 
   Args:
     given: one network as `network_of` takes it, or several of these.
     lazy_above: see `network_of`.
+    familiar: see `checkpoints.load`.
 
   Raises:
     ValueError: there are none, or one is no network; the message says which.
@@ -38,7 +42,9 @@ def networks_of(
   if not isinstance(given, Iterable):
     raise ValueError(f"got {type(given).__name__}; a network is {KINDS}")
   networks = [
-    network_of(network, f"network {n}", lazy_above=lazy_above)
+    network_of(
+      *(network, f"network {n}"), lazy_above=lazy_above, familiar=familiar
+    )
     for n, network in enumerate(given)
   ]
   if not networks:
@@ -97,6 +103,7 @@ def network_of(
   *,
   override: Mapping[str, Any] | None = None,
   lazy_above: float = float("inf"),
+  familiar: checkpoints.Familiar | None = None,
 ) -> tuple[NetworkSpec, Any]:
   """Returns the spec of one network, and its weights `[P]` or tensors.
 
@@ -108,17 +115,18 @@ def network_of(
       `networks.inference.override`.
     lazy_above: a file of more weights than this is not read yet: its tensors
       are, by the spec's names, when they are asked for.
+    familiar: see `checkpoints.load`.
 
   Raises:
     ValueError: it is no network, or names and shapes do not say which one.
   """
   if isinstance(given, (str, os.PathLike)):
-    given = checkpoints.load(given, override=override)
+    given = checkpoints.load(given, override=override, familiar=familiar)
   if isinstance(given, checkpoints.FileNetwork):
     large = given.spec.num_weights > lazy_above
     return given.spec, given.lazy() if large else given.weights()
   if isinstance(given, Mapping):
-    return _of_state_dict(given, label, override)
+    return _of_state_dict(given, label, override, familiar)
   if (
     isinstance(given, (tuple, list))
     and len(given) == 2
@@ -169,7 +177,7 @@ def _check_finite(vector: np.ndarray, spec: NetworkSpec, label: str) -> None:
     )
 
 
-def _of_state_dict(tensors, label, override):
+def _of_state_dict(tensors, label, override, familiar):
   """Finds out what network a state_dict is, and reads its weights."""
   arrays = {str(name): _array(value) for name, value in tensors.items()}
   first: dict[tuple, str] = {}
@@ -185,7 +193,9 @@ def _of_state_dict(tensors, label, override):
       f"{label}: {nested[0]!r} is no array; give a flat mapping of arrays by"
       " name, as PyTorch's state_dict() returns"
     )
-  network = checkpoints.of_arrays(arrays, label, override=override, tied=tied)
+  network = checkpoints.of_arrays(
+    arrays, label, override=override, tied=tied, familiar=familiar
+  )
   weights = network.weights(finite=False)
   if not np.isfinite(weights).all():
     raise ValueError(f"{label} has weights that are not finite; leave it out")

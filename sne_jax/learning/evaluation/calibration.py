@@ -18,6 +18,7 @@ import numpy as np
 from sne_jax.atomic import write_atomically
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import classes, conformal, metrics, novelty
+from sne_jax.networks.spec import NetworkSpec
 
 FILE = "calibration.json"
 CODES_FILE = "codes.npz"
@@ -35,6 +36,7 @@ class Calibration(NamedTuple):
   Attributes:
     errors: by target, absolute errors on the validation part, `[N]`.
     architectures: of the training networks; empty: unknown.
+    anatomies: digests of their `NetworkSpec.anatomy`; empty: unknown.
     codes: of two parts of networks, `[N, S * D]`: the reference first, then
       the others, whose distances from it are usual. Empty: unknown.
     seeds: whose mean prediction it is about; empty: unknown.
@@ -42,8 +44,15 @@ class Calibration(NamedTuple):
 
   errors: Mapping[str, np.ndarray] = {}
   architectures: frozenset[str] = frozenset()
+  anatomies: frozenset[str] = frozenset()
   codes: Mapping[str, np.ndarray] = {}
   seeds: tuple[int, ...] = ()
+
+  def is_familiar(self, spec: NetworkSpec) -> bool:
+    """Whether training had networks of that anatomy, as far as is known."""
+    if self.anatomies:
+      return spec.anatomy.digest in self.anatomies
+    return novelty.architecture(spec) in self.architectures
 
   def half_widths(self, targets: Sequence[str], coverage: float) -> np.ndarray:
     """Returns half the width of an interval of each target, `[T]`.
@@ -74,6 +83,7 @@ class Calibration(NamedTuple):
     return {
       "seeds": list(self.seeds),
       "architectures": sorted(self.architectures),
+      "anatomies": sorted(self.anatomies),
       "targets": {
         name: {"errors": errors.tolist()}
         for name, errors in self.errors.items()
@@ -96,10 +106,11 @@ def measure(
     predictions: of each seed, by part, `[N, T]` in the targets' own units. Of
       classes there are no intervals.
   """
-  seen = {novelty.architecture(train.specs[n]) for n in set(train.numbers)}
+  seen = [train.specs[n] for n in sorted(set(train.numbers))]
   known: dict[str, Any] = {
     "seeds": list(seeds),
-    "architectures": sorted(seen),
+    "architectures": sorted(set(map(novelty.architecture, seen))),
+    "anatomies": sorted({spec.anatomy.digest for spec in seen}),
     "targets": {},
   }
   for t, name in enumerate(() if train.classes else train.labels):
@@ -138,6 +149,7 @@ def of_measured(
   return Calibration(
     {n: np.array(t["errors"], float) for n, t in known["targets"].items()},
     frozenset(known["architectures"]),
+    frozenset(known.get("anatomies", ())),
     codes or {},
     tuple(known.get("seeds", ())),
   )

@@ -179,7 +179,12 @@ def test_columns_are_those_that_the_options_ask_for():
 def test_specs_of_one_layout_are_one_architecture():
   spec = families.mlp((2, 4, 1))
   other = families.mlp((2, 4, 1), "tanh")
-  describe = lambda spec: {"weights": {"x": np.ones(spec.num_weights)}}
+
+  def describe(spec):
+    count = 1 + ("tanh" in spec.activations)
+    table = {"number": np.arange(count)}
+    return {"weights": {"x": np.ones(spec.num_weights)}, "own": table}
+
   one = joining.Packer([spec, other], describe)
   assert one.reserve(np.array([0, 1]), 2) is None
   assert one.template((0, 1)).room == 2 * spec.num_weights
