@@ -14,7 +14,8 @@ from sne_jax.encoders.sne import options as sne_options
 from sne_jax.networks import chunking, families, symmetry
 
 SPECS = families.tiny_specs()
-NAMES = ("mlp", "cnn_bare", "inr")
+NAMES = ("mlp", "cnn_bare")
+SLOW = pytest.mark.slow
 SMALL = {
   **{"width": 8, "heads": 2, "layer_blocks": 1, "network_blocks": 1},
   **{"identifier_dim": 4, "response_inputs": 4, "response_width": 8},
@@ -40,7 +41,7 @@ def encoder(**changes):
   built = row.build(options, measured)
   packer = built.make_packer(specs)
   batch = packer.pack(np.arange(len(specs)), weights)
-  params = built.module.init(jax.random.key(0), batch)
+  params = jax.jit(built.module.init)(jax.random.key(0), batch)
   apply = jax.jit(built.module.apply)
 
   def codes(params, numbers, vectors):
@@ -55,7 +56,9 @@ def moved(params, rng):
   return jax.tree.map(draw, params)
 
 
-@pytest.mark.parametrize("responses", ["outputs", "hidden"])
+@pytest.mark.parametrize(
+  "responses", [pytest.param("outputs", marks=SLOW), "hidden"]
+)
 def test_it_begins_as_the_encoder_without(responses):
   codes, params, specs, weights = encoder(responses=responses)
   bare, bare_params, _, _ = encoder()
@@ -68,7 +71,9 @@ def test_it_begins_as_the_encoder_without(responses):
   assert np.abs(other - mine).max() > 0.1
 
 
-@pytest.mark.parametrize("order", ["invariant", "both"])
+@pytest.mark.parametrize(
+  "order", [pytest.param("invariant", marks=SLOW), "both"]
+)
 def test_codes_are_those_alone_and_keep_the_symmetry(order):
   codes, params, specs, weights = encoder(
     responses="hidden", response_order=order

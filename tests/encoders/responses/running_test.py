@@ -64,22 +64,26 @@ def inputs_of(spec):
 
 def alone(spec, weights, x):
   """Outputs, and what each hidden level gives, averaged over places."""
-  hidden = []
 
-  def keep(level, y):
-    hidden.append(y.mean((1, 2)) if y.ndim == 4 else y.T)
-    if y.ndim == 3:
-      hidden[-1] = y.mean(1).T
-    return y
+  @jax.jit
+  def run(weights, x):
+    hidden = []
 
-  tensors = spec.unflatten(weights)
-  outputs = families.run(spec, tensors, x, keep)
-  return np.asarray(outputs), np.concatenate([*hidden, outputs.T])
+    def keep(level, y):
+      hidden.append(y.mean((1, 2)) if y.ndim == 4 else y.T)
+      if y.ndim == 3:
+        hidden[-1] = y.mean(1).T
+      return y
+
+    outputs = families.run(spec, spec.unflatten(weights), x, keep)
+    return outputs, jnp.concatenate([*hidden, outputs.T])
+
+  return map(np.asarray, run(weights, x))
 
 
 @pytest.mark.parametrize(
   "specs",
-  [list(SPECS.values()), wild_park(6)],
+  [list(SPECS.values()), wild_park(3, image=(1, 6, 6))],
   ids=["families", "wild_park"],
 )
 def test_a_mixed_batch_answers_as_each_network_alone(specs):
