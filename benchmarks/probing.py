@@ -26,11 +26,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import machine, results
+from benchmarks import machine, results, shapes
 from sne_jax.encoders import table
-from sne_jax.encoders.responses import programs, running
+from sne_jax.encoders.responses import running
+from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.learning.training import parallel
-from sne_jax.networks import families
+from sne_jax.networks import chunking, families
 from sne_jax.networks.spec import NetworkSpec
 
 AGREE = 1e-5
@@ -39,6 +40,29 @@ AGREE = 1e-5
 
 AGREE_GRADIENTS = 1e-3
 """How far gradients may differ, as a share of their norm."""
+
+
+CASES = ("inr", "arch1", "wild_park", "sne")
+
+MEMBERS = 20
+"""Networks of each architecture of the wild park, as in its flagfile."""
+
+READS = ("none", "outputs", "hidden")
+
+COLUMNS = {
+  **{"networks/s": ("part", ""), "compile s": ("compile_seconds", ".1f")},
+  **{"sne_jax": ("ours", ".0f"), "fastest": ("our_best", ".0f")},
+  **{"PyTorch": ("theirs", ".0f"), "its fastest": ("their_best", ".0f")},
+  **{"ratio": ("ratio", ".1f"), "least": ("low", ".1f")},
+  "most": ("high", ".1f"),
+}
+"""Of the tables: title, value and its format."""
+
+STEP_COLUMNS = {
+  **{"responses": ("responses", ""), "compile s": ("compile_seconds", ".1f")},
+  **{"s/step": ("seconds", ".3f"), "fastest": ("fastest", ".3f")},
+  "over none": ("over_none", ".2f"),
+}
 
 
 class Park(NamedTuple):
@@ -74,7 +98,7 @@ def park(name: str, count: int, inputs: int) -> Park:
     x = rng.uniform(0, 1, (inputs, 1, 16, 16))
   else:
     image = (1, 8, 8)
-    draws = rng.uniform(size=(max(1, count // 20), families.NUM_DRAWS))
+    draws = rng.uniform(size=(max(1, count // MEMBERS), families.NUM_DRAWS))
     specs = [
       families.architecture("wild_park", image, draws=row.tolist())
       for row in draws
@@ -201,9 +225,7 @@ class Theirs:
     self._torch = torch
     self._inputs = torch.from_numpy(networks.inputs.copy())
     self._networks = []
-    for number, vector in zip(
-      networks.numbers, networks.weights, strict=True
-    ):
+    for number, vector in zip(networks.numbers, networks.weights, strict=True):
       spec = networks.specs[number]
       tensors = {
         name: torch.from_numpy(np.array(value))
@@ -367,32 +389,113 @@ def _block(
   return block
 
 
-CASES = ("inr", "arch1", "wild_park")
+def sne_steps(turns: int, batch: int = 32) -> list[dict[str, Any]]:
+  """Measures SNE's training step by what it reads of answers, in turns.
+
+  As in experiments/flags/shared/cnn_accuracy.flags, on Arch1 CNNs, with the
+  default number of inputs.
+
+  Args:
+    turns: of each, at least 1.
+    batch: networks of a step.
+
+  Returns:
+    A row for each of `READS`, the first of which reads none.
+  """
+  spec = families.architecture("arch1", (1, 16, 16))
+  steps, compiled, seconds, compile_seconds = [], [], [], []
+  for reads in READS:
+    sne = SNEOptions(identifier_dim=8, weight_scale="tensor", responses=reads)
+    case = shapes.Case(
+      name=f"responses {reads}",
+      specs=(spec,),
+      batch_size=batch,
+      sne=sne,
+      chunk=chunking.ChunkOptions(chunk_size=320),
+    )
+    step = shapes.Step(case)
+    start = time.perf_counter()
+    lowered = step.update.lower(step.state, step.batch)
+    compiled.append(lowered.compile())
+    compile_seconds.append(time.perf_counter() - start)
+    steps.append(step)
+    seconds.append([])
+  for turn in range(turns + 1):
+    for step, run, found in zip(steps, compiled, seconds, strict=True):
+      start = time.perf_counter()
+      step.state, _ = jax.block_until_ready(run(step.state, step.batch))
+      if turn:  # The first one warms up.
+        found.append(time.perf_counter() - start)
+  return [
+    {
+      "responses": reads,
+      "seconds": statistics.median(found),
+      "fastest": min(found),
+      "compile_seconds": compiling,
+      "over_none": statistics.median(
+        a / b for a, b in zip(found, seconds[0], strict=True)
+      ),
+    }
+    for reads, found, compiling in zip(
+      READS, seconds, compile_seconds, strict=True
+    )
+  ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Measures what the command line asks for, and prints it."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--only", default=",".join(CASES), help="cases")
-  parser.add_argument("--networks", type=int, default=128, help="together")
+  parser.add_argument("--only", default=",".join(CASES), help="cases, sne too")
+  parser.add_argument("--networks", type=int, default=120, help="together")
   parser.add_argument("--inputs", type=int, default=128, help="of each")
   parser.add_argument("--turns", type=int, default=7, help="of each side")
   parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
-  parser.add_argument("--out", help="JSON file")
   parser.add_argument(
     "--cpu_devices", type=int, default=0, help="0: one for each core"
   )
+  parser.add_argument("--out", help="JSON file")
   given = parser.parse_args(arguments)
+  chosen = given.only.split(",")
+  if unknown := set(chosen) - set(CASES):
+    parser.error(
+      f"--only has {', '.join(sorted(unknown))}; there are {', '.join(CASES)}"
+    )
   jax.config.update(
     "jax_num_cpu_devices", given.cpu_devices or os.cpu_count() or 1
   )
+  devices = jax.local_device_count()
+  if given.networks % devices:
+    parser.error(
+      f"--networks must be a multiple of the {devices} devices, got"
+      f" {given.networks}"
+    )
   print(f"device: {machine.device_name()}", flush=True)
-  for name in given.only.split(","):
-    row = compare(park(name, given.networks, given.inputs), given.turns, given.seconds)
-    print(name, row["difference"])
-    for part in ("forward", "step"):
-      r = row[part]
-      print(part, "compile", round(r["compile_seconds"], 2), "medians", [round(m) for m in r["medians"]], "fastest", [round(m) for m in r["fastest"]], "ratio", round(r["ratio"], 2), [round(x,2) for x in r["ratios"]], flush=True)
+  content = results.head() | {"options": vars(given)}
+  content["load"] = os.getloadavg()[0]
+  content["peak_gflops"] = machine.matmul_peak()
+  content["cases"] = {}
+  for name in chosen:
+    if name == "sne":
+      content["sne_steps"] = sne_steps(given.turns)
+      print(results.table(content["sne_steps"], STEP_COLUMNS), flush=True)
+      continue
+    networks = park(name, given.networks, given.inputs)
+    row = compare(networks, given.turns, given.seconds)
+    content["cases"][name] = row
+    print(f"{name}: outputs differ by {row['difference']:.1g} at most")
+    rows = [_summary(part, row[part]) for part in ("forward", "step")]
+    print(results.table(rows, COLUMNS), flush=True)
+  if given.out:
+    results.write(given.out, content)
+
+
+def _summary(part: str, row: dict[str, Any]) -> dict[str, Any]:
+  """Returns what is printed of a part."""
+  ours, theirs = row["medians"]
+  speeds = {"ours": ours, "theirs": theirs}
+  speeds |= {"our_best": row["fastest"][0], "their_best": row["fastest"][1]}
+  ends = {"low": row["ratios"][0], "high": row["ratios"][-1]}
+  return row | speeds | ends | {"part": part}
 
 
 if __name__ == "__main__":

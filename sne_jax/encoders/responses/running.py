@@ -21,14 +21,18 @@ from sne_jax.encoders.responses.programs import (
   of_name,
 )
 from sne_jax.networks import families
-from sne_jax.networks.families import banded, layers, sine
+from sne_jax.networks.families import banded, dense, layers, sine
 
 BOUND = 1e6
 """Pre-activations and outputs are cut off here, on both sides."""
 
 
-CACHE_BYTES = 2 << 20
-"""What a level of networks that are run side by side may take on a CPU."""
+CACHE_BYTES = 5 << 20
+"""What networks that are run side by side on a CPU may take: the images of a
+level, once for each row of a kernel."""
+
+MOST_TILE = 32
+"""Networks that are run side by side on a CPU, at most."""
 
 
 class Answers(NamedTuple):
@@ -111,12 +115,13 @@ def _tile(program: Program, inputs: int) -> int:
     return 1 << 30
   if any(len(names) > 1 for names in program.activations):
     return 1
-  return max(1, CACHE_BYTES // (4 * inputs * _largest(program.spec)))
+  each = 4 * inputs * _largest(program.spec)
+  return max(1, min(MOST_TILE, CACHE_BYTES // each))
 
 
 @functools.lru_cache(maxsize=4096)
 def _largest(spec) -> int:
-  """Returns how many numbers the largest hidden level has for an input."""
+  """Returns how many numbers of an input a level takes at most; see `_tile`."""
   sizes = [1]
 
   def hidden(level, x):
@@ -128,7 +133,8 @@ def _largest(spec) -> int:
   vector = jax.ShapeDtypeStruct((spec.num_weights,), jnp.float32)
   x = jax.ShapeDtypeStruct((1, *input_shape(spec)), jnp.float32)
   jax.eval_shape(run, vector, x)
-  return max(sizes)
+  sides = [t.shape[-1] for t in spec.tensors if t.kind == "conv_weight"]
+  return max(sizes) * max(sides, default=1)
 
 
 def _in_tiles(one, columns, tile: int):
@@ -155,6 +161,8 @@ def _in_tiles(one, columns, tile: int):
 def _run_one(program, vector, inputs, activation, skip, is_unit, grid):
   """Runs one network; the arguments without their first axis."""
   spec = program.spec
+  is_dense = spec.family in ("mlp", "inr")
+  turned = lambda x: x.T if is_dense else x  # To [K, U].
   before, after, kept = [], [], {}
   first = {}
   for level, count in program.levels:
@@ -170,7 +178,7 @@ def _run_one(program, vector, inputs, activation, skip, is_unit, grid):
         x = x + skip[level, source] * _of_width(image, x.shape[0])
     x = _bounded(x)
     if grid and level in first and level < spec.num_levels - 1:
-      before.append(_on_grid(x, grid))
+      before.append(_on_grid(turned(x), grid))
     return _chosen(program.activations[level], activation[level], x, w0)
 
   def hidden(level, x):
@@ -179,13 +187,14 @@ def _run_one(program, vector, inputs, activation, skip, is_unit, grid):
       x = jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, 0)
       kept[level] = x
     if grid:
-      after.append(_on_grid(x, grid))
+      after.append(_on_grid(turned(x), grid))
     return x
 
-  outputs = families.run(
-    *(spec, spec.unflatten(vector), inputs, hidden, activate),
-    convolve=banded.convolution,
-  )
+  given = (spec, spec.unflatten(vector), inputs, hidden, activate)
+  if is_dense:
+    outputs = dense.run_inputs_last(*given)
+  else:
+    outputs = families.run(*given, convolve=banded.convolution)
   outputs = _bounded(outputs)
   if not grid:
     return outputs, None, None
