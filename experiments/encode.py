@@ -67,7 +67,7 @@ def main(
   encoder_options.load_files(model.encoder_file)
   paths = given_files.paths_of(argv[1:])
   given_files.check_outputs([options.out], paths)
-  encode, streams = opened(model)
+  encode, streams, remarks = opened(model)
   names: list[str] = []
   codes: list[np.ndarray] = []
   notes: list[tuple[str, str]] = []
@@ -79,7 +79,9 @@ def main(
       raise ValueError("the code is not finite")
     codes.extend(encoded)
     names.extend(network.path for network in networks)
-    notes.extend((n.path, text) for n in networks for text in n.notes)
+    for network, remark in zip(networks, remarks(pairs), strict=True):
+      texts = (remark,) * bool(remark) + network.notes
+      notes.extend((network.path, text) for text in texts)
 
   lazy_above = model.stream_above if streams else math.inf
   failures = given_files.each(
@@ -93,7 +95,7 @@ def main(
 
 
 def opened(model: memory.ModelOptions):
-  """Returns what encodes networks, and whether it reads them part by part.
+  """Returns what encodes networks, whether in parts, and what remarks on them.
 
   Raises:
     ValueError: there is no trained encoder, or it cannot hold the limit.
@@ -101,7 +103,7 @@ def opened(model: memory.ModelOptions):
   pretrained = pretraining.load_all(model.workdir)
   if not pretrained:
     predictor = model.load()
-    return predictor.encode, predictor.can_stream
+    return predictor.encode, predictor.can_stream, predictor.remarks
   if model.memory_limit:
     raise ValueError(
       f"memory_limit is {model.memory_limit}, but the encoder in"
@@ -113,7 +115,7 @@ def opened(model: memory.ModelOptions):
     encoded = [one.encode_networks(networks) for one in pretrained]
     return np.concatenate(encoded, axis=-1)
 
-  return encode, False
+  return encode, False, lambda networks: [""] * len(networks)
 
 
 def write(path: pathlib.Path, names: list[str], codes: np.ndarray) -> None:
