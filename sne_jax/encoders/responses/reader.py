@@ -100,7 +100,8 @@ def remark(spec: NetworkSpec, in_parts: bool, *, knows_weights: bool) -> str:
   if not knows_weights:
     raise ValueError(
       f"{spec.describe()}: {why}, and this model reads what networks answer; it"
-      " never learned to do without: train it with --response_drop=0.1"
+      " never learned to do without: train it with --response_drop=0.1, or"
+      " settle the network's family and options (--override)"
     )
   return f"read by its weights alone, not by what it answers: {why}"
 

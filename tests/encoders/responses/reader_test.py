@@ -140,13 +140,13 @@ def built(trained_on, example, options=None):
   return encoder, encoder.module.init(jax.random.key(0), packed), measured
 
 
-@pytest.mark.parametrize("trained_on", ["cnn", "inr", "mlp", None])
+@pytest.mark.parametrize("trained_on", ["cnn_bare", "inr", "mlp", None])
 def test_families_that_training_never_had_are_encoded(trained_on):
   known = SPECS[trained_on] if trained_on else unknown(SPECS["mlp"])
   encoder, params, _ = built([known], known)
   rng = np.random.default_rng(0)
   params = moved(params, rng)
-  specs = [*SPECS.values(), unknown(SPECS["cnn"])]
+  specs = [*SPECS.values(), unknown(SPECS["cnn_bare"])]
   packer = encoder.make_packer(specs)
   weights = [families.random_weights(spec, rng) for spec in specs]
   batch = packer.pack(np.arange(len(specs)), weights)
@@ -155,13 +155,13 @@ def test_families_that_training_never_had_are_encoded(trained_on):
 
 
 def test_parameters_do_not_depend_on_the_example():
-  specs = [SPECS["cnn"], unknown(SPECS["mlp"])]
+  specs = [SPECS["cnn_bare"], unknown(SPECS["mlp"])]
   (_, params, _), (_, other, _) = (built(specs, spec) for spec in specs)
   assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, other)
 
 
 def test_what_is_said_of_networks_without_answers():
-  cnn, lost = SPECS["cnn"], unknown(SPECS["cnn"])
+  cnn, lost = SPECS["cnn_bare"], unknown(SPECS["cnn_bare"])
   remark = table.ENCODERS["sne"].remark
   reads = sne_options.SNEOptions(**SMALL | {"responses": "outputs"})
   drops = dataclasses.replace(reads, response_drop=0.1)
