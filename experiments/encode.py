@@ -15,6 +15,8 @@ import dataclasses
 import io
 import math
 import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -26,7 +28,7 @@ from experiments.cli import (
   given_files,
   memory,
 )
-from sne_jax import atomic
+from sne_jax import atomic, checkpoints
 from sne_jax.learning.selfsup import pretraining
 
 SUFFIXES = (".npz", ".csv")
@@ -67,7 +69,7 @@ def main(
   encoder_options.load_files(model.encoder_file)
   paths = given_files.paths_of(argv[1:])
   given_files.check_outputs([options.out], paths)
-  encode, streams, familiar = opened(model)
+  encode, streams, familiar, remarks = opened(model)
   names: list[str] = []
   codes: list[np.ndarray] = []
   notes: list[tuple[str, str]] = []
@@ -79,7 +81,9 @@ def main(
       raise ValueError("the code is not finite")
     codes.extend(encoded)
     names.extend(network.path for network in networks)
-    notes.extend((n.path, text) for n in networks for text in n.notes)
+    for network, remark in zip(networks, remarks(pairs), strict=True):
+      texts = (remark,) * bool(remark) + network.notes
+      notes.extend((network.path, text) for text in texts)
 
   lazy_above = model.stream_above if streams else math.inf
   failures = given_files.each(
@@ -94,8 +98,24 @@ def main(
   return given_files.report_failures(failures)
 
 
-def opened(model: memory.ModelOptions):
-  """Returns what encodes networks; whether in parts; and what it expects.
+class Opened(NamedTuple):
+  """A model that encodes.
+
+  Attributes:
+    encode: from `(spec, weights)` of networks to codes `[B, D]`.
+    streams: whether large networks are read part by part.
+    familiar: see `checkpoints.load`.
+    remarks: from networks to what is to be said of each; "": nothing.
+  """
+
+  encode: Callable[..., np.ndarray]
+  streams: bool
+  familiar: checkpoints.Familiar
+  remarks: Callable[..., list[str]]
+
+
+def opened(model: memory.ModelOptions) -> Opened:
+  """Returns what encodes networks, what it expects, and what it remarks.
 
   Raises:
     ValueError: there is no trained encoder, or it cannot hold the limit.
@@ -103,7 +123,12 @@ def opened(model: memory.ModelOptions):
   pretrained = pretraining.load_all(model.workdir)
   if not pretrained:
     predictor = model.load()
-    return predictor.encode, predictor.can_stream, predictor.known.is_familiar
+    return Opened(
+      predictor.encode,
+      predictor.can_stream,
+      predictor.known.is_familiar,
+      predictor.remarks,
+    )
   if model.memory_limit:
     raise ValueError(
       f"memory_limit is {model.memory_limit}, but the encoder in"
@@ -116,7 +141,12 @@ def opened(model: memory.ModelOptions):
     return np.concatenate(encoded, axis=-1)
 
   anatomy = pretrained[0].spec.anatomy
-  return encode, False, lambda spec: spec.anatomy == anatomy
+  return Opened(
+    encode,
+    streams=False,
+    familiar=lambda spec: spec.anatomy == anatomy,
+    remarks=lambda networks: [""] * len(networks),
+  )
 
 
 def write(path: pathlib.Path, names: list[str], codes: np.ndarray) -> None:

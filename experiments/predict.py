@@ -151,11 +151,13 @@ class Table:
     judged = self._predictor.judge(pairs, coverage=self._coverage)
     if not np.isfinite(judged.predictions).all():
       raise ValueError("the prediction is not finite")
-    each = zip(networks, *judged, strict=True)
+    remarks = self._predictor.remarks(pairs)
+    each = zip(networks, remarks, *judged, strict=True)
     return [self._row(*columns) for columns in each]
 
-  def _row(self, network, values, low, high, unlike, known) -> dict[str, Any]:
-    warnings = []
+  def _row(self, network, remark, *judged) -> dict[str, Any]:
+    values, low, high, unlike, known = judged
+    warnings = [remark] if remark else []
     if not known:
       warnings.append(
         "of an architecture that no network of the training had: its"

@@ -273,6 +273,18 @@ class Predictor:
       np.array([not seen or novelty.architecture(s) in seen for s, _ in pairs]),
     )
 
+  def remarks(self, networks: Any) -> list[str]:
+    """Returns what is to be said of how each network was read; "": nothing.
+
+    A model that was trained with `responses` says which networks are read by
+    their weights alone.
+
+    Raises:
+      ValueError: a network that cannot be run, and a model that never learned
+        to do without.
+    """
+    return self._program.remarks(self._given(networks))
+
   def evaluate(self, networks: Networks) -> dict[str, dict[str, Any]]:
     """Measures predictions: by target, then by metric, with 95 % intervals.
 

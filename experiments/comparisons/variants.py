@@ -15,6 +15,8 @@ from experiments.reports import figures, report
 INDEX_FEATURES = ("none", "io", "chunk", "neuron")
 SAB = {"chunk_function": "sab", "identifiers": "none"}
 FLAT = SAB | {"linear_rule": "flat"}
+WEIGHTS = {"responses": "none", "probe_rate": 0.0}
+OTHER = {"probe_rate": 0.0, "ema_decay": 0.0}
 
 
 def _with_and_without(changes: dict[str, dict[str, Any]]):
@@ -88,6 +90,32 @@ LISTS: dict[str, dict[str, dict[str, Any]]] = {
       ("flat", 32),
       ("flat", 64),
     )
+  },
+  # What networks answer to learned inputs, beside those that read nothing else,
+  # and weights alone.
+  "responses": {
+    "SNE, hidden, in order": {},
+    "SNE, outputs, in order": {"responses": "outputs"},
+    "SNE, hidden, invariant": {"response_order": "invariant"},
+    "SNE, weights alone": WEIGHTS | {"statistics_tokens": True},
+    "probe_gen": {"encoder": "probe_gen", "probe_rate": 0.0},
+    "hidden_probe": {"encoder": "hidden_probe", "probe_rate": 0.0},
+    "StatNN": OTHER | {"encoder": "stat_nn"},
+  },
+  # What carries the gain of responses.
+  "response_parts": {
+    "hidden, in order, 32 pixels": {},
+    "none": WEIGHTS,
+    "outputs": {"responses": "outputs"},
+    "both orders": {"response_order": "both"},
+    "invariant": {"response_order": "invariant"},
+    "generator": {"response_source": "generator"},
+    "8 inputs": {"response_inputs": 8},
+    "128 inputs": {"response_inputs": 128},
+    "statistics tokens": {"statistics_tokens": True},
+    "Gram tokens": {"gram_tokens": True},
+    "no average of parameters": {"ema_decay": 0.0},
+    "the rate of the rest": {"probe_rate": 0.0},
   },
   # Figure 3: share of the training members.
   "data_efficiency": {

@@ -9,7 +9,13 @@ from absl import logging as log
 from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
-from experiments.reports import figures, maps, report, run_report
+from experiments.reports import (
+  figures,
+  maps,
+  probe_figure,
+  report,
+  run_report,
+)
 from experiments.tasks import ceilings, image_reference, members
 from sne_jax.learning.evaluation import (
   calibration,
@@ -204,6 +210,9 @@ def write(
       highlight=TRUE_MOVES,
       x_log=True,
     )
+  if good:
+    seed = workdir / f"seed{good[0]['seed']}"
+    drawn |= probe_figure.draw(folder, seed)
   if options.run.maps and good:
     target = members.target_labels(options.run)[0]
     pictures, results["maps"] = _maps(workdir, data, good, target)

@@ -90,6 +90,9 @@ class Row:
     build: `(options, measured) -> Encoder`; `measured` also holds the
       `chunk_options`, for whoever cuts networks into chunks.
     has_probes: whether with these options it has `LEARNED_INPUTS`.
+    remark: `(options, measured, spec, in_parts) -> str`: what is to be said of
+      the code of such a network, encoded part by part or not; "": nothing. It
+      raises `ValueError` where such a code would be worth nothing.
   """
 
   accepts: Literal["any", "one"]
@@ -100,6 +103,9 @@ class Row:
   measure: Callable[[Any, Sequence[Network]], dict[str, Any]]
   build: Callable[[Any, Mapping[str, Any]], Encoder]
   has_probes: Callable[[Any], bool] = lambda options: False
+  remark: Callable[[Any, Mapping[str, Any], NetworkSpec, bool], str] = (
+    lambda options, measured, spec, in_parts: ""
+  )
 
 
 ENCODERS: dict[str, Row] = {}

@@ -27,6 +27,7 @@ from sne_jax.encoders.sne import module, slots, streaming
 from sne_jax.encoders.sne import options as sne_options
 from sne_jax.encoders.tokens import hyper_representation, sane_coder
 from sne_jax.networks import checked, chunking, scales
+from sne_jax.networks.spec import NetworkSpec
 
 
 def measure_sne(
@@ -72,6 +73,20 @@ def build_sne(
   )
 
 
+def remark_of_sne(
+  options: sne_options.SNEOptions,
+  measured: Mapping[str, Any],
+  spec: NetworkSpec,
+  in_parts: bool,
+) -> str:
+  """Says of a network whose answers are not read that they are not."""
+  if options.responses == "none":
+    return ""
+  seen = reader.seen_of(measured["seen"])
+  knows_weights = options.response_drop > 0 or seen.unread
+  return reader.remark(spec, in_parts, knows_weights=knows_weights)
+
+
 _ROWS = {
   "sne": Row(
     accepts="any",
@@ -81,6 +96,7 @@ _ROWS = {
     measure=measure_sne,
     build=build_sne,
     has_probes=lambda options: options.responses != "none",
+    remark=remark_of_sne,
   ),
   "mlp": tied.row(
     *("mlp", mlp.MLP),

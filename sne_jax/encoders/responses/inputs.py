@@ -13,7 +13,8 @@ Dimensions: `K` inputs, `C` channels, `S` side of the images, `F` features.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -72,6 +73,37 @@ class Inputs(nn.Module):
 
   def _images(self):
     return self.pixels if self.source == "pixels" else self.generator()
+
+
+def shown(
+  params: Mapping[str, Any], seen: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+  """Returns what was learned, as the training networks took it, for pictures.
+
+  Args:
+    params: of `Inputs`.
+    seen: what `reader.measure` returned.
+
+  Returns:
+    `images` `[K, C, H, W]`, of the largest size that was taken, and `points`
+    `[K, I]`, coordinates of one or two dimensions; each where there are such.
+  """
+  channels, height, width = seen["image"]
+  count, features = len(params["vectors"]), seen["features"]
+  source = "pixels" if "pixels" in params else "generator"
+  module = Inputs(count, (channels, height, width), features, source)
+  found = {}
+  side = math.isqrt(features)
+  if channels:
+    shape = (channels, height, width)
+    found["images"] = module.apply({"params": params}, shape)
+  elif side >= 4 and side * side == features:
+    images: Any = module.apply({"params": params}, (features,))
+    found["images"] = images.reshape(count, 1, side, side)
+  if seen["signals"] and features in (1, 2):
+    points = module.apply({"params": params}, (features,), is_signal=True)
+    found["points"] = points
+  return {name: np.asarray(values) for name, values in found.items()}
 
 
 class Generator(nn.Module):

@@ -45,18 +45,22 @@ class Program:
       chooses.
     padded: whether networks are written into the template: their units are
       marked, and their skips a matrix.
+    skips: pairs of levels that a network of a padded program may join.
   """
 
   spec: NetworkSpec
   activations: tuple[tuple[str, ...], ...]
   padded: bool = False
+  skips: tuple[tuple[int, int], ...] = ()
 
   @functools.cached_property
   def name(self) -> str:
     """Name of its table; `of_name` reads it back."""
     spec = self.spec.to_json()
     names = [list(level) for level in self.activations]
+    skips = [list(pair) for pair in self.skips]
     value = {"activations": names, "padded": self.padded, "spec": spec}
+    value |= {"skips": skips} if skips else {}
     return PREFIX + json.dumps(value, sort_keys=True)
 
   @functools.cached_property
@@ -71,7 +75,8 @@ def of_name(name: str) -> Program:
   value = json.loads(name.removeprefix(PREFIX))
   names = tuple(tuple(level) for level in value["activations"])
   spec = NetworkSpec.from_json(value["spec"])
-  return Program(spec, names, value["padded"])
+  skips = tuple((a, b) for a, b in value.get("skips", ()))
+  return Program(spec, names, value["padded"], skips)
 
 
 def is_runnable(spec: NetworkSpec) -> bool:
@@ -149,7 +154,9 @@ class Plan:
         for level in range(template.num_levels)
       )
       padded = any(shapes[spec] != template for spec in group)
-      program = Program(template, names, padded or _is_plain(template))
+      padded = padded or _is_plain(template)
+      skips = {pair for spec in group for pair in spec.skips if padded}
+      program = Program(template, names, padded, tuple(sorted(skips)))
       self._program |= dict.fromkeys(group, program)
     self.programs = tuple(dict.fromkeys(self._program.values()))
 

@@ -17,19 +17,30 @@ import jax.numpy as jnp
 
 from sne_jax.encoders.batches import joining
 from sne_jax.encoders.responses import features, inputs, programs, running
+from sne_jax.networks import families
 from sne_jax.networks.spec import NetworkSpec
 
 MOST_MIXTURES = 24
 
 
 class Seen(NamedTuple):
-  """What the training networks take and give; plain values, for model files."""
+  """What the training networks take and give; plain values, for model files.
+
+  Attributes:
+    image: channels, height and width of the largest image; zeros: none.
+    features: most features of an input that is no image.
+    outputs: most outputs.
+    classes: whether some have classes.
+    signals: whether some have other outputs.
+    unread: whether some could not be run.
+  """
 
   image: tuple[int, int, int] = (0, 0, 0)
   features: int = 0
   outputs: int = 1
   classes: bool = False
   signals: bool = False
+  unread: bool = False
 
 
 def measure(networks: Sequence[tuple[NetworkSpec, Any]]) -> dict[str, Any]:
@@ -37,6 +48,7 @@ def measure(networks: Sequence[tuple[NetworkSpec, Any]]) -> dict[str, Any]:
   seen = Seen()
   for spec in dict.fromkeys(spec for spec, _ in networks):
     if not programs.is_runnable(spec):
+      seen = seen._replace(unread=True)
       continue
     shape, outputs = programs.input_shape(spec), programs.unit_levels(spec)[-1]
     image = seen.image
@@ -50,6 +62,7 @@ def measure(networks: Sequence[tuple[NetworkSpec, Any]]) -> dict[str, Any]:
       max(seen.outputs, outputs[1]),
       seen.classes or is_class,
       seen.signals or not is_class,
+      seen.unread,
     )
   return seen._asdict() | {"image": list(seen.image)}
 
@@ -63,7 +76,34 @@ def seen_of(measured: Mapping[str, Any]) -> Seen:
     outputs=measured["outputs"],
     classes=measured["classes"],
     signals=measured["signals"],
+    unread=measured.get("unread", False),
   )
+
+
+def remark(spec: NetworkSpec, in_parts: bool, *, knows_weights: bool) -> str:
+  """Says of a network whose answers are not read that they are not.
+
+  Args:
+    spec: the network.
+    in_parts: whether it is encoded part by part, which runs nothing.
+    knows_weights: whether the model has met networks without answers, in
+      training.
+
+  Raises:
+    ValueError: it has not; the remedy is named.
+  """
+  if programs.is_runnable(spec) and not in_parts:
+    return ""
+  why = "it is encoded part by part"
+  if not programs.is_runnable(spec):
+    why = "nothing tells how it is run"
+  if not knows_weights:
+    raise ValueError(
+      f"{spec.describe()}: {why}, and this model reads what networks answer; it"
+      " never learned to do without: train it with --response_drop=0.1, or"
+      " settle the network's family and options (--override)"
+    )
+  return f"read by its weights alone, not by what it answers: {why}"
 
 
 def is_classifier(spec: NetworkSpec, outputs: int) -> bool:
@@ -120,6 +160,8 @@ class Reader(nn.Module):
     codes = jnp.zeros((networks, o.width))
     units = jnp.zeros((len(batch.tables["units"]["real"]), o.width))
     keep = self._kept(networks, deterministic)
+    if self.is_initializing():
+      self._make()
     each = running.each(batch, self.probes, o.grid * o.hidden)
     for program, table, answers in each:
       row = table["network"]
@@ -134,6 +176,23 @@ class Reader(nn.Module):
       return None, codes
     return units.at[0].set(0)[batch.tables["chunks"]["unit"]], codes
 
+  def _make(self):
+    """Makes the parameters, whether the batch has what can be run or not."""
+    o = self.options
+    spec = families.build("mlp", widths=(1, 1, max(self.seen.outputs, 1)))
+    program = programs.Plan([spec]).programs[0]
+    self.probes((1,))
+    units = sum(count for _, count in program.levels)
+    answers = running.Answers(
+      jnp.zeros((1, o.inputs, self.seen.outputs)),
+      *(jnp.zeros((1, units, o.grid**2, o.inputs)) for _ in range(2)),
+      jnp.ones((1, units), bool),
+    )
+    self._outputs(program, answers)
+    if o.hidden:
+      self._levels(program, answers)
+      self._units(program, answers)
+
   def _kept(self, count: int, deterministic: bool):
     """Returns 1 for networks whose answers are read, 0 for others, `[B]`."""
     if deterministic or not self.options.drop:
@@ -147,7 +206,8 @@ class Reader(nn.Module):
     o, outputs = self.options, answers.outputs
     classes = is_classifier(program.spec, outputs.shape[-1])
     parts = []
-    if o.order != "invariant" or self.seen.signals:
+    seen = self.seen
+    if o.order != "invariant" or seen.signals or not seen.classes:
       values = features.values(outputs, self.seen.outputs, classes=classes)
       named = not classes or o.order != "invariant"
       parts.append(values if named else 0 * values)

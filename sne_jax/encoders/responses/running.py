@@ -7,6 +7,7 @@ Dimensions: `N` networks of a program, `K` inputs, `O` outputs, `U` units of
 them, `G` places of a grid, `P` weights.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,10 +21,18 @@ from sne_jax.encoders.responses.programs import (
   of_name,
 )
 from sne_jax.networks import families
-from sne_jax.networks.families import layers
+from sne_jax.networks.families import banded, dense, layers, sine
 
 BOUND = 1e6
 """Pre-activations and outputs are cut off here, on both sides."""
+
+
+CACHE_BYTES = 5 << 20
+"""What networks that are run side by side on a CPU may take: the images of a
+level, once for each row of a kernel."""
+
+MOST_TILE = 32
+"""Networks that are run side by side on a CPU, at most."""
 
 
 class Answers(NamedTuple):
@@ -91,13 +100,69 @@ def run(
     return _run_one(program, vector, inputs, activation, skip, is_unit, grid)
 
   columns = (table["activation"], table["skip"], is_unit)
-  outputs, before, after = jax.vmap(one)(vectors, *columns)
+  tile = _tile(program, len(inputs))
+  outputs, before, after = _in_tiles(one, (vectors, *columns), tile)
   return Answers(outputs, before, after, is_unit)
+
+
+def _tile(program: Program, inputs: int) -> int:
+  """Returns how many networks are best run side by side.
+
+  On a CPU as many as stay in its cache; and one where activations are chosen,
+  since side by side all of them have to be computed.
+  """
+  if jax.default_backend() != "cpu":
+    return 1 << 30
+  if any(len(names) > 1 for names in program.activations):
+    return 1
+  each = 4 * inputs * _largest(program.spec)
+  return max(1, min(MOST_TILE, CACHE_BYTES // each))
+
+
+@functools.lru_cache(maxsize=4096)
+def _largest(spec) -> int:
+  """Returns how many numbers of an input a level takes at most; see `_tile`."""
+  sizes = [1]
+
+  def hidden(level, x):
+    del level
+    sizes.append(x.size)
+    return x
+
+  run = lambda vector, x: families.run(spec, spec.unflatten(vector), x, hidden)
+  vector = jax.ShapeDtypeStruct((spec.num_weights,), jnp.float32)
+  x = jax.ShapeDtypeStruct((1, *input_shape(spec)), jnp.float32)
+  jax.eval_shape(run, vector, x)
+  sides = [t.shape[-1] for t in spec.tensors if t.kind == "conv_weight"]
+  return max(sizes) * max(sides, default=1)
+
+
+def _in_tiles(one, columns, tile: int):
+  """Maps a function over networks, so many at a time."""
+  count = len(columns[0])
+  tiles = max(1, -(-count // tile))
+  size = -(-count // tiles)
+  if tiles == 1:
+    return jax.vmap(one)(*columns)
+
+  def cut(column):
+    more = ((0, tiles * size - count),) + ((0, 0),) * (column.ndim - 1)
+    return jnp.pad(column, more).reshape(tiles, size, *column.shape[1:])
+
+  several = lambda part: jax.vmap(one)(*part)
+  if size == 1:  # Not mapped: a choice stays a choice.
+    first = lambda part: one(*(column[0] for column in part))
+    several = lambda part: jax.tree.map(lambda x: x[None], first(part))
+  results = jax.lax.map(several, jax.tree.map(cut, columns))
+  join = lambda x: x.reshape(tiles * size, *x.shape[2:])[:count]
+  return jax.tree.map(join, results)
 
 
 def _run_one(program, vector, inputs, activation, skip, is_unit, grid):
   """Runs one network; the arguments without their first axis."""
   spec = program.spec
+  is_dense = spec.family in ("mlp", "inr")
+  turned = lambda x: x.T if is_dense else x  # To [K, U].
   before, after, kept = [], [], {}
   first = {}
   for level, count in program.levels:
@@ -108,10 +173,12 @@ def _run_one(program, vector, inputs, activation, skip, is_unit, grid):
     del name
     if program.padded and x.ndim == 4:
       for source, image in kept.items():
+        if (source, level) not in program.skips:
+          continue
         x = x + skip[level, source] * _of_width(image, x.shape[0])
     x = _bounded(x)
     if grid and level in first and level < spec.num_levels - 1:
-      before.append(_on_grid(x, grid))
+      before.append(_on_grid(turned(x), grid))
     return _chosen(program.activations[level], activation[level], x, w0)
 
   def hidden(level, x):
@@ -120,12 +187,14 @@ def _run_one(program, vector, inputs, activation, skip, is_unit, grid):
       x = jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, 0)
       kept[level] = x
     if grid:
-      after.append(_on_grid(x, grid))
+      after.append(_on_grid(turned(x), grid))
     return x
 
-  outputs = families.run(
-    *(spec, spec.unflatten(vector), inputs), hidden, activate
-  )
+  given = (spec, spec.unflatten(vector), inputs, hidden, activate)
+  if is_dense:
+    outputs = dense.run_inputs_last(*given)
+  else:
+    outputs = families.run(*given, convolve=banded.convolution)
   outputs = _bounded(outputs)
   if not grid:
     return outputs, None, None
@@ -135,12 +204,38 @@ def _run_one(program, vector, inputs, activation, skip, is_unit, grid):
 
 
 def _chosen(names, number, x, w0):
-  """Applies the activation of that number among the names."""
-  results = [layers.activate(name, x, w0) for name in names]
-  chosen = results[0]
-  for place, result in enumerate(results[1:], 1):
-    chosen = jnp.where(number == place, result, chosen)
-  return chosen
+  """Applies the activation of that number among the names.
+
+  Where networks are run one by one, it is the only one that is computed.
+  """
+  if len(names) == 1:
+    return _activation(names[0], w0)(x)
+  functions = [_activation(name, w0) for name in names]
+  slopes = [functools.partial(_slope, function) for function in functions]
+
+  @jax.custom_jvp
+  def chosen(number, x):
+    return jax.lax.switch(number, functions, x)
+
+  @chosen.defjvp
+  def chosen_jvp(primals, tangents):
+    number, x = primals
+    slope = jax.lax.switch(number, slopes, x)
+    return chosen(number, x), slope * tangents[1]
+
+  return chosen(number, x)
+
+
+def _activation(name, w0):
+  """Returns an activation as a function; the sine is the fast one."""
+  if name == "sine":
+    return lambda x: sine.sine(w0 * x)
+  return functools.partial(layers.activate, name, w0=w0)
+
+
+def _slope(function, x):
+  """Returns the derivative of an activation at each number."""
+  return jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
 
 
 def _of_width(image, channels: int):
@@ -151,8 +246,8 @@ def _of_width(image, channels: int):
 
 def _bounded(x):
   """Returns what is finite and not huge; gradients of the rest are 0."""
-  x = jnp.where(jnp.isnan(x), 0, x)
-  return jnp.clip(x, -BOUND, BOUND)
+  limit = jnp.where(x > 0, BOUND, jnp.where(x < 0, -BOUND, 0.0))
+  return jnp.where(jnp.abs(x) <= BOUND, x, limit)
 
 
 def _on_grid(x, grid: int):

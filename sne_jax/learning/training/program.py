@@ -23,7 +23,7 @@ from sne_jax.encoders.sne import streaming
 from sne_jax.learning.data import pipeline
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.objectives import model
-from sne_jax.networks import chunking
+from sne_jax.networks import checked, chunking
 from sne_jax.networks.spec import NetworkSpec
 
 STREAM_ABOVE = 1_000_000
@@ -80,6 +80,7 @@ class Program:
 
   def function(self, params: Sequence[Any], spec: NetworkSpec) -> Callable:
     """Returns a differentiable `f(weights [P]) -> [T]`, the mean over seeds."""
+    self.remark(spec)
     self._warn_of_depth((spec,))
     template = self._packer((spec,)).template((0,))
 
@@ -118,11 +119,9 @@ class Program:
       params: of each seed.
       networks: `(spec, weights [P])` or `(spec, tensors)`.
     """
-    large = [
-      self.can_stream
-      and (isinstance(weights, Mapping) or spec.num_weights > self.stream_above)
-      for spec, weights in networks
-    ]
+    large = [self._is_large(*network) for network in networks]
+    for (spec, _), alone in zip(networks, large, strict=True):
+      self.remark(spec, in_parts=alone)
     small = [n for n, alone in zip(networks, large, strict=True) if not alone]
     batches, count = [], len(small)
     if small:
@@ -143,6 +142,34 @@ class Program:
       for part in (0, 1)
     )
     return logits, codes
+
+  def remark(self, spec: NetworkSpec, *, in_parts: bool = False) -> str:
+    """Returns what the encoder says of the code of such a network, or "".
+
+    Args:
+      spec: the network.
+      in_parts: whether it is encoded part by part.
+
+    Raises:
+      ValueError: such a code would be worth nothing.
+    """
+    row = table.row(self.description["encoder"])
+    options = checked.rebuilt(row.options, self.description["encoder_options"])
+    return row.remark(options, self.description, spec, in_parts)
+
+  def remarks(self, networks: Sequence[Any]) -> list[str]:
+    """Returns what the encoder says of each code of `run_networks`, or ""."""
+    return [
+      self.remark(spec, in_parts=self._is_large(spec, weights))
+      for spec, weights in networks
+    ]
+
+  def _is_large(self, spec: NetworkSpec, weights: Any) -> bool:
+    """Whether a network is encoded by itself, part by part."""
+    is_given = isinstance(weights, Mapping)
+    return self.can_stream and (
+      is_given or spec.num_weights > self.stream_above
+    )
 
   @property
   def can_stream(self) -> bool:

@@ -178,6 +178,7 @@ def run(
   x: Float[Array | np.ndarray, "B C H W"],
   hidden: layers.Hidden = layers.keep,
   activate: layers.Activate = layers.activated,
+  convolve: layers.Convolve = layers.convolution,
 ) -> Float[Array, "B O"]:
   """Runs a cnn."""
   options = dict(spec.options)
@@ -188,7 +189,7 @@ def run(
   kept = []
   for level in range(count):
     stride, padding = options["strides"][level], options["paddings"][level]
-    x = layers.convolution(tensors, f"conv{level}", x, stride, padding)
+    x = convolve(tensors, f"conv{level}", x, stride, padding)
     if level in sources:
       x = layers.add_channels(x, kept[sources[level]])
     if options["pool_before_activation"]:

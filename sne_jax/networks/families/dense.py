@@ -110,3 +110,27 @@ def run(
     y = activate(level, activation, y, options.get("w0", 1.0))
     y = hidden(level, y) if level < spec.num_levels - 1 else y
   return y + options.get("output_offset", 0.0)
+
+
+def run_inputs_last(
+  spec: spec_lib.NetworkSpec,
+  tensors: layers.Tensors,
+  x: Float[Array | np.ndarray, "B I"],
+  hidden: layers.Hidden = layers.keep,
+  activate: layers.Activate = layers.activated,
+) -> Float[Array, "B O"]:
+  """Does what `run` does; in between, activations are `[neurons, B]`.
+
+  Mapped over networks, all products are then of rows as they lie in memory,
+  and the first, of inputs that all networks share, is a single one.
+  """
+  layers.check_input(spec, x, (spec.tensors[0].shape[1],))
+  options = dict(spec.options)
+  y = jnp.asarray(x).T
+  for level, activation in enumerate(spec.activations):
+    y = tensors[f"layer{level}.weight"] @ y
+    if f"layer{level}.bias" in tensors:
+      y = y + tensors[f"layer{level}.bias"].reshape(-1, 1)
+    y = activate(level, activation, y, options.get("w0", 1.0))
+    y = hidden(level, y) if level < spec.num_levels - 1 else y
+  return y.T + options.get("output_offset", 0.0)

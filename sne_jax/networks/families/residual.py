@@ -123,6 +123,7 @@ def run(
   hidden: layers.Hidden = layers.keep,
   activate: layers.Activate = layers.activated,
   norm: layers.Norm = layers.batch_norm,
+  convolve: layers.Convolve = layers.convolution,
 ) -> Float[Array, "B O"]:
   """Runs a resnet, with batch norms or with these folded into biases.
 
@@ -133,7 +134,7 @@ def run(
 
   def conv(name, x, stride):
     padding = tensors[f"{name}.weight"].shape[-1] // 2
-    y = layers.convolution(tensors, name, x, stride, padding)
+    y = convolve(tensors, name, x, stride, padding)
     return norm(tensors, f"{name}.norm", y, options["norm_eps"])
 
   x = conv("stem", layers.inputs_last(x), options["stem_stride"])

@@ -26,6 +26,8 @@ _FAMILIES = {
   "transformer": (vision_transformer.transformer, vision_transformer.run),
 }
 
+_CONVOLVE = ("cnn", "resnet")
+
 FAMILIES = tuple(_FAMILIES)
 """Names of the families that can be built and run."""
 
@@ -82,6 +84,7 @@ def run(
   x: Float[Array | np.ndarray, "B ..."],
   hidden: layers.Hidden = layers.keep,
   activate: layers.Activate = layers.activated,
+  convolve: layers.Convolve = layers.convolution,
 ) -> Float[Array, "B O"]:
   """Runs a network whose weights are given as tensors, for training.
 
@@ -94,12 +97,14 @@ def run(
       there; dropout, for example.
     activate: is called with the number of a level, the name of its activation,
       the pre-activations and w0, and returns the activations.
+    convolve: runs the convolutions of a cnn or a resnet.
 
   Returns:
     Outputs, as `forward`.
   """
   run_family = _find(spec.family)[1]
-  return run_family(spec, tensors, x, hidden=hidden, activate=activate)
+  more = {"convolve": convolve} if spec.family in _CONVOLVE else {}
+  return run_family(spec, tensors, x, hidden=hidden, activate=activate, **more)
 
 
 def _find(family: str):

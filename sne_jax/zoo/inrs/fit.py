@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo.inrs import sine
+from sne_jax.networks.families import sine
 from sne_jax.zoo.store import partial
 
 SHRINK = 0.7

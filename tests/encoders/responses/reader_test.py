@@ -123,3 +123,60 @@ def test_levels_answer_alike_whatever_their_number_of_units():
     mixture,
   )
   np.testing.assert_allclose(padded, once, rtol=1e-4)
+
+
+def unknown(spec):
+  """The same network, of which nothing tells how it is run."""
+  return dataclasses.replace(spec, family="traced", options=())
+
+
+def built(trained_on, example, options=None):
+  """An encoder measured on some networks; its parameters, from an example."""
+  options = options or sne_options.SNEOptions(**SMALL | {"responses": "hidden"})
+  row = table.ENCODERS["sne"]
+  rng = np.random.default_rng(0)
+  networks = [(s, families.random_weights(s, rng)) for s in trained_on]
+  measured = row.measure(options, networks)
+  chunks = chunking.resolved(chunking.ChunkOptions(**CHUNKS), trained_on)
+  measured["chunk_options"] = dataclasses.asdict(chunks)
+  encoder = row.build(options, measured)
+  zeros = np.zeros(example.num_weights, np.float32)
+  packed = encoder.make_packer([example]).pack((0,), [zeros])
+  return encoder, encoder.module.init(jax.random.key(0), packed), measured
+
+
+@pytest.mark.parametrize("trained_on", ["cnn_bare", "inr", "mlp", None])
+def test_families_that_training_never_had_are_encoded(trained_on):
+  known = SPECS[trained_on] if trained_on else unknown(SPECS["mlp"])
+  encoder, params, _ = built([known], known)
+  rng = np.random.default_rng(0)
+  params = moved(params, rng)
+  specs = [*SPECS.values(), unknown(SPECS["cnn_bare"])]
+  packer = encoder.make_packer(specs)
+  weights = [families.random_weights(spec, rng) for spec in specs]
+  batch = packer.pack(np.arange(len(specs)), weights)
+  codes = jax.jit(encoder.module.apply)(params, batch)
+  assert len(codes) == len(specs) and np.isfinite(codes).all()
+
+
+def test_parameters_do_not_depend_on_the_example():
+  specs = [SPECS["cnn_bare"], unknown(SPECS["mlp"])]
+  (_, params, _), (_, other, _) = (built(specs, spec) for spec in specs)
+  assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, other)
+
+
+def test_what_is_said_of_networks_without_answers():
+  cnn, lost = SPECS["cnn_bare"], unknown(SPECS["cnn_bare"])
+  remark = table.ENCODERS["sne"].remark
+  reads = sne_options.SNEOptions(**SMALL | {"responses": "outputs"})
+  drops = dataclasses.replace(reads, response_drop=0.1)
+  only_run, also_not = (
+    built(specs, cnn)[2] for specs in ([cnn], [cnn, unknown(SPECS["mlp"])])
+  )
+  assert remark(reads, only_run, cnn, False) == ""
+  assert remark(sne_options.SNEOptions(), {}, lost, True) == ""
+  with pytest.raises(ValueError, match="--response_drop=0.1"):
+    remark(reads, only_run, lost, False)
+  for options, measured in ((drops, only_run), (reads, also_not)):
+    assert "weights alone" in remark(options, measured, lost, False)
+  assert "part by part" in remark(drops, only_run, cnn, True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sne_jax.zoo.inrs import sine
+from sne_jax.networks.families import sine
 
 Z = np.linspace(-1000, 1000, 400_001).astype(np.float32)
 
@@ -30,3 +30,9 @@ def test_half_turns_have_the_right_sign():
 
 def test_not_finite_stays_not_finite():
   assert not np.isfinite(sine.sine(jnp.array([np.inf, -np.inf, np.nan]))).any()
+
+
+def test_the_largest_numbers_stay_within_one():
+  z = np.array([1e6, -3e9, 1e20, 3e38], np.float32)
+  value, slope = jax.jvp(sine.sine, (z,), (np.ones_like(z),))
+  assert (np.abs(value) <= 1.001).all() and (np.abs(slope) <= 1.001).all()

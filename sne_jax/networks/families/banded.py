@@ -1,0 +1,74 @@
+"""Convolutions of small images as one matrix product, without many copies.
+
+A convolution is a sum of shifted copies of the image, one for each place of the
+kernel. Here only columns are copied: along rows the kernel becomes a matrix
+from all rows to all rows, whose band is the kernel. What is multiplied by 0 is
+cheap where the kernel is not much smaller than the image, and neither memory
+nor gradients have to be moved about: on a CPU it is up to twice as fast
+forward, and several times backward.
+
+Dimensions: `B` inputs, `I` input and `O` output channels, `H`, `W` height and
+width.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sne_jax.networks.families import layers
+
+MOST_ROWS = 2
+"""Rows of the image for each of the kernel, at most, for it to be worth it."""
+
+
+def convolution(
+  tensors: layers.Tensors,
+  name: str,
+  x: Float[Array, "I H W B"],
+  stride: int = 1,
+  padding: int = 0,
+) -> Float[Array, "O H2 W2 B"]:
+  """Does what `layers.convolution` does, in the faster of both ways."""
+  kernel = tensors[f"{name}.weight"]
+  if x.shape[1] > MOST_ROWS * kernel.shape[2]:
+    return layers.convolution(tensors, name, x, stride, padding)
+  y = banded(kernel, x, stride, padding)
+  if f"{name}.bias" not in tensors:
+    return y
+  return y + tensors[f"{name}.bias"].reshape(-1, 1, 1, 1)
+
+
+def banded(
+  kernel: Array | np.ndarray,
+  x: Float[Array, "I H W B"],
+  stride: int,
+  padding: int,
+) -> Float[Array, "O H2 W2 B"]:
+  """Convolves an image with a kernel `[O, I, kh, kw]`."""
+  out, into, tall, wide = kernel.shape
+  _, height, width, batch = x.shape
+  rows = (height + 2 * padding - tall) // stride + 1
+  columns = (width + 2 * padding - wide) // stride + 1
+  meets = _meets(height, rows, tall, stride, padding)
+  matrix = jnp.einsum("ocij,igh->ogjch", kernel, meets)
+  matrix = matrix.reshape(out * rows, wide * into * height)
+  x = jnp.pad(x, ((0, 0), (0, 0), (padding, padding), (0, 0)))
+  last = stride * (columns - 1) + 1
+  copies = [
+    jax.lax.slice_in_dim(x, j, j + last, stride, axis=2) for j in range(wide)
+  ]
+  patches = jnp.stack(copies).reshape(matrix.shape[1], -1)
+  return (matrix @ patches).reshape(out, rows, columns, batch)
+
+
+def _meets(
+  height: int, rows: int, tall: int, stride: int, padding: int
+) -> np.ndarray:
+  """Returns where a kernel's row meets a row of the image for one of the next.
+
+  Returns:
+    float32 `[tall, rows, height]` of 0 and 1.
+  """
+  kernel, row, place = np.indices((tall, rows, height))
+  return (place == stride * row + kernel - padding).astype(np.float32)

@@ -1,0 +1,85 @@
+"""Models that read what networks answer, given files that say no such thing."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from experiments import encode, predict
+from sne_jax import predictor as predictor_lib
+from sne_jax.networks import families
+from tests.experiments.predict_test import SPEC, start, written
+
+__all__ = ["start"]  # A fixture.
+
+
+@pytest.fixture(scope="module")
+def workdirs(launch, tiny_zoo, tmp_path_factory):
+  """Finished runs by the share of networks whose answers are not read."""
+  found = {}
+  for drop in (0, 0.5):
+    found[drop] = tmp_path_factory.mktemp("run") / f"drop{drop}"
+    reads = ("--responses=outputs", "--response_inputs=3")
+    ended = launch(found[drop], tiny_zoo, *reads, f"--response_drop={drop}")
+    assert ended.code == 0, ended
+  return found
+
+
+@pytest.mark.parametrize("module", [predict, encode])
+def test_a_model_that_needs_answers_refuses(
+  module, workdirs, start, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  written(tmp_path / "files", 1)
+  code, _, err = start(module, f"--workdir={workdirs[0]}", tmp_path / "files")
+  assert code == 1 and "Traceback" not in err
+  (line,) = [l for l in err.splitlines() if "net0" in l]
+  assert "nothing tells how it is run" in line
+  assert "--response_drop=0.1" in line
+
+
+def test_weights_alone_are_read_and_that_is_said(workdirs, start, tmp_path):
+  vectors = written(tmp_path / "files", 2)
+  table = tmp_path / "out.csv"
+  given = (f"--workdir={workdirs[0.5]}", tmp_path / "files")
+  code, _, err = start(predict, f"--csv={table}", *given)
+  assert code == 0, err
+  with table.open() as file:
+    rows = {row["file"]: row for row in csv.DictReader(file)}
+  assert set(rows) == set(vectors)
+  assert all("weights alone" in row["warnings"] for row in rows.values())
+  code, _, err = start(encode, f"--out={tmp_path / 'codes.npz'}", *given)
+  assert code == 0 and "weights alone" in err
+
+
+def test_a_settled_family_is_run(workdirs, start, tmp_path):
+  """Then the prediction is that of the network itself, answers and all."""
+  ((path, vector),) = written(tmp_path / "files", 1).items()
+  settled, out = tmp_path / "settled.json", tmp_path / "out.json"
+  family = {"family": "inr", "options": {"widths": [1, 4, 4, 1]}}
+  settled.write_text(json.dumps(family))
+  code, _, err = start(
+    predict,
+    *(f"--workdir={workdirs[0]}", f"--override={settled}", f"--json={out}"),
+    path,
+  )
+  assert code == 0, err
+  (row,) = json.loads(out.read_text())["networks"]
+  assert not any("weights alone" in text for text in row["warnings"])
+  model = predictor_lib.Predictor.load(workdirs[0])
+  wanted = model.predict([(SPEC, vector)])[0, 0]
+  assert row["frequency"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_what_was_never_seen_is_predicted(workdirs):
+  """Of any family: from what was learned of sine networks."""
+  rng = np.random.default_rng(0)
+  networks = [
+    (spec, families.random_weights(spec, rng))
+    for spec in families.tiny_specs().values()
+  ]
+  for workdir in workdirs.values():
+    model = predictor_lib.Predictor.load(workdir)
+    assert np.isfinite(model.predict(networks)).all()
+    assert model.remarks(networks) == [""] * len(networks)
