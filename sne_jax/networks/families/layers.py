@@ -120,7 +120,8 @@ def convolution(
   patches = _patches(x, kernel_height, kernel_width, stride)
   *_, height, width, batch = patches.shape
   # [I, places of the kernel, H2, W2, B] as a matrix.
-  y = kernel.reshape(out, -1) @ patches.reshape(-1, height * width * batch)
+  columns = patches.reshape(-1, height * width * batch)
+  y = jnp.matmul(kernel.reshape(out, -1), columns)
   y = y.reshape(out, height, width, batch)
   if f"{name}.bias" not in tensors:
     return y
