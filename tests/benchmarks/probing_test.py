@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import probing
+from benchmarks import probing, shapes
 from sne_jax.networks import families
 
 torch = pytest.importorskip("torch")
@@ -13,7 +13,7 @@ COUNT = 2  # Networks: a multiple of the simulated devices.
 
 @pytest.mark.parametrize("name", ["inr", "arch1", "wild_park"])
 def test_both_sides_run_the_same(name):
-  networks = probing.park(name, COUNT, 3)
+  networks = shapes.park(name, COUNT, 3)
   ours, theirs = probing.Ours(networks), probing.Theirs(networks)
   assert probing.check(ours, theirs) < probing.AGREE
   spec, vector = networks.specs[networks.numbers[0]], networks.weights[0]
@@ -24,7 +24,7 @@ def test_both_sides_run_the_same(name):
 
 
 def test_other_networks_are_found_out():
-  networks = probing.park("inr", COUNT, 3)
+  networks = shapes.park("inr", COUNT, 3)
   other = networks._replace(weights=networks.weights[::-1])
   with pytest.raises(ValueError, match="outputs differ"):
     probing.check(probing.Ours(networks), probing.Theirs(other))
