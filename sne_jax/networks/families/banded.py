@@ -30,7 +30,7 @@ def convolution(
   padding: int = 0,
 ) -> Float[Array, "O H2 W2 B"]:
   """Does what `layers.convolution` does, in the faster of both ways."""
-  kernel = tensors[f"{name}.weight"]
+  kernel = jnp.asarray(tensors[f"{name}.weight"])
   is_near = x.shape[1] <= MOST_ROWS * kernel.shape[2]
   y = (banded if is_near else by_phase)(kernel, x, stride, padding)
   if f"{name}.bias" not in tensors:
@@ -39,7 +39,7 @@ def convolution(
 
 
 def by_phase(
-  kernel: Array | np.ndarray,
+  kernel: Array,
   x: Float[Array, "I H W B"],
   stride: int,
   padding: int,
@@ -69,7 +69,7 @@ def by_phase(
 
 
 def banded(
-  kernel: Array | np.ndarray,
+  kernel: Array,
   x: Float[Array, "I H W B"],
   stride: int,
   padding: int,
