@@ -8,19 +8,17 @@ INRs are those of the quickstart, CNNs those of the zoo of digits (Arch1, 16 x
 16), and of the mixed wild park (8 x 8: drawn depths, widths, kernels, skips).
 
     python benchmarks/probing.py --out=docs/results/probing.json
-    python benchmarks/probing.py --only=inr --networks=256
 
 Then the training step of SNE that reads answers, over that which does not. The
 first part needs PyTorch: `pip install -e '.[torch]'`.
 """
 
 import argparse
-import functools
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +27,7 @@ import numpy as np
 from benchmarks import machine, results, shapes
 from sne_jax.encoders import table
 from sne_jax.encoders.responses import running
-from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.learning.training import parallel
-from sne_jax.networks import chunking, families
-from sne_jax.networks.spec import NetworkSpec
 
 AGREE = 1e-5
 """How far outputs may differ, relative to the largest of them where above 1."""
@@ -42,19 +37,17 @@ AGREE_GRADIENTS = 1e-3
 """How far gradients may differ, as a share of their norm."""
 
 
-CASES = ("inr", "arch1", "wild_park", "sne")
+NETWORKS = {"inr": 480, "arch1": 120, "wild_park": 160}
+"""Of each case; fewer INRs would measure the overhead of a call."""
 
-MEMBERS = 20
-"""Networks of each architecture of the wild park, as in its flagfile."""
-
-READS = ("none", "outputs", "hidden")
+CASES = (*NETWORKS, "sne")
 
 COLUMNS = {
   **{"networks/s": ("part", ""), "compile s": ("compile_seconds", ".1f")},
-  **{"sne_jax": ("ours", ".0f"), "fastest": ("our_best", ".0f")},
-  **{"PyTorch": ("theirs", ".0f"), "its fastest": ("their_best", ".0f")},
-  **{"ratio": ("ratio", ".1f"), "least": ("low", ".1f")},
-  "most": ("high", ".1f"),
+  **{"sne_jax": ("ours", ".0f"), "fastest": ("our_fastest", ".0f")},
+  **{"PyTorch": ("theirs", ".0f"), "its fastest": ("their_fastest", ".0f")},
+  **{"ratio": ("ratio", ".1f"), "least": ("least", ".1f")},
+  "most": ("most", ".1f"),
 }
 """Of the tables: title, value and its format."""
 
@@ -63,58 +56,6 @@ STEP_COLUMNS = {
   **{"s/step": ("seconds", ".3f"), "fastest": ("fastest", ".3f")},
   "over none": ("over_none", ".2f"),
 }
-
-
-class Park(NamedTuple):
-  """Networks and what they are run on.
-
-  Attributes:
-    specs: the architectures.
-    numbers: int `[N]`, the architecture of each network.
-    weights: the vector of each.
-    inputs: float32 `[K, ...]`, shared by all.
-  """
-
-  specs: list[NetworkSpec]
-  numbers: np.ndarray
-  weights: list[np.ndarray]
-  inputs: np.ndarray
-
-
-def park(name: str, count: int, inputs: int) -> Park:
-  """Draws networks of a case, as they are before training.
-
-  Args:
-    name: inr, arch1 or wild_park.
-    count: networks.
-    inputs: `K`.
-  """
-  rng = np.random.default_rng(0)
-  if name == "inr":
-    specs = [families.build("inr", widths=(1, 32, 32, 1))]
-    x = rng.uniform(-1, 1, (inputs, 1))
-  elif name == "arch1":
-    specs = [families.architecture("arch1", (1, 16, 16))]
-    x = rng.uniform(0, 1, (inputs, 1, 16, 16))
-  else:
-    image = (1, 8, 8)
-    draws = rng.uniform(size=(max(1, count // MEMBERS), families.NUM_DRAWS))
-    specs = [
-      families.architecture("wild_park", image, draws=row.tolist())
-      for row in draws
-    ]
-    specs = list(dict.fromkeys(specs))
-    x = rng.uniform(0, 1, (inputs, *image))
-  numbers = np.sort(np.arange(count) % len(specs))
-  scheme = "siren" if name == "inr" else "he_normal"
-  draw = jax.jit(
-    functools.partial(families.init, scheme=scheme, bias=0.1), static_argnums=0
-  )
-  weights = [
-    np.asarray(draw(specs[number], jax.random.key(place)))
-    for place, number in enumerate(numbers)
-  ]
-  return Park(specs, numbers, weights, x.astype(np.float32))
 
 
 class Ours:
@@ -127,13 +68,13 @@ class Ours:
     step: from the same to the gradients of the inputs.
   """
 
-  def __init__(self, networks: Park):
+  def __init__(self, networks: shapes.Park):
     """Packs the networks; nothing is compiled yet."""
     mesh = parallel.make_mesh()
     row = table.ENCODERS["probe_gen"]
     measured = row.measure(row.options(), [(networks.specs[0], None)])
     packer = row.build(row.options(), measured).make_packer(networks.specs)
-    # Equal parts: of each architecture every device has as many.
+    # Of each architecture every device has as many.
     order = np.arange(len(networks.numbers)).reshape(-1, mesh.size).T
     parts = [
       packer.pack(networks.numbers[own], [networks.weights[n] for n in own])
@@ -147,15 +88,8 @@ class Ours:
 
     def spread(function, out):
       local = lambda x, batch: function(x, jax.tree.map(lambda a: a[0], batch))
-      return jax.jit(
-        jax.shard_map(
-          local,
-          mesh=mesh,
-          in_specs=(every, own),
-          out_specs=out,
-          check_vma=False,
-        )
-      )
+      specs = {"in_specs": (every, own), "out_specs": out}
+      return jax.jit(jax.shard_map(local, mesh=mesh, check_vma=False, **specs))
 
     self.forward = spread(_forward, own)
     self._rows = spread(_rows, own)
@@ -214,7 +148,7 @@ class Theirs:
   Tensors are made beforehand, so that only the running is timed.
   """
 
-  def __init__(self, networks: Park):
+  def __init__(self, networks: shapes.Park):
     """Copies weights and inputs.
 
     Raises:
@@ -291,12 +225,9 @@ class Theirs:
       for weight, bias, stride, padding, activate, source in layers:
         x = functional.conv2d(x, weight, bias, stride, padding)
         if source is not None:
-          both = min(x.shape[1], kept[source].shape[1])
-          more = kept[source][:, :both]
-          if both < x.shape[1]:
-            around = (0, 0, 0, 0, 0, x.shape[1] - both)
-            more = functional.pad(more, around)
-          x = x + more
+          more = kept[source][:, : x.shape[1]]
+          missing = x.shape[1] - more.shape[1]
+          x = x + functional.pad(more, (0, 0, 0, 0, 0, missing))
         x = activate(x)
         kept.append(x)
       return functional.linear(x.mean(dim=(2, 3)), *dense)
@@ -333,7 +264,9 @@ def check(ours: Ours, theirs: Theirs) -> float:
   return worst
 
 
-def compare(networks: Park, turns: int, seconds: float) -> dict[str, Any]:
+def compare(
+  networks: shapes.Park, turns: int, seconds: float
+) -> dict[str, Any]:
   """Measures both, in turns.
 
   Args:
@@ -359,34 +292,23 @@ def compare(networks: Park, turns: int, seconds: float) -> dict[str, Any]:
     )
     other = getattr(theirs, part)
     found = results.in_turns(
-      _block(mine, count, seconds), _block(other, count, seconds), turns
+      results.block(mine, count, seconds),
+      results.block(other, count, seconds),
+      turns,
     )
     row[part] = {
+      "part": part,
       "compile_seconds": timing.compile_seconds,
       "networks_per_second": {"sne_jax": found.ours, "torch": found.theirs},
-      "medians": found.medians,
-      "fastest": (max(found.ours), max(found.theirs)),
-      "ratios": found.ratios,
+      "ours": found.medians[0],
+      "theirs": found.medians[1],
+      "our_fastest": max(found.ours),
+      "their_fastest": max(found.theirs),
       "ratio": statistics.median(found.ratios),
+      "least": found.ratios[0],
+      "most": found.ratios[-1],
     }
   return row
-
-
-def _block(
-  run: Callable[[], Any], count: int, seconds: float
-) -> Callable[[], float]:
-  """Returns what runs a program for about so long, and counts networks."""
-  run()
-  start = time.perf_counter()
-  run()
-  calls = max(1, round(seconds / (time.perf_counter() - start)))
-
-  def block() -> float:
-    for _ in range(calls):
-      run()
-    return calls * count
-
-  return block
 
 
 def sne_steps(turns: int, batch: int = 32) -> list[dict[str, Any]]:
@@ -400,19 +322,10 @@ def sne_steps(turns: int, batch: int = 32) -> list[dict[str, Any]]:
     batch: networks of a step.
 
   Returns:
-    A row for each of `READS`, the first of which reads none.
+    A row for each of `shapes.READS`, the first of which reads none.
   """
-  spec = families.architecture("arch1", (1, 16, 16))
   steps, compiled, seconds, compile_seconds = [], [], [], []
-  for reads in READS:
-    sne = SNEOptions(identifier_dim=8, weight_scale="tensor", responses=reads)
-    case = shapes.Case(
-      name=f"responses {reads}",
-      specs=(spec,),
-      batch_size=batch,
-      sne=sne,
-      chunk=chunking.ChunkOptions(chunk_size=320),
-    )
+  for case in shapes.reading_cases(batch):
     step = shapes.Step(case)
     start = time.perf_counter()
     lowered = step.update.lower(step.state, step.batch)
@@ -420,12 +333,12 @@ def sne_steps(turns: int, batch: int = 32) -> list[dict[str, Any]]:
     compile_seconds.append(time.perf_counter() - start)
     steps.append(step)
     seconds.append([])
-  for turn in range(turns + 1):
+  for _ in range(turns + 1):
     for step, run, found in zip(steps, compiled, seconds, strict=True):
       start = time.perf_counter()
       step.state, _ = jax.block_until_ready(run(step.state, step.batch))
-      if turn:  # The first one warms up.
-        found.append(time.perf_counter() - start)
+      found.append(time.perf_counter() - start)
+  seconds = [found[1:] for found in seconds]  # The first one warms up.
   return [
     {
       "responses": reads,
@@ -437,7 +350,7 @@ def sne_steps(turns: int, batch: int = 32) -> list[dict[str, Any]]:
       ),
     }
     for reads, found, compiling in zip(
-      READS, seconds, compile_seconds, strict=True
+      shapes.READS, seconds, compile_seconds, strict=True
     )
   ]
 
@@ -446,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """Measures what the command line asks for, and prints it."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--only", default=",".join(CASES), help="cases, sne too")
-  parser.add_argument("--networks", type=int, default=120, help="together")
+  parser.add_argument("--networks", type=int, default=0, help="of each case")
   parser.add_argument("--inputs", type=int, default=128, help="of each")
   parser.add_argument("--turns", type=int, default=7, help="of each side")
   parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
@@ -463,12 +376,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
   jax.config.update(
     "jax_num_cpu_devices", given.cpu_devices or os.cpu_count() or 1
   )
-  devices = jax.local_device_count()
-  if given.networks % devices:
-    parser.error(
-      f"--networks must be a multiple of the {devices} devices, got"
-      f" {given.networks}"
-    )
   print(f"device: {machine.device_name()}", flush=True)
   content = results.head() | {"options": vars(given)}
   content["load"] = os.getloadavg()[0]
@@ -479,23 +386,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
       content["sne_steps"] = sne_steps(given.turns)
       print(results.table(content["sne_steps"], STEP_COLUMNS), flush=True)
       continue
-    networks = park(name, given.networks, given.inputs)
+    count = given.networks or NETWORKS[name]
+    networks = shapes.park(name, count, given.inputs)
     row = compare(networks, given.turns, given.seconds)
     content["cases"][name] = row
     print(f"{name}: outputs differ by {row['difference']:.1g} at most")
-    rows = [_summary(part, row[part]) for part in ("forward", "step")]
-    print(results.table(rows, COLUMNS), flush=True)
+    print(results.table([row["forward"], row["step"]], COLUMNS), flush=True)
   if given.out:
     results.write(given.out, content)
-
-
-def _summary(part: str, row: dict[str, Any]) -> dict[str, Any]:
-  """Returns what is printed of a part."""
-  ours, theirs = row["medians"]
-  speeds = {"ours": ours, "theirs": theirs}
-  speeds |= {"our_best": row["fastest"][0], "their_best": row["fastest"][1]}
-  ends = {"low": row["ratios"][0], "high": row["ratios"][-1]}
-  return row | speeds | ends | {"part": part}
 
 
 if __name__ == "__main__":

@@ -54,6 +54,23 @@ def in_turns(
   return speeds
 
 
+def block(
+  run: Callable[[], Any], count: int, seconds: float
+) -> Callable[[], float]:
+  """Returns what runs a program of `count` units of work for about so long."""
+  run()
+  start = time.perf_counter()
+  run()
+  calls = max(1, round(seconds / (time.perf_counter() - start)))
+
+  def block() -> float:
+    for _ in range(calls):
+      run()
+    return calls * count
+
+  return block
+
+
 def head() -> dict[str, Any]:
   """Returns what every file of results says of the machine."""
   return {

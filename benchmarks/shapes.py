@@ -8,9 +8,10 @@ Dimensions: `B` networks of a batch, `P` weights of a network.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,6 +32,13 @@ FLAGFILE = (
 CURVE_BATCH = 64_000
 """Weights of a batch of the cost curve: small networks come several at once,
 since one of them alone would measure the overhead of a call."""
+
+
+MEMBERS = 20
+"""Networks of each architecture of the wild park, as in its flagfile."""
+
+READS = ("none", "outputs", "hidden")
+"""What SNE reads of what networks answer, least first."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,6 +122,75 @@ def cases(*, quick: bool = False) -> list[Case]:
     for name, s, size, o, c in rows
   ]
   return [small(case) for case in every] if quick else every
+
+
+def reading_cases(batch_size: int) -> list[Case]:
+  """Returns SNE on Arch1 CNNs, reading ever more of what they answer.
+
+  As in experiments/flags/shared/cnn_accuracy.flags; a case for each of `READS`.
+  """
+  return [
+    Case(
+      name=f"responses {reads}",
+      specs=(families.architecture("arch1", (1, 16, 16)),),
+      batch_size=batch_size,
+      sne=SNEOptions(identifier_dim=8, weight_scale="tensor", responses=reads),
+      chunk=chunking.ChunkOptions(chunk_size=320),
+    )
+    for reads in READS
+  ]
+
+
+class Park(NamedTuple):
+  """Networks and what they are run on.
+
+  Attributes:
+    specs: the architectures.
+    numbers: int `[N]`, the architecture of each network.
+    weights: the vector of each.
+    inputs: float32 `[K, ...]`, shared by all.
+  """
+
+  specs: list[NetworkSpec]
+  numbers: np.ndarray
+  weights: list[np.ndarray]
+  inputs: np.ndarray
+
+
+def park(name: str, count: int, inputs: int) -> Park:
+  """Draws networks of a case, as they are before training.
+
+  Args:
+    name: inr, arch1 or wild_park.
+    count: networks.
+    inputs: `K`.
+  """
+  rng = np.random.default_rng(0)
+  if name == "inr":
+    specs = [families.build("inr", widths=(1, 32, 32, 1))]
+    x = rng.uniform(-1, 1, (inputs, 1))
+  elif name == "arch1":
+    specs = [families.architecture("arch1", (1, 16, 16))]
+    x = rng.uniform(0, 1, (inputs, 1, 16, 16))
+  else:
+    image = (1, 8, 8)
+    draws = rng.uniform(size=(max(1, count // MEMBERS), families.NUM_DRAWS))
+    specs = [
+      families.architecture("wild_park", image, draws=row.tolist())
+      for row in draws
+    ]
+    specs = list(dict.fromkeys(specs))
+    x = rng.uniform(0, 1, (inputs, *image))
+  numbers = np.sort(np.arange(count) % len(specs))
+  scheme = "siren" if name == "inr" else "he_normal"
+  draw = jax.jit(
+    functools.partial(families.init, scheme=scheme, bias=0.1), static_argnums=0
+  )
+  weights = [
+    np.asarray(draw(specs[number], jax.random.key(place)))
+    for place, number in enumerate(numbers)
+  ]
+  return Park(specs, numbers, weights, x.astype(np.float32))
 
 
 def curve_cases(num_weights: int) -> dict[str, Case]:

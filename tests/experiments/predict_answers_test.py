@@ -49,8 +49,8 @@ def test_weights_alone_are_read_and_that_is_said(workdirs, start, tmp_path):
     rows = {row["file"]: row for row in csv.DictReader(file)}
   assert set(rows) == set(vectors)
   assert all("weights alone" in row["warnings"] for row in rows.values())
-  code, _, err = start(encode, f"--out={tmp_path / 'codes.npz'}", *given)
-  assert code == 0 and "weights alone" in err
+  code, text, err = start(encode, f"--out={tmp_path / 'codes.npz'}", *given)
+  assert code == 0 and (text + err).count("weights alone") >= 1
 
 
 def test_a_settled_family_is_run(workdirs, start, tmp_path):

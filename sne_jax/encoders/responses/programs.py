@@ -230,7 +230,8 @@ def _templates(
   """Returns the template of each shape: itself, or a larger one for several.
 
   Plain CNNs of one depth, image and number of classes share a template if
-  there are many: sorted by cost, an equal number to each.
+  there are many: sorted by cost, an equal number to each. As few as there may
+  be programs share none: what is filled up costs time in every step.
   """
   templates = {shape: shape for shape in shapes}
   kinds: dict[tuple, list[NetworkSpec]] = {}
@@ -238,6 +239,8 @@ def _templates(
     image, classes = input_shape(shape), shape.tensors[-1].shape[0]
     kinds.setdefault((image, shape.num_levels, classes), []).append(shape)
   most = max(1, MOST_PROGRAMS // max(1, len(kinds)))
+  if sum(map(len, kinds.values())) <= MOST_PROGRAMS:
+    most = MOST_PROGRAMS
   for (image, _, classes), group in kinds.items():
     if len(group) <= most:
       templates |= {s: _enclosing([s], image, classes) for s in group}

@@ -185,10 +185,10 @@ class Reader(nn.Module):
     units = sum(count for _, count in program.levels)
     of_units = jnp.zeros((1, units, o.grid**2, o.inputs))
     answers = running.Answers(
-      jnp.zeros((1, o.inputs, self.seen.outputs)),
-      of_units,
-      of_units,
-      jnp.ones((1, units), bool),
+      outputs=jnp.zeros((1, o.inputs, self.seen.outputs)),
+      before=of_units,
+      after=of_units,
+      is_unit=jnp.ones((1, units), bool),
     )
     self._outputs(program, answers)
     if o.hidden:

@@ -128,7 +128,7 @@ def run_inputs_last(
   options = dict(spec.options)
   y = jnp.asarray(x).T
   for level, activation in enumerate(spec.activations):
-    y = jnp.matmul(tensors[f"layer{level}.weight"], y)
+    y = jnp.asarray(tensors[f"layer{level}.weight"]) @ y
     if f"layer{level}.bias" in tensors:
       y = y + tensors[f"layer{level}.bias"].reshape(-1, 1)
     y = activate(level, activation, y, options.get("w0", 1.0))

@@ -117,50 +117,26 @@ def convolution(
   out, into, kernel_height, kernel_width = kernel.shape
   around = (padding, padding)
   x = jnp.pad(x, ((0, 0), around, around, (0, 0)))
-  patches = _patches(x, kernel_height, kernel_width, stride)
-  *_, height, width, batch = patches.shape
-  # [I, places of the kernel, H2, W2, B] as a matrix.
-  columns = patches.reshape(-1, height * width * batch)
-  y = jnp.matmul(kernel.reshape(out, -1), columns)
-  y = y.reshape(out, height, width, batch)
+  _, height, width, batch = x.shape
+  rows = (height - kernel_height) // stride
+  columns = (width - kernel_width) // stride
+  copies = [
+    jax.lax.slice(
+      x,
+      (0, i, j, 0),
+      (into, i + stride * rows + 1, j + stride * columns + 1, batch),
+      (1, stride, stride, 1),
+    )
+    for i in range(kernel_height)
+    for j in range(kernel_width)
+  ]
+  matrix = jnp.transpose(kernel, (0, 2, 3, 1)).reshape(out, -1)
+  # [places of the kernel, I, H2, W2, B] as a matrix.
+  patches = jnp.stack(copies).reshape(matrix.shape[1], -1)
+  y = (matrix @ patches).reshape(out, rows + 1, columns + 1, batch)
   if f"{name}.bias" not in tensors:
     return y
   return y + tensors[f"{name}.bias"].reshape(-1, 1, 1, 1)
-
-
-def _patches(x, height: int, width: int, stride: int):
-  """Returns the parts of an image that meet each place of a kernel.
-
-  With a stride, the image is first parted by phase, so that the copies, and
-  the sums that are their gradients, are of adjacent places.
-
-  Args:
-    x: `[I, H, W, B]`, padded.
-    height: of the kernel.
-    width: of the kernel.
-    stride: of the kernel.
-
-  Returns:
-    `[I, height * width, H2, W2, B]`.
-  """
-  into, tall, wide, batch = x.shape
-  rows, columns = (tall - height) // stride + 1, (wide - width) // stride + 1
-  phases = {(0, 0): x}
-  if stride > 1:
-    more = ((0, 0), (0, -tall % stride), (0, -wide % stride), (0, 0))
-    x = jnp.pad(x, more)
-    shape = (into, x.shape[1] // stride, stride, -1, stride, batch)
-    x = x.reshape(shape)
-    phases = {
-      (i, j): x[:, :, i, :, j] for i in range(stride) for j in range(stride)
-    }
-  copies = []
-  for i in range(height):
-    for j in range(width):
-      phase = phases[i % stride, j % stride]
-      top, left = i // stride, j // stride
-      copies.append(phase[:, top : top + rows, left : left + columns])
-  return jnp.stack(copies, axis=1)
 
 
 def max_pool(x: Float[Array, "C H W B"], size: int) -> Array:
