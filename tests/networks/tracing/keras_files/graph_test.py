@@ -141,7 +141,7 @@ def shared():
     a, b = (affine(t, "dense", part) for part in (x, x))
     return affine(t, "dense_1", (a + b) / 2, linear)
 
-  yield "a siamese network", two, held, towers, (4,), 0
+  yield "a siamese network", two, held, towers, (4,), 1
 
   inner = functional(
     given(8), dense("b", 6, ["in"]), dense("c", 8, ["b"]), name="f"
