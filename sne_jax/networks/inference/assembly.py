@@ -54,21 +54,28 @@ def assemble(
     raise ValueError("no weight has a part in what the network gives")
   tape.axes.finish()
   # Tensors of the spec: names first, then groups and branches, which use them.
-  pieces = [p for name in _in_order(tape) for p in _pieces_of(tape, name)]
+  uses: dict[str, dict[Part, Use]] = {}
+  for part, use in tape.uses.items():
+    uses.setdefault(part[0], {})[part] = use
+  pieces = [p for name in uses for p in _pieces_of(tape, name, uses[name])]
   _name_parts(pieces)
   namer = _Groups(tape, pieces)
   branches = _branches(pieces)
-  names = {p.part: p.name for p in pieces}
-  pieces = _after_owners(pieces, names)
+  names: dict[str, list[tuple[Part, str]]] = {}
+  for piece in pieces:
+    names.setdefault(piece.part[0], []).append((piece.part, piece.name))
+  owners = {piece.name: _owner(piece, names) for piece in pieces}
+  pieces = _after_owners(pieces, owners)
+  by_name = {piece.name: piece for piece in reversed(pieces)}
   tensors = []
   for piece in pieces:
-    of = _owner(piece, names)
+    of = owners[piece.name]
     use = piece.use
     kept = of if tape.read_once(use) else None
     tensors.append(
       spec_lib.TensorSpec(
         name=piece.name,
-        kind=_kind(piece, pieces, of),
+        kind=_kind(piece, by_name.get(of or "")),
         shape=piece.source.shape,
         level=use.level,
         axes=tuple(
@@ -92,30 +99,24 @@ def assemble(
 
 
 def _after_owners(
-  pieces: list[_Piece], names: Mapping[Part, str]
+  pieces: list[_Piece], owners: Mapping[str, str | None]
 ) -> list[_Piece]:
   """Puts every vector right after the weight that it belongs to."""
   owned: dict[str | None, list[_Piece]] = {}
   for piece in pieces:
-    owned.setdefault(_owner(piece, names), []).append(piece)
+    owned.setdefault(owners[piece.name], []).append(piece)
   return [
     p for owner in owned.pop(None) for p in (owner, *owned.get(owner.name, ()))
   ]
 
 
-def _in_order(tape: Tape) -> list[str]:
-  """Names of the used weights, in the order of first use."""
-  return list(dict.fromkeys(name for name, _ in tape.uses))
-
-
-def _pieces_of(tape: Tape, name: str) -> list[_Piece]:
-  """Returns the tensors of the spec that one weight becomes."""
+def _pieces_of(tape: Tape, name: str, uses: dict[Part, Use]) -> list[_Piece]:
+  """Returns the tensors of the spec that one weight becomes, by its uses."""
   value = tape.weights[name]
   axes = [tape.axes.leaves(axis) for axis in value.axes]
   cuts = tape.axes.enumerated(axes)
   if not cuts:
-    use = tape.uses.get((name, ()))
-    use = use or next(u for (n, _), u in tape.uses.items() if n == name)
+    use = uses.get((name, ())) or next(iter(uses.values()))
     view = tuple((p,) for p in range(len(axes)))
     return [_piece(name, (name, ()), use, axes, value.shape, view, ())]
   # Every leaf is an axis of the view; cut ones are picked by number.
@@ -140,7 +141,7 @@ def _pieces_of(tape: Tape, name: str) -> list[_Piece]:
       (p, chosen[leaf]) for p, leaf in enumerate(leaves) if leaf in chosen
     )
     part = (name, tuple(chosen.items()))
-    use = _use_of(tape, name, chosen)
+    use = _use_of(tape, uses, chosen)
     kept = [tuple(n for n in axis if n not in cuts) for axis in choice]
     pieces.append(
       _piece(name, part, use, kept, value.shape, tuple(view), picks, sizes)
@@ -148,12 +149,10 @@ def _pieces_of(tape: Tape, name: str) -> list[_Piece]:
   return pieces
 
 
-def _use_of(tape: Tape, name: str, chosen: dict[int, int]) -> Use:
-  """The use of a part: its own, or that of the whole."""
+def _use_of(tape: Tape, uses: dict[Part, Use], chosen: dict[int, int]) -> Use:
+  """The use of a part of a weight: its own, or that of the whole."""
   whole = None
-  for (other, members), use in tape.uses.items():
-    if other != name:
-      continue
+  for (_, members), use in uses.items():
     now = {leaf: i for cut, i in members for leaf in tape.axes.leaves((cut,))}
     if now and all(chosen.get(cut) == i for cut, i in now.items()):
       return use
@@ -242,26 +241,30 @@ def _find(pieces: list[_Piece], piece: _Piece) -> _Piece | None:
   return None
 
 
-def _owner(piece: _Piece, names: Mapping[Part, str]) -> str | None:
-  """Name of the weight that a vector belongs to, if it has one per row."""
+def _owner(
+  piece: _Piece, names: Mapping[str, list[tuple[Part, str]]]
+) -> str | None:
+  """Name of the weight that a vector belongs to, if it has one per row.
+
+  Args:
+    piece: the vector.
+    names: parts of weights and their tensors, by the weight.
+  """
   of = piece.use.of
   if of is None or len(piece.source.shape) != 1:
     return None
   members = [i for _, i in piece.part[1]]
-  for part, name in names.items():
-    if part[0] != of[0]:
-      continue
+  for part, name in names.get(of[0], ()):
     have = [i for _, i in part[1]]
     if have in (members, [i for _, i in of[1]]):
       return name
   return None
 
 
-def _kind(piece: _Piece, pieces: list[_Piece], of: str | None) -> str:
+def _kind(piece: _Piece, owner: _Piece | None) -> str:
   """The kind, checked against the shape that it asks for."""
   kind, rank = piece.use.kind, len(piece.source.shape)
   if kind == "bias":
-    owner = next((p for p in pieces if p.name == of), None)
     if owner is None or owner.source.shape[:1] != piece.source.shape:
       return "other"
     if owner.use.kind == "conv_weight":
@@ -298,6 +301,7 @@ class _Groups:
   def __init__(self, tape: Tape, pieces: list[_Piece]):
     self._tape = tape
     self._names: dict[int, str] = {}
+    self._taken = set[str]()
     self._per: dict[int, int | None] = {}
     self._resolve = tape.axes.leaves
     # A group is nested in the nearest one that precedes it wherever it occurs.
@@ -326,15 +330,14 @@ class _Groups:
     base = piece.name
     for end in (".weight", "/kernel", "/embedding"):
       base = base.removesuffix(end)
-    taken = set(self._names.values())
     for place, node in enumerate(held):
       if node in self._names:
         continue
       name = base if len(held) == 1 else f"{base}.{place}"
-      while name in taken:
+      while name in self._taken:
         name += "'"
       self._names[node] = name
-      taken.add(name)
+      self._taken.add(name)
 
   def axis(self, axis: tuple[int, ...], size: int) -> spec_lib.Axis:
     """Returns an axis of the spec; neighbours that stay are one factor."""

@@ -39,6 +39,7 @@ class Axes:
     self._members: dict[tuple[int, int, int], int] = {}
     self._seen: list[tuple[Axis, ...]] = []
     self._outer: dict[int, frozenset[int]] = {}
+    self._rooted: tuple[set[int], dict[tuple[int, int, int], int]] | None = None
     self.reasons: dict[str, None] = {}
 
   def fresh(self, size: int, pinned: bool = False) -> Axis:
@@ -55,8 +56,10 @@ class Axes:
     leaves: list[int] = []
     for node in axis:
       root = self._root(node)
-      parts = self._parts.get(root)
-      leaves.extend((root,) if parts is None else self.leaves(parts))
+      if root in self._parts:
+        leaves.extend(self.leaves(self._parts[root]))
+      else:
+        leaves.append(root)
     return tuple(leaves)
 
   def size(self, axis: Iterable[int]) -> int:
@@ -178,6 +181,7 @@ class Axes:
     (cut,), (node,) = self.fresh(len(blocks)), self.fresh(sizes.pop())
     for number, (leaf,) in enumerate(leaves):
       self._members[cut, node, number] = leaf
+    self._rooted = None
     return (cut, node)
 
   def member(self, cut: int, node: int, member: int) -> int:
@@ -187,6 +191,7 @@ class Axes:
     key = (cut, node, member)
     if key not in self._members:
       self._members[key] = self.fresh(self._size[node])[0]
+      self._rooted = None
     return self._members[key]
 
   def see(self, axes: Sequence[Axis]) -> None:
@@ -195,7 +200,9 @@ class Axes:
 
   def enumerated(self, axes: Sequence[Axis]) -> list[int]:
     """Returns the enumerated nodes that a value holds."""
-    cut = {self._root(s) for s, _, _ in self._members}
+    cut, _ = self._by_root()
+    if not cut:
+      return []
     held = [leaf for axis in axes for leaf in self.leaves(axis)]
     return list(dict.fromkeys(leaf for leaf in held if leaf in cut))
 
@@ -203,11 +210,11 @@ class Axes:
     """Settles enumerated nodes and which node is nested in which."""
     while self._settle():
       pass
-    for cut in {self._root(s) for s, _, _ in self._members}:
+    for cut in self._by_root()[0]:
       self._pinned[cut] = True
     outer: dict[int, set[int]] = {}
-    for axes in list(self._seen):
-      for resolved in self.expand([self.leaves(axis) for axis in axes]):
+    for axes in dict.fromkeys(self._seen_leaves()):
+      for resolved in self.expand(axes):
         count = collections.Counter(n for axis in resolved for n in axis)
         once = {node for node, times in count.items() if times == 1}
         for axis in resolved:
@@ -240,13 +247,25 @@ class Axes:
 
   def _known(self, cut: int, node: int, member: int) -> int:
     """Like `member`, by today's roots, without making anything."""
-    for (s, x, i), part in self._members.items():
-      if i == member and self._root(s) == cut and self._root(x) == node:
-        return self._root(part)
-    return node
+    return self._by_root()[1].get((cut, node, member), node)
+
+  def _by_root(self) -> tuple[set[int], dict[tuple[int, int, int], int]]:
+    """Returns the enumerated nodes, and `_members`, by today's roots."""
+    if self._rooted is None:
+      members: dict[tuple[int, int, int], int] = {}
+      for (s, x, i), part in self._members.items():
+        key = (self._root(s), self._root(x), i)
+        members.setdefault(key, self._root(part))
+      self._rooted = {s for s, _, _ in members}, members
+    return self._rooted
+
+  def _seen_leaves(self) -> list[tuple[Axis, ...]]:
+    return [tuple(map(self.leaves, axes)) for axes in self._seen]
 
   def _settle(self) -> bool:
     """Makes the members of enumerated nodes agree; whether that was news."""
+    if not self._members:
+      return False
     before = (len(self._link), len(self._parts), self._count_roots())
     before += (sum(self._pinned),)
     known: dict[tuple[int, int, int], int] = {}
@@ -265,8 +284,8 @@ class Axes:
         first = known.setdefault((cut, leaf, i), counterpart)
         self.unify((first,), (counterpart,))
     held = [
-      {leaf for axis in axes for leaf in self.leaves(axis)}
-      for axes in self._seen
+      {leaf for axis in axes for leaf in axis}
+      for axes in dict.fromkeys(self._seen_leaves())
     ]
     for cut, leaf, i in list(known):
       if any(leaf in nodes and cut not in nodes for nodes in held):
@@ -286,6 +305,7 @@ class Axes:
   def _union(self, a: int, b: int) -> None:
     a, b = self._root(a), self._root(b)
     if a != b:
+      self._rooted = None
       self._link[b] = a
       self._pinned[a] |= self._pinned[b]
 

@@ -32,6 +32,11 @@ _ALIKE = re.compile(
 )
 """Names of norms that treat all channels alike; those of groups do not."""
 
+_APART = re.compile(
+  r"depth_?wise|separable|group(ed)?_?conv|(^|[./_\d])dw", re.IGNORECASE
+)
+"""Names of layers that convolve groups of channels, or each alone."""
+
 _COUNTED = re.compile(r"batch_?norm(alization)?[_\d]*", re.IGNORECASE)
 """Names that a framework makes of a layer's kind. Of PyTorch they are free, and
 norms of groups are often called so."""
@@ -142,14 +147,15 @@ def _play(
   """Plays the layers in order, with their norms and the override's skips."""
   order = reading.order
   first = p.kernel_shape(order[0].parts["weight"])
-  x = p.tape.input((1, first[1], *((1,) * (len(first) - 2))))
+  inputs = reading.way.widths[0]
+  x = p.tape.input((1, inputs, *((1,) * (len(first) - 2))))
   given: dict[str, Value] = {}
   sources = _sources(p, order)
   for norm in norms.get(0, ()):
     x = _norm(p, x, norm)
   for number, module in enumerate(order):
     heard = x
-    x = _layer(p, x, module)
+    x = _layer(p, x, module, *order[number + 1 : number + 2])
     for norm in norms.get(number + 1, ()):
       x = _norm(p, x, norm)
     for source in sources.get(module.prefix, ()):
@@ -179,8 +185,10 @@ def _sources(p: Player, order: list[Module]) -> dict[str, list[str]]:
   return sources
 
 
-def _layer(p: Player, x: Value, module: Module) -> Value:
-  """Plays a dense layer or a convolution."""
+def _layer(
+  p: Player, x: Value, module: Module, reader: Module | None = None
+) -> Value:
+  """Plays a dense layer or a convolution; `reader` is the next one."""
   weight, bias = module.parts["weight"], module.parts.get("bias")
   shape = p.kernel_shape(weight)
   if len(shape) == 2:
@@ -191,21 +199,43 @@ def _layer(p: Player, x: Value, module: Module) -> Value:
   y = p.conv(x, weight, bias)
   if groups == 1:
     if x.level == -1:
-      _doubt_first(p, y, shape, module)
+      _doubt_first(p, y, module, reader)
   elif p.override.groups.get(module.prefix) != groups:
     _doubt_groups(p, x, y, shape, module)
   return y
 
 
-def _doubt_first(p: Player, y: Value, shape, module: Module) -> None:
-  """Pins what a first layer gives that may convolve each channel alone."""
-  few = 1 < shape[0] <= 4 and shape[1] == 1
-  if few and p.override.groups.get(module.prefix) != 1:
+def _doubt_first(
+  p: Player, y: Value, module: Module, reader: Module | None
+) -> None:
+  """Says that a first convolution is taken to read all channels at once.
+
+  A kernel of `[O, I, ...]` may as well convolve groups of `I` channels, which
+  no shape shows. Where it looks so, nothing is claimed.
+  """
+  outputs, inputs, *places = p.kernel_shape(module.parts["weight"])
+  if outputs == 1 or module.prefix in p.override.groups:
+    return
+  alone = as_json(groups={module.prefix: 1})
+  groups = next(n for n in range(2, outputs + 1) if outputs % n == 0)
+  apart = as_json(groups={module.prefix: outputs if inputs == 1 else groups})
+  after = p.kernel_shape(reader.parts["weight"])[1:] if reader else ()
+  follows = len(after) > 1 and (set(after[1:]) == {1} or after[0] < outputs)
+  like_one_channel = outputs > 4 and set(places) != {1}
+  if _APART.search(module.prefix) or (
+    inputs == 1 and (follows or not like_one_channel)
+  ):
     p.tape.axes.pin(
       y.axes[1],
-      f"{module.prefix!r} may convolve each of its {shape[0]} channels alone;"
-      f" {as_json(groups={module.prefix: 1})} says that it does not",
+      f"{module.prefix!r}, which is the first layer, may convolve its channels"
+      f" in groups: {alone} says that it does not, {apart} in how many",
     )
+    return
+  p.guess(
+    f"{module.prefix!r} reads {inputs} channel{'s' * (inputs > 1)}, as many as"
+    f" the inputs have: {alone} settles it; if it convolves groups of"
+    f" channels, write their number, such as {apart}"
+  )
 
 
 def _doubt_groups(p: Player, x: Value, y: Value, shape, module) -> None:

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from sne_jax.networks.inference import forms
+from sne_jax.networks.inference.forms import Form
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 TRANSPOSED = ("flax", "orbax", "keras")
@@ -46,40 +49,87 @@ _COLLECTIONS = (
 )
 """First words of names that say where tensors are kept, not what they are."""
 
-_LEFT_OUT = (
-  (r"(^|[./])num_batches_tracked$", "a counter of training steps"),
-  (r"(^|[./])attn\.(bias|masked_bias)$", "the mask of causal attention"),
-  (r"(^|[./])position_ids$", "numbers of positions"),
-  (r"(^|[./])token_type_ids$", "numbers of token types"),
-  (r"(^|[./])relative_position_index$", "numbers of positions"),
-  (r"rotary_emb\.inv_freq$", "fixed frequencies of positions"),
-  (r"^optimi[sz]er[./]", "the state of an optimizer"),
-  (r"(^|[./])opt_state([./]|$)", "the state of an optimizer"),
-  (r"(^|[./])seed_generator", "the state of a random generator"),
-  (r"^(step|epoch|iteration|global_step)$", "a counter of training steps"),
-  (r"(^|[./])(n_averaged|num_updates)$", "a counter of training steps"),
-  (
-    r"(^|[./])(\w+_)?(criterions?|criteria|loss(es)?|loss_(fn|func|function))"
-    r"[./]",
-    "of a loss, not of the network",
-  ),
-  (
-    r"(^|[./_])(pos|class|loss|cls)_weights?$",
-    "weights of classes in a loss",
-  ),
-  (r"(^|[./_])(confmat|conf_mat|confusion(_matrix)?)$", "a confusion matrix"),
-  (r"(^|[./])((\w+_)?metrics?|fid|lpips)[./]", "of a metric"),
-  (
-    r"(^|[./])(train|val|valid|validation|test|eval)_(acc|accuracy|f1|auroc"
-    r"|auc|precision|recall|m?iou|mse|mae|rmse|psnr|ssim|r2|confmat)"
-    r"(_\w+)?([./]|$)",
-    "of a metric",
-  ),
-  (r"(^|[./])(\w+_)?queue(_\w+)?$", "a queue of earlier samples"),
-  (
-    r"(^|[./_])(memory_bank|feature_bank|replay_buffer)$",
-    "a memory of earlier samples",
-  ),
+_LEFT_OUT = tuple(
+  (Form(words, pattern), why)
+  for words, pattern, why in (
+    (
+      "num_batches_tracked",
+      r"(^|[./])num_batches_tracked$",
+      "a counter of training steps",
+    ),
+    (
+      "attn.",
+      r"(^|[./])attn\.(bias|masked_bias)$",
+      "the mask of causal attention",
+    ),
+    ("position_ids", r"(^|[./])position_ids$", "numbers of positions"),
+    ("token_type_ids", r"(^|[./])token_type_ids$", "numbers of token types"),
+    (
+      "relative_position_index",
+      r"(^|[./])relative_position_index$",
+      "numbers of positions",
+    ),
+    (
+      "rotary_emb",
+      r"rotary_emb\.inv_freq$",
+      "fixed frequencies of positions",
+    ),
+    ("optimi", r"^optimi[sz]er[./]", "the state of an optimizer"),
+    ("opt_state", r"(^|[./])opt_state([./]|$)", "the state of an optimizer"),
+    (
+      "seed_generator",
+      r"(^|[./])seed_generator",
+      "the state of a random generator",
+    ),
+    (
+      "step epoch iteration",
+      r"^(step|epoch|iteration|global_step)$",
+      "a counter of training steps",
+    ),
+    (
+      "n_averaged num_updates",
+      r"(^|[./])(n_averaged|num_updates)$",
+      "a counter of training steps",
+    ),
+    (
+      "criteri loss",
+      r"(^|[./])(\w+_)?(criterions?|criteria|loss(es)?"
+      r"|loss_(fn|func|function))[./]",
+      "of a loss, not of the network",
+    ),
+    (
+      "pos_weight class_weight loss_weight cls_weight",
+      r"(^|[./_])(pos|class|loss|cls)_weights?$",
+      "weights of classes in a loss",
+    ),
+    (
+      "conf",
+      r"(^|[./_])(confmat|conf_mat|confusion(_matrix)?)$",
+      "a confusion matrix",
+    ),
+    (
+      "metric fid lpips",
+      r"(^|[./])((\w+_)?metrics?|fid|lpips)[./]",
+      "of a metric",
+    ),
+    (
+      "train_ val_ valid_ validation_ test_ eval_",
+      r"(^|[./])(train|val|valid|validation|test|eval)_(acc|accuracy|f1|auroc"
+      r"|auc|precision|recall|m?iou|mse|mae|rmse|psnr|ssim|r2|confmat)"
+      r"(_\w+)?([./]|$)",
+      "of a metric",
+    ),
+    (
+      "queue",
+      r"(^|[./])(\w+_)?queue(_\w+)?$",
+      "a queue of earlier samples",
+    ),
+    (
+      "memory_bank feature_bank replay_buffer",
+      r"(^|[./_])(memory_bank|feature_bank|replay_buffer)$",
+      "a memory of earlier samples",
+    ),
+  )
 )
 _OF_A_PART = ("of a loss, not of the network", "of a metric")
 """Reasons that hold only where the file has other layers as well."""
@@ -125,8 +175,10 @@ def left_out(
   """Returns the tensors that are no weights, and why."""
   reasons_of = {}
   beside = collections.Counter(_parent(n) for n, s in shapes.items() if s)
+  text = forms.text_of(shapes)
+  tried = [(f.compiled, why) for f, why in _LEFT_OUT if f.may_match(text)]
   for name, shape in shapes.items():
-    reasons = [why for form, why in _LEFT_OUT if re.search(form, name)]
+    reasons = [why for form, why in tried if form.search(name)]
     dtype = str((dtypes or {}).get(name, "float32"))
     if reasons and not _is_weight_after_all(name, shape):
       reasons_of[name] = reasons[0]
@@ -142,7 +194,7 @@ def left_out(
 
 
 def _parent(name: str) -> str:
-  return re.sub(r"[./]?[^./]*$", "", name)
+  return name[: max(name.rfind("."), name.rfind("/"), 0)]
 
 
 def _is_weight_after_all(name: str, shape: tuple[int, ...]) -> bool:
@@ -152,7 +204,7 @@ def _is_weight_after_all(name: str, shape: tuple[int, ...]) -> bool:
 
 def components(name: str) -> tuple[str, ...]:
   """Returns the words of a name between dots and slashes."""
-  return tuple(word for word in re.split(r"[./]", name) if word)
+  return tuple(word for word in name.replace("/", ".").split(".") if word)
 
 
 def copies(shapes: Shapes, read: Callable[[str], np.ndarray]) -> dict[str, str]:

@@ -147,6 +147,7 @@ def _orders(p: Player, layers: list[Module]) -> tuple[list[list[Module]], bool]:
   sequences = list(stems.values())
   mixed = itertools.permutations(sequences) if complete else [[]]
   orders = [[m for stem in way for m in stem] for way in mixed]
+  orders += [_by_number(order) for order in orders]
   if not complete:
     orders = [sorted(layers, key=lambda m: naming.natural(m.prefix))]
   if p.framework in naming.ORDERED:
@@ -156,6 +157,18 @@ def _orders(p: Player, layers: list[Module]) -> tuple[list[list[Module]], bool]:
     orders = [layers, *orders] if counted else [*orders, layers]
   unique = {tuple(m.prefix for m in order): order for order in orders}
   return list(unique.values()), complete
+
+
+def _by_number(order: list[Module]) -> list[Module]:
+  """Returns layers by the numbers in their names, of all stems together.
+
+  What has no number stays before or behind all that have one.
+  """
+  numbers = [tuple(map(int, re.findall(r"\d+", m.prefix))) for m in order]
+  first = next((i for i, each in enumerate(numbers) if each), 0)
+  keys = [(1, n) if n else (2 * (i > first), n) for i, n in enumerate(numbers)]
+  places = sorted(range(len(order)), key=keys.__getitem__)
+  return [order[place] for place in places]
 
 
 def _is_ranked(order: Sequence[Module]) -> bool:
@@ -245,14 +258,17 @@ def _ways(p: Player, order: Sequence[Module], habit: str) -> list[Way]:
       shapes.setdefault(p.kernel_shape(name, layout), layout)
     for layouts, grouped, widths, image in ways:
       for (outputs, wanted, *places), layout in shapes.items():
-        groups = _groups(widths, image, outputs, wanted, bool(places))
+        # Only a person can say that the first layer convolves groups.
+        first = p.override.groups.get(module.prefix, 1) if places else 1
+        have, seen = widths or (wanted * first,), image or not widths
+        groups = _groups(have, seen, outputs, wanted, bool(places))
         if not groups or groups > 1 and layout == "transposed":
           continue
         longer.append(
           (
             (*layouts, (name, layout)),
             (*grouped, module.prefix) if groups > 1 else grouped,
-            (*(widths or (wanted,)), outputs),
+            (*have, outputs),
             bool(places),
           )
         )
@@ -264,8 +280,6 @@ def _groups(
   widths: tuple[int, ...], image: bool, outputs: int, wanted: int, conv: bool
 ) -> int:
   """How many groups of channels a layer reads; 0 if it cannot."""
-  if not widths:
-    return 1
   have = widths[-1]
   if not conv:
     return int(wanted % have == 0 if image else wanted == have)

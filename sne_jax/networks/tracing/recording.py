@@ -211,7 +211,7 @@ class Recorder:
   ) -> Value:
     """Returns an activation made of others, at a level."""
     value = self._join(values, shape, axes)
-    return self._levelled(dataclasses.replace(value, level=level, parts=()))
+    return self._levelled(Value(value.shape, value.axes, level, value.past))
 
   def read_once(self, use: Use) -> bool:
     """Whether what a batch norm comes after is read by it alone."""

@@ -225,28 +225,6 @@ def test_groups_of_a_norm_are_not_made_up():
   assert groups_of(one, "0.weight")[0] == ["0"]
 
 
-def test_depthwise_and_grouped_convolutions():
-  shapes = {
-    "0.weight": (8, 3, 3, 3),
-    "2.weight": (8, 1, 3, 3),
-    "4.weight": (6, 4, 1, 1),
-    "6.weight": (2, 6),
-  }
-  found = inference.infer(shapes, framework="torch")
-  assert any("convolves each channel alone" in g for g in found.guesses)
-  # Reading 4 of 8 channels could be groups, or something else.
-  assert any('"groups": {"4": 2}' in g for g in found.guesses)
-  assert groups_of(found, "0.weight")[0] == [None]
-  found = inference.infer(
-    shapes, framework="torch", override={"groups": {"4": 2}}
-  )
-  channels = found.spec.tensor("0.weight").axes[0]
-  assert [f.size for f in channels] == [2, 4]
-  assert found.spec.tensor("2.weight").axes[0] == channels
-  assert groups_of(found, "2.weight")[1] == [None]
-  assert groups_of(found, "4.weight")[1] == [channels[1].group]
-
-
 def test_keras_depthwise_kernels():
   shapes = {
     "layers/conv2d/vars/0": (3, 3, 1, 4),

@@ -234,3 +234,21 @@ def test_many_kinds_of_names():
   assert not infer(shapes, "torch").spec.groups
   tensors = draw(shapes)
   assert set(infer(shapes, "torch", tensors=tensors).left_out) == set()
+
+
+def test_layers_may_stand_by_number_rather_than_by_kind():
+  # conv0, pw0, conv1 fits, and so does pw0, conv0, conv1.
+  shapes = {
+    "conv0.weight": (6, 1, 3, 3),
+    "conv1.weight": (8, 6, 3, 3),
+    "fc.weight": (3, 8),
+    "pw0.weight": (6, 6, 1, 1),
+  }
+  with pytest.raises(inference.AmbiguousError, match="more than one order"):
+    infer(shapes, "safetensors")
+  order = ["conv0", "pw0", "conv1", "fc"]
+  found = inference.infer(
+    shapes, framework="safetensors", override={"order": order}
+  )
+  levels = [found.spec.tensor(f"{name}.weight").level for name in order]
+  assert levels == [0, 1, 2, 3]

@@ -17,22 +17,21 @@ _NORM = {
 }
 
 
-def prefix(p: Player, form: str) -> str:
-  """What stands before the name that `form` describes, in the file."""
+def prefix(p: Player, end: str) -> str:
+  """What stands before `end` in the first name of the file that ends so."""
   for name in p.shapes:
-    match = re.match(rf"^(.*?){form}$", name)
-    if match and (not match[1] or match[1].endswith(".")):
-      return match[1]
-  raise Mismatch(f"no tensor is named like {form}")
+    if name.endswith(end):
+      start = name.removesuffix(end)
+      if not start or start.endswith("."):
+        return start
+  raise Mismatch(f"no tensor is called {end}")
 
 
 def count(p: Player, prefix: str) -> int:
   """How many numbered blocks `prefix` has; they begin at 0."""
-  numbers = {
-    int(match[1])
-    for name in p.shapes
-    if (match := re.match(rf"^{re.escape(prefix)}(\d+)\.", name))
-  }
+  after = (n[len(prefix) :] for n in p.shapes if n.startswith(prefix))
+  words = {word for word, dot, _ in (n.partition(".") for n in after) if dot}
+  numbers = {int(word) for word in words if word.isdecimal()}
   if numbers != set(range(len(numbers))) or not numbers:
     raise Mismatch(f"blocks of {prefix!r} are numbered {sorted(numbers)}")
   return len(numbers)

@@ -15,7 +15,7 @@ from sne_jax.networks.tracing.tape import Value
 
 def huggingface_bert(p: Player) -> None:
   """BERT of the transformers library, and its likes of the same names."""
-  root = common.prefix(p, r"embeddings\.word_embeddings\.weight")
+  root = common.prefix(p, "embeddings.word_embeddings.weight")
   name = f"{root}embeddings."
   words = p.weight(f"{name}word_embeddings.weight")
   x = p.tape.look_up(words, p.tape.input((1, 1)))
@@ -70,7 +70,7 @@ def gpt2(p: Player) -> None:
 
   The first stores dense kernels as [in, out], the second as [out, in].
   """
-  root = common.prefix(p, r"h\.0\.attn\.c_attn\.weight")
+  root = common.prefix(p, "h.0.attn.c_attn.weight")
   words = p.weight(f"{root}wte.weight")
   x = p.tape.look_up(words, p.tape.input((1, 1)))
   table = p.weight(f"{root}wpe.weight")

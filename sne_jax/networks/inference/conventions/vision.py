@@ -18,7 +18,7 @@ from sne_jax.networks.tracing.tape import Value
 
 def torchvision_resnet(p: Player) -> None:
   """Residual networks of basic and bottleneck blocks, ResNeXt and Wide."""
-  root = common.prefix(p, r"layer1\.0\.conv1\.weight")
+  root = common.prefix(p, "layer1.0.conv1.weight")
   stem = f"{root}conv1.weight"
   x = p.tape.input((1, p.shape(stem)[1], 1, 1))
   x = p.activate(common.bn(p, p.conv(x, stem), f"{root}bn1"), "relu")
@@ -58,7 +58,7 @@ def torchvision_mobilenet(p: Player) -> None:
   A block of stride 2 between equal widths would have none; the groups of its
   ends are tied all the same, so that less is claimed, not more.
   """
-  root = common.prefix(p, r"features\.1\.conv\.0\.0\.weight")
+  root = common.prefix(p, "features.1.conv.0.0.weight")
   first = f"{root}features.0.0.weight"
   x = p.tape.input((1, p.shape(first)[1], 1, 1))
   for number in range(common.count(p, f"{root}features.")):
@@ -118,7 +118,7 @@ def _patches(p: Player, weight: str, bias: str) -> Value:
 
 def torchvision_vit(p: Player) -> Mapping[str, Any] | None:
   """Vision transformers of torchvision."""
-  root = common.prefix(p, r"conv_proj\.weight")
+  root = common.prefix(p, "conv_proj.weight")
   x = _patches(p, f"{root}conv_proj.weight", f"{root}conv_proj.bias")
   x = _tokens(p, x, f"{root}class_token", f"{root}encoder.pos_embedding")
   layers = f"{root}encoder.layers.encoder_layer_"
@@ -170,7 +170,7 @@ def _as_transformer(p: Player, root: str, layers: str):
 
 def timm_vit(p: Player) -> None:
   """Vision transformers of timm."""
-  root = common.prefix(p, r"patch_embed\.proj\.weight")
+  root = common.prefix(p, "patch_embed.proj.weight")
   patch = f"{root}patch_embed.proj"
   x = _patches(p, f"{patch}.weight", f"{patch}.bias")
   x = _tokens(p, x, f"{root}cls_token", f"{root}pos_embed")
@@ -202,7 +202,7 @@ def _scaled(p: Player, x: Value, name: str) -> Value:
 
 def huggingface_vit(p: Player) -> None:
   """ViT of the transformers library."""
-  root = common.prefix(p, r"embeddings\.patch_embeddings\.projection\.weight")
+  root = common.prefix(p, "embeddings.patch_embeddings.projection.weight")
   patch = f"{root}embeddings.patch_embeddings.projection"
   x = _patches(p, f"{patch}.weight", f"{patch}.bias")
   token = f"{root}embeddings.cls_token"

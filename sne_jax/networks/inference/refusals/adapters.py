@@ -12,6 +12,8 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
+from sne_jax.networks.inference import forms
+from sne_jax.networks.inference.forms import Form
 from sne_jax.networks.inference.refusals.seen import Refusal, Seen
 
 # What stands behind the name of the layer; the kind; where the rank is.
@@ -27,6 +29,10 @@ _FORMS: tuple[tuple[str, str, int | None], ...] = (
   (r"[._/](?:oft_(?:blocks|diag|r|R)|boft_[rRsS])(?:[._/]\w+)*", "OFT", None),
   (r"[._/]ia3_l(?:[._/]\w+)?", "IA3", None),
   (r"[._/]vera_lambda_[bd](?:[._/]\w+)?", "VeRA", None),
+)
+_WORDS = Form(
+  "lora_ _lora .lora /lora hada_w lokr_w oft_ ia3_l vera_lambda_",
+  "|".join(f"(?:{form})$" for form, _, _ in _FORMS),
 )
 _OTHERS = re.compile(
   r"[._/](lora_(B|b|up|mid|E|embedding_B|magnitude_vector|alpha)"
@@ -92,6 +98,8 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Adapter | None:
   ranks: dict[str, int] = {}
   kinds: dict[str, None] = {}
   others = []
+  if not _WORDS.may_match(forms.text_of(shapes)):
+    return None
   for name, shape in shapes.items():
     for form, kind, place in _FORMS:
       match = re.search(f"(?:{form})$", name)

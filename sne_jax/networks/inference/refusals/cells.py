@@ -6,6 +6,7 @@ Dimensions: none; shapes are tuples of sizes.
 import re
 
 from sne_jax.networks.inference import naming
+from sne_jax.networks.inference.forms import Form
 from sne_jax.networks.inference.refusals.seen import (
   OPAQUE,
   Layer,
@@ -16,7 +17,9 @@ from sne_jax.networks.inference.refusals.seen import (
   tokens,
 )
 
-_RECURRENT = re.compile(
+_RECURRENT = Form(
+  "_ih _hh _hr _xh _hx wih whh wxh why bih bhh bxh bhy uih uhh uxh uhy w_hy"
+  " b_hy u_hy recurrent_ 2h 2o in2 _to_ lstm gru rnn sru lmu cell",
   # PyTorch; Keras; by hand; cells of Flax.
   r"(^|[._/])(weight|bias|w|b)_(ih|hh|hr|xh|hx)(_?l?\d+)?(_reverse)?$"
   r"|(^|[./_])recurrent_(kernel|weight|bias)s?"
@@ -45,7 +48,10 @@ _GATES = frozenset(("gate", "gates", "gating", "gated", "glu", "swiglu"))
 
 def recurrent(seen: Seen) -> Refusal | None:
   """Cells that are run once for each step, their output read by themselves."""
-  found = [name for name in seen.shapes if _RECURRENT.search(name)]
+  found = []
+  if _RECURRENT.may_match(seen.text):
+    form = _RECURRENT.compiled
+    found = [name for name in seen.shapes if form.search(name)]
   found += [layer.name for layer in seen.layers if layer.tokens & _CELL_WORDS]
   by_parent: dict[tuple[str, ...], set[str]] = {}
   for layer in seen.layers:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
-from sne_jax.networks.inference import naming
+from sne_jax.networks.inference import forms, naming
 from sne_jax.networks.inference.override import Override
 
 OPAQUE = (
@@ -87,6 +87,11 @@ class Seen:
   left_out: Mapping[str, str]
   tied: Mapping[str, str]
   override: Override
+
+  @functools.cached_property
+  def text(self) -> str:
+    """All names, for words of forms."""
+    return forms.text_of(self.shapes)
 
   @functools.cached_property
   def top(self) -> tuple[str, ...]:

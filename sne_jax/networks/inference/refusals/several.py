@@ -10,7 +10,8 @@ import collections
 import itertools
 import re
 
-from sne_jax.networks.inference import naming
+from sne_jax.networks.inference import forms, naming
+from sne_jax.networks.inference.forms import Form
 from sne_jax.networks.inference.refusals.seen import Refusal, Seen, tokens
 
 _COPIES = frozenset(
@@ -19,23 +20,48 @@ _COPIES = frozenset(
 )
 """Words for a copy of another network."""
 
-_ROLES: tuple[tuple[str, ...], ...] = (
-  (
-    r"generators?|gen|net_?g\d*|g_?net|g|g_[ab]+|net_?g_[ab]",
-    r"discriminators?|disc|net_?d\d*|d_?net|d|d_[ab]|critic|net_?d_[ab]",
-  ),
-  (
-    r"(\w+_)?(actor|policy|pi)(_?(net|network|mlp|model))?",
-    r"(\w+_)?(critic|value|vf|q|qf)\d*(_?(net|network|mlp|model))?",
-  ),
-  (r"(\w+_)?students?(_\w+)?", r"(\w+_)?teachers?(_\w+)?"),
-  (r"encoder_q|q_encoder|query_encoder", r"encoder_k|k_encoder|key_encoder"),
-  (r"branch(_\w+)?", r"trunk(_\w+)?"),
-  (r"online(_\w+)?", r"target(_\w+)?"),
-  (
-    r"(text|language|query|question|user|caption)(_\w+)?",
-    r"(vision|visual|image|audio|doc|document|context|item|passage)(_\w+)?",
-  ),
+_ROLES: tuple[tuple[Form, Form], ...] = tuple(
+  (Form(*one, re.IGNORECASE), Form(*other, re.IGNORECASE))
+  for one, other in (
+    (
+      ("g", r"generators?|gen|net_?g\d*|g_?net|g|g_[ab]+|net_?g_[ab]"),
+      (
+        "d critic",
+        r"discriminators?|disc|net_?d\d*|d_?net|d|d_[ab]|critic|net_?d_[ab]",
+      ),
+    ),
+    (
+      (
+        "actor policy pi",
+        r"(\w+_)?(actor|policy|pi)(_?(net|network|mlp|model))?",
+      ),
+      (
+        "critic v q",
+        r"(\w+_)?(critic|value|vf|q|qf)\d*(_?(net|network|mlp|model))?",
+      ),
+    ),
+    (
+      ("student", r"(\w+_)?students?(_\w+)?"),
+      ("teacher", r"(\w+_)?teachers?(_\w+)?"),
+    ),
+    (
+      ("encoder", r"encoder_q|q_encoder|query_encoder"),
+      ("encoder_k k_encoder key_", r"encoder_k|k_encoder|key_encoder"),
+    ),
+    (("branch", r"branch(_\w+)?"), ("trunk", r"trunk(_\w+)?")),
+    (("online", r"online(_\w+)?"), ("target", r"target(_\w+)?")),
+    (
+      (
+        "text language query question user caption",
+        r"(text|language|query|question|user|caption)(_\w+)?",
+      ),
+      (
+        "vision visual image audio doc context item passage",
+        r"(vision|visual|image|audio|doc|document|context|item|passage)"
+        r"(_\w+)?",
+      ),
+    ),
+  )
 )
 """Families of parts that are networks of their own, whatever their shapes."""
 
@@ -119,19 +145,19 @@ def _members(seen: Seen, groups) -> list[str]:
 
 def _roles(groups) -> list[str]:
   """Parts whose names say that they are trained with or against others."""
+  groups = {word: own for word, own in groups.items() if len(own) > 1}
+  if len(groups) < 2:
+    return []
+  text = forms.text_of(groups)
   for family in _ROLES:
-    found = [
-      word
+    if not all(form.may_match(text) for form in family):
+      continue
+    sides = [
+      [word for word in groups if form.compiled.fullmatch(word)]
       for form in family
-      for word, own in groups.items()
-      if re.fullmatch(form, word, re.IGNORECASE) and len(own) > 1
     ]
-    sides = sum(
-      any(re.fullmatch(form, word, re.IGNORECASE) for word in found)
-      for form in family
-    )
-    if sides > 1:
-      return list(dict.fromkeys(found))
+    if all(sides):
+      return list(dict.fromkeys(word for side in sides for word in side))
   return []
 
 
