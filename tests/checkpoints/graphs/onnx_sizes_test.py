@@ -42,9 +42,7 @@ def test_pads_that_the_graph_works_out_are_known(last, due, tmp_path):
   wide = HIDDEN + 2 * (len(last) > 4)
   x = net.relu(net.conv(x, wide, 8))
   x = net.op("Flatten", net.op("GlobalAveragePool", x))
-  found, check = checked(
-    net.save(tmp_path / "a.onnx", net.linear(x, 8, 3))
-  )
+  found, check = checked(net.save(tmp_path / "a.onnx", net.linear(x, 8, 3)))
   assert check.passes() and groups(found) == due
 
 
