@@ -1,5 +1,7 @@
 """Sizes that an ONNX graph works out itself, before or while it is run."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -70,7 +72,8 @@ def test_numbers_known_only_in_running_claim_nothing(kind, tmp_path):
   path = net.save(tmp_path / "a.onnx", net.linear(y, 8, 3))
   found = network.load(path)
   assert HIDDEN not in groups(found) and found.inferred.guesses
-  graph, rng = found.tensors.graph, np.random.default_rng(0)
+  graph: Any = found.tensors.graph
+  rng = np.random.default_rng(0)
   inputs = graph.example_input(rng) | {"asked": numbers}
   check = inference.permutation_check(
     found.inferred, found.weights(), graph.forward, inputs, rng
