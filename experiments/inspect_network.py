@@ -12,6 +12,7 @@ the fields). --json writes the spec, for `NetworkSpec.from_json`.
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
@@ -104,8 +105,11 @@ def show(
   """
   print(described(network))  # noqa: T201
   if options.check:
-    checkpoints.check_finite(network.tensors)
-    print("\nAll numbers are finite.")  # noqa: T201
+    others = network.check_finite()
+    text = "All numbers are finite."
+    if others:
+      text = f"All weights are finite; others are not: {shortened(others)}."
+    print(f"\n{text}")  # noqa: T201
   if options.picture:
     picture = network_figure.draw(
       options.picture, network.spec, title=pathlib.Path(path).name
@@ -146,8 +150,11 @@ def described(network: checkpoints.FileNetwork) -> str:
   for title, items in (
     ("How groups of neurons are known", known(inferred)),
     ("Taken from conventions, or not claimed", inferred.guesses),
-    ("Of the file", network.notes),
-    ("Left out", [f"{n}: {why}" for n, why in inferred.left_out.items()]),
+    (
+      "Of the file",
+      [n for n in network.notes if not n.startswith("left out:")],
+    ),
+    ("Left out", left_out(inferred)),
     ("Said by the file", said(network.tensors)),
     ("Tied", [f"{n} is {other}" for n, other in inferred.tied.items()]),
   ):
@@ -190,6 +197,20 @@ def known(inferred: inference.InferredNetwork) -> list[str]:
     + (f"; {why}" if why else "")
     for (how, why), groups in lines.items()
   ]
+
+
+def left_out(inferred: inference.InferredNetwork) -> list[str]:
+  """Returns what of the file is not in the spec, alike ones in one line."""
+  names: dict[str, list[str]] = {}
+  for name, why in inferred.left_out.items():
+    names.setdefault(why, []).append(name)
+  return [f"{shortened(some)}: {why}" for why, some in names.items()]
+
+
+def shortened(names: Sequence[str], most: int = 12) -> str:
+  """Returns names in a row, and how many more there are."""
+  more = f" and {len(names) - most} more" if len(names) > most else ""
+  return ", ".join(names[:most]) + more
 
 
 def said(tensors: checkpoints.Tensors) -> list[str]:

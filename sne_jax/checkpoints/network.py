@@ -98,9 +98,35 @@ class FileNetwork:
     """
     weights = self.inferred.gather(self.tensors.entries)
     if finite and not np.isfinite(weights).all():
-      tensors.check_finite(self.tensors)
+      self.check_finite()
       raise self._too_large()
     return weights
+
+  def check_finite(self) -> list[str]:
+    """Refuses weights that are NaN or infinite, block by block.
+
+    Constants of a graph may well be so, as the value of a masked place.
+
+    Returns:
+      Names of tensors that are not finite, and no weights of the network.
+
+    Raises:
+      CheckpointError: names the first such tensor of weights.
+    """
+    used = self._used()
+    tensors.check_finite(self.tensors, used)
+    others = self.tensors.entries.keys() - used.keys()
+    return [
+      name
+      for name, entry in self.tensors.entries.items()
+      if name in others and entry.tied_to is None and tensors.not_finite(entry)
+    ]
+
+  def _used(self) -> dict[str, None]:
+    """Names of the entries that hold weights of the network, each once."""
+    entries = self.tensors.entries
+    used = [entries[source.name] for source in self.inferred.sources]
+    return dict.fromkeys(entry.tied_to or entry.name for entry in used)
 
   def lazy(self, *, finite: bool = True) -> dict[str, FileTensor]:
     """Returns the tensors by the spec's names, to be read when needed.
@@ -114,8 +140,7 @@ class FileNetwork:
     """
     entries = self.tensors.entries
     if finite:
-      used = [entries[source.name] for source in self.inferred.sources]
-      names = dict.fromkeys(entry.tied_to or entry.name for entry in used)
+      names = self._used()
       tensors.check_finite(self.tensors, names)
       wide = [entries[n] for n in names if entries[n].dtype == "float64"]
       if any(tensors.not_finite(e, as_float32=True) for e in wide):

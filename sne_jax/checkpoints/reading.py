@@ -44,6 +44,7 @@ OTHERS = (
   (b"BZh", "bzip2", "unpack it first"),
   (b"(\xb5/\xfd", "zstd", "unpack it first"),
   (b"7z\xbc\xaf", "7z", "unpack it first"),
+  (b"\x04\x22\x4d\x18", "LZ4", "unpack it first"),
   (b"version https://git-lfs", "a Git LFS pointer", "run git lfs pull"),
   (b"<", "a web page or XML", "download the file itself"),
   (b"{", "JSON", "name the file of the weights, or *.index.json"),
@@ -178,6 +179,12 @@ def _reader(
     return numpy_file.read_npy
   if head.startswith(OLD_TORCH):
     return torch_file.read_old
+  if head[4:8] == b"TFL3":
+    raise errors.unreadable(
+      path,
+      "it is a TensorFlow Lite model, which is not read",
+      "save the Keras model that it was made of, or export it to ONNX",
+    )
   length = int.from_bytes(head[:8], "little")
   if head[8:9] == b"{" and length <= size:
     return safetensors_file.read

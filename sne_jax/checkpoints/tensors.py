@@ -224,9 +224,10 @@ def check_finite(tensors: Tensors, names: Iterable[str] | None = None) -> None:
       bad[name] = count
   if bad:
     first, count = next(iter(bad.items()))
+    more = f", and so in {len(bad) - 1} other tensor(s)" * (len(bad) > 1)
     raise errors.unreadable(
       tensors.source,
       f"{count} of {tensors.entries[first].size} numbers of {first!r} are NaN"
-      f" or infinite, and so in {len(bad) - 1} other tensor(s)",
+      f" or infinite{more}",
       "the network has diverged; ask for such weights explicitly to keep them",
     )

@@ -70,6 +70,9 @@ def hostile_files(canary):
     "page.bin": (b"<!DOCTYPE html>", "web page"),
     "pointer.safetensors": (b"version https://git-lfs...", "git lfs pull"),
     "wrong.safetensors": (b"\x1f\x8b" + bytes(99), "gzip"),
+    "packed.bin": (b"\x04\x22\x4d\x18" + bytes(99), "LZ4"),
+    "lite.bin": (b"\x1c\0\0\0TFL3" + bytes(99), "TensorFlow Lite"),
+    "saved_model.onnx": (b"\x08\x01\x12\x03abc", "another kind|onnx"),
     "wrong_length.safetensors": (b"\xff" * 8 + sound[8:], "header has"),
     "wrong_json.safetensors": (sound.replace(b'":', b'"?', 1), "JSON"),
     "twice.safetensors": (

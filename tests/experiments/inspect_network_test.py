@@ -1,9 +1,10 @@
 """What inspect_network says of how groups are known, and whether they hold."""
 
+import numpy as np
 import pytest
 
 from experiments import inspect_network
-from sne_jax import checkpoints
+from sne_jax import checkpoints, errors
 from tests.checkpoints import samples, verifying_test
 
 pytest.importorskip("h5py")
@@ -33,3 +34,33 @@ def test_how_groups_are_known_is_shown(tmp_path):
   network = checkpoints.load(verifying_test.residual(tmp_path))
   text = inspect_network.described(network)
   assert "traced (by the graph in the file): layers/dense/vars/0" in text
+
+
+def test_only_weights_have_to_be_finite(tmp_path, capsys):
+  path, arrays = tmp_path / "a.safetensors", samples.network()
+  arrays["limit"] = np.array(np.inf, np.float32)
+  path.write_bytes(samples.safetensors_bytes(arrays))
+  options = inspect_network.InspectOptions()
+  override = {"leave_out": ["limit"]}
+  network = checkpoints.load(path, override=override)
+  inspect_network.show(str(path), network, options)
+  out = capsys.readouterr().out
+  assert "All weights are finite; others are not: limit." in out
+  assert network.check_finite() == ["limit"]
+  arrays["2.weight"][1, 2] = np.nan
+  path.write_bytes(samples.safetensors_bytes(arrays))
+  network = checkpoints.load(path, override=override)
+  for refuse in (network.check_finite, network.weights):
+    with pytest.raises(errors.CheckpointError, match="1 of 8 .*'2.weight'"):
+      refuse()
+
+
+def test_what_is_left_out_is_one_line_for_a_reason(tmp_path):
+  path, arrays = tmp_path / "a.safetensors", samples.network()
+  names = [f"size{n}" for n in range(40)]
+  arrays |= dict.fromkeys(names, np.array([3, 4]))
+  path.write_bytes(samples.safetensors_bytes(arrays))
+  network = checkpoints.load(path)
+  (line,) = inspect_network.left_out(network.inferred)
+  assert line.startswith("size0, size1, ") and " and 28 more: numbers" in line
+  assert inspect_network.described(network).count("size3") < 3

@@ -70,6 +70,13 @@ def read(path: str, limits: Limits) -> Tensors:
       add(entries, entry, budget, stored)
     for entry in quantised.entries(graph, entries):
       add(entries, entry, budget, stored)
+  if not (entries or graph.node):
+    raise errors.unreadable(
+      path,
+      "it holds no graph of ONNX: another kind of protobuf, such as a"
+      " SavedModel of TensorFlow or a model of Core ML",
+      "export the network to ONNX, or save its weights as Keras or PyTorch do",
+    )
   if not entries:
     raise errors.unreadable(
       path, "it holds no tensors", "export the network with its weights"

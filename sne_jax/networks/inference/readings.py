@@ -336,12 +336,28 @@ def _nothing_fits(p: Player, layers: list[Module], orders) -> str:
   if p.override.order:
     names = ", ".join(p.override.order)
     return f"the layers do not fit in the order {names}: {shapes}; {OPAQUE}"
-  fitting = [how for how in LAYOUTS if _would_fit(p, orders, how)]
+  fitting = [
+    how
+    for how in LAYOUTS
+    if not _skews(p, layers, how) and _would_fit(p, orders, how)
+  ]
   hint = "".join(f" {as_json(layout=how)} would fit." for how in fitting[:1])
   return (
     "in no order do the layers read what the one before gives, with biases of"
     f" as many numbers: {shapes}.{hint} {OPAQUE[0].upper()}{OPAQUE[1:]}"
   )
+
+
+def _skews(p: Player, layers: list[Module], layout: str) -> bool:
+  """Whether a layout makes oblong kernels of what are square ones."""
+  for module in layers:
+    name = module.parts["weight"]
+    now, then = (
+      len({*p.kernel_shape(name, how)[2:]}) for how in (p.layout(name), layout)
+    )
+    if now == 1 and then > 1:
+      return True
+  return False
 
 
 def _would_fit(p: Player, orders, layout: str) -> bool:

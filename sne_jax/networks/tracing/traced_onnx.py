@@ -133,6 +133,17 @@ class Item:
     return self._array()
 
   @property
+  def numbers(self) -> np.ndarray:
+    """The same, for an operator that needs them: sizes, axes, bounds.
+
+    Raises:
+      ValueError: they are only known when the graph is run.
+    """
+    if self.array is None:
+      raise ValueError("numbers that are only known when the graph is run")
+    return self.array
+
+  @property
   def is_number(self) -> bool:
     """Whether these are whole numbers that are known, such as a shape."""
     return self.array is not None and self.array.dtype.kind in "iub"

@@ -222,6 +222,19 @@ def test_what_fits_in_no_order_names_the_layout_that_does():
   assert found.spec.tensor("gc1.weight").shape == (6, 14)
 
 
+def test_no_layout_is_named_that_makes_square_kernels_oblong():
+  """Heads side by side, of one place each, are no chain of 64 x 1 places."""
+  shapes = {
+    "lin0.weight": (1, 64, 1, 1),
+    "lin1.weight": (1, 96, 1, 1),
+    "lin2.weight": (1, 32, 1, 1),
+  }
+  with pytest.raises(inference.AmbiguousError) as error:
+    infer(shapes, "torch")
+  assert "would fit" not in str(error.value)
+  assert '{"opaque": true}' in str(error.value)
+
+
 def test_layouts_that_there_are_not():
   with pytest.raises(ValueError, match="choose one of out_in"):
     infer(matrices(2, 3), "npz", {"layout": "rows"})

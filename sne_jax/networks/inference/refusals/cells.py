@@ -113,7 +113,8 @@ def nameless(seen: Seen) -> Refusal | None:
     return None
   shapes = ", ".join(f"{n!r} {list(seen.shapes[n])}" for n in names[:4])
   return Refusal(
-    f"what {shapes}{', ...' if len(names) > 4 else ''} do is not known",
+    f"what {shapes}{', ...' if len(names) > 4 else ''}"
+    f" {'does' if len(names) == 1 else 'do'} is not known",
     f"if they have no part in the output, write {leave_out(names)}; else"
     f" {OPAQUE}",
   )
@@ -130,9 +131,10 @@ def embedding(seen: Seen) -> Refusal | None:
     return None
   shared = [n for n, other in seen.tied.items() if other in names]
   also = f", and read by the output as {listed(shared)}" if shared else ""
+  what = "is a table" if len(names) == 1 else "are tables"
+  what = f"{what} of embeddings, which {what.split()[0]} looked up by"
   return Refusal(
-    f"{listed(names)} are tables of embeddings, which are looked up by"
-    f" number{also}: no layers of a plain chain"
+    f"{listed(names)} {what} number{also}: no layers of a plain chain"
   )
 
 

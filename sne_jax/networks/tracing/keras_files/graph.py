@@ -12,6 +12,7 @@ References:
 Dimensions: none; shapes are tuples of sizes.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,11 @@ MAX_CALLS = 10_000
 MAX_DEPTH = 32
 SIZE = 512
 """Of axes whose size the file leaves open."""
+
+SIZES = (8, 32, 128, SIZE)
+LONG = (4096, 16_384)
+"""Sizes that are tried for such axes when a network is run; the long ones where
+an input has one of them, as a sequence of which much is cut off."""
 
 Shape = Sequence[int | None]
 
@@ -105,7 +111,8 @@ class KerasGraph:
     """Draws inputs, two of each; open axes are as short as can be.
 
     Raises:
-      CannotRunError: a layer is not run here; says which.
+      CannotRunError: a layer is not run here, says which; or outputs are
+        empty whatever the sizes of open axes are.
       Mismatch: as `play`.
     """
     rows = [
@@ -116,15 +123,21 @@ class KerasGraph:
     struct = lambda shape: jax.ShapeDtypeStruct(tuple(shape), np.float32)
     held = {name: struct(shape) for name, shape in self._shapes.items()}
     run = lambda tensors, inputs: self._run(OnNumbers(tensors), list(inputs))
-    for size in (8, 32, 128, SIZE):
-      shapes = [_closed(s, 2, size) for s in self._input_shapes()]
+    given = self._input_shapes()
+    sizes = SIZES + LONG * all(list(s[1:]).count(None) < 2 for s in given)
+    shapes: list[tuple[int, ...]] = []
+    for size in sizes:
+      shapes = [_closed(s, 2, size) for s in given]
       try:
-        jax.eval_shape(run, held, [*map(struct, shapes)])
+        outputs = jax.eval_shape(run, held, [*map(struct, shapes)])
       except Mismatch:
-        if size == SIZE:
+        if size == sizes[-1]:
           raise
         continue
-      break
+      if all(math.prod(y.shape) for y in outputs):
+        break
+    else:
+      raise CannotRunError(f"its outputs for inputs of {shapes[0]} are empty")
     draw = lambda shape: (
       rng.integers(0, min(rows), shape)
       if rows and len(shape) == 2

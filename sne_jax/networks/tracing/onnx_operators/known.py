@@ -198,6 +198,7 @@ _TABLE: dict[str, Callable[..., Any]] = {
     squeezed(x.shape, axes_of(given, axes))
   ),
   "Sub": lambda given, x, y: x - y,
+  "Transpose": lambda given, x: x.transpose(given.get("perm")),
   "Unsqueeze": lambda given, x, axes=None: x.reshape(
     unsqueezed(x.shape, axes_of(given, axes) or [])
   ),

@@ -121,8 +121,8 @@ def resize(tape, given, x, *rest):
 
 def pad(tape, given, x, pads=None, value=None, axes=None):
   """Pad: axes that it adds to, or takes from, do not move."""
-  listed = given.get("pads") if pads is None else pads.array.tolist()
-  places = range(len(x.shape)) if axes is None else axes.array.tolist()
+  listed = given.get("pads") if pads is None else pads.numbers.tolist()
+  places = range(len(x.shape)) if axes is None else axes.numbers.tolist()
   shape = list(x.shape)
   for p, place in enumerate(places):
     before, after = listed[p], listed[len(places) + p]
@@ -136,7 +136,7 @@ def pad(tape, given, x, pads=None, value=None, axes=None):
 
 def reshape(tape, given, x, shape=None):
   """Reshape, by an input or, until opset 4, by an attribute."""
-  target = given["shape"] if shape is None else shape.array.tolist()
+  target = given["shape"] if shape is None else shape.numbers.tolist()
   allow = bool(given.get("allowzero"))
   return tape.reshape(x.value, known.reshaped(x.shape, target, allow))
 
@@ -151,13 +151,13 @@ def flatten(tape, given, x):
 
 def squeeze(tape, given, x, axes=None):
   """Takes out axes of size 1."""
-  places = known.axes_of(given, None if axes is None else axes.array)
+  places = known.axes_of(given, None if axes is None else axes.numbers)
   return tape.reshape(x.value, known.squeezed(x.shape, places))
 
 
 def unsqueeze(tape, given, x, axes=None):
   """Puts in axes of size 1."""
-  places = known.axes_of(given, None if axes is None else axes.array)
+  places = known.axes_of(given, None if axes is None else axes.numbers)
   return tape.reshape(x.value, known.unsqueezed(x.shape, places or []))
 
 
@@ -172,13 +172,13 @@ def transpose(tape, given, x):
 
 def expand(tape, given, x, shape):
   """Repeats places along axes of size 1."""
-  full = np.broadcast_shapes(x.shape, tuple(shape.array.tolist()))
+  full = np.broadcast_shapes(x.shape, tuple(shape.numbers.tolist()))
   return tape.expand(x.value, full)
 
 
 def tile(tape, given, x, counts):
   """Repeats axes as a whole: copies, each of all places."""
-  counts, y = counts.array.tolist(), x.value
+  counts, y = counts.numbers.tolist(), x.value
   if len(counts) != len(x.shape) or min(counts) < 1:
     return None
   cut = [n for size in x.shape for n in (1, size)]
@@ -190,7 +190,7 @@ def tile(tape, given, x, counts):
 def slices(tape, given, x, starts=None, ends=None, axes=None, steps=None):
   """Takes stretches of axes."""
   listed = [
-    None if item is None else item.array.tolist()
+    None if item is None else item.numbers.tolist()
     for item in (starts, ends, axes, steps)
   ]
   first = given["starts"] if listed[0] is None else listed[0]
@@ -240,7 +240,7 @@ def split(tape, given, x, sizes=None):
   """Cuts an axis into parts."""
   place = given.get("axis", 0) % len(x.shape)
   size = x.shape[place]
-  parts = given.get("split") if sizes is None else sizes.array.tolist()
+  parts = given.get("split") if sizes is None else sizes.numbers.tolist()
   if parts is None:
     count = given.get("num_outputs") or given["outputs"]
     each = -(-size // count)

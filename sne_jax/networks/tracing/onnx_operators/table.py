@@ -195,7 +195,7 @@ def _lrn(tape, given, x):
 
 @_plays("CumSum")
 def _cumsum(tape, given, x, axis, *_):
-  place = int(axis.array.reshape(-1)[0])
+  place = int(axis.numbers.reshape(-1)[0])
   tape.axes.pin(x.value.axes[place], "neurons are summed up one by one")
   return tape.elementwise(x.value)
 
