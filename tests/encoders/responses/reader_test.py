@@ -146,7 +146,10 @@ def built(trained_on, example, options=None):
   return encoder, params, measured
 
 
-@pytest.mark.parametrize("trained_on", ["cnn_bare", "inr", None])
+@pytest.mark.parametrize(
+  "trained_on",
+  ["cnn_bare", *(pytest.param(name, marks=SLOW) for name in ("inr", None))],
+)
 def test_families_that_training_never_had_are_encoded(trained_on):
   known = SPECS[trained_on] if trained_on else unknown(SPECS["mlp"])
   encoder, params, _ = built([known], known)
