@@ -87,3 +87,26 @@ def test_what_cannot_be_run_is_said(tmp_path):
   network = dataclasses.replace(network, tensors=broken)
   with pytest.raises(checkpoints.NotVerifiedError, match="run: of no kind"):
     checkpoints.verify(network, RNG(0))
+
+
+@pytest.mark.parametrize("read", [residual, misread])
+def test_smaller_inputs_are_tried_where_larger_ones_say_nothing(read, tmp_path):
+  network = misread(tmp_path)
+  if read is residual:
+    network = checkpoints.load(residual(tmp_path))
+  graph, sizes = network.tensors.graph, []
+
+  class Saturated:
+    example_input = staticmethod(graph.example_input)
+    play = staticmethod(graph.play)
+
+    def forward(self, tensors, inputs):
+      sizes.append(float(np.abs(inputs[0]).max()))
+      outputs = graph.forward(tensors, inputs)
+      return np.ones_like(outputs) if sizes[-1] > 0.5 else outputs
+
+  tensors = dataclasses.replace(network.tensors, graph=Saturated())
+  found = dataclasses.replace(network, tensors=tensors)
+  check = checkpoints.verify(found, RNG(0))
+  assert check.passes() == (read is residual)
+  assert max(sizes) > 0.5 > min(sizes) and len(set(sizes)) == 2

@@ -155,7 +155,11 @@ def _play(
     x = _norm(p, x, norm)
   for number, module in enumerate(order):
     heard = x
-    x = _layer(p, x, module, *order[number + 1 : number + 2])
+    neighbours = (
+      order[number - 1] if number else None,
+      order[number + 1] if number + 1 < len(order) else None,
+    )
+    x = _layer(p, x, module, *neighbours)
     for norm in norms.get(number + 1, ()):
       x = _norm(p, x, norm)
     for source in sources.get(module.prefix, ()):
@@ -186,14 +190,18 @@ def _sources(p: Player, order: list[Module]) -> dict[str, list[str]]:
 
 
 def _layer(
-  p: Player, x: Value, module: Module, reader: Module | None = None
+  p: Player,
+  x: Value,
+  module: Module,
+  before: Module | None,
+  reader: Module | None,
 ) -> Value:
   """Plays a dense layer or a convolution; `reader` is the next one."""
   weight, bias = module.parts["weight"], module.parts.get("bias")
   shape = p.kernel_shape(weight)
   if len(shape) == 2:
     if len(x.shape) > 2:
-      x = _flatten(p, x, shape[1], module)
+      x = _flatten(p, x, shape[1], module, before)
     return p.linear(x, weight, bias)
   groups = x.shape[1] // shape[1]
   y = p.conv(x, weight, bias)
@@ -257,7 +265,9 @@ def _doubt_groups(p: Player, x: Value, y: Value, shape, module) -> None:
   p.tape.axes.pin(y.axes[1], reason)
 
 
-def _flatten(p: Player, x: Value, inputs: int, module: Module) -> Value:
+def _flatten(
+  p: Player, x: Value, inputs: int, module: Module, before: Module | None
+) -> Value:
   """Turns an image into what the dense layer after it reads."""
   places = inputs // x.shape[1]
   if places == 1:
@@ -271,14 +281,28 @@ def _flatten(p: Player, x: Value, inputs: int, module: Module) -> Value:
     p.tape.reshape(x, (1, x.shape[1], 1)), (1, x.shape[1], places)
   )
   if not p.override.flatten:
-    p.guess(
+    odd = before is not None and not usual and _is_strip(p, before)
+    text = (
       f"{inputs} inputs of {module.prefix!r} are {x.shape[1]} channels of"
-      f" {places} places, {way}; {as_json(flatten=way)} settles it, or"
-      f" {as_json(flatten=other)}"
+      f" {places} places, {'in an order that is not known' if odd else way};"
+      f" {as_json(flatten=way)} settles it, or {as_json(flatten=other)}"
     )
+    if odd:
+      p.tape.axes.pin(x.axes[1], text)
+    else:
+      p.guess(text)
   if way == "channels_last":
     x = p.tape.transpose(x, (0, 2, 1))
   return p.tape.reshape(x, (1, inputs))
+
+
+def _is_strip(p: Player, module: Module) -> bool:
+  """Whether kernels are of one row or column: a sequence, kept as an image.
+
+  Code that does so (CREPE is an example) often turns it before a dense layer.
+  """
+  places = p.kernel_shape(module.parts["weight"])[2:]
+  return len(places) > 1 and min(places) == 1 < max(places)
 
 
 def _norm(p: Player, x: Value, norm: Module) -> Value:

@@ -79,3 +79,16 @@ def test_numbers_known_only_in_running_claim_nothing(kind, tmp_path):
     found.inferred, found.weights(), graph.forward, inputs, rng
   )
   assert check.change <= 1e-5
+
+
+@pytest.mark.parametrize("places", [(9,), (5, 4), (3, 2, 4)])
+def test_the_largest_of_all_places_is_that_of_each_channel(places, tmp_path):
+  net = Net()
+  x = net.input(2, HIDDEN, *places)
+  found = net.op("Flatten", net.op("GlobalMaxPool", x))
+  path = net.save(tmp_path / "a.onnx", net.linear(found, HIDDEN, 3))
+  graph: Any = network.load(path).tensors.graph
+  x = np.random.default_rng(0).standard_normal((2, HIDDEN, *places))
+  due = x.reshape(2, HIDDEN, -1).max(2) @ net.arrays["w0"].T + net.arrays["w1"]
+  y = graph.forward({}, {"x": x.astype(np.float32)})
+  np.testing.assert_allclose(y, due.reshape(-1), rtol=1e-4, atol=1e-5)
