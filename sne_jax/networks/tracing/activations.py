@@ -87,7 +87,7 @@ def of_operation(
   weights = [v for v in values if v.level is None and v.parts]
   constants = len(values) - len(active) - len(weights)
   if name in _PRODUCTS:
-    inverse = name == "div" and values[0].level is None
+    inverse = name == "div" and any(v.level is None for v in values[:1])
     return "" if len(active) > 1 or inverse else None
   if name in _MOVES:
     return "" if constants or numbers else None

@@ -165,6 +165,13 @@ def play(plan: Plan, player: Player) -> int:
   return run.failed
 
 
+_UNPLAYED = (
+  *(ValueError, IndexError, KeyError, TypeError, ArithmeticError),
+  AttributeError,
+)
+"""Raised by operators whose inputs are left out, not known, or do not fit."""
+
+
 class _Run:
   """A graph on its way over the tape."""
 
@@ -262,7 +269,7 @@ class _Run:
       try:
         options = {**node.given, "outputs": len(node.outputs)}
         results = operation(self.tape, options, *items)
-      except (ValueError, IndexError, KeyError, TypeError, ArithmeticError):
+      except _UNPLAYED:
         results, self.failed = None, self.failed + 1
       if results is not None:
         many = results if isinstance(results, list) else [results]
