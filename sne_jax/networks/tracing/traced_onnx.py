@@ -154,6 +154,13 @@ def play(plan: Plan, player: Player) -> int:
   return run.failed
 
 
+_UNPLAYED = (
+  *(ValueError, IndexError, KeyError, TypeError, ArithmeticError),
+  AttributeError,
+)
+"""Raised by operators whose inputs are left out, not known, or do not fit."""
+
+
 class _Run:
   """A graph on its way over the tape."""
 
@@ -251,7 +258,7 @@ class _Run:
       try:
         options = {**node.given, "outputs": len(node.outputs)}
         results = operation(self.tape, options, *items)
-      except (ValueError, IndexError, KeyError, TypeError, ArithmeticError):
+      except _UNPLAYED:
         results, self.failed = None, self.failed + 1
       if results is not None:
         many = results if isinstance(results, list) else [results]
@@ -303,6 +310,8 @@ class _Run:
     if set(node.outputs) & last and not set(node.outputs) & self.used:
       return  # What acts on the outputs alone moves no hidden neuron.
     values = table.values(node.op, items)
+    if not values:
+      return
     name = table.activation(node.op, node.given)
     if name is None:
       word = table.WORDS.get(node.op, node.op)

@@ -36,8 +36,8 @@ def evaluate(
   try:
     with np.errstate(all="ignore"):
       outputs = work(given, *inputs)
-  except (ValueError, IndexError, TypeError, OverflowError, ArithmeticError):
-    return None
+  except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError):
+    return None  # Inputs or attributes are left out, or do not fit.
   outputs = outputs if isinstance(outputs, list) else [outputs]
   outputs = [np.asarray(y) for y in outputs]
   return outputs if all(y.size <= MOST for y in outputs) else None
