@@ -20,11 +20,17 @@ from tests.checkpoints.random_rows import Row, moved
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-  """A file, where its parameters lie, and whether channels flatten last."""
+  """A file, where its parameters lie, and whether channels flatten last.
+
+  No name tells of images that are flattened in the way of another framework.
+  Readers take the usual way and say so, with the override that settles it:
+  `settled`, which such files are read with.
+  """
 
   path: pathlib.Path
   rows: list[Row]
   last: bool
+  settled: str = ""
 
 
 def _ported(network) -> bool:
@@ -247,4 +253,8 @@ def write(network, container: str, folder) -> Written | None:
   says = container in ("keras", "onnx")
   if layers[0].groups > 1 and not (says or _looks_apart(*layers[:2])):
     return None
-  return CONTAINERS[container](network, folder)
+  written = CONTAINERS[container](network, folder)
+  if written is None or says or not _ported(network):
+    return written
+  way = "channels_last" if written.last else "channels_first"
+  return dataclasses.replace(written, settled=way)

@@ -588,7 +588,9 @@ class Verdict:
   why: str = ""
 
 
-def judge(network: Network, path, rows, last: bool, seed: int = 0) -> Verdict:
+def judge(
+  network: Network, path, rows, last: bool, seed: int = 0, override=None
+) -> Verdict:
   """Reads a file, and holds what is claimed against the true network.
 
   Args:
@@ -597,9 +599,12 @@ def judge(network: Network, path, rows, last: bool, seed: int = 0) -> Verdict:
     rows: of `random_files.py`: where its parameters lie.
     last: whether the file's network flattens with channels last.
     seed: of inputs and permutations.
+    override: what a person says.
   """
   try:
-    opened = checkpoints.load(path)
+    opened = checkpoints.load(
+      path, **({"override": override} if override else {})
+    )
   except (errors.CheckpointError, inference.AmbiguousError) as error:
     if "\n" in str(error):
       return Verdict("CRASH", f"many lines: {error}")
@@ -668,11 +673,16 @@ def _misordered(network: Network, net, found) -> str:
     for source, tensor in zip(net.sources, net.spec.tensors, strict=True)
   }
   before: list[set[int]] = [set()]
+  done = set()
   for node in network.nodes:
     feeds = set().union(*(before[i] for i in node.inputs))
     before.append(feeds)
     if node.op != "module" or network.modules[node.module].kind in NORMS:
       continue
+    if node.module in done:  # Its level is that of its first use.
+      before[-1] = feeds | {node.module}
+      continue
+    done.add(node.module)
     mine = levels.get(tensors[node.module, "weight"])
     for other in feeds - {node.module}:
       theirs = levels.get(tensors[other, "weight"])
@@ -721,7 +731,10 @@ def try_plan(plan: Plan, container: str, folder) -> Verdict | None:
   written = random_files.write(network, container, pathlib.Path(folder))
   if written is None:
     return None
-  return judge(network, written.path, written.rows, written.last)
+  override = {"flatten": written.settled} if written.settled else None
+  return judge(
+    network, written.path, written.rows, written.last, override=override
+  )
 
 
 def main() -> None:

@@ -90,6 +90,8 @@ def find(p: Player, layers: list[Module]) -> Reading:
   if not found:
     raise AmbiguousError(_nothing_fits(p, layers, orders))
   ranked = [item for item in found if _is_ranked(item[0])]
+  if not ranked and not _is_of_file(p, layers, found[0][0]):
+    raise AmbiguousError(_unranked(found[0][0]))
   found = ranked or found
   order, ways = found[0]
   if len(found) > 1:
@@ -142,7 +144,10 @@ def _orders(p: Player, layers: list[Module]) -> tuple[list[list[Module]], bool]:
     return [[by_name[name] for name in wanted]], True
   stems: dict[str, list[Module]] = {}
   for module in sorted(layers, key=lambda m: naming.natural(m.prefix)):
-    stems.setdefault(naming.stem(module.prefix), []).append(module)
+    stem = naming.stem(module.prefix)
+    if not module.prefix[-1:].isdigit() and p.framework != "keras":
+      stem += "#"  # `fc` may stand before `fc1` or behind; Keras begins so.
+    stems.setdefault(stem, []).append(module)
   complete = len(stems) <= _MOST_STEMS
   sequences = list(stems.values())
   mixed = itertools.permutations(sequences) if complete else [[]]
@@ -180,6 +185,22 @@ def _is_ranked(order: Sequence[Module]) -> bool:
     last = any(_LAST.match(word) for word in words)
     ranks.append(last - first)
   return ranks == sorted(ranks)
+
+
+def _is_of_file(p: Player, layers: list[Module], order: list[Module]) -> bool:
+  """Whether an order is a person's, or that of a file which keeps one."""
+  kept = p.framework in naming.ORDERED and [*layers] == [*order]
+  return bool(p.override.order) or kept
+
+
+def _unranked(order: list[Module]) -> str:
+  """Says that what is called an output feeds another layer."""
+  names = [m.prefix for m in order]
+  return (
+    f"the layers fit as a chain only in an order such as {', '.join(names)},"
+    " in which an output or input, by its name, stands between others; if that"
+    f" is it, write {as_json(order=names)}; {OPAQUE}"
+  )
 
 
 def _say_order(p: Player, orders: list[list[Module]]) -> None:
@@ -231,7 +252,9 @@ def _layouts(p: Player, module: Module, habit: str) -> list[str]:
   elif plain:
     layouts = ["out_in" if habit == "mlx" else habit]
   elif habit == "out_in" and last == "weight":
-    layouts = ["out_in", "transposed"]
+    # Of one place, a kernel that fits the other way only is no link at all.
+    wide = set(p.shape(name)[2:]) != {1}
+    layouts = ["out_in", "transposed"] if wide else ["out_in"]
   elif p.framework == "keras" and "transpose" in name.lower():
     layouts = ["out_in_last"]
   else:

@@ -252,3 +252,53 @@ def test_layers_may_stand_by_number_rather_than_by_kind():
   )
   levels = [found.spec.tensor(f"{name}.weight").level for name in order]
   assert levels == [0, 1, 2, 3]
+
+
+def dense(*layers):
+  """Dense layers: (name, out, in)."""
+  shapes = {f"{name}.weight": (out, into) for name, out, into in layers}
+  return shapes | {f"{name}.bias": (out,) for name, out, _ in layers}
+
+
+def levels(found, *names):
+  return [found.spec.tensor(f"{name}.weight").level for name in names]
+
+
+def test_a_layer_without_a_number_may_be_the_last():
+  # Sorted by name, `fc` comes before `fc1`.
+  shapes = dense(("fc1", 4, 3), ("fc", 3, 4))
+  assert levels(infer(shapes, "torch"), "fc1", "fc") == [0, 1]
+  with pytest.raises(inference.AmbiguousError, match="more than one order"):
+    infer(dict(sorted(shapes.items())), "safetensors")
+  apart = dense(("fc", 3, 4), ("fc1", 4, 5))
+  assert levels(infer(apart, "safetensors"), "fc1", "fc") == [0, 1]
+
+
+def test_an_output_between_other_layers_is_no_chain():
+  shapes = dense(("layers.0", 4, 3), ("extra", 4, 3), ("out", 3, 4))
+  with pytest.raises(inference.AmbiguousError, match="stands between others"):
+    infer(shapes, "torch")
+  order = ["extra", "out", "layers.0"]
+  found = inference.infer(shapes, framework="torch", override={"order": order})
+  assert levels(found, *order) == [0, 1, 2]
+  # In just this order they stand in the file: then it is that.
+  shapes = dense(*((n, *shapes[f"{n}.weight"]) for n in order))
+  assert levels(infer(shapes, "torch"), *order) == [0, 1, 2]
+
+
+def test_a_projection_is_not_read_the_other_way_round():
+  # x + proj(x) of 8 and 4 channels: as [in, out] `proj` would fit behind.
+  shapes = {
+    "conv1.weight": (8, 3, 3, 3),
+    "conv2.weight": (4, 8, 3, 3),
+    "conv3.weight": (4, 4, 3, 3),
+    "proj3.weight": (4, 8, 1, 1),
+    "fc.weight": (3, 64),
+  }
+  for framework in ("torch", "safetensors"):
+    with pytest.raises(inference.AmbiguousError, match="in no order"):
+      infer(shapes, framework)
+  swapped = {"transposed": ["proj3.weight"], "order": []}
+  swapped["order"] = ["conv1", "conv2", "conv3", "proj3", "fc"]
+  found = inference.infer(shapes, framework="torch", override=swapped)
+  assert levels(found, *swapped["order"]) == [0, 1, 2, 3, 4]

@@ -147,6 +147,16 @@ def _side(layer: Layer) -> bool:
   return any(_SIDE & set(tokens(word)) for word in layer.lead)
 
 
+def _second(layer: Layer, paths: set[tuple[str, ...]]) -> bool:
+  """Whether a layer is a `fc2b` where there is no `fc2a`."""
+  last = layer.path[-1] if layer.path else ""
+  pair = re.fullmatch(r"(.*\d_?)([bB])", last)
+  first = {"b": "a", "B": "A"}
+  return pair is not None and (
+    (*layer.path[:-1], pair[1] + first[pair[2]]) not in paths
+  )
+
+
 def branches(seen: Seen) -> Refusal | None:
   """Ways that are added or put beside each other where they meet."""
   found: dict[tuple[str, ...], str] = {}
@@ -158,7 +168,10 @@ def branches(seen: Seen) -> Refusal | None:
       if numbered or _BRANCHES & set(tokens(word)):
         found.setdefault(layer.path[: place + 1 + numbered], layer.name)
         break
-  side = [layer.name for layer in seen.layers if _side(layer)]
+  paths = {layer.path for layer in seen.layers}
+  side = [
+    layer.name for layer in seen.layers if _side(layer) or _second(layer, paths)
+  ]
   if side and len(side) < len(seen.layers):
     return Refusal(
       f"{listed(side)} may read something else than the layer before: no link"
