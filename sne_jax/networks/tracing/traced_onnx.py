@@ -321,6 +321,8 @@ class _Run:
     if set(node.outputs) & last and not set(node.outputs) & self.used:
       return  # What acts on the outputs alone moves no hidden neuron.
     values = table.values(node.op, items)
+    if not values:
+      return
     name = table.activation(node.op, node.given)
     if name is None:
       word = table.WORDS.get(node.op, node.op)
