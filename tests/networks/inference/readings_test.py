@@ -267,6 +267,33 @@ def test_layers_may_stand_by_number_rather_than_by_kind():
   assert levels == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_strips_are_flattened_in_no_known_order(last):
+  """Sounds as images of one column; some code turns them before it reads."""
+  shapes = {
+    "conv1.weight": (6, 1, 5, 1),
+    "conv2.weight": (8, 6, 3, 1),
+    "head.weight": (3, 8 * 4),
+  }
+
+  def column(x, kernel):
+    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[2], 2)
+    return np.einsum("bitk,oik->bot", windows, kernel[..., 0])
+
+  def run(t, x):
+    for name in ("conv1", "conv2"):
+      x = relu(column(x, t[f"{name}.weight"]))
+    flat = (x.transpose(0, 2, 1) if last else x).reshape(len(x), -1)
+    return flat @ t["head.weight"].T
+
+  found = holds(shapes, "torch", run, (5, 1, 10))
+  assert sorted(size for size, _ in found.spec.groups.values()) == [6]
+  assert "order that is not known" in " ".join(found.guesses)
+  way = "channels_last" if last else "channels_first"
+  found = holds(shapes, "torch", run, (5, 1, 10), {"flatten": way})
+  assert sorted(size for size, _ in found.spec.groups.values()) == [6, 8]
+
+
 def dense(*layers):
   """Dense layers: (name, out, in)."""
   shapes = {f"{name}.weight": (out, into) for name, out, into in layers}
