@@ -182,6 +182,8 @@ def line(error: BaseException) -> str:
   text, kind = " ".join(str(error).split()), type(error).__name__
   if isinstance(error, MemoryError):
     return f"not enough memory: {text or kind}"
+  if text.startswith("RESOURCE_EXHAUSTED"):
+    return f"not enough memory ({text}); lower --stream_above"
   if isinstance(error, (ValueError, OSError, RuntimeError)):
     return text or kind
   return f"{kind}: {text}" if text else kind

@@ -7,13 +7,14 @@ import json
 import os
 import types
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 from absl import flags
 
 from experiments import encode, inspect_network, predict
-from experiments.cli import config, memory
+from experiments.cli import config, given_files, memory
 from experiments.reports import network_figure
 from sne_jax import checkpoints
 from sne_jax import predictor as predictor_lib
@@ -157,6 +158,13 @@ def test_faults_of_any_type_are_one_line(
     assert code == 1 and "in two lines" in err
   with np.load(tmp_path / "codes.npz") as archive:
     assert list(archive["files"]) == sound
+
+
+def test_memory_that_the_encoder_lacks_has_a_remedy():
+  error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+  line = given_files.line(error)
+  assert "not enough memory" in line and line.endswith("--stream_above")
+  assert "--stream_above" not in given_files.line(RuntimeError("else"))
 
 
 def test_what_was_taken_and_left_out_is_printed(workdir, start, tmp_path):

@@ -122,7 +122,8 @@ def infer(
   if not kept:
     kept_out = ", ".join(f"{n}: {why}" for n, why in [*left_out.items()][:2])
     raise AmbiguousError(
-      "the file holds no weights" + (f" ({kept_out})" if kept_out else "")
+      "the file holds no weights" + (f" ({kept_out})" if kept_out else ""),
+      "name a file that does, real numbers of one axis or more",
     )
   tied = {name: other for name, other in tied.items() if name in kept}
   player = Player(kept, framework, settled, tied)
