@@ -206,7 +206,7 @@ def _unranked(order: list[Module]) -> str:
 def _say_order(p: Player, orders: list[list[Module]]) -> None:
   """Notes that several orders fit, or refuses where the file has none."""
   hints = [as_json(order=[m.prefix for m in order]) for order in orders[:2]]
-  if p.framework not in naming.ORDERED:
+  if p.framework not in naming.ORDERED or _is_bare_first(orders[0]):
     raise AmbiguousError(
       "the layers fit in more than one order. Write the right one, such as"
       f" {hints[0]} or {hints[1]}"
@@ -215,6 +215,18 @@ def _say_order(p: Player, orders: list[list[Module]]) -> None:
     "the layers are in the order of the file; others would fit too:"
     f" {hints[0]} settles it, or {hints[1]}"
   )
+
+
+def _is_bare_first(order: list[Module]) -> bool:
+  """Whether `fc` stands before `fc1`: made first, perhaps, and used last."""
+  seen = set()
+  for module in order:
+    stem = naming.stem(module.prefix)
+    if module.prefix[-1:].isdigit() and stem in seen:
+      return True
+    if not module.prefix[-1:].isdigit():
+      seen.add(stem)
+  return False
 
 
 def as_json(**override: object) -> str:

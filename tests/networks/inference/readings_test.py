@@ -270,6 +270,9 @@ def test_a_layer_without_a_number_may_be_the_last():
   assert levels(infer(shapes, "torch"), "fc1", "fc") == [0, 1]
   with pytest.raises(inference.AmbiguousError, match="more than one order"):
     infer(dict(sorted(shapes.items())), "safetensors")
+  # Made first, it may still be used last.
+  with pytest.raises(inference.AmbiguousError, match="more than one order"):
+    infer(dict(sorted(shapes.items())), "torch")
   apart = dense(("fc", 3, 4), ("fc1", 4, 5))
   assert levels(infer(apart, "safetensors"), "fc1", "fc") == [0, 1]
 
@@ -287,18 +290,18 @@ def test_an_output_between_other_layers_is_no_chain():
 
 
 def test_a_projection_is_not_read_the_other_way_round():
-  # x + proj(x) of 8 and 4 channels: as [in, out] `proj` would fit behind.
+  # x + point3(x) of 8 and 4 channels: as [in, out] `point3` would fit behind.
   shapes = {
     "conv1.weight": (8, 3, 3, 3),
     "conv2.weight": (4, 8, 3, 3),
     "conv3.weight": (4, 4, 3, 3),
-    "proj3.weight": (4, 8, 1, 1),
+    "point3.weight": (4, 8, 1, 1),
     "fc.weight": (3, 64),
   }
   for framework in ("torch", "safetensors"):
     with pytest.raises(inference.AmbiguousError, match="in no order"):
       infer(shapes, framework)
-  swapped = {"transposed": ["proj3.weight"], "order": []}
-  swapped["order"] = ["conv1", "conv2", "conv3", "proj3", "fc"]
+  swapped = {"transposed": ["point3.weight"], "order": []}
+  swapped["order"] = ["conv1", "conv2", "conv3", "point3", "fc"]
   found = inference.infer(shapes, framework="torch", override=swapped)
   assert levels(found, *swapped["order"]) == [0, 1, 2, 3, 4]
