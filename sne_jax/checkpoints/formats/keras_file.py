@@ -116,7 +116,7 @@ def _opened(path: str, limits: Limits, *, texts: bool = False) -> Iterator[Any]:
         source = _Window(path, start, zipped.members[WEIGHTS])
     elif texts:
       source = _Window(path, 0, foreign.file_size(path))
-    if isinstance(source, io.IOBase):
+    if isinstance(source, _Window | io.BytesIO):
       source = stack.enter_context(hdf5_heaps.Checked(source))
     with foreign.guard(path, "a damaged HDF5 file"):
       file = stack.enter_context(h5py.File(source, "r"))
