@@ -90,12 +90,15 @@ def find(p: Player, layers: list[Module]) -> Reading:
   if not found:
     raise AmbiguousError(_nothing_fits(p, layers, orders))
   ranked = [item for item in found if _is_ranked(item[0])]
-  if not ranked and not _is_of_file(p, layers, found[0][0]):
+  kept = own if aliased else layers
+  if not ranked and not _is_of_file(p, kept, found[0][0]):
     raise AmbiguousError(_unranked(found[0][0]))
   found = ranked or found
   order, ways = found[0]
   if len(found) > 1:
-    _say_order(p, [order for order, _ in found])
+    _say_order(p, kept, [order for order, _ in found])
+  elif _is_bare_first(p, order) and not _is_of_file(p, kept, order):
+    raise AmbiguousError(_unranked(order))
   ways = sorted(ways, key=lambda w: (len(w.grouped), *_swapped(w)))
   readings = [w for _, each in found for w in each]
   ends = {w.widths[end] for w in readings for end in (0, -1)}
@@ -124,9 +127,15 @@ def _fitting(
     ways = []
     for way in (w for habit in habits for w in _ways(p, order, habit)):
       ways += [] if way in ways else [way]
-    if ways:
+    if ways and (p.override.layout or not all(_is_odd(p, w) for w in ways)):
       found.append((order, ways))
   return found
+
+
+def _is_odd(p: Player, way: Way) -> bool:
+  """Whether kernels of sequences are of MLX, which no square places show."""
+  layouts = way.layouts.items()
+  return any(how == "mlx" and len(p.shape(n)) == 3 for n, how in layouts)
 
 
 def _orders(p: Player, layers: list[Module]) -> tuple[list[list[Module]], bool]:
@@ -152,7 +161,7 @@ def _orders(p: Player, layers: list[Module]) -> tuple[list[list[Module]], bool]:
   sequences = list(stems.values())
   mixed = itertools.permutations(sequences) if complete else [[]]
   orders = [[m for stem in way for m in stem] for way in mixed]
-  orders += [_by_number(order) for order in orders]
+  orders += [naming.by_number(order) for order in orders]
   if not complete:
     orders = [sorted(layers, key=lambda m: naming.natural(m.prefix))]
   if p.framework in naming.ORDERED:
@@ -162,18 +171,6 @@ def _orders(p: Player, layers: list[Module]) -> tuple[list[list[Module]], bool]:
     orders = [layers, *orders] if counted else [*orders, layers]
   unique = {tuple(m.prefix for m in order): order for order in orders}
   return list(unique.values()), complete
-
-
-def _by_number(order: list[Module]) -> list[Module]:
-  """Returns layers by the numbers in their names, of all stems together.
-
-  What has no number stays before or behind all that have one.
-  """
-  numbers = [tuple(map(int, re.findall(r"\d+", m.prefix))) for m in order]
-  first = next((i for i, each in enumerate(numbers) if each), 0)
-  keys = [(1, n) if n else (2 * (i > first), n) for i, n in enumerate(numbers)]
-  places = sorted(range(len(order)), key=keys.__getitem__)
-  return [order[place] for place in places]
 
 
 def _is_ranked(order: Sequence[Module]) -> bool:
@@ -189,24 +186,31 @@ def _is_ranked(order: Sequence[Module]) -> bool:
 
 def _is_of_file(p: Player, layers: list[Module], order: list[Module]) -> bool:
   """Whether an order is a person's, or that of a file which keeps one."""
-  kept = p.framework in naming.ORDERED and [*layers] == [*order]
-  return bool(p.override.order) or kept
-
-
-def _unranked(order: list[Module]) -> str:
-  """Says that what is called an output feeds another layer."""
-  names = [m.prefix for m in order]
-  return (
-    f"the layers fit as a chain only in an order such as {', '.join(names)},"
-    " in which an output or input, by its name, stands between others; if that"
-    f" is it, write {as_json(order=names)}; {OPAQUE}"
+  return bool(p.override.order) or (
+    p.framework in naming.ORDERED and layers == order
   )
 
 
-def _say_order(p: Player, orders: list[list[Module]]) -> None:
+def _unranked(order: list[Module]) -> str:
+  """Says that names and shapes contradict each other."""
+  names = [m.prefix for m in order]
+  return (
+    f"the layers fit as a chain only in an order such as {', '.join(names)},"
+    " which names do not bear out: an output or input stands between others,"
+    " or a layer without a number before its like; if that is it, write"
+    f" {as_json(order=names)}; {OPAQUE}"
+  )
+
+
+def _say_order(
+  p: Player, layers: list[Module], orders: list[list[Module]]
+) -> None:
   """Notes that several orders fit, or refuses where the file has none."""
   hints = [as_json(order=[m.prefix for m in order]) for order in orders[:2]]
-  if p.framework not in naming.ORDERED or _is_bare_first(orders[0]):
+  counted = len({naming.stem(m.prefix) for m in layers}) == 1
+  kept = counted or _is_of_file(p, layers, orders[0])
+  kept = kept and p.framework in naming.ORDERED
+  if not kept or _is_bare_first(p, orders[0]):
     raise AmbiguousError(
       "the layers fit in more than one order. Write the right one, such as"
       f" {hints[0]} or {hints[1]}"
@@ -217,14 +221,18 @@ def _say_order(p: Player, orders: list[list[Module]]) -> None:
   )
 
 
-def _is_bare_first(order: list[Module]) -> bool:
-  """Whether `fc` stands before `fc1`: made first, perhaps, and used last."""
+def _is_bare_first(p: Player, order: list[Module]) -> bool:
+  """Whether `fc` stands before `fc1`: made first, perhaps, and used last.
+
+  Before `fc2` it is the first one; in Keras before `fc_1`, too.
+  """
   seen = set()
-  for module in order:
+  for module in order if p.framework != "keras" else ():
+    number = re.search(r"\d+$", module.prefix)
     stem = naming.stem(module.prefix)
-    if module.prefix[-1:].isdigit() and stem in seen:
+    if number and int(number[0]) < 2 and stem in seen:
       return True
-    if not module.prefix[-1:].isdigit():
+    if not number:
       seen.add(stem)
   return False
 

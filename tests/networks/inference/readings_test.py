@@ -305,3 +305,38 @@ def test_a_projection_is_not_read_the_other_way_round():
   swapped["order"] = ["conv1", "conv2", "conv3", "point3", "fc"]
   found = inference.infer(shapes, framework="torch", override=swapped)
   assert levels(found, *swapped["order"]) == [0, 1, 2, 3, 4]
+
+
+def test_places_that_are_no_square_are_not_claimed():
+  # 3 and 4 channels joined, of 16 places, are no 4 channels of 28.
+  shapes = {"conv.weight": (4, 3, 3, 3), "out.weight": (3, 112)}
+  found = infer(shapes, "torch")
+  assert not found.spec.groups
+  assert any('{"places": 28}' in guess for guess in found.guesses)
+  settled = inference.infer(shapes, framework="torch", override={"places": 28})
+  assert [*settled.spec.groups] == ["conv"]
+  square = infer({**shapes, "out.weight": (3, 64)}, "torch")
+  assert [*square.spec.groups] == ["conv"]
+
+
+def test_sequences_of_mlx_are_not_taken_for_granted():
+  # A kernel [8, 1, 3] that reads what one of [3, 9, 1] gives, in MLX's way.
+  shapes = {"fc.weight": (3, 9, 1), "conv0.weight": (8, 1, 3)}
+  with pytest.raises(inference.AmbiguousError, match="in no order"):
+    infer(shapes, "safetensors")
+  found = inference.infer(
+    shapes,
+    framework="safetensors",
+    override={"layout": "mlx", "order": ["fc", "conv0"]},
+  )
+  assert levels(found, "fc", "conv0") == [0, 1]
+
+
+def test_an_order_that_is_not_the_file_s_is_asked_for():
+  names = ("c1", "p1", "c2", "p2")
+  shapes = dense(*((name, 4, 4) for name in names), ("out", 3, 4))
+  order = ("out", "c1", "p1", "c2", "p2")  # Made first, and used last.
+  moved = dense(*((n, *shapes[f"{n}.weight"]) for n in order))
+  with pytest.raises(inference.AmbiguousError, match="more than one order"):
+    infer(moved, "torch")
+  assert levels(infer(shapes, "torch"), *names, "out") == [0, 1, 2, 3, 4]

@@ -162,9 +162,7 @@ def _projection(layer: Layer, paths: set[tuple[str, ...]]) -> bool:
   last = layer.path[-1] if layer.path else ""
   match = re.fullmatch(r"(?:proj|projection)_?(\d+)", last, re.IGNORECASE)
   return match is not None and any(
-    path[:-1] == layer.path[:-1]
-    and path != layer.path
-    and re.search(rf"\D{match[1]}$", path[-1])
+    path != layer.path and re.search(rf"(^|\D){match[1]}$", path[-1])
     for path in paths
     if path
   )
