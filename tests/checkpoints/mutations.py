@@ -146,7 +146,7 @@ def edit_onnx(data, edits):
       if attribute.ints:
         attribute.ints[0] = int(what * 9) - 2
     elif choice == 5:
-      node.attribute.extend(other.attribute)
+      node.attribute.extend([*other.attribute])  # It may be the same node.
     elif size:
       node.input.append(node.input[0])
   return model.SerializeToString()

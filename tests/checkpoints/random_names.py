@@ -110,9 +110,11 @@ class _Namer:
     if module.part in ("gate", "squeeze", "excite"):
       return self.gate(module)
     if module.part == "shortcut":
+      block, place = divmod(module.number, self.per)
+      inner = str(place + 1) if place + 1 < self.per else ""
       return {
         "lists": f"shortcuts.{self.count('shortcuts')}",
-        "blocks": f"blocks.{module.number // self.per}.shortcut",
+        "blocks": f"blocks.{block}.shortcut{inner}",
       }.get(self.habit, f"proj{module.number + self.first}")
     return getattr(self, self.habit)(module)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from sne_jax import errors
 from sne_jax.checkpoints import foreign, trees
-from sne_jax.checkpoints.formats import archive
+from sne_jax.checkpoints.formats import archive, hdf5_heaps
 from sne_jax.checkpoints.limits import Budget, Limits
 from sne_jax.checkpoints.tensors import DTYPES, Entry, Tensors, add
 from sne_jax.networks.tracing.keras_files import KerasGraph
@@ -53,7 +53,7 @@ def read(path: str, limits: Limits) -> Tensors:
       budget.check_header(CONFIG, zipped.members[CONFIG])
       with foreign.guard(path, f"a damaged {CONFIG}", ValueError):
         metadata["config"] = zipped.read(CONFIG).decode()
-  with _opened(path, limits) as file:
+  with _opened(path, limits, texts=True) as file:
     with foreign.guard(path, "a damaged HDF5 file"):
       datasets, names, out = _walk(file, budget)
       config = file.attrs.get("model_config")
@@ -94,8 +94,14 @@ def _is_zip(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(path: str, limits: Limits) -> Iterator[Any]:
-  """Gives the HDF5 file, which may be a member of an archive."""
+def _opened(path: str, limits: Limits, *, texts: bool = False) -> Iterator[Any]:
+  """Gives the HDF5 file, which may be a member of an archive.
+
+  Args:
+    path: of it, or of the archive.
+    limits: what it may ask for.
+    texts: whether texts are read, so that their heaps are checked.
+  """
   h5py = foreign.library(
     "h5py", path, "a Keras or HDF5 file, and h5py is not installed"
   )
@@ -107,8 +113,11 @@ def _opened(path: str, limits: Limits) -> Iterator[Any]:
       if start is None:
         source = io.BytesIO(zipped.read(WEIGHTS))
       else:
-        window = _Window(path, start, zipped.members[WEIGHTS])
-        source = stack.enter_context(io.BufferedReader(window))
+        source = _Window(path, start, zipped.members[WEIGHTS])
+    elif texts:
+      source = _Window(path, 0, foreign.file_size(path))
+    if isinstance(source, _Window | io.BytesIO):
+      source = stack.enter_context(hdf5_heaps.Checked(source))
     with foreign.guard(path, "a damaged HDF5 file"):
       file = stack.enter_context(h5py.File(source, "r"))
     yield file

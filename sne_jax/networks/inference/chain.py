@@ -277,6 +277,14 @@ def _flatten(
   usual = p.layout(module.parts["weight"]) == "in_out"
   way = p.override.flatten or ("channels_last" if usual else "channels_first")
   other = "channels_first" if way == "channels_last" else "channels_last"
+  kernel = len(x.shape) - 2
+  if kernel > 1 and not p.override.places and not _is_power(places, kernel):
+    p.tape.axes.pin(
+      x.axes[1],
+      f"{inputs} inputs of {module.prefix!r} would be {x.shape[1]} channels of"
+      f" {places} places, no square: {as_json(places=places)} says that they"
+      " are",
+    )
   x = p.tape.spatial(
     p.tape.reshape(x, (1, x.shape[1], 1)), (1, x.shape[1], places)
   )
@@ -303,6 +311,11 @@ def _is_strip(p: Player, module: Module) -> bool:
   """
   places = p.kernel_shape(module.parts["weight"])[2:]
   return len(places) > 1 and min(places) == 1 < max(places)
+
+
+def _is_power(places: int, rank: int) -> bool:
+  """Whether places are those of a square or a cube."""
+  return round(places ** (1 / rank)) ** rank == places
 
 
 def _norm(p: Player, x: Value, norm: Module) -> Value:

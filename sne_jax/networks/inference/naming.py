@@ -290,6 +290,18 @@ def modules(shapes: Shapes) -> list[Module]:
   return [part for m in by_prefix.values() for part in _layer_and_norm(m)]
 
 
+def by_number(order: list[Module]) -> list[Module]:
+  """Returns layers by the numbers in their names, of all stems together.
+
+  What has no number stays before or behind all that have one.
+  """
+  numbers = [tuple(map(int, re.findall(r"\d+", m.prefix))) for m in order]
+  first = next((i for i, each in enumerate(numbers) if each), 0)
+  keys = [(1, n) if n else (2 * (i > first), n) for i, n in enumerate(numbers)]
+  places = sorted(range(len(order)), key=keys.__getitem__)
+  return [order[place] for place in places]
+
+
 def _layer_and_norm(module: Module) -> list[Module]:
   """Parts `W1, b1` from `gamma1, beta1`, which are called alike."""
   norm = {k: n for k, n in module.parts.items() if k.startswith("norm_")}

@@ -310,6 +310,9 @@ def test_a_layer_without_a_number_may_be_the_last():
   assert levels(infer(shapes, "torch"), "fc1", "fc") == [0, 1]
   with pytest.raises(inference.AmbiguousError, match="more than one order"):
     infer(dict(sorted(shapes.items())), "safetensors")
+  # Made first, it may still be used last.
+  with pytest.raises(inference.AmbiguousError, match="more than one order"):
+    infer(dict(sorted(shapes.items())), "torch")
   apart = dense(("fc", 3, 4), ("fc1", 4, 5))
   assert levels(infer(apart, "safetensors"), "fc1", "fc") == [0, 1]
 
@@ -327,18 +330,53 @@ def test_an_output_between_other_layers_is_no_chain():
 
 
 def test_a_projection_is_not_read_the_other_way_round():
-  # x + proj(x) of 8 and 4 channels: as [in, out] `proj` would fit behind.
+  # x + point3(x) of 8 and 4 channels: as [in, out] `point3` would fit behind.
   shapes = {
     "conv1.weight": (8, 3, 3, 3),
     "conv2.weight": (4, 8, 3, 3),
     "conv3.weight": (4, 4, 3, 3),
-    "proj3.weight": (4, 8, 1, 1),
+    "point3.weight": (4, 8, 1, 1),
     "fc.weight": (3, 64),
   }
   for framework in ("torch", "safetensors"):
     with pytest.raises(inference.AmbiguousError, match="in no order"):
       infer(shapes, framework)
-  swapped = {"transposed": ["proj3.weight"], "order": []}
-  swapped["order"] = ["conv1", "conv2", "conv3", "proj3", "fc"]
+  swapped = {"transposed": ["point3.weight"], "order": []}
+  swapped["order"] = ["conv1", "conv2", "conv3", "point3", "fc"]
   found = inference.infer(shapes, framework="torch", override=swapped)
   assert levels(found, *swapped["order"]) == [0, 1, 2, 3, 4]
+
+
+def test_places_that_are_no_square_are_not_claimed():
+  # 3 and 4 channels joined, of 16 places, are no 4 channels of 28.
+  shapes = {"conv.weight": (4, 3, 3, 3), "out.weight": (3, 112)}
+  found = infer(shapes, "torch")
+  assert not found.spec.groups
+  assert any('{"places": 28}' in guess for guess in found.guesses)
+  settled = inference.infer(shapes, framework="torch", override={"places": 28})
+  assert [*settled.spec.groups] == ["conv"]
+  square = infer({**shapes, "out.weight": (3, 64)}, "torch")
+  assert [*square.spec.groups] == ["conv"]
+
+
+def test_sequences_of_mlx_are_not_taken_for_granted():
+  # A kernel [8, 1, 3] that reads what one of [3, 9, 1] gives, in MLX's way.
+  shapes = {"fc.weight": (3, 9, 1), "conv0.weight": (8, 1, 3)}
+  with pytest.raises(inference.AmbiguousError, match="in no order"):
+    infer(shapes, "safetensors")
+  found = inference.infer(
+    shapes,
+    framework="safetensors",
+    override={"layout": "mlx", "order": ["fc", "conv0"]},
+  )
+  assert levels(found, "fc", "conv0") == [0, 1]
+
+
+def test_an_order_that_is_not_the_file_s_is_asked_for():
+  names = ("c1", "p1", "c2", "p2")
+  shapes = dense(*((name, 4, 4) for name in names), ("out", 3, 4))
+  order = ("out", "c1", "p1", "c2", "p2")  # Made first, and used last.
+  moved = dense(*((n, *shapes[f"{n}.weight"]) for n in order))
+  with pytest.raises(inference.AmbiguousError, match="more than one order"):
+    infer(moved, "torch")
+  assert levels(infer(shapes, "torch"), *names, "out") == [0, 1, 2, 3, 4]

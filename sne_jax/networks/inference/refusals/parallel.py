@@ -157,6 +157,17 @@ def _second(layer: Layer, paths: set[tuple[str, ...]]) -> bool:
   )
 
 
+def _projection(layer: Layer, paths: set[tuple[str, ...]]) -> bool:
+  """Whether a layer is a `proj2` beside a layer of the same number."""
+  last = layer.path[-1] if layer.path else ""
+  match = re.fullmatch(r"(?:proj|projection)_?(\d+)", last, re.IGNORECASE)
+  return match is not None and any(
+    path != layer.path and re.search(rf"(^|\D){match[1]}$", path[-1])
+    for path in paths
+    if path
+  )
+
+
 def branches(seen: Seen) -> Refusal | None:
   """Ways that are added or put beside each other where they meet."""
   found: dict[tuple[str, ...], str] = {}
@@ -170,7 +181,9 @@ def branches(seen: Seen) -> Refusal | None:
         break
   paths = {layer.path for layer in seen.layers}
   side = [
-    layer.name for layer in seen.layers if _side(layer) or _second(layer, paths)
+    layer.name
+    for layer in seen.layers
+    if _side(layer) or _second(layer, paths) or _projection(layer, paths)
   ]
   if side and len(side) < len(seen.layers):
     return Refusal(

@@ -152,6 +152,7 @@ CASES = {
     TRUNK | lin(("out1", 16, 16), ("out2", 4, 16)),
   ],
   "branches": [
+    lin(("fc0", 4, 3), ("proj0", 4, 3), ("fc1", 3, 4)),
     lin(("fc1", 9, 9), ("fc2", 9, 9), ("fc2b", 9, 9), ("out", 3, 9)),
     TRUNK | lin(("branch1", 16, 16), ("branch2", 16, 16), ("fc", 3, 16)),
     TRUNK | lin(("experts.0.fc", 16, 16), ("experts.1.fc", 16, 16)),
