@@ -22,7 +22,8 @@ from sne_jax.encoders.interface import (
   Row,
   register,
 )
-from sne_jax.encoders.responses import probing, reader
+from sne_jax.encoders.responses import probing
+from sne_jax.encoders.responses import seen as seen_lib
 from sne_jax.encoders.sne import module, slots, streaming
 from sne_jax.encoders.sne import options as sne_options
 from sne_jax.encoders.tokens import hyper_representation, sane_coder
@@ -36,7 +37,7 @@ def measure_sne(
   """Measures the size of weights; and what networks take, to be run."""
   measured = scales.described(networks, fan_in=options.fan_in_scale)
   if options.responses != "none":
-    measured["seen"] = reader.measure(networks)
+    measured["seen"] = seen_lib.measure(networks)
   return measured
 
 
@@ -48,7 +49,9 @@ def build_sne(
     chunking.ChunkOptions, measured["chunk_options"]
   )
   is_read = options.responses != "none"
-  seen = reader.seen_of(measured["seen"]) if is_read else reader.Seen()
+  seen = seen_lib.Seen()
+  if is_read:
+    seen = seen_lib.seen_of(measured["seen"])
   make_large_fn = lambda memory_limit: streaming.make_encode_fn(
     options,
     chunk_options,
@@ -82,9 +85,9 @@ def remark_of_sne(
   """Says of a network whose answers are not read that they are not."""
   if options.responses == "none":
     return ""
-  seen = reader.seen_of(measured["seen"])
+  seen = seen_lib.seen_of(measured["seen"])
   knows_weights = options.response_drop > 0 or seen.unread
-  return reader.remark(spec, in_parts, knows_weights=knows_weights)
+  return seen_lib.remark(spec, in_parts, knows_weights=knows_weights)
 
 
 _ROWS = {

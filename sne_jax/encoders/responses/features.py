@@ -2,7 +2,8 @@
 
 Nothing here knows the order of a level's units. With `invariant` features
 nothing knows the order of classes either, so that what is learned on one data
-set says something on another, of any number of classes.
+set says something on another, of any number of classes. `survey` and its like
+know no order of inputs either: they say how answers are distributed.
 
 Dimensions: `N` networks, `K` inputs, `O` outputs, `U` units, `G` places of a
 grid, `R` learned mixtures of inputs.
@@ -87,6 +88,119 @@ def spread(logits, mixture):
     ],
     axis=-1,
   )
+
+
+def survey(outputs, *, classes: bool):
+  """Returns how outputs are distributed over the inputs, `[N, F]`.
+
+  Of classes, their moments and extremes over the inputs: of log-probabilities,
+  sorted, and of the entropy; how far inputs are given the same class; the size
+  of logits; how many classes are ever chosen. Of signals, those of each output.
+
+  Args:
+    outputs: `[N, K, O]`.
+    classes: whether they are logits.
+  """
+  if not classes:
+    return _steep(_pooled(outputs, 1))
+  log_p = jnp.maximum(jax.nn.log_softmax(outputs), LEAST)
+  p = jnp.exp(log_p)
+  most = np.log(max(outputs.shape[-1], 2))
+  top = -jnp.sort(-log_p, axis=-1)[..., :SORTED]
+  pad = ((0, 0), (0, 0), (0, SORTED - top.shape[-1]))
+  top = jnp.pad(top, pad, constant_values=LEAST)
+  entropy = -(p * log_p).sum(axis=-1, keepdims=True) / most
+  same = jnp.einsum("nko,nlo->nkl", p, p)
+  mean = p.mean(axis=1)
+  centred = outputs - outputs.mean(axis=-1, keepdims=True)
+  overall = [
+    same.mean(axis=(1, 2)),
+    _deviation(same, (1, 2)),
+    0.5 * jnp.log(jnp.mean(centred**2, axis=(1, 2)) + 1e-8),
+    -(mean * jnp.log(mean + 1e-9)).sum(axis=-1) / most,
+  ]
+  pooled = _pooled(jnp.concatenate([top, entropy], axis=-1), 1)
+  return _steep(jnp.concatenate([pooled, jnp.stack(overall, -1)], axis=-1))
+
+
+def survey_units(before, after, mask):
+  """Returns statistics of the units of one level over inputs, `[N, U, F]`.
+
+  Args:
+    before: pre-activations, `[N, U, G, K]`.
+    after: activations, likewise.
+    mask: `[N, U]`, where there is a unit.
+  """
+  sizes = [_root_mean_square(answers, mask) for answers in (before, after)]
+  scaled = after.mean(axis=2) / sizes[1][:, None, None]
+  of_level = jnp.log(jnp.stack(sizes, axis=-1))[:, None, :]
+  of_level = jnp.broadcast_to(of_level, (*mask.shape, 2))
+  parts = [_steep(_statistics(scaled, mask)), _steep(of_level)]
+  return jnp.concatenate(parts, axis=-1)
+
+
+def survey_level(before, after, mask):
+  """Returns how the answers of a level are distributed, `[N, F]`.
+
+  Moments and extremes over units of what `_statistics` says of each; sizes
+  before and after the activation; how much of it differs between inputs, in how
+  many directions, and how alike inputs are; how much places differ.
+
+  Args:
+    before: pre-activations, `[N, U, G, K]`.
+    after: activations, likewise.
+    mask: `[N, U]`, where there is a unit.
+  """
+  sizes = [_root_mean_square(answers, mask) for answers in (before, after)]
+  scaled = after / sizes[1][:, None, None, None]
+  statistics = _statistics(scaled.mean(axis=2), mask)
+  scaled = jnp.where(mask[..., None, None], scaled, 0)
+  count = jnp.maximum(mask.sum(axis=1), 1) * after.shape[2]
+  flat = scaled.reshape(len(after), -1, after.shape[-1])  # [N, UG, K]
+  centred = flat - flat.mean(axis=-1, keepdims=True)
+  gram = jnp.einsum("nuk,nul->nkl", centred, centred) / count[:, None, None]
+  trace = jnp.trace(gram, axis1=1, axis2=2)
+  directions = trace**2 / ((gram**2).sum(axis=(1, 2)) + 1e-8)
+  length = jnp.sqrt((flat**2).sum(axis=1, keepdims=True) + 1e-8)
+  alike = jnp.einsum("nuk,nul->nkl", flat / length, flat / length)
+  places = jnp.where(mask[..., None], _deviation(scaled, 2), 0)
+  overall = [
+    *(jnp.log(size) for size in sizes),
+    jnp.log(trace + 1e-6),
+    jnp.log1p(directions),
+    alike.mean(axis=(1, 2)),
+    _deviation(alike, (1, 2)),
+    places.sum(axis=(1, 2)) / (count / after.shape[2]) / after.shape[-1],
+  ]
+  pooled = _pooled(statistics, 1, mask[..., None])
+  return _steep(jnp.concatenate([pooled, jnp.stack(overall, -1)], axis=-1))
+
+
+def _steep(x):
+  """Returns half of `squeezed(10 x)`: numbers of 0.1 and of 10 are told."""
+  return squeezed(10 * x) / 2
+
+
+def _deviation(x, axis):
+  """Returns the standard deviation, of finite gradient at 0."""
+  square = jnp.square(x - x.mean(axis=axis, keepdims=True))
+  return jnp.sqrt(square.mean(axis=axis) + 1e-8)
+
+
+def _pooled(x, axis: int, mask=None):
+  """Returns mean, deviation, least and most of `[N, ..., F]`, `[N, 4 F]`."""
+  mask = jnp.ones((), bool) if mask is None else mask
+  real = jnp.broadcast_to(mask, x.shape)
+  count = jnp.maximum(real.sum(axis=axis, keepdims=True), 1)
+  mean = jnp.where(real, x, 0).sum(axis=axis, keepdims=True) / count
+  square = jnp.where(real, jnp.square(x - mean), 0).sum(axis=axis)
+  count, mean = count.squeeze(axis), mean.squeeze(axis)
+  any_real = real.any(axis=axis)
+  least = jnp.where(real, x, jnp.inf).min(axis=axis)
+  most = jnp.where(real, x, -jnp.inf).max(axis=axis)
+  ends = [jnp.where(any_real, end, 0) for end in (least, most)]
+  deviation = jnp.sqrt(square / count + 1e-8)
+  return jnp.concatenate([mean, deviation, *ends], axis=-1)
 
 
 def products(rows):

@@ -7,11 +7,13 @@ array of their own; coordinates are kept in the domain by a tanh.
 
 The generator is linear in its latent vectors, as that of ProbeGen (Kahana et
 al., Deep Linear Probe Generators, arXiv:2410.10811), whose linear form acts as
-a regulariser; its sizes here are ours.
+a regulariser; its sizes here are ours. Or nothing is learned: `noise` is the
+same for all encoders, so that no input can name what training networks know.
 
 Dimensions: `K` inputs, `C` channels, `S` side of the images, `F` features.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +26,9 @@ import numpy as np
 LATENT = 32
 """Width of the generator's latent vectors."""
 
+SPECTRA = (1.0, 2.0)
+"""Amplitudes of noise fall with these powers of the frequency."""
+
 
 class Inputs(nn.Module):
   """The learned inputs of an encoder.
@@ -33,7 +38,7 @@ class Inputs(nn.Module):
     image: channels, height and width of the largest images in training; (0, 0,
       0): none were seen.
     features: most features of an input that is no image.
-    source: "pixels", or "generator".
+    source: "pixels", "generator", or "noise", which is not learned.
   """
 
   count: int
@@ -46,12 +51,17 @@ class Inputs(nn.Module):
     channels, height, width = self.image
     side = min(max(height, width, 8), 32)
     shape = (self.count, max(channels, 1), side, side)
-    if self.source == "pixels":
+    if self.source == "noise":
+      self.pixels = jnp.asarray(_noise_images(*shape[:3]))
+    elif self.source == "pixels":
       self.pixels = self.param("pixels", natural, shape)
     else:
       self.generator = Generator(shape)
     features = (self.count, max(self.features, 1))
-    self.vectors = self.param("vectors", _spread, features)
+    if self.source == "noise":
+      self.vectors = jnp.asarray(_noise_vectors(*features))
+    else:
+      self.vectors = self.param("vectors", _spread, features)
 
   def __call__(self, shape: Sequence[int], *, is_signal: bool = False):
     """Returns inputs `[K, *shape]`.
@@ -72,7 +82,7 @@ class Inputs(nn.Module):
     return jnp.tile(vectors, (1, repeats))[:, :count]
 
   def _images(self):
-    return self.pixels if self.source == "pixels" else self.generator()
+    return self.generator() if self.source == "generator" else self.pixels
 
 
 def shown(
@@ -82,7 +92,7 @@ def shown(
 
   Args:
     params: of `Inputs`.
-    seen: what `reader.measure` returned.
+    seen: what `seen.measure` returned.
 
   Returns:
     `images` `[K, C, H, W]`, of the largest size that was taken, and `points`
@@ -141,6 +151,33 @@ def natural(key, shape, dtype=jnp.float32):
   image = jnp.fft.ifft2(jnp.fft.fft2(noise) / frequency).real
   deviation = image.std(axis=(-2, -1), keepdims=True)
   return (0.3 + 0.5 * image / deviation).astype(dtype)
+
+
+@functools.cache
+def _noise_images(count: int, channels: int, side: int) -> np.ndarray:
+  """Returns images `[K, C, S, S]` of natural spectra, always the same.
+
+  Spectra take turns; contrasts and means differ between images.
+  """
+  rng = np.random.RandomState(0)  # Its numbers are the same in all versions.
+  frequency = np.hypot.outer(np.fft.fftfreq(side), np.fft.fftfreq(side))
+  frequency[0, 0] = 1 / side
+  images = np.zeros((count, channels, side, side), np.float32)
+  for place in range(count):
+    power = SPECTRA[place % len(SPECTRA)]
+    noise = np.fft.fft2(rng.normal(size=(channels, side, side)))
+    image = np.fft.ifft2(noise / frequency**power).real
+    image = (image - image.mean()) / image.std()
+    images[place] = rng.uniform(0.5, 2) * image + 0.5 * rng.normal()
+  return images
+
+
+@functools.cache
+def _noise_vectors(count: int, features: int) -> np.ndarray:
+  """Returns vectors `[K, F]` like those of `_spread`, always the same."""
+  rng = np.random.RandomState(0)
+  vectors = np.arctanh(rng.uniform(-0.97, 0.97, (count, features)))
+  return vectors.astype(np.float32)
 
 
 def _spread(key, shape, dtype=jnp.float32):

@@ -27,8 +27,10 @@ from sne_jax.encoders.responses import (
   features,
   inputs,
   programs,
-  reader,
   running,
+)
+from sne_jax.encoders.responses import (
+  seen as seen_lib,
 )
 from sne_jax.networks.checked import Checked, option
 
@@ -96,7 +98,7 @@ class Probing(nn.Module):
   """
 
   options: ProbeGenOptions
-  seen: reader.Seen
+  seen: seen_lib.Seen
 
   @nn.compact
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
@@ -134,7 +136,7 @@ def row(options: type[ProbeGenOptions], prefix: str) -> interface.Row:
   """Returns the row of an encoder of this file."""
 
   def build(options, measured) -> interface.Encoder:
-    seen = reader.seen_of(measured)
+    seen = seen_lib.seen_of(measured)
     return interface.Encoder(
       make_packer=_packer, module=Probing(options, seen, name="encoder")
     )
@@ -145,7 +147,7 @@ def row(options: type[ProbeGenOptions], prefix: str) -> interface.Row:
     symmetry="exact, hidden neurons",
     options=options,
     prefix=prefix,
-    measure=lambda options, networks: reader.measure(networks),
+    measure=lambda options, networks: seen_lib.measure(networks),
     build=build,
     has_probes=lambda options: True,
   )

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from sne_jax.encoders import segments, tiling
 from sne_jax.encoders.batches import joining
 from sne_jax.encoders.responses import reader
+from sne_jax.encoders.responses.seen import Seen
 from sne_jax.encoders.sets import stacks
 from sne_jax.encoders.sne import encodings, identifiers, tensor_tokens
 from sne_jax.encoders.sne import slots as slots_lib
@@ -214,7 +215,7 @@ class SNE(nn.Module):
   options: SNEOptions
   global_scale: float = 1.0
   place_scales: tuple[float, ...] = ()
-  seen: reader.Seen = reader.Seen()
+  seen: Seen = Seen()
 
   def setup(self):
     """Names the parts; their names are the format of checkpoints."""
@@ -236,6 +237,22 @@ class SNE(nn.Module):
 
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a packed batch to network codes `[B, h]`."""
+    codes, answered = self._read(batch, deterministic)
+    return codes if answered is None else codes + answered.mean(axis=0)
+
+  @property
+  def num_readers(self) -> int:
+    """How many read what networks answer, each by itself; see `reader.py`."""
+    o = self.options
+    return 1 if o.responses == "none" else o.response_readers
+
+  def of_each_reader(self, batch: joining.Joined, deterministic: bool = True):
+    """Maps a batch to the codes that each reader gives alone, `[R, B, h]`."""
+    codes, answered = self._read(batch, deterministic)
+    return codes[None] if answered is None else codes[None] + answered
+
+  def _read(self, batch: joining.Joined, deterministic: bool):
+    """Returns codes `[B, h]`, and what readers add, `[R, B, h]`, or None."""
     o = self.options
     batch = jax.tree.map(jnp.asarray, batch)
     slots = slots_lib.of_batch(batch, self.scaling)
@@ -259,8 +276,7 @@ class SNE(nn.Module):
       tokens = self.tensors(batch, *slots_lib.scaled(batch, self.scaling))
       rows = jnp.concatenate([rows, tokens])
     codes = _pooled(self.network, rows, batch, "networks", deterministic)
-    codes = codes[:, 0].astype(jnp.float32)
-    return codes if answered is None else codes + answered
+    return codes[:, 0].astype(jnp.float32), answered
 
   @property
   def scaling(self) -> slots_lib.Scaling:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from sne_jax.encoders.responses import reader
+from sne_jax.encoders.responses import codes
 from sne_jax.encoders.sets import stacks
 from sne_jax.networks.checked import Checked, option
 
@@ -85,12 +85,18 @@ class SNEOptions(Checked):
     responses: what is read of what networks answer to learned inputs: none;
       outputs; hidden: of hidden neurons and levels too. What cannot be run is
       encoded by its weights alone.
-    response_inputs: how many inputs are learned.
+    response_inputs: how many inputs are learned, by each reader.
+    response_readers: how many read outputs and levels, each with inputs and
+      maps of its own. In training each has to do without the others; what is
+      predicted comes from the mean of their codes.
     response_source: of images. pixels: all are free; generator: a linear one
-      makes them.
+      makes them; noise: none is learned, they are noise of natural spectra, the
+      same in all encoders.
     response_order: invariant: outputs are read without their order, so that
       what is learned carries over to other classes; ordered: class by class,
-      for networks of one and the same task; both. Signals are always ordered.
+      for networks of one and the same task; both; pooled: inputs have no order
+      either, only how answers are distributed is read, which says most of other
+      data sets. Signals are always ordered.
     response_grid: side of the grid that the answers of convolutions are
       averaged to.
     response_width: hidden width of the maps from answers to codes.
@@ -140,9 +146,12 @@ class SNEOptions(Checked):
   pad_mask: bool = True
   responses: str = option("none", choices=("none", "outputs", "hidden"))
   response_inputs: int = option(32, least=1)
-  response_source: str = option("pixels", choices=("pixels", "generator"))
+  response_readers: int = option(1, least=1)
+  response_source: str = option(
+    "pixels", choices=("pixels", "generator", "noise")
+  )
   response_order: str = option(
-    "invariant", choices=("invariant", "ordered", "both")
+    "invariant", choices=("invariant", "ordered", "both", "pooled")
   )
   response_grid: int = option(2, least=1)
   response_width: int = option(256, least=1)
@@ -169,11 +178,12 @@ class SNEOptions(Checked):
       )
 
   @property
-  def reader_options(self) -> reader.ReaderOptions:
+  def reader_options(self) -> codes.ReaderOptions:
     """What the reader of answers is told."""
-    return reader.ReaderOptions(
+    return codes.ReaderOptions(
       width=self.width,
       hidden=self.responses == "hidden",
+      readers=self.response_readers,
       inputs=self.response_inputs,
       source=self.response_source,
       order=self.response_order,

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sne_jax.learning.data.pipeline import Batch
@@ -68,6 +69,7 @@ def make_loss(
   if collapsed is not None:
     task_loss = losses.or_collapsed(task_loss, *collapsed)
   paired = options.invariance_weight > 0
+  task_loss = _of_readers(task_loss)
 
   def loss_fn(params, batch: Batch, key):
     _, key_ids, key_drop = jax.random.split(key, 3)
@@ -78,16 +80,29 @@ def make_loss(
       False,
       rngs={"identifiers": key_ids, "dropout": key_drop},
     )
-    plain = task_loss(logits[:count], batch.targets)
+    plain = task_loss(logits[..., :count, :], batch.targets)
     metrics = {"task": plain}
     if not paired:
       return plain, metrics
-    error = losses.invariance_error(logits[:count], logits[count:])
+    error = losses.invariance_error(
+      *(x.reshape(-1, x.shape[-1]) for x in jnp.split(logits, [count], axis=-2))
+    )
     metrics["invariance"] = error
-    both = (plain + task_loss(logits[count:], batch.targets)) / 2
+    both = (plain + task_loss(logits[..., count:, :], batch.targets)) / 2
     return both + options.invariance_weight * error, metrics
 
   return loss_fn
+
+
+def _of_readers(loss):
+  """Returns a loss that also takes logits `[R, B, T]`, as a mean over `R`."""
+
+  def mean(logits, targets):
+    if logits.ndim < 3:
+      return loss(logits, targets)
+    return jnp.mean(jax.vmap(loss, (0, None))(logits, targets))
+
+  return mean
 
 
 def chunk_shuffle(

@@ -51,8 +51,16 @@ class PropertyModel(nn.Module):
 
   @nn.compact
   def __call__(self, batch, deterministic: bool = True):
-    """Returns logits `[B, T]` and codes `[B, D]`."""
-    codes = self.encoder(batch, deterministic)
+    """Returns logits `[B, T]` and codes `[B, D]`.
+
+    In training an encoder of several readers (`SNE.num_readers`) gives a code
+    for each: logits are `[R, B, T]` then, to be trained on each.
+    """
+    several = getattr(self.encoder, "num_readers", 1) > 1
+    if several and not deterministic:
+      codes = self.encoder.of_each_reader(batch, deterministic)
+    else:
+      codes = self.encoder(batch, deterministic)
     hidden = nn.Dropout(self.dropout, name="dropout")(codes, deterministic)
     if self.hidden_width:
       hidden = nn.relu(nn.Dense(self.hidden_width, name="hidden")(hidden))

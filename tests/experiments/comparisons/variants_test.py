@@ -11,7 +11,7 @@ import pytest
 
 from experiments.cli import config
 from experiments.comparisons import variants
-from sne_jax.encoders.responses import reader
+from sne_jax.encoders.responses import seen as seen_lib
 from sne_jax.encoders.sne import options as sne_options
 from sne_jax.learning.evaluation import references
 from sne_jax.learning.training import loop, program
@@ -159,7 +159,7 @@ def test_variants_build(name, label, resolve):
     "targets": ["frequency"],
     "loss": "mse",
   }
-  seen = reader.measure([(SPEC, None)])  # Of those that run networks.
+  seen = seen_lib.measure([(SPEC, None)])  # Of those that run networks.
   description |= {**seen, "seen": seen}
   encoder = program.build_encoder(description)
   net = program.build_model(description, encoder)
