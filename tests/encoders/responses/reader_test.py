@@ -11,6 +11,9 @@ import pytest
 from sne_jax.encoders import table
 from sne_jax.encoders.responses import features
 from sne_jax.encoders.sne import options as sne_options
+from sne_jax.learning.data.pipeline import Batch
+from sne_jax.learning.objectives import invariance
+from sne_jax.learning.objectives.model import PropertyModel
 from sne_jax.networks import chunking, families, symmetry
 
 SPECS = families.tiny_specs()
@@ -72,7 +75,7 @@ def test_it_begins_as_the_encoder_without(responses):
 
 
 @pytest.mark.parametrize(
-  "order", [pytest.param("invariant", marks=SLOW), "both"]
+  "order", [pytest.param("invariant", marks=SLOW), "both", "pooled"]
 )
 def test_codes_are_those_alone_and_keep_the_symmetry(order):
   codes, params, specs, weights = encoder(
@@ -185,3 +188,47 @@ def test_what_is_said_of_networks_without_answers():
   for options, measured in ((drops, only_run), (reads, also_not)):
     assert "weights alone" in remark(options, measured, lost, False)
   assert "part by part" in remark(drops, only_run, cnn, True)
+
+
+def test_each_reader_has_its_own_inputs_and_error():
+  """What one learns does not depend on the other, but units and weights do."""
+  options = sne_options.SNEOptions(
+    **SMALL | {"responses": "outputs", "response_readers": 2}
+  )
+  spec = SPECS["mlp"]
+  encoder, params, _ = built([spec], spec, options)
+  rng = np.random.default_rng(0)
+  params = moved(params, rng)
+  weights = [families.random_weights(spec, rng) for _ in range(2)]
+  batch = encoder.make_packer([spec]).pack((0, 0), weights)
+  net = encoder.module
+  each = jax.jit(lambda p: net.apply(p, batch, method="of_each_reader"))
+  np.testing.assert_allclose(
+    net.apply(params, batch), each(params).mean(axis=0), rtol=1e-4, atol=1e-5
+  )
+  assert np.abs(each(params)[0] - each(params)[1]).max() > 1e-2
+  model = PropertyModel(net, num_targets=1)
+  whole = jax.jit(model.init)(jax.random.key(0), batch)
+  whole = moved(whole, rng)
+  targets = jnp.asarray([[0.3], [0.8]])
+  options = invariance.InvarianceOptions(invariance_weight=0.0)
+  loss = invariance.make_loss(model, "bce", options)
+  data = Batch(batch, targets)
+  gradient = jax.jit(jax.grad(lambda p: loss(p, data, jax.random.key(0))[0]))
+
+  def of_first(params):
+    read = gradient(params)["params"]["encoder"]["responses"]
+    return read["readers_0"], read["probes"]["vectors"][:4]
+
+  before = of_first(whole)
+  other = jax.tree.map(lambda x: x, whole)
+  read = other["params"]["encoder"]["responses"]
+  read["readers_1"] = moved(read["readers_1"], rng)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
+    of_first(other),
+    before,
+  )
+  read["readers_0"] = moved(read["readers_0"], rng)
+  changed = of_first(other)[1] - before[1]
+  assert np.abs(changed).max() > 1e-6
