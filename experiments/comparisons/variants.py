@@ -17,6 +17,13 @@ SAB = {"chunk_function": "sab", "identifiers": "none"}
 FLAT = SAB | {"linear_rule": "flat"}
 WEIGHTS = {"responses": "none", "probe_rate": 0.0}
 ONE_RATE = {"probe_rate": 0.0}
+NOISE = ONE_RATE | {
+  "response_source": "noise",
+  "response_order": "pooled",
+  "response_readers": 1,
+  "response_inputs": 64,
+  "statistics_tokens": True,
+}
 
 
 def _with_and_without(changes: dict[str, dict[str, Any]]):
@@ -97,6 +104,7 @@ LISTS: dict[str, dict[str, dict[str, Any]]] = {
     "SNE, hidden, in order": {},
     "SNE, outputs, in order": {"responses": "outputs"},
     "SNE, hidden, invariant": {"response_order": "invariant"},
+    "SNE, hidden, of noise": NOISE,
     "SNE, weights alone": WEIGHTS | {"statistics_tokens": True},
     "probe_gen": ONE_RATE | {"encoder": "probe_gen"},
     "hidden_probe": ONE_RATE | {"encoder": "hidden_probe"},
@@ -104,14 +112,17 @@ LISTS: dict[str, dict[str, dict[str, Any]]] = {
   },
   # What carries the gain of responses.
   "response_parts": {
-    "hidden, in order, 32 pixels": {},
+    "hidden, in order, 4 readers of 16 pixels": {},
     "none": WEIGHTS,
     "outputs": {"responses": "outputs"},
     "both orders": {"response_order": "both"},
     "invariant": {"response_order": "invariant"},
+    "of noise": NOISE,
     "generator": {"response_source": "generator"},
-    "8 inputs": {"response_inputs": 8},
-    "128 inputs": {"response_inputs": 128},
+    "1 reader of 16": {"response_readers": 1},
+    "1 reader of 64": {"response_readers": 1, "response_inputs": 64},
+    "4 readers of 2": {"response_inputs": 2},
+    "8 readers of 16": {"response_readers": 8},
     "statistics tokens": {"statistics_tokens": True},
     "Gram tokens": {"gram_tokens": True},
     "no average of parameters": {"ema_decay": 0.0},
