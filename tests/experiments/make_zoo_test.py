@@ -7,7 +7,7 @@ from absl import flags
 
 from experiments import make_zoo
 from experiments.cli import config
-from sne_jax.zoo.classifiers import images, options
+from sne_jax.zoo.classifiers import images, labels, options
 from sne_jax.zoo.store import store
 
 FLAGFILES = sorted(
@@ -41,6 +41,23 @@ def options_of(*arguments):
   values = parsed(*arguments)
   classes = (images.ImageOptions, options.ImageZooOptions)
   return [config.from_flags(cls, flag_values=values) for cls in classes]
+
+
+def test_more_labels_are_of_the_same_networks_and_leave_the_others_alone():
+  """Without them, images are left over for `--image_counts`."""
+  [path] = [p for p in FLAGFILES if p.stem == "digits_arch1"]
+  more = path.with_stem("digits_arch1_labels")
+  few, many = (options_of(f"--flagfile={p}") for p in (path, more))
+  assert few == many
+  image, zoo = few
+  every = make_zoo.load_all_images(image, zoo)
+  spare = {}
+  for p in (path, more):
+    asked = parsed(f"--flagfile={p}")["label_images"].value
+    count = asked or labels.num_labels(zoo.eval_images, every)
+    found = labels.label_images(every, image.train_images, count)
+    spare[p.stem] = len(every.x_train) - image.train_images - found.spare
+  assert spare == {"digits_arch1": 297, "digits_arch1_labels": 0}
 
 
 @pytest.mark.parametrize(
