@@ -60,7 +60,7 @@ def build_sne(
     memory_limit=memory_limit,
   )
   # In parts only weights are read; what was trained with answers must know it.
-  knows_weights = not is_read or options.response_drop > 0
+  knows_weights = not is_read or options.knows_weights
   is_streamed = knows_weights and not options.reads_tensors
   return Encoder(
     make_packer=lambda specs: slots.packer(specs, options, chunk_options),
@@ -86,7 +86,7 @@ def remark_of_sne(
   if options.responses == "none":
     return ""
   seen = seen_lib.seen_of(measured["seen"])
-  knows_weights = options.response_drop > 0 or seen.unread
+  knows_weights = options.knows_weights or seen.unread
   return seen_lib.remark(spec, in_parts, knows_weights=knows_weights)
 
 

@@ -41,16 +41,22 @@ class Reader(nn.Module):
     count = o.readers * o.inputs
     self.probes = inputs.Inputs(count, seen.image, seen.features, o.source)
     self.readers = [Codes(o, seen) for _ in range(o.readers)]
-    if o.hidden:
+    if o.hidden and not o.apart:
       zeros = nn.initializers.zeros_init()
       self.unit_hidden = nn.Dense(2 * o.width)
       self.unit_code = nn.Dense(o.width, kernel_init=zeros)
 
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
-    """Returns what chunks get, `[M, h]` or None, and codes, `[R, B, h]`."""
+    """Returns what is added to codes.
+
+    Returns:
+      For chunks `[M, h]`, or None; for codes, by each reader, `[R, B, h]`; and
+      of which networks answers are read, `[B]`.
+    """
     o = self.options
     networks = len(batch.tables["networks"]["real"])
     codes = jnp.zeros((o.readers, networks, o.width))
+    read = jnp.zeros(networks)
     units = jnp.zeros((len(batch.tables["units"]["real"]), o.width))
     keep = self._kept(networks, deterministic)
     if self.is_initializing():
@@ -59,16 +65,18 @@ class Reader(nn.Module):
       batch, self.probes, o.grid * o.hidden
     ):
       row = table["network"]
-      read = self._codes(program, answers)
-      codes = codes.at[:, row].add(read, mode="drop")
-      if o.hidden:
+      added = self._codes(program, answers, deterministic)
+      codes = codes.at[:, row].add(added, mode="drop")
+      read = read.at[row].set(1.0, mode="drop")
+      if o.hidden and not o.apart:
         unit = jnp.where(table["real"][:, None], table["unit"], 0)
         kept = keep.at[row].get(mode="clip")[:, None, None]
         units = units.at[unit].add(kept * self._units(program, answers))
-    codes = codes * keep[None, :, None]
-    if not o.hidden:
-      return None, codes
-    return units.at[0].set(0)[batch.tables["chunks"]["unit"]], codes
+    codes, read = codes * keep[None, :, None], read * keep
+    if not o.hidden or o.apart:
+      return None, codes, read
+    of_chunks = units.at[0].set(0)[batch.tables["chunks"]["unit"]]
+    return of_chunks, codes, read
 
   def _make(self):
     """Makes the parameters, whether the batch has what can be run or not."""
@@ -84,8 +92,8 @@ class Reader(nn.Module):
       after=of_units,
       is_unit=jnp.ones((1, units), bool),
     )
-    self._codes(program, answers)
-    if o.hidden:
+    self._codes(program, answers, True)
+    if o.hidden and not o.apart:
       self._units(program, answers)
 
   def _kept(self, count: int, deterministic: bool):
@@ -96,7 +104,7 @@ class Reader(nn.Module):
     key = self.make_rng("dropout")
     return jax.random.bernoulli(key, share, (count,)).astype(jnp.float32)
 
-  def _codes(self, program, answers: running.Answers):
+  def _codes(self, program, answers: running.Answers, deterministic: bool):
     """Returns what each reader adds to codes, `[R, N, h]`."""
     count, read = self.options.inputs, []
     for place, reader in enumerate(self.readers):
@@ -108,7 +116,7 @@ class Reader(nn.Module):
         of_units(answers.after),
         answers.is_unit,
       )
-      read.append(reader(program, part))
+      read.append(reader(program, part, deterministic))
     return jnp.stack(read)
 
   def _units(self, program, answers: running.Answers):

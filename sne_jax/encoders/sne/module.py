@@ -238,21 +238,37 @@ class SNE(nn.Module):
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a packed batch to network codes `[B, h]`."""
     codes, answered = self._read(batch, deterministic)
-    return codes if answered is None else codes + answered.mean(axis=0)
+    return codes if answered is None else self._alone(codes, *answered).mean(0)
 
   @property
   def num_readers(self) -> int:
-    """How many read what networks answer, each by itself; see `reader.py`."""
+    """How many codes a network has in training; see `reader.py`."""
     o = self.options
-    return 1 if o.responses == "none" else o.response_readers
+    if o.responses == "none":
+      return 1
+    return o.response_readers + (o.response_join == "apart")
 
   def of_each_reader(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to the codes that each reader gives alone, `[R, B, h]`."""
     codes, answered = self._read(batch, deterministic)
-    return codes[None] if answered is None else codes[None] + answered
+    return codes[None] if answered is None else self._alone(codes, *answered)
+
+  def _alone(self, codes, answered, read):
+    """Returns the codes of each reader, `[R, B, h]`; apart, also of weights.
+
+    Networks without answers have the code of their weights everywhere.
+    """
+    if self.options.response_join == "added":
+      return codes[None] + answered
+    apart = jnp.where(read[None, :, None] > 0, answered, codes[None])
+    return jnp.concatenate([codes[None], apart])
 
   def _read(self, batch: joining.Joined, deterministic: bool):
-    """Returns codes `[B, h]`, and what readers add, `[R, B, h]`, or None."""
+    """Returns codes `[B, h]`, and what readers add, or None.
+
+    Returns:
+      The codes; `[R, B, h]` of the readers with of whom they are, `[B]`.
+    """
     o = self.options
     batch = jax.tree.map(jnp.asarray, batch)
     slots = slots_lib.of_batch(batch, self.scaling)
@@ -262,7 +278,7 @@ class SNE(nn.Module):
     rows = self.chunk_codes(slots, tables, neurons, deterministic)[:, None, :]
     answered = None
     if o.responses != "none":
-      of_chunks, answered = self.responses(batch, deterministic)
+      of_chunks, *answered = self.responses(batch, deterministic)
       rows = rows if of_chunks is None else rows + of_chunks[:, None, :]
     if o.layer_function != "none":
       # Layers, in the order of their table: [L, seeds, h].

@@ -97,11 +97,18 @@ class SNEOptions(Checked):
       for networks of one and the same task; both; pooled: inputs have no order
       either, only how answers are distributed is read, which says most of other
       data sets. Signals are always ordered.
+    response_map: from answers to codes. perceptron; additive: each number that
+      is read has its own curve, and these are added up. With a linear head
+      (hidden_width 0) it carries over to other data best.
+    response_dropout: share of the numbers (of additive maps: of their curves'
+      parts) that are dropped in training.
+    response_join: added: to the code of the weights; apart: answers and
+      weights are trained each by itself, and the mean of their codes is taken.
     response_grid: side of the grid that the answers of convolutions are
       averaged to.
     response_width: hidden width of the maps from answers to codes.
     response_drop: share of networks in training whose answers are not read, so
-      that weights alone are understood too.
+      that weights alone are understood too; apart they always are.
     compute_dtype: type of activations, float32 or bfloat16; parameters stay
       float32.
   """
@@ -153,6 +160,9 @@ class SNEOptions(Checked):
   response_order: str = option(
     "invariant", choices=("invariant", "ordered", "both", "pooled")
   )
+  response_map: str = option("perceptron", choices=("perceptron", "additive"))
+  response_dropout: float = option(0.0, least=0, below=1)
+  response_join: str = option("added", choices=("added", "apart"))
   response_grid: int = option(2, least=1)
   response_width: int = option(256, least=1)
   response_drop: float = option(0.0, least=0, below=1)
@@ -178,6 +188,11 @@ class SNEOptions(Checked):
       )
 
   @property
+  def knows_weights(self) -> bool:
+    """Whether training has networks whose answers are not read."""
+    return self.response_drop > 0 or self.response_join == "apart"
+
+  @property
   def reader_options(self) -> codes.ReaderOptions:
     """What the reader of answers is told."""
     return codes.ReaderOptions(
@@ -187,6 +202,9 @@ class SNEOptions(Checked):
       inputs=self.response_inputs,
       source=self.response_source,
       order=self.response_order,
+      map=self.response_map,
+      apart=self.response_join == "apart",
+      dropout=self.response_dropout,
       grid=self.response_grid,
       hidden_width=self.response_width,
       drop=self.response_drop,
