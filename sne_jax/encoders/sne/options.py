@@ -89,8 +89,8 @@ class SNEOptions(Checked):
     response_source: of images. pixels: all are free; generator: a linear one
       makes them.
     response_order: invariant: outputs are read without their order, so that
-      what is learned carries over to other classes; ordered: class by class,
-      for networks of one and the same task; both. Signals are always ordered.
+      networks of other classes can be read too; ordered: class by class, for
+      networks of one and the same task; both. Signals are always ordered.
     response_grid: side of the grid that the answers of convolutions are
       averaged to.
     response_width: hidden width of the maps from answers to codes.
