@@ -82,7 +82,8 @@ def main(
     codes.extend(encoded)
     names.extend(network.path for network in networks)
     for network, remark in zip(networks, remarks(pairs), strict=True):
-      texts = (remark,) * bool(remark) + network.notes
+      said = network.inferred.guesses + network.notes
+      texts = (remark,) * bool(remark) + said
       notes.extend((network.path, text) for text in texts)
 
   lazy_above = model.stream_above if streams else math.inf

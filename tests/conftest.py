@@ -3,10 +3,14 @@
 They are set before any test module is imported, so before JAX has devices.
 """
 
+import contextlib
+import mmap
 import os
+import pathlib
 
 import hypothesis
 import jax
+import jaxlib
 import matplotlib
 import pytest
 from absl import flags
@@ -21,6 +25,26 @@ jax.config.update("jax_num_cpu_devices", 2)  # So that sharding is tested.
 # the environment too, so that processes that a test starts give the same bits.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 jax.config.update("jax_disable_most_optimizations", True)
+
+# And a third as long with the older of XLA's two ways of writing fused loops.
+# Unknown flags end a process, so it is asked for only where jaxlib knows it.
+FLAG = "xla_cpu_use_fusion_emitters"
+
+
+def _knows(flag: str) -> bool:
+  """Returns whether the compiler's library has a flag."""
+  for path in pathlib.Path(jaxlib.__file__).parent.glob("libjax_common*"):
+    with path.open("rb") as file:
+      whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+      with contextlib.closing(whole):
+        if whole.find(flag.encode()) >= 0:
+          return True
+  return False
+
+
+if FLAG not in os.environ.get("XLA_FLAGS", "") and _knows(FLAG):
+  given = os.environ.get("XLA_FLAGS", "")
+  os.environ["XLA_FLAGS"] = f"{given} --{FLAG}=false".strip()
 
 matplotlib.use("Agg")  # Figures are drawn without a screen.
 

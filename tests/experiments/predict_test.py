@@ -409,10 +409,13 @@ def test_codes_are_written(workdir, start, tmp_path):
   wanted = model.encode([(SPEC, v) for v in vectors.values()])
   for suffix in (".npz", ".csv"):
     out = tmp_path / "made" / f"codes{suffix}"
-    code, _, err = start(
+    code, text, err = start(
       encode, f"--workdir={workdir}", f"--out={out}", tmp_path / "files"
     )
     assert code == 0, err
+    # Names leave skips open, and the training has settled it: of all, once.
+    (line,) = [l for l in text.splitlines() if "in the training" in l]
+    assert line.startswith("note: ") and " and 2 more: without skips" in line
     if suffix == ".npz":
       with np.load(out) as archive:
         assert list(archive["files"]) == list(vectors)

@@ -93,13 +93,13 @@ class SNEOptions(Checked):
       makes them; noise: none is learned, they are noise of natural spectra, the
       same in all encoders.
     response_order: invariant: outputs are read without their order, so that
-      what is learned carries over to other classes; ordered: class by class,
-      for networks of one and the same task; both; pooled: inputs have no order
-      either, only how answers are distributed is read, which says most of other
-      data sets. Signals are always ordered.
+      networks of other classes can be read too; ordered: class by class, for
+      networks of one and the same task; both; pooled: inputs have no order
+      either, only how answers are distributed is read. Signals are always
+      ordered.
     response_map: from answers to codes. perceptron; additive: each number that
-      is read has its own curve, and these are added up. With a linear head
-      (hidden_width 0) it carries over to other data best.
+      is read has its own curve, and these are added up. A linear head
+      keeps that.
     response_dropout: share of the numbers (of additive maps: of their curves'
       parts) that are dropped in training.
     response_join: added: to the code of the weights; apart: answers and

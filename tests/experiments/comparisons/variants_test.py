@@ -92,16 +92,17 @@ def test_variants_of_one_task_share_its_zoo(resolve, monkeypatch):
   monkeypatch.chdir(ROOT)
   folder = ROOT / "experiments" / "flags"
   bases = {
-    cnn: resolve(f"--flagfile={folder / name}.flags")
-    for cnn, name in (
-      (False, "inr_frequency"),
-      (True, "properties/epoch"),
+    begins: resolve(f"--flagfile={folder / name}.flags")
+    for begins, name in (
+      ("cnn_", "properties/epoch"),
+      ("response", "responses"),
+      ("", "inr_frequency"),
     )
   }
   for path in FLAGFILES:
     options = resolve(f"--flagfile={path}")
     if options.run.variants:
-      base = bases[path.stem.startswith("cnn_")]
+      base = next(b for n, b in bases.items() if path.stem.startswith(n))
       assert options.zoo == base.zoo
       assert options.run.zoo == base.run.zoo
       for changed in variants.chosen(options).values():
