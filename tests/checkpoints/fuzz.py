@@ -78,13 +78,14 @@ def corpus():
 
 def random_samples():
   """Random networks in every container: graphs, configs, shared layers."""
-  from tests.checkpoints import random_files, random_networks
+  from tests.checkpoints import random_files
+  from tests.checkpoints.drawn import graphs, plans
 
   made = {}
   folder = pathlib.Path(tempfile.mkdtemp())
   for container in random_files.CONTAINERS:
     for seed in range(FLAGS.networks):
-      network = random_networks.build(random_networks.draw(seed))
+      network = graphs.build(plans.draw(seed))
       written = random_files.write(network, container, folder)
       if written is None:
         continue

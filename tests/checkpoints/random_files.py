@@ -14,7 +14,7 @@ from tests.checkpoints import (
   random_onnx,
   samples,
 )
-from tests.checkpoints import random_networks as nets
+from tests.checkpoints.drawn import graphs, plans
 from tests.checkpoints.random_rows import Row, moved
 
 
@@ -40,7 +40,7 @@ def _ported(network) -> bool:
 
 def arrays(network, rows) -> dict[str, np.ndarray]:
   """The arrays of a file, by name."""
-  params = nets.true_params(network)
+  params = graphs.true_params(network)
   return {row.name: row.to(params[row.key]) for row in rows}
 
 
@@ -249,7 +249,7 @@ def write(network, container: str, folder) -> Written | None:
   would call wrong: such files are not written. Those are in which it looks like
   a convolution of groups, of which nothing is claimed.
   """
-  layers = [m for m in network.modules if m.kind not in nets.NORMS]
+  layers = [m for m in network.modules if m.kind not in plans.NORMS]
   says = container in ("keras", "onnx")
   if layers[0].groups > 1 and not (says or _looks_apart(*layers[:2])):
     return None

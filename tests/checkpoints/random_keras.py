@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from tests.checkpoints import random_names, samples
-from tests.checkpoints import random_networks as nets
+from tests.checkpoints.drawn import graphs, plans, running
 from tests.checkpoints.random_rows import depthwise, moved, shifted
 
 VARIABLES = {
@@ -157,14 +157,14 @@ class _Writer:
       name = f"layer_{name}" if name[0].isdigit() else name
     value = self.layer(kind, given, name, **config)
     self.by_module[i] = value
-    params = nets.true_params(self.network)
+    params = graphs.true_params(self.network)
     self.variables[value] = []
     for key, word, how in parts:
       if how == "depthwise":
         into, _, *size = params[key].shape
         row = depthwise("", key, (module.groups, into // module.groups, *size))
       elif how == "epsilon":
-        row = shifted("", key, nets.EPSILON)
+        row = shifted("", key, running.EPSILON)
       else:
         row = moved("", key, how or range(params[key].ndim))
       self.variables[value].append((word, row))
@@ -179,7 +179,7 @@ class _Writer:
     have = lambda *parts: [
       ((i, p), VARIABLES[p], ()) for p in parts if p in module.params
     ]
-    if module.kind in nets.NORMS:
+    if module.kind in plans.NORMS:
       return self.norm(i, module, have)
     shape = module.params["weight"].shape
     config = {"use_bias": "bias" in module.params, "activation": "linear"}
@@ -236,7 +236,7 @@ class _Writer:
 
   def norm(self, i, module, have):
     """Class, config and variables of a norm."""
-    epsilon = {"epsilon": nets.EPSILON}
+    epsilon = {"epsilon": running.EPSILON}
     affine = {"center": "shift" in module.params}
     affine["scale"] = "scale" in module.params
     if module.part == "entry" and not affine["scale"]:
@@ -285,7 +285,7 @@ class _Writer:
 
   def stored(self, row):
     """A row's array; a depthwise kernel is [..., in, multiplier]."""
-    return row.to(nets.true_params(self.network)[row.key])
+    return row.to(graphs.true_params(self.network)[row.key])
 
   def archive(self, config) -> bytes:
     """A `.keras` archive."""

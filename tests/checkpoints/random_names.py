@@ -15,7 +15,7 @@ What a habit cannot name (a skip in a `Sequential`) is `numbered`.
 
 import itertools
 
-from tests.checkpoints import random_networks as nets
+from tests.checkpoints.drawn import plans
 
 TORCH = {
   **{"weight": "weight", "bias": "bias", "scale": "weight", "shift": "bias"},
@@ -36,7 +36,7 @@ def habit_of(network) -> str:
   habit = network.plan.habit
   if habit in LINES and not is_line(network):
     return "numbered"
-  plain = all(m.kind in ("dense", *nets.NORMS) for m in network.modules)
+  plain = all(m.kind in ("dense", *plans.NORMS) for m in network.modules)
   return "numbered" if habit == "custom" and not plain else habit
 
 
@@ -46,7 +46,7 @@ def prefixes(network, habit: str) -> dict[int, list[str]]:
     return _line(network, habit)
   namer = _Namer(network, habit)
   names = {i: [namer.name(m)] for i, m in enumerate(network.modules)}
-  kinds = [m.kind in nets.NORMS for m in network.modules]
+  kinds = [m.kind in plans.NORMS for m in network.modules]
   flat = [(kinds[i] and habit == "custom", *n) for i, n in names.items()]
   assert len(set(flat)) == len(flat), flat
   return names
@@ -90,7 +90,7 @@ class _Namer:
     return (short[kind], "norm", f"{kind}_norm")[self.word]
 
   def stem(self, module) -> str:
-    if module.kind in nets.NORMS:
+    if module.kind in plans.NORMS:
       return self.norm(module.kind)
     if module.part == "point":
       return "pw"
@@ -137,11 +137,11 @@ class _Namer:
   def lists(self, module) -> str:
     if module.part == "head":
       return f"fcs.{self.count('fcs')}"
-    stem = "norms" if module.kind in nets.NORMS else self.stem(module) + "s"
+    stem = "norms" if module.kind in plans.NORMS else self.stem(module) + "s"
     return f"{stem}.{self.count(stem)}"
 
   def layers(self, module) -> str:
-    stem = "norms" if module.kind in nets.NORMS else "layers"
+    stem = "norms" if module.kind in plans.NORMS else "layers"
     return f"{stem}.{self.count(stem)}"
 
   def blocks(self, module) -> str:
@@ -173,7 +173,7 @@ CUSTOM = {
 def order(network, habit: str) -> list[int]:
   """Modules in the order of definition."""
   modules = list(enumerate(network.modules))
-  kind = lambda m: m.kind in nets.NORMS
+  kind = lambda m: m.kind in plans.NORMS
   keys = {
     "use": lambda i, m: 0,
     "kinds": lambda i, m: kind(m),

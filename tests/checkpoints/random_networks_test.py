@@ -13,21 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.checkpoints import random_files
-from tests.checkpoints import random_networks as nets
+from tests.checkpoints import random_files, random_networks
+from tests.checkpoints.drawn import graphs, judging, plans, running
 
-Layer, Plan = nets.Layer, nets.Plan
+Layer, Plan = plans.Layer, plans.Plan
 CONTAINERS = list(random_files.CONTAINERS)
 
 
 def inputs_of(network):
-  shape = (nets.INPUTS, *network.input_shape)
+  shape = (judging.INPUTS, *network.input_shape)
   return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
 def want(network, written, x):
-  network = nets.flattened(network, written.last)
-  return nets.run(network, nets.true_params(network), x)
+  network = graphs.flattened(network, written.last)
+  return running.run(network, graphs.true_params(network), x)
 
 
 def apart(a, b):
@@ -39,10 +39,10 @@ def verdicts(container, seeds, folder):
   pytest.importorskip("h5py"), pytest.importorskip("onnx")
   kinds = []
   for seed in seeds:
-    plan = nets.draw(seed)
-    verdict = nets.try_plan(plan, container, folder)
+    plan = plans.draw(seed)
+    verdict = random_networks.try_plan(plan, container, folder)
     if verdict is not None:
-      said = f"{seed}: {verdict.why}\n{nets.said(plan)}"
+      said = f"{seed}: {verdict.why}\n{plans.said(plan)}"
       assert verdict.kind not in ("WRONG", "CRASH"), said
       kinds.append(verdict.kind)
   return kinds
@@ -69,9 +69,9 @@ def test_a_false_claim_is_seen(tmp_path):
   layers = (Layer(), Layer(skip=1), Layer(width=6))
   skip = dataclasses.replace(plain, layers=layers)
   other = dataclasses.replace(plain, seed=4)
-  written = random_files.write(nets.build(plain), "torch", tmp_path)
-  judge = lambda plan: nets.judge(
-    nets.build(plan), written.path, written.rows, written.last
+  written = random_files.write(graphs.build(plain), "torch", tmp_path)
+  judge = lambda plan: judging.judge(
+    graphs.build(plan), written.path, written.rows, written.last
   )
   assert judge(plain).kind == "full"
   assert judge(skip).kind == "WRONG" and "change" in judge(skip).why
@@ -80,16 +80,16 @@ def test_a_false_claim_is_seen(tmp_path):
 
 def test_a_false_symmetry_is_seen(tmp_path, monkeypatch):
   plan = Plan(layers=(Layer(), Layer(skip=1)), seed=3, habit="numbered")
-  network = nets.build(plan)
+  network = graphs.build(plan)
   written = random_files.write(network, "torch", tmp_path)
-  load = nets.checkpoints.load
+  load = judging.checkpoints.load
   names = [row.name for row in written.rows if row.key[1] == "weight"]
   order = {"order": [name.removesuffix(".weight") for name in names]}
   order["skips"] = []  # A person's word, which is false.
   monkeypatch.setattr(
-    nets.checkpoints, "load", lambda path: load(path, override=order)
+    judging.checkpoints, "load", lambda path: load(path, override=order)
   )
-  verdict = nets.judge(network, written.path, written.rows, written.last)
+  verdict = judging.judge(network, written.path, written.rows, written.last)
   assert verdict.kind == "WRONG" and "change" in verdict.why
 
 
@@ -118,7 +118,7 @@ def counted(network) -> float | None:
       tie(*given)
     if node.op == "module":
       module = network.modules[node.module]
-      if module.kind not in nets.NORMS:
+      if module.kind not in plans.NORMS:
         weight = module.params["weight"]
         out = weight.shape[1 if module.kind == "transposed" else 0]
         if module.groups > 1 and (weight.shape[1] > 1 or out > module.groups):
@@ -140,33 +140,33 @@ def counted(network) -> float | None:
 def test_permutations_are_counted_twice():
   pairs = []
   for seed in range(40):
-    network = nets.build(nets.draw(seed))
+    network = graphs.build(plans.draw(seed))
     if (due := counted(network)) is not None:
-      pairs.append((due, nets.true_log_order(network)))
+      pairs.append((due, judging.true_log_order(network)))
   assert len(pairs) > 20 and sum(due > 0 for due, _ in pairs) > 15
   due, got = np.array(pairs).T
   np.testing.assert_allclose(got, due, atol=1e-6)
 
 
 def test_plans_are_of_every_kind():
-  plans = [nets.draw(seed) for seed in range(300)]
-  layers = [layer for plan in plans for layer in plan.layers]
-  for thing, things in ((Plan, plans), (Layer, layers)):
+  drawn = [plans.draw(seed) for seed in range(300)]
+  layers = [layer for plan in drawn for layer in plan.layers]
+  for thing, things in ((Plan, drawn), (Layer, layers)):
     for field in dataclasses.fields(thing):
       values = {getattr(v, field.name) for v in things}
       assert len(values) > 1, field.name
-  assert {plan.habit for plan in plans} == set(nets.HABITS)
-  ops = {node.op for plan in plans for node in nets.build(plan).nodes}
+  assert {plan.habit for plan in drawn} == set(plans.HABITS)
+  ops = {node.op for plan in drawn for node in graphs.build(plan).nodes}
   assert {"add", "concat", "pool", "mean", "flatten", "softmax", "mul"} <= ops
 
 
 def test_a_plan_shrinks_to_what_matters():
   plan = next(
     p
-    for p in map(nets.draw, range(100))
+    for p in map(plans.draw, range(100))
     if len(p.layers) > 2 and any(v.pool for v in p.layers)
   )
-  least = nets.shrink(plan, lambda p: any(v.pool for v in p.layers))
+  least = plans.shrink(plan, lambda p: any(v.pool for v in p.layers))
   (layer,) = least.layers
   assert layer.pool and layer.norm == "" and least.head == "dense"
 
@@ -175,7 +175,7 @@ def test_a_plan_shrinks_to_what_matters():
 def test_onnx_graphs_compute_the_network(seed, tmp_path):
   onnx = pytest.importorskip("onnx")
   reference = pytest.importorskip("onnx.reference")
-  network = nets.build(nets.draw(seed))
+  network = graphs.build(plans.draw(seed))
   written = random_files.write(network, "onnx", tmp_path)
   model = onnx.load(written.path)
   x = inputs_of(network)
@@ -194,10 +194,10 @@ FLAX_PLANS = {
 
 @pytest.mark.parametrize("kind", FLAX_PLANS)
 def test_kernels_are_those_of_flax(kind):
-  network = nets.build(FLAX_PLANS[kind])
+  network = graphs.build(FLAX_PLANS[kind])
   module, rank = network.modules[0], network.plan.rank
   rows = random_files._flax_rows(network, "", nnx=False)
-  params = nets.true_params(network)
+  params = graphs.true_params(network)
   made = {
     row.name.rpartition("/")[2]: row.to(params[row.key])
     for row in rows
@@ -215,14 +215,14 @@ def test_kernels_are_those_of_flax(kind):
     variables = {"params": jax.tree.map(jnp.asarray, made)}
     found = np.asarray(layer.apply(variables, np.moveaxis(x, 1, -1)))
   node = network.nodes[0]
-  due = nets.run(dataclasses.replace(network, nodes=(node,)), params, x)
+  due = running.run(dataclasses.replace(network, nodes=(node,)), params, x)
   assert apart(np.moveaxis(found, -1, 1), due) < 1e-5
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_keras_loads_and_computes_the_same(seed, tmp_path):
   keras = pytest.importorskip("keras")
-  network = nets.build(nets.draw(seed))
+  network = graphs.build(plans.draw(seed))
   written = random_files.write(network, "keras", tmp_path)
   x = inputs_of(network)
   due = want(network, written, x)
@@ -236,10 +236,10 @@ def test_keras_loads_and_computes_the_same(seed, tmp_path):
 def test_pytorch_loads_the_same_numbers(shared, tmp_path):
   torch = pytest.importorskip("torch")
   layers = (Layer(norm="batch"), Layer(), Layer(shared=shared))
-  network = nets.build(Plan(layers=layers, habit="sequential"))
+  network = graphs.build(Plan(layers=layers, habit="sequential"))
   written = random_files.write(network, "torch", tmp_path)
   state = torch.load(written.path, "cpu", weights_only=True)
-  params = nets.true_params(network)
+  params = graphs.true_params(network)
   for row in written.rows:
     np.testing.assert_array_equal(row.back(state[row.name]), params[row.key])
   places = {(t.data_ptr(), tuple(t.shape)) for t in state.values()}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.checkpoints import random_names
-from tests.checkpoints import random_networks as nets
+from tests.checkpoints.drawn import judging, plans, running
 from tests.checkpoints.random_rows import moved
 
 
@@ -21,7 +21,7 @@ def model(network):
   out = network.nodes[-1].shape
   float_ = onnx.TensorProto.FLOAT
   info = onnx.helper.make_tensor_value_info
-  batch = nets.INPUTS if writer.fixed else "N"
+  batch = judging.INPUTS if writer.fixed else "N"
   tensors = [
     onnx.numpy_helper.from_array(np.asarray(a), name)
     for name, a in writer.tensors.items()
@@ -132,7 +132,7 @@ class _Writer:
       if self.last:
         x = self.add("Transpose", x, perm=[0, *range(2, 2 + rank), 1])
       if self.flat == "Reshape":
-        shape = np.array([nets.INPUTS if self.fixed else -1, *node.shape])
+        shape = np.array([judging.INPUTS if self.fixed else -1, *node.shape])
         return self.add("Reshape", x, self.constant(shape))
       return self.add("Flatten", x, axis=1)
     if op == "softmax":
@@ -143,7 +143,7 @@ class _Writer:
     """Writes a layer or a norm."""
     i = node.module
     module = self.network.modules[i]
-    if module.kind in nets.NORMS:
+    if module.kind in plans.NORMS:
       return self.norm(i, module, node, x)
     trim = lambda *names: [n for n in names if n]
     if module.kind == "dense":
@@ -183,22 +183,24 @@ class _Writer:
       scale = get("scale") or self.constant(np.ones(size, np.float32))
       shift = get("shift") or self.constant(np.zeros(size, np.float32))
       names = (x, scale, shift, get("mean"), get("var"))
-      return self.add("BatchNormalization", *names, epsilon=nets.EPSILON)
+      return self.add("BatchNormalization", *names, epsilon=running.EPSILON)
     if module.kind == "layer":
       return self.layer_norm(i, rank, x)
     if module.kind == "instance" and rank:
       names = (x, get("scale"), get("shift"))
-      return self.add("InstanceNormalization", *names, epsilon=nets.EPSILON)
+      return self.add("InstanceNormalization", *names, epsilon=running.EPSILON)
     if self.opset == 21:
       names = (x, get("scale"), get("shift"))
-      extra = {"num_groups": module.groups, "epsilon": nets.EPSILON}
+      extra = {"num_groups": module.groups, "epsilon": running.EPSILON}
       return self.add("GroupNormalization", *names, **extra)
-    batch = nets.INPUTS if self.fixed else 0
+    batch = judging.INPUTS if self.fixed else 0
     cut = self.constant(np.array([batch, module.groups, -1]))
     ones = self.constant(np.ones(module.groups, np.float32))
     zeros = self.constant(np.zeros(module.groups, np.float32))
     y = self.add("Reshape", x, cut)
-    y = self.add("InstanceNormalization", y, ones, zeros, epsilon=nets.EPSILON)
+    y = self.add(
+      "InstanceNormalization", y, ones, zeros, epsilon=running.EPSILON
+    )
     if self.fixed:
       whole = self.constant(np.array([batch, *node.shape]))
     else:
@@ -221,12 +223,12 @@ class _Writer:
       d = self.add("Sub", x, mean(x))
       two = self.constant(np.float32(2))
       square = mean(self.add("Pow", d, two))
-      epsilon = self.constant(np.float32(nets.EPSILON))
+      epsilon = self.constant(np.float32(running.EPSILON))
       y = self.add("Div", d, self.add("Sqrt", self.add("Add", square, epsilon)))
       y = self.add("Add", self.add("Mul", y, scale), shift)
     else:
       y = self.add(
-        "LayerNormalization", x, scale, shift, axis=-1, epsilon=nets.EPSILON
+        "LayerNormalization", x, scale, shift, axis=-1, epsilon=running.EPSILON
       )
     back = [0, 1 + rank, *range(1, 1 + rank)]
     return self.add("Transpose", y, perm=back) if rank else y

@@ -7,6 +7,7 @@ References:
   The format's description, github.com/huggingface/safetensors.
 """
 
+import dataclasses
 import struct
 
 from sne_jax.checkpoints import foreign
@@ -29,7 +30,9 @@ NAMES = {
 def read(path: str, limits: Limits) -> Tensors:
   """Opens a safetensors file. Metadata: its own, `__metadata__`.
 
-  A key of `tensors.OWN_KEYS` in it is put after "its ".
+  A key of `tensors.OWN_KEYS` in it is put after "its ". What is no tensor, but
+  has the name of one in its place, is a second name of that: writers keep one
+  of several names of a tensor so.
 
   Raises:
     CheckpointError: the header is damaged, or says what the file does not
@@ -43,6 +46,7 @@ def read(path: str, limits: Limits) -> Tensors:
     isinstance(value, str) for value in metadata.values()
   ):
     raise unreadable(path, "its __metadata__ is no table of texts")
+  names = {k: n for k, n in metadata.items() if k not in header and n in header}
   metadata = {
     f"its {key}" if key in OWN_KEYS else key: text
     for key, text in metadata.items()
@@ -63,6 +67,9 @@ def read(path: str, limits: Limits) -> Tensors:
     stretches.append((first, last, name))
     entries[name] = _entry(path, name, start + first, dtype, shape)
   _check_stretches(path, stretches, size - start)
+  for second, name in names.items():
+    entry = entries[name]
+    entries[second] = dataclasses.replace(entry, name=second, tied_to=name)
   return Tensors(entries, "safetensors", path, metadata)
 
 

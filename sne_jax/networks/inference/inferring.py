@@ -2,7 +2,7 @@
 
 First a person's word (`override.py`), then the file's own graph, then the
 names and shapes of its tensors: known conventions (`conventions.py`), then
-plain networks (`chain.py`). What is none of these gives `AmbiguousError`, with
+plain networks (`plain/`). What is none of these gives `AmbiguousError`, with
 what to write down.
 
 Dimensions: none; shapes are tuples of sizes.
@@ -17,17 +17,12 @@ import numpy as np
 
 from sne_jax.networks import augment, families
 from sne_jax.networks import spec as spec_lib
-from sne_jax.networks.inference import (
-  chain,
-  conventions,
-  naming,
-  readings,
-  refusals,
-)
+from sne_jax.networks.inference import conventions, naming, refusals
 from sne_jax.networks.inference import sources as sources_lib
 from sne_jax.networks.inference.assembly import assemble
 from sne_jax.networks.inference.inferred import AmbiguousError, InferredNetwork
 from sne_jax.networks.inference.override import Override, as_override
+from sne_jax.networks.inference.plain import chain, readings
 from sne_jax.networks.inference.sources import Source
 from sne_jax.networks.tracing import activations
 from sne_jax.networks.tracing.player import Graph, Mismatch, Player

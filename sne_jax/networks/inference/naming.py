@@ -125,6 +125,12 @@ _LEFT_OUT = tuple(
       "a queue of earlier samples",
     ),
     (
+      "fake_quant activation_post_process observer",
+      r"(^|[./_])(fake_quant|activation_post_process|(act_|weight_)?observer)"
+      r"[./]",
+      "a scale of training for whole numbers",
+    ),
+    (
       "memory_bank feature_bank replay_buffer",
       r"(^|[./_])(memory_bank|feature_bank|replay_buffer)$",
       "a memory of earlier samples",

@@ -1,6 +1,6 @@
 """Plays the layers of a file by name: finds their tensors and their layout.
 
-Conventions (`conventions.py`, `chain.py`) call it as they would write a
+Conventions (`conventions/`, `plain/chain.py`) call it as they would write a
 forward pass. Every tensor that it has played is ticked off.
 """
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sne_jax import errors
+from sne_jax import checkpoints, errors
 from sne_jax.checkpoints import limits, reading
 from tests.checkpoints import samples
 
@@ -46,6 +46,34 @@ def test_files_of_the_library_are_read(tmp_path):
   found = reading.read(path)
   for name, array in samples.network().items():
     np.testing.assert_array_equal(found.entries[name].read(), array)
+
+
+def test_a_name_that_the_metadata_keep_is_a_second_one(tmp_path):
+  """As `safetensors.torch.save_model` writes a layer that is used twice."""
+  widths = {"net.0": (8, 4), "net.2": (8, 8), "net.8": (3, 8)}
+  arrays = {
+    f"{name}.weight": np.ones(shape, np.float32)
+    for name, shape in widths.items()
+  }
+  metadata = {"net.5.weight": "net.2.weight", "format": "net.2.weight.not"}
+  metadata["net.0.weight"] = "net.2.weight"  # A tensor of its own.
+  path = tmp_path / "a.safetensors"
+  path.write_bytes(samples.safetensors_bytes(arrays, metadata))
+  entries = reading.read(path).entries
+  assert list(entries) == [*arrays, "net.5.weight"]
+  tied = {name: e.tied_to for name, e in entries.items() if e.tied_to}
+  assert tied == {"net.5.weight": "net.2.weight"}
+  np.testing.assert_array_equal(entries["net.5.weight"].read(), np.ones((8, 8)))
+  found = checkpoints.load(path)
+  assert found.inferred.tied == tied
+  assert len(found.spec.groups) == 1  # In- and outputs of what is used twice.
+  # Without that word, all hidden layers would be free.
+  path.write_bytes(
+    samples.safetensors_bytes(
+      arrays | {"net.5.weight": 2 * np.ones((8, 8), np.float32)}
+    )
+  )
+  assert len(checkpoints.load(path).spec.groups) == 3
 
 
 def test_an_unaligned_tensor_is_read(tmp_path):

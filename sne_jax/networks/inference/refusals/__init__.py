@@ -40,6 +40,7 @@ DOUBTFUL: dict[str, Recogniser] = {
   "embedding": cells.embedding,
   "gated": cells.gated,
   "excitation": cells.excitation,
+  "stacked": parallel.stacked,
   "heads": parallel.heads,
   "branches": parallel.branches,
 }

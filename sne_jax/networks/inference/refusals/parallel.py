@@ -3,6 +3,7 @@
 Dimensions: none; shapes are tuples of sizes.
 """
 
+import itertools
 import re
 
 from sne_jax.networks.inference.refusals.seen import (
@@ -35,7 +36,12 @@ _FAMILIES: tuple[tuple[frozenset[str], ...], ...] = tuple(
       "cls class classes classifier score scores label logits",
       "bbox box boxes reg regression regressor offset offsets loc centerness",
     ),
-    ("query queries q", "key keys k", "value values v"),
+    (
+      "query queries q qs wq wqs toq toquery toqueries",
+      "key keys k ks wk wks tok tokey tokeys",
+      "value values v vs wv wvs tov tovalue tovalues",
+    ),
+    ("theta", "phi"),
     ("v value", "a advantage"),
     ("pi", "q qf"),
     ("start", "end"),
@@ -141,6 +147,25 @@ def _of_decimals(seen: Seen) -> list[str]:
       if one in numbers and two in numbers and between:
         return [numbers[one], numbers[two]]
   return []
+
+
+def stacked(seen: Seen) -> Refusal | None:
+  """Layers of several networks, as matrices along a first axis of theirs."""
+  shapes = list(seen.matrices.values())
+  if len(shapes) < 2 or {len(s) for s in shapes} != {3}:
+    return None
+  if len({s[0] for s in shapes}) > 1 or len(shapes) < len(seen.shapes):
+    return None  # Biases of one axis are of convolutions.
+  pairs = list(itertools.pairwise(shapes))
+  chained = all(a[2] == b[1] for a, b in pairs)
+  if not chained and not all(a[1] == b[2] for a, b in pairs):
+    return None
+  return Refusal(
+    f"{listed(seen.matrices)} may be those of {shapes[0][0]} networks, one"
+    " behind the other along the first axis, where shapes would let them be"
+    " convolutions",
+    _ORDER,
+  )
 
 
 def _side(layer: Layer) -> bool:

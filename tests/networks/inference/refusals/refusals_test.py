@@ -147,9 +147,23 @@ CASES = {
     TRUNK | lin(("head_a", 16, 16), ("head_b", 16, 16)),
     TRUNK | lin(("heads.0", 16, 16), ("heads.1", 16, 16)),
     TRUNK | lin(("cls_score", 16, 16), ("bbox_pred", 4, 16)),
+    lin(*((f"w{n}", 16, 16) for n in "qkvo"), ("out", 3, 16)),
+    lin(
+      *((f"to{n}", 9, 9) for n in ("queries", "keys", "values")), ("x", 3, 9)
+    ),
+    TRUNK | lin(*((f"w_{n}s", 16, 16) for n in "qkv"), ("fc", 16, 16)),
+    lin(*((n, 9, 9) for n in ("theta", "phi", "g", "W"))),
     lin(("fc1", 16, 6), ("fc21", 16, 16), ("fc22", 16, 16))
     | lin(("fc3", 16, 16), ("fc4", 6, 16)),
     TRUNK | lin(("out1", 16, 16), ("out2", 4, 16)),
+  ],
+  "stacked": [
+    {
+      f"layers.{i}.weight": (5, a, b)
+      for i, a, b in ((0, 4, 9), (1, 9, 9), (2, 9, 2))
+    },
+    {f"l{i}.weight": (5, b, a) for i, a, b in ((0, 4, 9), (1, 9, 2))},
+    {"w1": (6, 4, 8), "w2": (6, 8, 3)},
   ],
   "branches": [
     lin(("fc0", 4, 3), ("proj0", 4, 3), ("fc1", 3, 4)),
@@ -221,6 +235,8 @@ LEFT = [
   ("memory_bank", (9, 5), "a memory"),
   ("log_scale", (), "one number"),
   ("n_averaged", (), "a counter"),
+  ("0.weight_fake_quant.scale", (16,), "whole numbers"),
+  ("2.activation_post_process.min_val", (5,), "whole numbers"),
 ]
 
 

@@ -10,11 +10,12 @@ Dimensions: `C` channels, `I` inputs of a dense layer.
 
 import re
 
-from sne_jax.networks.inference import naming, norm_places, readings
+from sne_jax.networks.inference import naming
 from sne_jax.networks.inference.inferred import AmbiguousError
 from sne_jax.networks.inference.naming import Module
-from sne_jax.networks.inference.readings import OPAQUE, Reading, as_json
-from sne_jax.networks.inference.ties import Ties
+from sne_jax.networks.inference.plain import norm_places, readings
+from sne_jax.networks.inference.plain.readings import OPAQUE, Reading, as_json
+from sne_jax.networks.inference.plain.ties import Ties
 from sne_jax.networks.tracing.player import Mismatch, Player
 from sne_jax.networks.tracing.tape import Value
 
@@ -23,9 +24,13 @@ _NORM = {"norm_scale", "norm_shift", "norm_mean", "norm_var"}
 _OTHER_KINDS = re.compile(
   r"attn|attention|qkv|query|in_proj|lstm|gru|rnn|downsample|shortcut|skip"
   r"|resid|resnet|resblock|bottleneck|denseblock|gate|excite|upsample"
-  r"|embed|(^|[./_])(emb|wte|wpe)([./_\d]|$)",
+  r"|embed|(^|[./_])(emb|wte|wpe)([./_\d]|$)|patch|token|mixer|mixing",
   re.IGNORECASE,
 )
+
+_FEW_PLACES = 3
+"""Places of a sequence that may as well be statistics of each channel (mean and
+spread, or average and largest), one statistic behind the other."""
 
 _ALIKE = re.compile(
   r"((layer|rms|instance)_?norm(alization)?|ln|ln_?f)s?[_\d]*", re.IGNORECASE
@@ -279,6 +284,12 @@ def _flatten(
   other = "channels_first" if way == "channels_last" else "channels_last"
   kernel = len(x.shape) - 2
   if kernel > 1 and not p.override.places and not _is_power(places, kernel):
+    if x.shape[1] == 1:  # One channel has any number of places: no evidence.
+      raise Mismatch(
+        f"{inputs} inputs of {module.prefix!r} would be one channel of"
+        f" {places} places, no square: {as_json(places=places)} says that they"
+        " are"
+      )
     p.tape.axes.pin(
       x.axes[1],
       f"{inputs} inputs of {module.prefix!r} would be {x.shape[1]} channels of"
@@ -289,7 +300,8 @@ def _flatten(
     p.tape.reshape(x, (1, x.shape[1], 1)), (1, x.shape[1], places)
   )
   if not p.override.flatten:
-    odd = before is not None and not usual and _is_strip(p, before)
+    pooled = kernel == 1 and places <= _FEW_PLACES
+    odd = pooled or before is not None and not usual and _is_strip(p, before)
     text = (
       f"{inputs} inputs of {module.prefix!r} are {x.shape[1]} channels of"
       f" {places} places, {'in an order that is not known' if odd else way};"

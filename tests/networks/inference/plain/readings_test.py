@@ -324,9 +324,75 @@ def test_an_output_between_other_layers_is_no_chain():
   order = ["extra", "out", "layers.0"]
   found = inference.infer(shapes, framework="torch", override={"order": order})
   assert levels(found, *order) == [0, 1, 2]
-  # In just this order they stand in the file: then it is that.
+  # Nor if they stand in just this order in the file: it was made so.
   shapes = dense(*((n, *shapes[f"{n}.weight"]) for n in order))
-  assert levels(infer(shapes, "torch"), *order) == [0, 1, 2]
+  with pytest.raises(inference.AmbiguousError, match="stands between others"):
+    infer(shapes, "torch")
+
+
+def test_an_output_that_is_made_first_is_not_read_as_the_first():
+  # out(concat(x, fc1(fc0(x)))): as a chain it would be 9 -> 3 -> 4 -> 6.
+  shapes = dense(("out", 3, 9), ("fc0", 4, 3), ("fc1", 6, 4))
+  for framework in ("torch", "safetensors"):
+    with pytest.raises(inference.AmbiguousError, match="do not bear out"):
+      infer(shapes, framework)
+  # x -> blocks -> fc, where fc -> blocks would fit, too.
+  shapes = dense(("fc", 3, 8), ("blocks.0.fc", 6, 3), ("blocks.1.fc", 8, 6))
+  with pytest.raises(inference.AmbiguousError, match="more than one order"):
+    infer(shapes, "torch")
+  order = ["blocks.0.fc", "blocks.1.fc", "fc"]
+  found = inference.infer(shapes, framework="torch", override={"order": order})
+  assert levels(found, *order) == [0, 1, 2]
+  # Of head, body and tail the head is the first.
+  shapes = dense(("head", 8, 3), ("body.0", 8, 8), ("tail", 3, 8))
+  assert levels(infer(shapes, "torch"), "head", "body.0", "tail") == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+  "names",
+  [
+    ("convs.0", "pws.0", "convs.1"),
+    ("as.0", "as.1", "bs.0", "as.2", "bs.1"),
+    ("x.lins.0", "x.lins.1", "x.outs.0", "x.lins.2"),
+  ],
+)
+def test_lists_by_kind_may_alternate(names):
+  shapes = dense(*((name, 4, 4) for name in sorted(names)), ("fc", 3, 4))
+  for framework in ("torch", "safetensors"):
+    with pytest.raises(inference.AmbiguousError, match="more than one order"):
+      infer(shapes, framework)
+  order = [*names, "fc"]
+  found = inference.infer(shapes, framework="torch", override={"order": order})
+  assert levels(found, *order) == [*range(len(order))]
+  # Widths that leave one way settle it.
+  widths = range(9, 9 - len(names), -1)
+  apart = [(n, w - 1, w) for n, w in zip(names, widths, strict=True)]
+  names = sorted(names)
+  apart = [(n, *shape) for n, (_, *shape) in zip(names, apart, strict=True)]
+  apart = dense(*apart, ("fc", 3, apart[-1][1]))
+  assert levels(infer(apart, "torch"), *names) == [*range(len(names))]
+
+
+def test_lists_of_one_sequence_each_do_not_alternate():
+  names = ("phi.0", "phi.2", "rho.0", "rho.2", "rho.4")
+  shapes = dense(*((name, 4, 4) for name in names))
+  assert levels(infer(shapes, "torch"), *names) == [0, 1, 2, 3, 4]
+
+
+def test_numbers_that_count_all_layers_are_their_order():
+  # conv2 + an input joined to it: deconv3 would fit before it.
+  shapes = {
+    "deconv1.weight": (1, 8, 2),
+    "conv2.weight": (8, 8, 3),
+    "deconv3.weight": (16, 8, 2),
+    "fc4.weight": (3, 8),
+  }
+  for framework in ("torch", "safetensors"):
+    with pytest.raises(inference.AmbiguousError, match="in no order"):
+      infer(shapes, framework)
+  shapes = dense(("b2", 4, 4), ("a1", 4, 4), ("b4", 4, 4), ("c3", 4, 4))
+  order = ("a1", "b2", "c3", "b4")
+  assert levels(infer(shapes, "safetensors"), *order) == [0, 1, 2, 3]
 
 
 def test_a_projection_is_not_read_the_other_way_round():
@@ -357,6 +423,43 @@ def test_places_that_are_no_square_are_not_claimed():
   assert [*settled.spec.groups] == ["conv"]
   square = infer({**shapes, "out.weight": (3, 64)}, "torch")
   assert [*square.spec.groups] == ["conv"]
+
+
+def test_one_channel_of_places_that_are_no_square_is_no_evidence():
+  # fc reads x and conv(x): seven numbers are seven places of one channel, too.
+  shapes = {
+    "conv1.weight": (4, 3, 3, 3),
+    "conv2.weight": (1, 4, 3, 3),
+    "fc.weight": (3, 7),
+  }
+  with pytest.raises(inference.AmbiguousError, match="one channel of 7 places"):
+    infer(shapes, "torch")
+  found = infer(shapes, "torch", {"places": 7})
+  assert levels(found, "conv1", "conv2", "fc") == [0, 1, 2]
+  assert infer({**shapes, "fc.weight": (3, 9)}, "torch").spec.num_levels == 3
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_few_places_of_a_sequence_may_be_statistics(count):
+  # Mean and spread of each channel, one behind the other.
+  shapes = {
+    "conv.weight": (8, 5, 5),
+    "fc.weight": (3, 8 * count),
+    "fc.bias": (3,),
+  }
+
+  def run(t, x):
+    windows = np.lib.stride_tricks.sliding_window_view(x, 5, 2)
+    y = np.einsum("bilk,oik->bol", windows, np.float64(t["conv.weight"]))
+    pools = [y.mean(-1), y.std(-1), y.max(-1)][:count]
+    return linear(t, "fc", np.concatenate(pools, 1))
+
+  found = holds(shapes, "torch", run, (4, 5, 9))
+  assert any('"flatten": "channels_last"' in guess for guess in found.guesses)
+  settled = {"flatten": "channels_last"}
+  assert holds(shapes, "torch", run, (4, 5, 9), settled).spec.groups
+  many = {**shapes, "fc.weight": (3, 8 * 4)}
+  assert infer(many, "torch").spec.groups
 
 
 def test_sequences_of_mlx_are_not_taken_for_granted():

@@ -14,7 +14,7 @@ import re
 
 from sne_jax.networks.inference import naming
 from sne_jax.networks.inference.naming import Module
-from sne_jax.networks.inference.readings import Reading, as_json
+from sne_jax.networks.inference.plain.readings import Reading, as_json
 from sne_jax.networks.tracing.player import Player
 from sne_jax.networks.tracing.tape import Axis, Value
 

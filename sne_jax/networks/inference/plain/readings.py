@@ -8,29 +8,20 @@ Dimensions: none; shapes are tuples of sizes.
 """
 
 import dataclasses
-import itertools
 import json
-import re
-from collections.abc import Sequence
 
 from sne_jax.networks.inference import naming
-from sne_jax.networks.inference import ways as ways_lib
 from sne_jax.networks.inference.inferred import AmbiguousError
 from sne_jax.networks.inference.naming import Module
 from sne_jax.networks.inference.override import LAYOUTS
-from sne_jax.networks.inference.ways import Way
+from sne_jax.networks.inference.plain import orders as orders_lib
+from sne_jax.networks.inference.plain import ways as ways_lib
+from sne_jax.networks.inference.plain.ways import Way
 from sne_jax.networks.tracing.player import Player
-
-_MOST_STEMS = 6
 
 OPAQUE = (
   "if the network is not a plain one, give its code to be traced, or write"
   ' {"opaque": true} to have no permutation claimed'
-)
-
-_FIRST = re.compile(r"^(in|inputs?|stem|enc|encoder|first)(_|\d|$)")
-_LAST = re.compile(
-  r"^(out|outputs?|heads?|dec|decoder|classifier|logits|last|final)(_|\d|$)"
 )
 
 
@@ -63,27 +54,30 @@ def find(p: Player, layers: list[Module]) -> Reading:
   """Returns the order and the layouts of a plain network's layers.
 
   Raises:
-    AmbiguousError: nothing fits, or several orders of a file that keeps none.
+    AmbiguousError: nothing fits, or only what names do not bear out, or several
+      orders of a file that keeps none.
     ValueError: the override's order holds other layers.
   """
-  orders, complete = _orders(p, layers)
+  orders, complete = orders_lib.named(p, layers)
   found = _fitting(p, orders)
   own = [m for m in layers if m.parts["weight"] not in p.tied]
   aliased = not found and len(own) < len(layers)
   if aliased:  # Second names may be just that, and no second uses.
-    orders, complete = _orders(p, own)
+    orders, complete = orders_lib.named(p, own)
     found = _fitting(p, orders)
   if not found:
     raise AmbiguousError(_nothing_fits(p, layers, orders))
-  ranked = [item for item in found if _is_ranked(item[0])]
+  ranked = [item for item in found if orders_lib.is_ranked(item[0])]
   kept = own if aliased else layers
-  if not ranked and not _is_of_file(p, kept, found[0][0]):
+  if not ranked and not p.override.order:
     raise AmbiguousError(_unranked(found[0][0]))
   found = ranked or found
+  if complete and not p.override.order:
+    found += _mixed(p, kept, [order for order, _ in found])
   order, ways = found[0]
   if len(found) > 1:
     _say_order(p, kept, [order for order, _ in found])
-  elif _is_bare_first(p, order) and not _is_of_file(p, kept, order):
+  elif orders_lib.is_bare_first(p, order) and not _is_of_file(p, kept, order):
     raise AmbiguousError(_unranked(order))
   ways = sorted(ways, key=lambda w: (len(w.grouped), *ways_lib.swapped(w)))
   readings = [w for _, each in found for w in each]
@@ -120,50 +114,14 @@ def _fitting(
   return found
 
 
-def _orders(p: Player, layers: list[Module]) -> tuple[list[list[Module]], bool]:
-  """Returns the orders that names allow, and whether these are all."""
-  by_name = {m.prefix: m for m in layers}
-  wanted = p.override.order
-  if wanted:
-    # A layer may be used again, under its own name or its second one.
-    once = {m.prefix for m in layers if m.parts["weight"] not in p.tied}
-    if not once <= set(wanted) <= by_name.keys():
-      raise ValueError(
-        f"override: order must hold {', '.join(by_name)}, got"
-        f" {', '.join(wanted)}"
-      )
-    return [[by_name[name] for name in wanted]], True
-  stems: dict[str, list[Module]] = {}
-  for module in sorted(layers, key=lambda m: naming.natural(m.prefix)):
-    stem = naming.stem(module.prefix)
-    if not module.prefix[-1:].isdigit() and p.framework != "keras":
-      stem += "#"  # `fc` may stand before `fc1` or behind; Keras begins so.
-    stems.setdefault(stem, []).append(module)
-  complete = len(stems) <= _MOST_STEMS
-  sequences = list(stems.values())
-  mixed = itertools.permutations(sequences) if complete else [[]]
-  orders = [[m for stem in way for m in stem] for way in mixed]
-  orders += [naming.by_number(order) for order in orders]
-  if not complete:
-    orders = [sorted(layers, key=lambda m: naming.natural(m.prefix))]
-  if p.framework in naming.ORDERED:
-    counted = all(
-      [m for m in layers if m in stem] == stem for stem in sequences
-    )
-    orders = [layers, *orders] if counted else [*orders, layers]
-  unique = {tuple(m.prefix for m in order): order for order in orders}
-  return list(unique.values()), complete
-
-
-def _is_ranked(order: Sequence[Module]) -> bool:
-  """Whether what is called an input comes first, an output last."""
-  ranks = []
-  for module in order:
-    words = re.split(r"[./]", module.prefix.lower())
-    first = any(_FIRST.match(word) for word in words)
-    last = any(_LAST.match(word) for word in words)
-    ranks.append(last - first)
-  return ranks == sorted(ranks)
+def _mixed(
+  p: Player, layers: list[Module], orders: list[list[Module]]
+) -> list[tuple[list[Module], list[Way]]]:
+  """Returns a further order that fits, in which lists of layers alternate."""
+  habits = ways_lib.habits(p, [m.parts["weight"] for m in orders[0]])
+  fits = lambda start: any(ways_lib.find(p, start, habit) for habit in habits)
+  order = orders_lib.mixed(p, layers, orders, fits)
+  return _fitting(p, [order]) if order else []
 
 
 def _is_of_file(p: Player, layers: list[Module], order: list[Module]) -> bool:
@@ -192,7 +150,8 @@ def _say_order(
   counted = len({naming.stem(m.prefix) for m in layers}) == 1
   kept = counted or _is_of_file(p, layers, orders[0])
   kept = kept and p.framework in naming.ORDERED
-  if not kept or _is_bare_first(p, orders[0]):
+  kept = kept and not orders_lib.are_by_kind(orders[0], orders[1:])
+  if not kept or orders_lib.is_bare_first(p, orders[0], orders[1:]):
     raise AmbiguousError(
       "the layers fit in more than one order. Write the right one, such as"
       f" {hints[0]} or {hints[1]}"
@@ -201,22 +160,6 @@ def _say_order(
     "the layers are in the order of the file; others would fit too:"
     f" {hints[0]} settles it, or {hints[1]}"
   )
-
-
-def _is_bare_first(p: Player, order: list[Module]) -> bool:
-  """Whether `fc` stands before `fc1`: made first, perhaps, and used last.
-
-  Before `fc2` it is the first one; in Keras before `fc_1`, too.
-  """
-  seen = set()
-  for module in order if p.framework != "keras" else ():
-    number = re.search(r"\d+$", module.prefix)
-    stem = naming.stem(module.prefix)
-    if number and int(number[0]) < 2 and stem in seen:
-      return True
-    if not number:
-      seen.add(stem)
-  return False
 
 
 def as_json(**override: object) -> str:

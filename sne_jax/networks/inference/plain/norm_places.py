@@ -15,7 +15,7 @@ import re
 from sne_jax.networks.inference import naming
 from sne_jax.networks.inference.inferred import AmbiguousError
 from sne_jax.networks.inference.naming import Module
-from sne_jax.networks.inference.readings import OPAQUE, Reading, as_json
+from sne_jax.networks.inference.plain.readings import OPAQUE, Reading, as_json
 from sne_jax.networks.tracing.player import Player
 
 Places = dict[str, int]

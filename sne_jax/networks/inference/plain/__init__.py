@@ -1,0 +1,1 @@
+"""Plain networks, one layer after another, by names and shapes alone."""
