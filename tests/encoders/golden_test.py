@@ -100,6 +100,17 @@ CASES = {
     {"chunk_size": 34, **NEURON},
     (DENSE, MIXED),
   ),
+  "sne_answers_apart": (
+    "sne",
+    SNE_RECOMMENDED
+    | {
+      **{"responses": "hidden", "response_inputs": 4, "response_readers": 2},
+      **{"response_source": "noise", "response_order": "pooled"},
+      **{"response_map": "additive", "response_join": "apart"},
+    },
+    {"chunk_size": 34, **NEURON},
+    (DENSE,),
+  ),
   "probe_gen": (
     "probe_gen",
     {"width": 8, "inputs": 3, "layers": 2},
