@@ -64,6 +64,7 @@ def main() -> None:
         counts[name][verdict.kind] += 1
         if verdict.kind in ("WRONG", "CRASH"):
           wrong[name].append(seed)
+          print(f"{name} {seed}: {verdict}", flush=True)  # If it is stopped.
         if verdict.kind == args.why:
           print(
             f"{name} {seed}: {verdict.why}\n  {plans.said(plans.draw(seed))}"

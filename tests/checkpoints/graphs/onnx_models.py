@@ -97,3 +97,25 @@ def checked(path, draws=3, override=None):
 def groups(net):
   """Sizes of the groups, largest first."""
   return sorted((size for size, _ in net.spec.groups.values()), reverse=True)
+
+
+HIDDEN = 6
+
+
+def hidden(net):
+  """A hidden layer, and what reads it."""
+  x = net.relu(net.linear(net.input(2, 5), 5, HIDDEN))
+  return x, lambda y, size=HIDDEN: net.linear(y, size, 3)
+
+
+def images(net, x):
+  x = net.op("GlobalAveragePool", x)
+  return net.op("Flatten", x)
+
+
+def left(net, found):
+  """Weights of a graph that have no part in the network that is found."""
+  real = [
+    n for n, a in net.arrays.items() if a.dtype.kind == "f" and a.size > 1
+  ]
+  return {*real} & {*found.inferred.left_out}

@@ -107,3 +107,21 @@ def _affine(t, name, y):
 
 def _along(vector, like):
   return np.float64(vector).reshape(-1, *(1,) * (like.ndim - 2))
+
+
+def mlp(*widths, names=None, bias=True):
+  shapes = {}
+  for place, (into, out) in enumerate(zip(widths, widths[1:], strict=False)):
+    name = names[place] if names else f"{2 * place}"
+    shapes[f"{name}.weight"] = (out, into)
+    if bias:
+      shapes[f"{name}.bias"] = (out,)
+  return shapes
+
+
+def groups_of(found, name):
+  return [[f.group for f in axis] for axis in found.spec.tensor(name).axes]
+
+
+def levels(found, *names):
+  return [found.spec.tensor(f"{name}.weight").level for name in names]

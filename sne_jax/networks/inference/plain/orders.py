@@ -17,8 +17,7 @@ from sne_jax.networks.tracing.player import Player
 
 _MOST_STEMS = 6
 _MOST_STARTS = 500
-"""Beginnings of an order that are tried; more of them are no matter of doubt
-for anyone who names six layers."""
+"""Beginnings of an order that are tried before the search is given up."""
 
 _FIRST = re.compile(r"^(in|inputs?|stem|enc|encoder|first)(_|\d|$)")
 _LAST = re.compile(

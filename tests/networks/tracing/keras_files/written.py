@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from sne_jax.networks.tracing.keras_files import graph
 from tests.checkpoints import samples
 
 
@@ -129,3 +130,9 @@ def legacy(path, model, layers):
       for label, array in held.items():
         group[label] = array
   return path
+
+
+def runnable(network):
+  found = network.tensors.graph
+  assert isinstance(found, graph.KerasGraph)
+  return found
