@@ -284,6 +284,7 @@ def print_summary(label: str, results: dict[str, Any]) -> None:
     beside = ", ".join(
       f"{reference} {parts['test'][name]['value']:.3g}"
       for reference, parts in results["references"].items()
+      if name in parts.get("test", ())  # Too few images are left for some.
     )
     interval = f" [{row['low']:.3g}, {row['high']:.3g}]"
     lines.append(

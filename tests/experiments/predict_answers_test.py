@@ -1,6 +1,7 @@
 """Models that read what networks answer, given files that say no such thing."""
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -14,16 +15,30 @@ from tests.experiments.predict_test import SPEC, start, written
 __all__ = ["start"]  # A fixture.
 
 
+KINDS = {
+  "never": (),
+  "dropped": ("--response_drop=0.5",),
+  "apart": (
+    *("--response_join=apart", "--response_source=noise"),
+    *("--response_order=pooled", "--response_map=additive"),
+    *("--response_readers=2", "--head_width=0"),
+  ),
+}
+
+
 @pytest.fixture(scope="module")
 def workdirs(launch, tiny_zoo, tmp_path_factory):
-  """Finished runs by the share of networks whose answers are not read."""
-  found = {}
-  for drop in (0, 0.5):
-    found[drop] = tmp_path_factory.mktemp("run") / f"drop{drop}"
-    reads = ("--responses=outputs", "--response_inputs=3")
-    ended = launch(found[drop], tiny_zoo, *reads, f"--response_drop={drop}")
+  """Finished runs, by whether and how they know weights without answers."""
+
+  @functools.cache
+  def workdir(name):
+    folder = tmp_path_factory.mktemp("run") / name
+    reads = ("--responses=outputs", "--response_inputs=3", *KINDS[name])
+    ended = launch(folder, tiny_zoo, *reads)
     assert ended.code == 0, ended
-  return found
+    return folder
+
+  return workdir
 
 
 @pytest.mark.parametrize("module", [predict, encode])
@@ -32,17 +47,24 @@ def test_a_model_that_needs_answers_refuses(
 ):
   monkeypatch.chdir(tmp_path)
   written(tmp_path / "files", 1)
-  code, _, err = start(module, f"--workdir={workdirs[0]}", tmp_path / "files")
+  code, _, err = start(
+    module, f"--workdir={workdirs('never')}", tmp_path / "files"
+  )
   assert code == 1 and "Traceback" not in err
   (line,) = [l for l in err.splitlines() if "net0" in l]
   assert "nothing tells how it is run" in line
   assert "--response_drop=0.1" in line
 
 
-def test_weights_alone_are_read_and_that_is_said(workdirs, start, tmp_path):
+@pytest.mark.parametrize(
+  "kind", [pytest.param("dropped", marks=pytest.mark.slow), "apart"]
+)
+def test_weights_alone_are_read_and_that_is_said(
+  kind, workdirs, start, tmp_path
+):
   vectors = written(tmp_path / "files", 2)
   table = tmp_path / "out.csv"
-  given = (f"--workdir={workdirs[0.5]}", tmp_path / "files")
+  given = (f"--workdir={workdirs(kind)}", tmp_path / "files")
   code, _, err = start(predict, f"--csv={table}", *given)
   assert code == 0, err
   with table.open() as file:
@@ -61,13 +83,17 @@ def test_a_settled_family_is_run(workdirs, start, tmp_path):
   settled.write_text(json.dumps(family))
   code, _, err = start(
     predict,
-    *(f"--workdir={workdirs[0]}", f"--override={settled}", f"--json={out}"),
+    *(
+      f"--workdir={workdirs('never')}",
+      f"--override={settled}",
+      f"--json={out}",
+    ),
     path,
   )
   assert code == 0, err
   (row,) = json.loads(out.read_text())["networks"]
   assert not any("weights alone" in text for text in row["warnings"])
-  model = predictor_lib.Predictor.load(workdirs[0])
+  model = predictor_lib.Predictor.load(workdirs("never"))
   wanted = model.predict([(SPEC, vector)])[0, 0]
   assert row["frequency"] == pytest.approx(wanted, rel=1e-5)
 
@@ -79,7 +105,8 @@ def test_what_was_never_seen_is_predicted(workdirs):
     (spec, families.random_weights(spec, rng))
     for spec in families.tiny_specs().values()
   ]
-  models = [predictor_lib.Predictor.load(w) for w in workdirs.values()]
+  kinds = ("never", "apart")
+  models = [predictor_lib.Predictor.load(workdirs(kind)) for kind in kinds]
   assert np.isfinite(models[0].predict(networks)).all()
   for model in models:
     assert model.remarks(networks) == [""] * len(networks)

@@ -49,3 +49,17 @@ def test_a_product_without_its_second_factor_claims_nothing(tmp_path):
   output = net.op("Add", net.linear(x, HIDDEN, 3), net.op("ReduceSum", y))
   found = network.load(net.save(tmp_path / "a.onnx", output))
   assert not found.spec.groups and found.inferred.guesses
+
+
+def test_axes_that_name_a_place_twice_are_no_fault(tmp_path):
+  net = Net()
+  x = net.relu(net.linear(net.input(2, 5), 5, HIDDEN))
+  y = net.op("Unsqueeze", x, net.ints(1, 1))
+  output = net.op("Add", net.linear(x, HIDDEN, 3), net.op("ReduceSum", y))
+  path = net.save(tmp_path / "a.onnx", output)
+  try:
+    found = network.load(path)
+  except errors.CheckpointError as error:
+    assert "\n" not in str(error)
+  else:
+    assert not found.spec.groups

@@ -59,6 +59,8 @@ def unsqueezed(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
   """Returns a shape with ones put in at the places `axes`."""
   rank = len(shape) + len(axes)
   places = {a % rank for a in axes}
+  if len(places) < len(axes):
+    raise ValueError(f"axes {list(axes)} name a place twice")
   left = iter(shape)
   return tuple(1 if p in places else next(left) for p in range(rank))
 
