@@ -165,8 +165,13 @@ def natural(name: str) -> tuple:
 
 
 def stem(prefix: str) -> str:
-  """The name of a layer without numbers: layers of one stem are counted."""
-  return re.sub(r"[\d]+", "#", prefix.rpartition("/")[2]).rstrip("#_")
+  """The name of a layer without numbers: layers of one stem are counted.
+
+  Of a path it is the last part, with the list that a bare number stands in.
+  """
+  *above, last = prefix.split("/")
+  name = ".".join([*above[-1:], last]) if last.isdigit() else last
+  return re.sub(r"[\d]+", "#", name).rstrip("#_")
 
 
 def layout_of(name: str, framework: str) -> str:

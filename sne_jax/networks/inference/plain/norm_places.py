@@ -58,6 +58,11 @@ class _Finder:
     self._order = [m.prefix for m in reading.order]
     self._widths = reading.way.widths
     self._sizes = {m.prefix: p.shape([*m.parts.values()][0])[0] for m in norms}
+    self._flat = []  # By layer, how many numbers it flattens and reads; or 0.
+    for module, width in zip(reading.order, self._widths[:-1], strict=True):
+      kernel = module.parts["weight"]
+      _, reads, *sides = p.kernel_shape(kernel, reading.way.layouts[kernel])
+      self._flat.append(reads if not sides and reads != width else 0)
 
   def find(self) -> Places:
     """Returns the place of every norm."""
@@ -106,7 +111,10 @@ class _Finder:
     if not norms:
       return {}
     fits = lambda ways: [w for w in ways if w and self._fit(w, taken)]
-    in_file = fits([self._by_file(norms)])
+    by_file = self._by_file(norms)
+    in_file = fits([by_file])
+    for norm in norms if not in_file else ():
+      self._check_flat(norm, by_file.get(norm.prefix))
     numbered = fits([self._by_number(norms, 1), self._by_number(norms, 0)])
     if in_file and (in_file[0] in numbered or not numbered):
       return in_file[0]
@@ -123,6 +131,18 @@ class _Finder:
       f" place. Write which layer each is behind: {self._json(ways[0])} or"
       f" {self._json(ways[1])}"
     )
+
+  def _check_flat(self, norm: Module, in_file: int | None) -> None:
+    """Refuses a norm that may stand on what a layer has flattened."""
+    size, numbers = self._sizes[norm.prefix], _numbers(norm.prefix)
+    for place, name in enumerate(self._order):
+      alike = not numbers or numbers == _numbers(name)
+      if self._flat[place] == size and (alike or in_file == place):
+        raise AmbiguousError(
+          f"norm {norm.prefix!r} of {size} channels may stand before {name!r},"
+          f" on all {size} numbers that it reads, or behind a layer; if it is"
+          f" behind, write {as_json(norm_behind={norm.prefix: name})}; {OPAQUE}"
+        )
 
   def _fit(self, way: Places, taken: set[int]) -> bool:
     """Whether widths agree, and no layer has two norms."""
@@ -150,12 +170,12 @@ class _Finder:
       return {}  # Numbers count each kind: LayerNorm_0 may be behind Dense_1.
     way = {}
     for norm in norms:
-      numbers = re.findall(r"\d+", norm.prefix)
+      numbers = _numbers(norm.prefix)
       found = [
         place + shift
         for place, name in enumerate(self._order)
         if numbers
-        and re.findall(r"\d+", name) == numbers
+        and _numbers(name) == numbers
         and self._widths[place + shift] == self._sizes[norm.prefix]
       ]
       if len(found) != 1:
@@ -200,6 +220,10 @@ class _Finder:
   def _leave(self, names: list[str]) -> str:
     parts = [m.parts.values() for m in self._norms if m.prefix in names]
     return as_json(leave_out=[name for each in parts for name in each])
+
+
+def _numbers(prefix: str) -> list[str]:
+  return re.findall(r"\d+", prefix)
 
 
 def _ways(widths: list[int], sizes: list[int], start: int = 0):

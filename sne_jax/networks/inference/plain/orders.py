@@ -24,6 +24,11 @@ _LAST = re.compile(
   r"^(out|outputs?|heads?|dec|decoder|classifier|logits|last|final)(_|\d|$)"
 )
 
+_DENSE = re.compile(
+  r"fc|lin|linear|dense|proj|readout|predictor|regressor|score"
+)
+"""What is called so is seldom the first of several layers."""
+
 
 def named(p: Player, layers: list[Module]) -> tuple[list[list[Module]], bool]:
   """Returns the orders that names allow, and whether these are all.
@@ -160,6 +165,20 @@ def is_bare_first(
       seen.add(stem)
   bare = not _numbers(order[0]) and all(_numbers(m) for m in order[1:])
   return bare and any(other[-1] is order[0] for other in others)
+
+
+def begins_as_it_ends(p: Player, order: list[Module]) -> bool:
+  """Whether `fc` stands before `layers.0`: no chain, most likely."""
+  first, *others = order
+  word = re.split(r"[./]", first.prefix.lower())[-1]
+  return (
+    p.framework != "keras"
+    and bool(others)
+    and len(p.shape(first.parts["weight"])) == 2
+    and _DENSE.fullmatch(word) is not None
+    and all(_numbers(m) for m in others)
+    and naming.stem(first.prefix) not in {naming.stem(m.prefix) for m in others}
+  )
 
 
 def _names(order: Sequence[Module]) -> tuple[str, ...]:

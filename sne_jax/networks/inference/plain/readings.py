@@ -79,6 +79,8 @@ def find(p: Player, layers: list[Module]) -> Reading:
     _say_order(p, kept, [order for order, _ in found])
   elif orders_lib.is_bare_first(p, order) and not _is_of_file(p, kept, order):
     raise AmbiguousError(_unranked(order))
+  if not p.override.order and orders_lib.begins_as_it_ends(p, order):
+    raise AmbiguousError(_unranked(order))
   ways = sorted(ways, key=lambda w: (len(w.grouped), *ways_lib.swapped(w)))
   readings = [w for _, each in found for w in each]
   ends = {w.widths[end] for w in readings for end in (0, -1)}

@@ -225,3 +225,29 @@ def test_numbers_of_flax_count_each_kind():
   three = {f"params/LayerNorm_{i}/scale": (8,) for i in range(3)}
   levels = {t.name: t.level for t in infer(shapes | three, "flax").spec.tensors}
   assert [levels[name] for name in three] == [1, 3, 5]
+
+
+@pytest.mark.parametrize("framework", ["torch", "safetensors", "npz"])
+def test_a_norm_may_stand_on_what_a_layer_flattens(framework):
+  """4 channels of 2 places are 8 numbers, as many as the layer gives."""
+  shapes = named(
+    conv1=layer(4, 3, 3), norm2=norm(8), fc2=layer(8, 8), fc3=layer(3, 8)
+  )
+  override = {"flatten": "channels_first"}
+  with pytest.raises(
+    inference.AmbiguousError, match="on all 8 numbers"
+  ) as info:
+    infer(shapes, framework, override)
+  assert '{"norm_behind": {"norm2": "fc2"}}' in str(info.value)
+  override["norm_behind"] = {"norm2": "fc2"}
+  assert behind(infer(shapes, framework, override)) == {"norm2": "fc2"}
+  # Of another size, or in a file whose order puts it behind, it is behind.
+  shapes = named(
+    conv1=layer(4, 3, 3), norm2=norm(9), fc2=layer(9, 8), fc3=layer(3, 9)
+  )
+  assert behind(infer(shapes, framework, override)) == {"norm2": "fc2"}
+  shapes = named(
+    conv1=layer(4, 3, 3), fc2=layer(8, 8), norm2=norm(8), fc3=layer(3, 8)
+  )
+  if framework == "torch":
+    assert behind(infer(shapes, framework, {"flatten": "channels_first"}))

@@ -121,6 +121,36 @@ def test_an_output_that_is_made_first_is_not_read_as_the_first():
   assert levels(infer(shapes, "torch"), "head", "body.0", "tail") == [0, 1, 2]
 
 
+def test_a_bare_last_layer_is_not_the_first_before_numbered_ones():
+  # fc(concat(x, layers.0(x))): as a chain it would be 7 -> 3 -> 4.
+  shapes = dense(("fc", 3, 7), ("layers.0", 4, 3))
+  for framework in ("torch", "safetensors"):
+    with pytest.raises(inference.AmbiguousError, match="do not bear out"):
+      infer(shapes, framework)
+  order = ["fc", "layers.0"]
+  found = inference.infer(shapes, framework="torch", override={"order": order})
+  assert levels(found, *order) == [0, 1]
+  # Images, and what is called an input, may begin so.
+  shapes = named(conv=layer(4, 1, 3, 3), fc1=layer(8, 4), fc2=layer(3, 8))
+  assert levels(infer(shapes, "torch"), "conv", "fc1", "fc2") == [0, 1, 2]
+  shapes = dense(("input", 4, 7), ("layers.0", 5, 4))
+  assert levels(infer(shapes, "torch"), "input", "layers.0") == [0, 1]
+
+
+def test_lists_of_a_tree_are_told_apart_by_their_names():
+  """A bare number does not say which list it counts."""
+  shapes = {
+    "convs/0/kernel": (3, 3, 4, 8),
+    "convs/0/bias": (8,),
+    "deconvs/0/kernel": (2, 2, 8, 4),
+    "deconvs/0/bias": (4,),
+    "head/kernel": (8, 3),
+    "head/bias": (3,),
+  }
+  with pytest.raises(inference.AmbiguousError, match="more than one order"):
+    infer(shapes, "orbax", {"flatten": "channels_last"})
+
+
 @pytest.mark.parametrize(
   "names",
   [
