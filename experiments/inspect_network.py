@@ -138,7 +138,7 @@ def described(network: checkpoints.FileNetwork) -> str:
   ]
   free = sum(per is None for _, per in spec.groups.values())
   lines = [
-    f"{network.path}: {network.tensors.format}",
+    f"{given_files.shown(network.path)}: {network.tensors.format}",
     f"{given_files.architecture(spec)}; {spec.num_weights:,} parameters,"
     f" {spec.num_levels} levels, {len(spec.groups)} groups of neurons that may"
     f" be permuted ({free} by themselves)",
@@ -248,7 +248,7 @@ def listed(tensors: checkpoints.Tensors, contents: checkpoints.Contents) -> str:
     for name, (kind, shape) in contents.unread.items()
   ]
   lines = [
-    f"{tensors.source}: {tensors.format}",
+    f"{given_files.shown(tensors.source)}: {tensors.format}",
     f"It is {contents.what}.",
     "\n".join(f"{name}: {text}" for name, text in contents.facts.items()),
     report.markdown_table(["tensor", "numbers", "shape"], rows),

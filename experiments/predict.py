@@ -187,7 +187,8 @@ def table(rows: list[dict[str, Any]], columns) -> str:
   header = ["file", "architecture found", "parameters", *columns, "unlike"]
   lines = []
   for row in rows:
-    cells = [row["file"], row["architecture"], f"{row['parameters']:,}"]
+    name, size = given_files.shown(row["file"]), f"{row['parameters']:,}"
+    cells = [name, row["architecture"], size]
     cells += [
       report.with_interval(
         {

@@ -189,6 +189,11 @@ def line(error: BaseException) -> str:
   return f"{kind}: {text}" if text else kind
 
 
+def shown(path: str) -> str:
+  """Returns a path on one line: what cannot be printed is escaped."""
+  return "".join(c if c.isprintable() else repr(c)[1:-1] for c in path)
+
+
 def say(word: str, said: Sequence[tuple[str, str]]) -> None:
   """Prints pairs of a file and what is said of it; the same of several once."""
   files: dict[str, list[str]] = {}
@@ -196,7 +201,7 @@ def say(word: str, said: Sequence[tuple[str, str]]) -> None:
     files.setdefault(text, []).append(file)
   for text, some in files.items():
     more = f" and {len(some) - 1} more" if len(some) > 1 else ""
-    print(f"{word}: {some[0]}{more}: {text}")
+    print(f"{word}: {shown(some[0])}{more}: {text}")
 
 
 def check_outputs(paths: Sequence[str], given: Sequence[str] = ()) -> None:
@@ -230,6 +235,6 @@ def report_failures(failures: dict[str, str]) -> int:
     print(f"\n{len(failures)} could not be read:", file=sys.stderr)
   for path, why in failures.items():
     name = " ".join(path.split())
-    text = why if why.startswith(name) else f"{name}: {why}"
+    text = why if why.startswith(name) else f"{shown(path)}: {why}"
     print(f"  {text}", file=sys.stderr)
   return 1 if failures else 0

@@ -255,7 +255,7 @@ def _read(
     raise errors.unreadable(
       os.fspath(path), f"it is {other.what}", other.remedy
     )
-  recipes.check_doubts(opened, override.leave_out)
+  recipes.check_doubts(opened, override.names_left_out(opened.entries))
   try:
     inferred = inference.infer_file(opened, override)
   except inference.AmbiguousError as error:

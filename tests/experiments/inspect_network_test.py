@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments import inspect_network
+from experiments import inspect_network, predict
+from experiments.cli import given_files
 from sne_jax import checkpoints, errors
 from tests.checkpoints import samples, verifying_test
 
@@ -28,6 +29,22 @@ def test_why_nothing_is_tried_is_one_line(tmp_path, capsys):
   assert out.startswith("Not verified: ") and len(out.splitlines()) == 1
   (line,) = inspect_network.known(network.inferred)
   assert line.startswith("guessed (")
+
+
+def test_a_name_of_a_file_stays_on_one_line(tmp_path, capsys):
+  path = tmp_path / "two\nlines\x1b.safetensors"
+  path.write_bytes(samples.safetensors_bytes(samples.network()))
+  text = inspect_network.described(checkpoints.load(path))
+  name = str(tmp_path / "two\\nlines\\x1b.safetensors")
+  assert text.splitlines()[0] == f"{name}: safetensors"
+  given_files.say("note", [(str(path), "said")])
+  given_files.report_failures({str(path): "broken"})
+  said = capsys.readouterr()
+  assert said.out == f"note: {name}: said\n"
+  assert said.err.splitlines()[-1] == f"  {name}: broken"
+  row = {"file": str(path), "architecture": "a", "parameters": 1}
+  text = predict.table([row | {"unlike": 0.0, "warnings": []}], [])
+  assert f"| {name} |" in text
 
 
 def test_how_groups_are_known_is_shown(tmp_path):

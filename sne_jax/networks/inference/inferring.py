@@ -108,10 +108,9 @@ def infer(
     name: other for name, other in (tied or {}).items() if other in shapes
   }
   left_out = naming.left_out(shapes, dtypes)
-  for name in settled.leave_out:
-    if name not in shapes:
-      raise ValueError(f"override: leave_out names {name!r}, no tensor of it")
-    left_out[name] = "left out by the override"
+  left_out |= dict.fromkeys(
+    settled.names_left_out(shapes), "left out by the override"
+  )
   left_out |= _second_names(tied, left_out)
   kept = {n: tuple(s) for n, s in shapes.items() if n not in left_out}
   if not kept:

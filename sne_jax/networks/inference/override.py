@@ -18,7 +18,8 @@ be left out.
 | `layout` | "out_in", "in_out" or "mlx" | how kernels are stored, `LAYOUTS` |
 | `transposed` | tensor names | kernels with in- and outputs swapped: dense |
 | | | ones stored as [in, out], transposed convolutions |
-| `leave_out` | tensor names | tensors that are no weights |
+| `leave_out` | tensor names | tensors that are no weights, or another |
+| | | network's; `ema.*` for all that begin so |
 | `activation` | "relu", "tanh", ... | what comes after every hidden layer |
 | `opaque` | true | nothing is known: no permutation is claimed |
 | `family`, `options` | see `families.build` | a network that can be run |
@@ -29,7 +30,7 @@ Dimensions: none.
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sne_jax.networks.families import ACTIVATIONS
@@ -77,6 +78,26 @@ class Override:
   # A family that can run it, and the options that build it.
   family: str = ""
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def names_left_out(self, names: Iterable[str]) -> list[str]:
+    """Returns the names that `leave_out` is of, in its order.
+
+    Raises:
+      ValueError: it names what is not among them.
+    """
+    names = dict.fromkeys(names)
+    found: dict[str, None] = {}
+    for wanted in self.leave_out:
+      start = wanted[:-1]
+      same = [n for n in names if wanted[-1:] == "*" and n.startswith(start)]
+      if wanted in names:
+        same = [wanted]
+      if not same:
+        raise ValueError(
+          f"override: leave_out names {wanted!r}, no tensor of it"
+        )
+      found |= dict.fromkeys(same)
+    return list(found)
 
   @property
   def describes(self) -> bool:

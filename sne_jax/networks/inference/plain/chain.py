@@ -158,6 +158,7 @@ def _play(
   sources = _sources(p, order)
   for norm in norms.get(0, ()):
     x = _norm(p, x, norm)
+  grouped = ""
   for number, module in enumerate(order):
     heard = x
     neighbours = (
@@ -165,6 +166,7 @@ def _play(
       order[number + 1] if number + 1 < len(order) else None,
     )
     x = _layer(p, x, module, *neighbours)
+    grouped = _doubt_shuffle(p, heard, module, grouped)
     for norm in norms.get(number + 1, ()):
       x = _norm(p, x, norm)
     for source in sources.get(module.prefix, ()):
@@ -268,6 +270,36 @@ def _doubt_groups(p: Player, x: Value, y: Value, shape, module) -> None:
   )
   p.tape.axes.pin(x.axes[1], reason)
   p.tape.axes.pin(y.axes[1], reason)
+
+
+def _doubt_shuffle(p: Player, x: Value, module: Module, grouped: str) -> str:
+  """Claims nothing between two convolutions of groups of channels.
+
+  Channels are often shuffled there, or else groups would never meet; a shuffle
+  has no tensors. One that convolves each channel alone may lie between.
+
+  Args:
+    p: the player.
+    x: what the layer reads.
+    module: the layer.
+    grouped: the convolution of groups that is so before this layer; "" if none.
+
+  Returns:
+    That of the next layer.
+  """
+  shape = p.kernel_shape(module.parts["weight"])
+  if len(shape) > 2 and shape[1] == 1 < x.shape[1]:
+    return grouped
+  if len(shape) < 3 or shape[1] == x.shape[1]:
+    return ""
+  if grouped:
+    p.tape.axes.pin(
+      x.axes[1],
+      f"channels may be shuffled between {grouped!r} and {module.prefix!r},"
+      " both of groups, which no name or shape shows; code that is traced shows"
+      " it",
+    )
+  return module.prefix
 
 
 def _flatten(

@@ -37,6 +37,8 @@ class Ties:
     self._p, self._reading = p, reading
     self._axes: dict[int, Axis] = {}
     self._joined: dict[int, list[Module]] = {}
+    self._listed: dict[int, list[Module]] = {}
+    self._hidden: list[Axis] = []
     self._said = p.override.skips is not None and reading.sure
     self._lists = set[str]()
     if not reading.aliased:
@@ -49,7 +51,11 @@ class Ties:
     if reading.doubt:
       axes.pin(axis)
       return
-    if self._said or not self._leaves(number):
+    self._hidden.append(axis)
+    if self._said:
+      return
+    if not self._leaves(number):
+      self._listed.setdefault(width, []).append(reading.order[number])
       return
     self._joined.setdefault(width, []).append(reading.order[number])
     axes.unify(axis, self._axes.setdefault(width, axis))
@@ -68,6 +74,8 @@ class Ties:
       p.guess(f"no permutation is claimed: {reading.doubt}")
       return
     self._say_swapped()
+    self._say_square()
+    self._say_listed()
     pinned, tied = [], []
     for width, modules in self._joined.items():
       text = f"{width} of {_some([m.prefix for m in modules])}"
@@ -92,6 +100,60 @@ class Ties:
     p.guess(
       f"{', '.join(parts)}: a skip could join what is of one width, or a layer"
       f" be used twice; {as_json(**settled)} says that there is none"
+    )
+
+  def _say_square(self) -> None:
+    """Notes that dense kernels are taken for [out, in] which show nothing.
+
+    A list of a state_dict may hold modules of another layout, as GPT-2's are.
+    """
+    p, layouts = self._p, self._reading.way.layouts
+    if p.override.layout or p.override.transposed:
+      return
+    if not any(map(p.tape.axes.is_free, self._hidden)):
+      return
+    shapes = {p.shape(name) for name in layouts}
+    ends = {re.split(r"[./]", name)[-1] for name in layouts}
+    square = all(len(s) == 2 and s[0] == s[1] for s in shapes)
+    if square and ends == {"weight"} and {*layouts.values()} == {"out_in"}:
+      p.guess(
+        "all kernels are square, and taken for [out, in], as of PyTorch:"
+        f" {as_json(layout='out_in')} settles it, or"
+        f" {as_json(layout='in_out')} if they are [in, out]"
+      )
+
+  def _say_listed(self) -> None:
+    """Notes layers of one width whose list is taken for a `Sequential`."""
+    p, reading = self._p, self._reading
+    rank = lambda module: len(p.shape(module.parts["weight"]))
+    hidden: dict[tuple[int, int], list[Module]] = {}
+    for module, width in zip(
+      reading.order, reading.way.widths[1:], strict=True
+    ):
+      hidden.setdefault((rank(module), width), []).append(module)
+    parts, pairs, inputs = [], [], False
+    for (_, width), modules in hidden.items():
+      listed = [m for m in self._listed.get(width, ()) if m in modules]
+      first = width == reading.way.widths[0]
+      if listed and (len(modules) > 1 or first):
+        parts.append(f"the {width} of {_some([m.prefix for m in listed])}")
+        names = dict.fromkeys(m.prefix for m in modules)
+        pairs += map(list, itertools.pairwise(names))
+        inputs |= first
+    if not parts:
+      return
+    start = {}
+    if not reading.sure:
+      start = {"order": [m.prefix for m in reading.order]}
+    hints = [as_json(**start, skips=[])]
+    if pairs:
+      hints.append(f"{as_json(**start, skips=pairs)} if these are added")
+    if inputs:
+      hints.append('{"opaque": true} if the inputs are')
+    self._p.guess(
+      "no skips are expected between layers of one width,"
+      f" {' and '.join(parts)}, in a list numbered as a Sequential is:"
+      f" {hints[0]} settles it{''.join(f', or {h}' for h in hints[1:])}"
     )
 
   def _say_swapped(self) -> None:

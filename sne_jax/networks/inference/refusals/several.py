@@ -12,6 +12,7 @@ import re
 
 from sne_jax.networks.inference import forms, naming
 from sne_jax.networks.inference.forms import Form
+from sne_jax.networks.inference.refusals import beside
 from sne_jax.networks.inference.refusals.seen import Refusal, Seen, tokens
 
 _COPIES = frozenset(
@@ -82,12 +83,12 @@ def networks(seen: Seen) -> Refusal | None:
     words = naming.components(name)[len(seen.top) :]
     if len(words) > 1:
       groups.setdefault(words[0], {})["/".join(words[1:])] = shape
-  found = (
-    _members(seen, groups)
-    or _roles(groups)
-    or _copies(groups)
-    or _alike(groups)
-  )
+  deep = {word: own for word, own in groups.items() if len(own) > 1}
+  found = _members(seen, groups) or _roles(groups) or _copies(deep)
+  refusal = None if found else beside.networks(seen)
+  if refusal:
+    return refusal
+  found = found or _copies(groups) or _alike(groups)
   if found:
     return _ask(seen, [(word,) for word in found])
   # Ensembles that lie beside other layers.

@@ -1,6 +1,8 @@
 """What a plain chain of layers may claim: nothing that a skip could break."""
 
+import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -149,10 +151,73 @@ def test_a_sequential_is_free(start, framework):
     return x
 
   found = holds(shapes, framework, run, (5, 4))
-  assert sizes(found) == [9, 9] and not found.guesses
+  assert sizes(found) == [9, 9]
+  (guess,) = found.guesses
+  assert "no skips are expected" in guess
+  settled = holds(shapes, framework, run, (5, 4), FREE)
+  assert settled.spec == found.spec and not settled.guesses
   assert symmetry.log_order(found.spec) == pytest.approx(
     2 * math.log(math.factorial(9))
   )
+
+
+@pytest.mark.parametrize("framework", ["torch", "safetensors"])
+@pytest.mark.parametrize("start", ["", "layers."])
+def test_skips_in_what_looks_like_a_sequential(start, framework):
+  """No name shows them: it is said, and what is to be written holds."""
+  names = [f"{start}{place}" for place in (0, 2, 4, 6)]
+
+  def run(t, x, last=False):
+    x = linear(t, names[0], x)
+    for name in names[1:3]:
+      x = x + linear(t, name, relu(x))
+    return (x if last else 0) + linear(t, names[3], relu(x))
+
+  for out in (3, 9):  # As wide as the outputs, these may be added to as well.
+    shapes = dense(names, 5, 9, 9, 9, out)
+    (guess,) = infer(shapes, framework).guesses
+    *_, text = re.findall(r'\{"skips".*?\}', guess)
+    given = json.loads(text)
+    assert given["skips"][:2] == [names[:2], names[1:3]]
+    found = holds(
+      shapes, framework, lambda t, x, o=out: run(t, x, o > 3), (4, 5), given
+    )
+    assert sizes(found) == ([9] if out == 3 else [])
+  # Of other widths nothing can be added.
+  assert not infer(dense(names, 5, 9, 8, 7, 3), framework).guesses
+
+
+def test_a_sequential_as_wide_as_its_inputs():
+  shapes = dense(["0", "2"], 9, 9, 3)
+  (guess,) = infer(shapes, "torch").guesses
+  assert '{"opaque": true} if the inputs are' in guess
+
+
+def test_square_kernels_of_a_sequential():
+  """All square: [out, in] is a convention, and the other way can be said."""
+  names = ["0", "2", "4"]
+  shapes = dense(names, 9, 9, 9, 9)
+  hints = '{"layout": "out_in"} settles it, or {"layout": "in_out"} if'
+
+  def run(t, x):
+    for place, name in enumerate(names):
+      x = relu(x) if place else x
+      x = x @ np.float64(t[f"{name}.weight"]) + t[f"{name}.bias"]
+    return x
+
+  found = infer(shapes, "torch")
+  assert sizes(found) == [9, 9] and hints in " ".join(found.guesses)
+  for way in ("in_out", "out_in"):
+    settled = infer(shapes, "torch", {"layout": way, "skips": []})
+    assert sizes(settled) == [9, 9] and not settled.guesses
+  found = holds(shapes, "torch", run, (5, 9), {"layout": "in_out"})
+  assert sizes(found) == [9, 9]
+  # Kernels that are not square show it; what claims nothing needs no word.
+  for widths in ((4, 9, 9, 9), (9, 9, 9, 4)):
+    assert hints not in " ".join(infer(dense(names, *widths), "torch").guesses)
+  names = ["fc1", "fc2", "fc3"]
+  found = infer(dense(names, 9, 9, 9, 9), "torch")
+  assert not found.spec.groups and hints not in " ".join(found.guesses)
 
 
 def test_between_two_lists_a_skip_may_lead():
