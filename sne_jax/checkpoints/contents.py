@@ -1,4 +1,4 @@
-"""What a file holds where it is no network: adapters, quantised weights.
+"""What a file holds that is no network: adapters, shards, quantised weights.
 
 Such files are shown, and not encoded.
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from sne_jax import errors
 from sne_jax.checkpoints import foreign
-from sne_jax.checkpoints.formats import gguf_file
+from sne_jax.checkpoints.formats import gguf_file, shards
 from sne_jax.checkpoints.limits import Budget, Limits
 from sne_jax.checkpoints.tensors import Tensors
 from sne_jax.networks.inference import refusals
@@ -47,6 +47,9 @@ def describe(tensors: Tensors) -> Contents | None:
   quantised = json.loads(tensors.metadata.get(gguf_file.QUANTISED, "{}"))
   if quantised:
     return _of_quantised(tensors, quantised)
+  shard = shards.single(tensors.source)
+  if shard is not None:
+    return Contents(shard[0], {}, shard[1])
   adapter = refusals.adapter({n: e.shape for n, e in tensors.entries.items()})
   if adapter is None:
     return None
