@@ -280,7 +280,10 @@ def _read(
 ) -> FileNetwork:
   """Finds out what network tensors are, of themselves."""
   other = contents.describe(opened)
-  if other is not None and (other.unread or not override.opaque):
+  settled = override.opaque
+  if other is not None and not other.final:
+    settled = override != inference.Override()
+  if other is not None and (other.unread or not settled):
     raise errors.unreadable(
       os.fspath(path), f"it is {other.what}", other.remedy
     )
@@ -288,7 +291,9 @@ def _read(
   try:
     inferred = inference.infer_file(opened, override)
   except inference.AmbiguousError as error:
-    raise errors.unreadable(path, error.problem, error.remedy) from error
+    what = "it is GGUF; " if opened.format == "gguf" else ""
+    problem = f"{what}{error.problem}"
+    raise errors.unreadable(path, problem, error.remedy) from error
   entries = opened.entries
   uncompute = {
     name: entry.uncompute
