@@ -104,9 +104,10 @@ def _modules(p: Player) -> list[Module]:
     else:
       kept.append(module)
   if strange:
+    out = as_json(leave_out=[*p.override.leave_out, *strange])
     raise AmbiguousError(
       f"what these tensors do is not known: {', '.join(strange)}. If they are"
-      f" no weights, write {as_json(leave_out=strange)}; {OPAQUE}"
+      f" no weights, write {out}; {OPAQUE}"
     )
   return kept
 
