@@ -154,7 +154,7 @@ def described(network: checkpoints.FileNetwork) -> str:
       "Of the file",
       [n for n in network.notes if not n.startswith("left out:")],
     ),
-    ("Left out", left_out(inferred)),
+    ("Left out", left_out(network)),
     ("Said by the file", said(network.tensors)),
     ("Tied", [f"{n} is {other}" for n, other in inferred.tied.items()]),
   ):
@@ -199,10 +199,10 @@ def known(inferred: inference.InferredNetwork) -> list[str]:
   ]
 
 
-def left_out(inferred: inference.InferredNetwork) -> list[str]:
+def left_out(network: checkpoints.FileNetwork) -> list[str]:
   """Returns what of the file is not in the spec, alike ones in one line."""
   names: dict[str, list[str]] = {}
-  for name, why in inferred.left_out.items():
+  for name, why in network.left_out.items():
     names.setdefault(why, []).append(name)
   return [f"{shortened(some)}: {why}" for why, some in names.items()]
 

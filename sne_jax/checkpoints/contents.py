@@ -1,4 +1,4 @@
-"""What a file holds where it is no network: adapters, quantised weights.
+"""What a file holds that is no network: adapters, shards, quantised weights.
 
 Such files are shown, and not encoded.
 
@@ -12,9 +12,10 @@ from collections.abc import Mapping
 
 from sne_jax import errors
 from sne_jax.checkpoints import foreign
-from sne_jax.checkpoints.formats import gguf_file
+from sne_jax.checkpoints.formats import gguf_file, shards
 from sne_jax.checkpoints.limits import Budget, Limits
 from sne_jax.checkpoints.tensors import Tensors
+from sne_jax.networks import inference
 from sne_jax.networks.inference import refusals
 
 CONFIG = "adapter_config.json"
@@ -32,6 +33,7 @@ class Contents:
     facts: what else the file says, by what it is called.
     remedy: what helps to read a network.
     unread: types and shapes of tensors that are listed and not read.
+    final: whether it is none whatever an override says of its layers.
   """
 
   what: str
@@ -40,6 +42,7 @@ class Contents:
   unread: Mapping[str, tuple[str, tuple[int, ...]]] = dataclasses.field(
     default_factory=dict
   )
+  final: bool = True
 
 
 def describe(tensors: Tensors) -> Contents | None:
@@ -47,9 +50,12 @@ def describe(tensors: Tensors) -> Contents | None:
   quantised = json.loads(tensors.metadata.get(gguf_file.QUANTISED, "{}"))
   if quantised:
     return _of_quantised(tensors, quantised)
+  shard = shards.single(tensors.source)
+  if shard is not None:
+    return Contents(shard[0], {}, shard[1])
   adapter = refusals.adapter({n: e.shape for n, e in tensors.entries.items()})
   if adapter is None:
-    return None
+    return _of_gguf(tensors) if tensors.format == "gguf" else None
   facts = {"kind": adapter.kind, "layers": str(len(adapter.ranks))}
   facts |= {"rank": adapter.rank, "target modules": ", ".join(adapter.targets)}
   facts |= {"alpha": _alphas(tensors)}
@@ -73,16 +79,40 @@ def _of_quantised(tensors: Tensors, quantised: dict) -> Contents:
   return Contents(
     f"GGUF with {len(quantised)} of {count} tensors quantised as"
     f" {', '.join(kinds)} ({listed}{more})",
-    {
-      name.removeprefix("general."): text
-      for name, text in tensors.metadata.items()
-      if name.startswith("general.")
-    },
+    _general(tensors),
     "write its numbers as float32: gguf.dequantize(tensor.data,"
     " tensor.tensor_type) for each tensor of gguf.GGUFReader(path), saved as"
     " safetensors",
     {name: (kind, tuple(shape)) for name, (kind, shape) in quantised.items()},
   )
+
+
+def _of_gguf(tensors: Tensors) -> Contents | None:
+  """Returns what GGUF of plain numbers is, or None where it is a network.
+
+  Names of llama.cpp do not say how layers are joined.
+  """
+  try:
+    inference.infer_file(tensors)
+  except inference.AmbiguousError as error:
+    facts = _general(tensors)
+    kind = f" of {facts['architecture']}" if "architecture" in facts else ""
+    return Contents(
+      f"GGUF{kind} with {len(tensors.entries)} tensors; {error.problem}",
+      facts,
+      error.remedy,
+      final=False,
+    )
+  return None
+
+
+def _general(tensors: Tensors) -> dict[str, str]:
+  """Returns what a GGUF file says of itself."""
+  return {
+    name.removeprefix("general."): text
+    for name, text in tensors.metadata.items()
+    if name.startswith("general.")
+  }
 
 
 def _alphas(tensors: Tensors) -> str:

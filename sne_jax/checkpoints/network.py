@@ -73,12 +73,13 @@ class FileNetwork:
     """What of the file is not in the network, or not as it is stored."""
     metadata = self.tensors.metadata
     reasons: dict[str, list[str]] = {}
-    for name, why in self.inferred.left_out.items():
+    for name, why in self.left_out.items():
       reasons.setdefault(why, []).append(name)
     return (
       *(f"read was {one}" for one in _given(metadata, "taken")),
       *(f"not read were {one}" for one in _given(metadata, "left_out")),
       *(f"computed is {one}" for one in _given(metadata, "computed")),
+      *(f"computed is {one}" for one in self._dequantised()),
       *(
         f"left out: {', '.join(names[:3])}"
         + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -86,6 +87,34 @@ class FileNetwork:
         for why, names in reasons.items()
       ),
     )
+
+  @property
+  def left_out(self) -> dict[str, str]:
+    """What of the file is not in the network, and why.
+
+    Stored integers and scales that a weight is computed from are in it.
+    """
+    parts = {part for names in self._stored().values() for part in names}
+    out = self.inferred.left_out
+    return {name: why for name, why in out.items() if name not in parts}
+
+  def _stored(self) -> dict[str, tuple[str, ...]]:
+    """Weights that a graph computes from entries beside them, and those."""
+    entries = self.tensors.entries
+    return {
+      name: entries[name].computed_from
+      for name in self._used()
+      if set(entries[name].computed_from) & entries.keys()
+    }
+
+  def _dequantised(self) -> list[str]:
+    """Says which weights are computed from stored integers, some of them."""
+    said = [
+      f"{name} from {', '.join(parts)}"
+      for name, parts in self._stored().items()
+    ]
+    more = f" and {len(said) - 3} more" if len(said) > 3 else ""
+    return [f"{', '.join(said[:3])}{more}, by DequantizeLinear"] if said else []
 
   def weights(self, *, finite: bool = True) -> Float[np.ndarray, "P"]:
     """Reads all weights, float32.
@@ -251,7 +280,10 @@ def _read(
 ) -> FileNetwork:
   """Finds out what network tensors are, of themselves."""
   other = contents.describe(opened)
-  if other is not None and (other.unread or not override.opaque):
+  settled = override.opaque
+  if other is not None and not other.final:
+    settled = override != inference.Override()
+  if other is not None and (other.unread or not settled):
     raise errors.unreadable(
       os.fspath(path), f"it is {other.what}", other.remedy
     )
@@ -259,11 +291,14 @@ def _read(
   try:
     inferred = inference.infer_file(opened, override)
   except inference.AmbiguousError as error:
-    raise errors.unreadable(path, error.problem, error.remedy) from error
+    what = "it is GGUF; " if opened.format == "gguf" else ""
+    problem = f"{what}{error.problem}"
+    raise errors.unreadable(path, problem, error.remedy) from error
+  entries = opened.entries
   uncompute = {
     name: entry.uncompute
-    for name, entry in opened.entries.items()
-    if entry.computed_from
+    for name, entry in entries.items()
+    if entry.computed_from and not set(entry.computed_from) & entries.keys()
   }
   inferred = dataclasses.replace(inferred, uncompute=uncompute)
   return FileNetwork(path, opened, inferred)

@@ -115,7 +115,8 @@ def _as_stored(path: str, part: str, limits: Limits) -> Tensors:
 def find(folder: str | os.PathLike) -> list[str]:
   """Returns the checkpoints in a folder and below, each once, sorted.
 
-  A sharded set is found as its index, an Orbax checkpoint as its folder.
+  A sharded set is found as its index, an Orbax checkpoint as its folder. A
+  folder that is called as a checkpoint and holds none is one that is refused.
   Nothing is opened but first bytes; links that lead outside are left alone,
   and logged. Numbers in names are sorted as numbers.
 
@@ -133,6 +134,9 @@ def find(folder: str | os.PathLike) -> list[str]:
       continue
     if os.path.basename(where).startswith("models--"):
       folders[:] = [f for f in folders if f != "blobs"]  # Found as snapshots.
+    for inner in (os.path.join(where, name) for name in folders):
+      if _is_candidate(inner) and not os.path.islink(inner) and not find(inner):
+        paths.append(inner)
     files = [name for name in files if _is_inside(folder, where, name)]
     parts = set()
     for name in files:

@@ -104,6 +104,17 @@ def test_find_lists_every_checkpoint_once(tmp_path):
     reading.find(tmp_path / "nowhere")
 
 
+def test_a_folder_called_as_a_checkpoint_is_refused_if_it_holds_none(tmp_path):
+  data = samples.safetensors_bytes(samples.network())
+  for name in ("a.pt", "b.pt", "plain", ".c.pt"):
+    (tmp_path / name).mkdir()
+  (tmp_path / "b.pt" / "d.pt").write_bytes(data)
+  empty = str(tmp_path / "a.pt")
+  assert reading.find(tmp_path) == [empty, str(tmp_path / "b.pt" / "d.pt")]
+  with pytest.raises(errors.CheckpointError, match="a.pt: it holds 0 check"):
+    reading.read(empty)
+
+
 def test_links_out_of_a_folder_are_left_alone(tmp_path):
   outside = put(tmp_path / "outside" / "net.pt", FORMATS["net.pt"])
   folder = tmp_path / "folder"

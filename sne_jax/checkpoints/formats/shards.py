@@ -5,6 +5,7 @@ References:
 """
 
 import os
+import re
 from collections.abc import Callable
 
 from sne_jax import errors
@@ -15,6 +16,8 @@ from sne_jax.checkpoints.limits import Budget, Limits
 from sne_jax.checkpoints.tensors import Tensors, retied
 
 SUFFIX = ".index.json"
+
+_SHARD = re.compile(r"(.*)-(\d{2,5})-of-(\d{2,5})(\.\w+)")
 
 
 def read(
@@ -79,6 +82,44 @@ def read(
   metadata["shards"] = f"{len(due)} files of {first.format}"
   form = "safetensors" if first.format == "torch" else first.format
   return Tensors(entries, form, path, metadata)
+
+
+def single(path: str) -> tuple[str, str] | None:
+  """Returns what a file is that is one shard of several, and what helps.
+
+  Args:
+    path: of one file; its name says which shard it is, and of how many.
+
+  Returns:
+    What it is, as "it is ..." goes on, and a remedy; None for other files.
+  """
+  folder, base = os.path.split(os.path.abspath(path))
+  match = _SHARD.fullmatch(base)
+  if not match or not os.path.isfile(path):
+    return None
+  stem, number, count, end = match.groups()
+  if not 1 <= int(number) <= int(count) or int(count) < 2:
+    return None
+  beside = set(os.listdir(folder))
+  index = f"{stem}{end}{SUFFIX}"
+  due = {
+    f"{stem}-{n:0{len(number)}d}-of-{count}{end}"
+    for n in range(1, int(count) + 1)
+  }
+  for name in sorted(n for n in beside if n.endswith(SUFFIX)):
+    if base in (inside := names(os.path.join(folder, name))):
+      index, due = name, inside
+  what = f"shard {int(number)} of {int(count)} of a network"
+  missing = sorted({*due, index} - beside)
+  if not missing:
+    return what, f"name the index of all its shards, {index}"
+  more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+  return (
+    f"{what}; missing beside it: {', '.join(missing[:4])}{more}",
+    f"put what is missing beside it and name {index}, or write the override"
+    ' {"opaque": true} to read this shard alone, with no permutation claimed;'
+    " if it is a network by itself, give it another name",
+  )
 
 
 def names(path: str) -> set[str]:

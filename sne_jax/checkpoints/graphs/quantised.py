@@ -37,7 +37,13 @@ def entries(graph: Any, stored: Mapping[str, Entry]) -> Iterator[Entry]:
     shape = given[0].shape
     for scale in given[1:]:
       _check(scale.shape, shape, options)
-    yield Entry(node.output[0], shape, "float32", load)
+    yield Entry(
+      node.output[0],
+      shape,
+      "float32",
+      load,
+      computed_from=tuple(entry.name for entry in given),
+    )
 
 
 def _load(given: list[Entry], options: Mapping[str, int]) -> np.ndarray:

@@ -10,7 +10,7 @@ Dimensions: none; shapes are tuples of sizes.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -165,7 +165,18 @@ def _found(
 def _named(given: Player, left_out: Mapping[str, str]) -> InferredNetwork:
   """Tries the conventions, then a plain network."""
   shapes, settled = given.everything, given.override
-  seen = shapes, left_out, given.tied, settled
+
+  def is_read(names: Collection[str], override: Override) -> bool:
+    some = {n: s for n, s in shapes.items() if n in names}
+    tied = {n: o for n, o in given.tied.items() if {n, o} <= some.keys()}
+    out = {n: why for n, why in left_out.items() if n in names}
+    try:
+      _named(Player(some, given.framework, override, tied), out)
+    except ValueError:
+      return False
+    return bool(some)
+
+  seen = shapes, left_out, given.tied, settled, is_read
   refusals.check(*seen, certain=True)
   refused = []
   for name, play in conventions.CONVENTIONS.items():
@@ -182,7 +193,7 @@ def _named(given: Player, left_out: Mapping[str, str]) -> InferredNetwork:
     refused.append(
       f"it is not quite {name}: what do {', '.join(rest[:4])}"
       f"{', ...' if len(rest) > 4 else ''} do? If they are no weights, write"
-      f" {readings.as_json(leave_out=rest)}"
+      f" {readings.as_json(leave_out=[*settled.leave_out, *rest])}"
     )
   if refused and not settled.order:  # A network of this kind is not plain.
     raise AmbiguousError(f"{'; '.join(refused)}; {chain.OPAQUE}")

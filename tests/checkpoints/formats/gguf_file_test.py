@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from experiments import inspect_network
 from sne_jax import checkpoints, errors
 from sne_jax.checkpoints.formats import gguf_file
 from tests.checkpoints import samples
@@ -64,6 +65,28 @@ def test_a_network_is_read(gguf, tmp_path):
   network = checkpoints.load(put(tmp_path / "a", samples.gguf_bytes(arrays)))
   want = np.concatenate([a.reshape(-1) for a in arrays.values()])
   np.testing.assert_array_equal(network.weights(), want)
+
+
+def test_what_is_no_chain_is_named_and_listed(gguf, tmp_path):
+  shapes = {"blk.0.attn_q.weight": (8, 8), "blk.0.ffn_up.weight": (16, 8)}
+  shapes |= {"output.weight": (5, 8)}
+  arrays = {n: np.ones(s, np.float32) for n, s in shapes.items()}
+  path = put(tmp_path / "g.gguf", samples.gguf_bytes(arrays))
+  with pytest.raises(errors.CheckpointError) as error:
+    checkpoints.load(path)
+  assert "it is GGUF of llama with 3 tensors; " in str(error.value)
+  assert '{"opaque": true}' in str(error.value)
+  opened = checkpoints.read(path)
+  listed = inspect_network.listed(opened, checkpoints.describe_contents(opened))
+  assert all(f"| {name} " in listed for name in shapes)
+  assert "architecture: llama" in listed and '{"opaque": true}' in listed
+  network = checkpoints.load(path, override={"opaque": True})
+  assert network.spec.num_weights == sum(a.size for a in arrays.values())
+  order = ["blk.0.attn_q", "blk.0.ffn_up", "output"]
+  with pytest.raises(errors.CheckpointError, match="it is GGUF; .* in the ord"):
+    checkpoints.load(path, override={"order": order})
+  order = {"order": order[:2], "leave_out": ["output.weight"]}
+  assert checkpoints.load(path, override=order).spec.num_levels == 2
 
 
 def test_quantised_tensors_are_named_and_refused(gguf, tmp_path):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sne_jax import errors
+from sne_jax import checkpoints, errors
 from sne_jax.checkpoints import limits, reading
 from tests.checkpoints import samples
 
@@ -176,6 +176,40 @@ def test_a_cache_of_the_hub_links_to_its_blobs(tmp_path):
   (folder / shard(2)).symlink_to(root / "blobs" / "45")
   assert len(reading.read(path).entries) == 4
   assert reading.find(tmp_path) == [str(path)]
+
+
+def refusal(path):
+  with pytest.raises(errors.CheckpointError) as error:
+    checkpoints.load(path)
+  return str(error.value)
+
+
+def test_one_shard_is_not_read_as_the_whole(tmp_path):
+  index = write(tmp_path / "a")
+  path = tmp_path / "a" / shard(1)
+  line = refusal(path)
+  assert "it is shard 1 of 2 of a network; name the index of all" in line
+  assert checkpoints.load(tmp_path / "a" / line.split()[-1]).spec.num_levels
+  (tmp_path / "a" / shard(2)).unlink()
+  assert f"missing beside it: {shard(2)}; put" in refusal(path)
+  index.unlink()
+  line = refusal(path)
+  assert f"missing beside it: {shard(2)}, {INDEX}; put" in line
+  by_folder = refusal(tmp_path / "a")
+  assert by_folder.split("it is")[1] == line.split("it is")[1]
+  found = checkpoints.load(path, override={"opaque": True})
+  assert not found.spec.groups and len(found.spec.tensors) == 2
+  whole = path.rename(tmp_path / "a" / "whole.safetensors")
+  assert checkpoints.load(whole).spec.num_levels, "the last remedy"
+
+
+@pytest.mark.parametrize(
+  "name", ["a-00001-of-00001", "a-00003-of-00002", "a-1-of-2", "one-of-two"]
+)
+def test_other_names_are_of_no_shard(name, tmp_path):
+  path = tmp_path / f"{name}.safetensors"
+  path.write_bytes(samples.safetensors_bytes(samples.network()))
+  assert checkpoints.load(path).spec.num_levels == 2
 
 
 def test_limits_hold_for_the_whole(tmp_path):

@@ -44,6 +44,12 @@ def test_quantised_weights_are_read_as_numbers(kind, tmp_path):
     found.spec.unflatten(found.weights())[kernel], want, rtol=1e-6
   )
   assert "int8" in found.inferred.left_out["w0"]
+  # What a weight is computed from is said, and not that it is left out.
+  assert f"computed is {kernel} from w0, w1, w2, by DequantizeLinear" in (
+    found.notes
+  )
+  assert not {"w0", "w1", "w2"} & found.left_out.keys()
+  assert "left out" not in str(found.notes)
 
 
 @pytest.mark.parametrize(

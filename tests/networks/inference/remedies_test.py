@@ -74,6 +74,15 @@ FILES = {
     named(_0=layer(3, 1, 3, 3), _2=layer(2, 3)),
   ),
   "groups": ("torch", named(_0=IMAGE, _2=layer(6, 4, 3, 3), _4=layer(2, 6))),
+  "a transposed first layer": (
+    "torch",
+    {"0.weight": (10, 32, 4, 4), "2.weight": (16, 32, 3, 3)},
+  ),
+  "groups of square kernels": (
+    "torch",
+    named(c1=layer(8, 4, 3, 3), c2=layer(16, 4, 3, 3), c3=layer(8, 8, 1, 1))
+    | named(head=layer(4, 8)),
+  ),
   "a skip": ("torch", named(a=layer(8, 3), b=layer(8, 8), c=layer(2, 8))),
   "a skip from the inputs": ("torch", named(fc1=layer(8, 8), fc2=layer(2, 8))),
   "a skip, and another order": (

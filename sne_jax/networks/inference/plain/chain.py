@@ -104,9 +104,10 @@ def _modules(p: Player) -> list[Module]:
     else:
       kept.append(module)
   if strange:
+    out = as_json(leave_out=[*p.override.leave_out, *strange])
     raise AmbiguousError(
       f"what these tensors do is not known: {', '.join(strange)}. If they are"
-      f" no weights, write {as_json(leave_out=strange)}; {OPAQUE}"
+      f" no weights, write {out}; {OPAQUE}"
     )
   return kept
 
@@ -226,12 +227,24 @@ def _doubt_first(
   """Says that a first convolution is taken to read all channels at once.
 
   A kernel of `[O, I, ...]` may as well convolve groups of `I` channels, which
-  no shape shows. Where it looks so, nothing is claimed.
+  no shape shows. Where it looks so, nothing is claimed. A transposed one of
+  groups has more outputs than its kernel shows: a bias, or a reader of all
+  channels, says that it is none.
   """
   outputs, inputs, *places = p.kernel_shape(module.parts["weight"])
   if outputs == 1 or module.prefix in p.override.groups:
     return
   alone = as_json(groups={module.prefix: 1})
+  swapped = ("transposed", "out_in_last")
+  if p.layout(module.parts["weight"]) in swapped:
+    last = reader.parts["weight"] if reader else ""
+    sure = not last or len(p.shape(last)) == 2 or p.layout(last) in swapped
+    if not sure and "bias" not in module.parts:
+      p.guess(
+        f"{module.prefix!r}, a transposed convolution, is taken to read its"
+        f" {inputs} channels at once: {alone} settles it"
+      )
+    return
   groups = next(n for n in range(2, outputs + 1) if outputs % n == 0)
   apart = as_json(groups={module.prefix: outputs if inputs == 1 else groups})
   after = p.kernel_shape(reader.parts["weight"])[1:] if reader else ()

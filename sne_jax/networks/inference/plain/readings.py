@@ -94,7 +94,7 @@ def find(p: Player, layers: list[Module]) -> Reading:
     aliased=aliased,
     sure=len(found) == 1 and complete,
     ends=frozenset(ends),
-    either=frozenset(ways_lib.either(p, names, ways[0])),
+    either=frozenset(ways_lib.either(p, order, ways[0])),
     doubt=_doubt([ways[0], *unlike[:1]], names),
   )
 

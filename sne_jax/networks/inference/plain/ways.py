@@ -131,15 +131,18 @@ def swapped(way: Way) -> tuple[str, ...]:
   return tuple(n for n, how in way.layouts.items() if how == "transposed")
 
 
-def either(p: Player, names: list[str], way: Way) -> list[str]:
+def either(p: Player, order: Sequence[Module], way: Way) -> list[str]:
   """Square kernels that may be stored the other way.
 
-  Convolutions may be transposed ones; dense ones are [in, out] perhaps, where
-  others of such names are.
+  Convolutions may be transposed ones, if they read all channels: a transposed
+  one of groups has a row for each channel. Dense ones are [in, out] perhaps,
+  where others of such names are.
   """
   if p.override.layout or p.override.transposed:
     return []
-  named = [n for n in names if n.endswith(".weight")]
+  grouped = {m.parts["weight"] for m in order if m.prefix in way.grouped}
+  names = dict.fromkeys(m.parts["weight"] for m in order)
+  named = [n for n in names if n.endswith(".weight") and n not in grouped]
   dense = {n for n in named if len(p.shape(n)) == 2}
   mixed = any(way.layouts[name] == "in_out" for name in dense)
   suspect = [n for n in named if n not in dense or mixed]

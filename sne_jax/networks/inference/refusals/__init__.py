@@ -20,7 +20,7 @@ from sne_jax.networks.inference.refusals import (
 )
 from sne_jax.networks.inference.refusals.adapters import MERGE
 from sne_jax.networks.inference.refusals.adapters import recognise as adapter
-from sne_jax.networks.inference.refusals.seen import Refusal, Seen
+from sne_jax.networks.inference.refusals.seen import IsRead, Refusal, Seen
 
 __all__ = ["CERTAIN", "DOUBTFUL", "MERGE", "adapter", "check"]
 
@@ -52,6 +52,7 @@ def check(
   left_out: Mapping[str, str],
   tied: Mapping[str, str],
   override: Override,
+  is_read: IsRead,
   *,
   certain: bool,
 ) -> None:
@@ -62,6 +63,7 @@ def check(
     left_out: tensors that are none, and why.
     tied: names that are another tensor's, and that name.
     override: what a person has settled.
+    is_read: tries a remedy; see `Seen`.
     certain: which of the two tables to go through.
 
   Raises:
@@ -69,7 +71,7 @@ def check(
   """
   if not certain and (override.order or override.skips):
     return
-  seen = Seen(shapes, left_out, tied, override)
+  seen = Seen(shapes, left_out, tied, override, is_read)
   for recogniser in (CERTAIN if certain else DOUBTFUL).values():
     refusal = recogniser(seen)
     if refusal is not None:

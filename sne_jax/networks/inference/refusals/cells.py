@@ -3,6 +3,7 @@
 Dimensions: none; shapes are tuples of sizes.
 """
 
+import dataclasses
 import re
 
 from sne_jax.networks.inference import naming
@@ -82,10 +83,22 @@ def complex_tensors(seen: Seen) -> Refusal | None:
   ]
   if not names:
     return None
+  layers = {naming.role(name)[0] for name in names} - {""}
+  whole = [
+    name
+    for name in (*names, *seen.shapes)
+    if name in names or naming.role(name)[0] in layers
+  ]
+  out = (*seen.override.leave_out, *whole)
+  rest = [n for n in (*seen.shapes, *seen.left_out) if n not in whole]
+  settled = dataclasses.replace(seen.override, leave_out=out)
+  remedy = OPAQUE
+  if seen.is_read(rest, settled):
+    remedy += f"; or, if they have no part in the output, {leave_out(out)}"
   return Refusal(
-    f"{listed(names)} are complex, and join layers in ways that names do not"
-    " show",
-    f"{OPAQUE}; or, if they have no part in the output, {leave_out(names)}",
+    f"{listed(names)} {'is' if len(names) == 1 else 'are'} complex, and joined"
+    " to other layers in ways that names do not show",
+    remedy,
   )
 
 
@@ -112,11 +125,11 @@ def nameless(seen: Seen) -> Refusal | None:
   if not names or len(names) == len(roles):
     return None
   shapes = ", ".join(f"{n!r} {list(seen.shapes[n])}" for n in names[:4])
+  out = leave_out([*seen.override.leave_out, *names])
   return Refusal(
     f"what {shapes}{', ...' if len(names) > 4 else ''}"
     f" {'does' if len(names) == 1 else 'do'} is not known",
-    f"if they have no part in the output, write {leave_out(names)}; else"
-    f" {OPAQUE}",
+    f"if they have no part in the output, write {out}; else {OPAQUE}",
   )
 
 

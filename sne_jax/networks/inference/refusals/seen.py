@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from sne_jax.networks.inference import forms, naming
 from sne_jax.networks.inference.override import Override
@@ -16,6 +16,9 @@ OPAQUE = (
   'write the override {"opaque": true} to have no permutation claimed, or give'
   " its code to be traced"
 )
+
+
+IsRead = Callable[[Collection[str], Override], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +84,15 @@ class Seen:
     left_out: tensors that are none, and why.
     tied: names that are another tensor's, and that name.
     override: what a person has settled.
+    is_read: whether the tensors of these names, alone, are read with an
+      override; to try a remedy before it is named.
   """
 
   shapes: Mapping[str, tuple[int, ...]]
   left_out: Mapping[str, str]
   tied: Mapping[str, str]
   override: Override
+  is_read: IsRead
 
   @functools.cached_property
   def text(self) -> str:

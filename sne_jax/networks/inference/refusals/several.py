@@ -7,7 +7,9 @@ Dimensions: none; shapes are tuples of sizes.
 """
 
 import collections
+import dataclasses
 import itertools
+import json
 import re
 
 from sne_jax.networks.inference import forms, naming
@@ -75,6 +77,9 @@ _LISTS = re.compile(
 )
 """Lists whose members are networks; those of layers have other names."""
 
+_MOST_TRIED = 3
+"""Parts that are tried, to name one that is read by itself."""
+
 
 def networks(seen: Seen) -> Refusal | None:
   """Parts of the names that are networks of their own."""
@@ -103,13 +108,38 @@ def networks(seen: Seen) -> Refusal | None:
 
 
 def _ask(seen: Seen, paths: list[tuple[str, ...]]) -> Refusal:
-  """Asks for one part, by what stands before its names in the file."""
+  """Asks for one part, by what stands before its names in the file.
+
+  The first few are tried: one that is read by itself is named, or what the
+  first one needs besides.
+  """
   parts = [seen.head_of(path) for path in paths]
   names = ", ".join(parts[:6]) + (", ..." if len(parts) > 6 else "")
+  named, more = parts[0], ' and the override {"opaque": true}'
+  for part, path in zip(parts[:_MOST_TRIED], paths, strict=False):
+    if seen.is_read(_inside(seen, path), seen.override):
+      named, more = part, ""
+      break
+  else:
+    inside = _inside(seen, paths[0])
+    layers = (naming.role(n)[0] for n in inside if n in seen.matrices)
+    order = tuple(dict.fromkeys(layers))
+    settled = dataclasses.replace(seen.override, order=order)
+    if seen.is_read(inside, settled):
+      more = f" and the override {json.dumps({'order': order})}"
   return Refusal(
     f"it holds several networks, not one: {names}",
-    f'read one of them with part="{parts[0]}" (--part={parts[0]})',
+    f'read one of them with part="{named}" (--part={named}){more}',
   )
+
+
+def _inside(seen: Seen, path: tuple[str, ...]) -> list[str]:
+  """Names under a path behind `top`."""
+  wanted = (*seen.top, *path)
+  everything = (*seen.shapes, *seen.left_out)
+  return [
+    n for n in everything if naming.components(n)[: len(wanted)] == wanted
+  ]
 
 
 def _is_list(word: str) -> bool:

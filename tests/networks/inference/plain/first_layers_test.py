@@ -100,3 +100,15 @@ def test_a_first_layer_that_looks_depthwise_is_not_claimed(layers):
   )
   assert groups_of(settled, f"{name}.weight")[0] != [None]
   assert not any(f"'{name}'" in g for g in settled.guesses)
+
+
+@pytest.mark.parametrize(
+  "others", [[(32, 16, 4, 4), (16, 3, 4, 4)], [(5, 32)]], ids=len
+)
+def test_a_first_transposed_layer_has_no_groups_to_name(others):
+  kernels = [(10, 32, 4, 4), *others]
+  shapes = {f"{2 * i}.weight": shape for i, shape in enumerate(kernels)}
+  found = inference.infer(shapes, framework="torch")
+  assert found.guesses == ()
+  assert groups_of(found, "0.weight") == [["0"], [None], [None], [None]]
+  assert ["0"] in groups_of(found, "2.weight")

@@ -192,6 +192,44 @@ def test_it_is_refused_in_one_line_whose_remedy_works(
   assert try_remedies(path, line)
 
 
+def refusal(path, **given):
+  with pytest.raises(errors.CheckpointError) as error:
+    checkpoints.load(path, **given)
+  return str(error.value)
+
+
+def test_all_of_a_complex_layer_is_left_out_if_the_rest_is_read(tmp_path):
+  shapes = mlp("", 4, 12, 20, 3)
+  dtypes = {"0.weight": np.complex64}
+  path = put(shapes, tmp_path / "a.pt", dtypes)
+  both = '{"leave_out": ["0.weight", "0.bias"]}'
+  assert both in refusal(path)
+  assert both in refusal(path, override={"leave_out": ["0.weight"]})
+  assert checkpoints.load(path, override=json.loads(both)).spec.num_levels == 2
+  path = put(shapes, tmp_path / "b.pt", {"2.weight": np.complex64})
+  line = refusal(path)  # Without it the others do not meet.
+  assert "leave_out" not in line and try_remedies(path, line) == ["opaque"]
+
+
+@pytest.mark.parametrize("other", ["mlp", "patch_mix"])
+def test_a_part_that_is_named_is_read_with_what_is_named_beside(
+  other, tmp_path
+):
+  shapes = lin(
+    *((f"{n}.{k}", 8, 8) for n in ("token_mix", other) for k in (0, 2))
+  )
+  path = put(shapes | lin(("head", 3, 8)), tmp_path / "a.pt")
+  line = refusal(path)
+  part = re.search(r'part="([^"]+)"', line)[1]
+  shown = re.search(r"and the override (.*)$", line)
+  assert (part, bool(shown)) == (
+    ("mlp", False) if other == "mlp" else ("token_mix", True)
+  )
+  override = json.loads(shown[1]) if shown else None
+  found = checkpoints.load(path, part=part, override=override)
+  assert found.spec.num_levels == 2
+
+
 @pytest.mark.parametrize(
   "shapes",
   [
