@@ -104,7 +104,7 @@ class FileNetwork:
     return {
       name: entries[name].computed_from
       for name in self._used()
-      if set(entries[name].computed_from) & entries.keys()
+      if _has_parts(self.tensors, name)
     }
 
   def _dequantised(self) -> list[str]:
@@ -275,6 +275,12 @@ def _found(
   return dataclasses.replace(plain, inferred=inferred)
 
 
+def _has_parts(opened: tensors.Tensors, name: str) -> bool:
+  """Whether other entries are what a tensor is computed from."""
+  parts = set(opened.entries[name].computed_from)
+  return bool((parts - {name}) & opened.entries.keys())
+
+
 def _read(
   path: str, opened: tensors.Tensors, override: inference.Override
 ) -> FileNetwork:
@@ -294,11 +300,10 @@ def _read(
     what = "it is GGUF; " if opened.format == "gguf" else ""
     problem = f"{what}{error.problem}"
     raise errors.unreadable(path, problem, error.remedy) from error
-  entries = opened.entries
   uncompute = {
     name: entry.uncompute
-    for name, entry in entries.items()
-    if entry.computed_from and not set(entry.computed_from) & entries.keys()
+    for name, entry in opened.entries.items()
+    if entry.computed_from and not _has_parts(opened, name)
   }
   inferred = dataclasses.replace(inferred, uncompute=uncompute)
   return FileNetwork(path, opened, inferred)

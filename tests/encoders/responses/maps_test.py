@@ -58,9 +58,10 @@ def test_apart_a_code_is_the_mean_of_that_of_weights_and_of_answers():
 def test_apart_networks_that_cannot_be_run_have_the_code_of_their_weights():
   spec = reader_test.SPECS["mlp"]
   options = reader_test.sne_options.SNEOptions(**reader_test.SMALL | APART)
-  encoder, params, _ = reader_test.built([spec], spec, options)
+  encoder, shapes, _ = reader_test.built([spec], spec, options)
   rng = np.random.default_rng(0)
-  params = reader_test.moved(params, rng)
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  params = reader_test.moved(zeros, rng)
   specs = [spec, reader_test.unknown(spec)]
   weights = reader_test.families.random_weights(spec, rng)
   packer = encoder.make_packer(specs)

@@ -55,7 +55,8 @@ def encoder(**changes):
 
 def moved(params, rng):
   """Parameters of which none is 0, so that every branch is read."""
-  draw = lambda x: x + 0.2 * rng.standard_normal(x.shape).astype(np.float32)
+  noise = lambda x: 0.2 * rng.standard_normal(x.shape).astype(np.float32)
+  draw = lambda x: jnp.asarray(x + noise(x))
   return jax.tree.map(draw, params)
 
 
@@ -133,9 +134,9 @@ def unknown(spec):
   return dataclasses.replace(spec, family="traced", options=())
 
 
-def built(trained_on, example):
+def built(trained_on, example, options=None):
   """An encoder measured on some networks; shapes of its parameters, by one."""
-  options = sne_options.SNEOptions(**SMALL | {"responses": "hidden"})
+  options = options or sne_options.SNEOptions(**SMALL | {"responses": "hidden"})
   row = table.ENCODERS["sne"]
   rng = np.random.default_rng(0)
   networks = [(s, families.random_weights(s, rng)) for s in trained_on]
@@ -197,9 +198,11 @@ def test_each_reader_has_its_own_inputs_and_error():
     **SMALL | {"responses": "outputs", "response_readers": 2}
   )
   spec = SPECS["mlp"]
-  encoder, params, _ = built([spec], spec, options)
+  encoder, shapes, _ = built([spec], spec, options)
   rng = np.random.default_rng(0)
-  params = moved(params, rng)
+  params = moved(
+    jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes), rng
+  )
   weights = [families.random_weights(spec, rng) for _ in range(2)]
   batch = encoder.make_packer([spec]).pack((0, 0), weights)
   net = encoder.module
