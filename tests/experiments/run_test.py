@@ -473,22 +473,3 @@ def test_folders_of_before_hold_options_of_encoders_not_in_use(tmp_path):
     run_lib.claim_workdir(tmp_path / "run", other, ""),
   ):
     pass
-
-
-def test_references_without_a_test_part_are_left_out(capsys):
-  """Too few images may be left for one part and not for another."""
-  row = {"mean": 0.5, "low": 0.4, "high": 0.6, "count": 2}
-  value = {"kendall_tau": {"value": 0.25}}
-  run_lib.print_summary(
-    "all",
-    {
-      "seeds": [],
-      "summary": {"kendall_tau": row},
-      "references": {
-        "30 images": {"test": value},
-        "900 images": {"val": value},
-      },
-    },
-  )
-  (line,) = [x for x in capsys.readouterr().out.splitlines() if "tau" in x]
-  assert "30 images 0.25" in line and "900" not in line

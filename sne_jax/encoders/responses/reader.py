@@ -109,13 +109,10 @@ class Reader(nn.Module):
     count, read = self.options.inputs, []
     for place, reader in enumerate(self.readers):
       own = slice(place * count, (place + 1) * count)
-      of_units = lambda x: None if x is None else x[..., own]  # noqa: B023
-      part = running.Answers(
-        answers.outputs[:, own],
-        of_units(answers.before),
-        of_units(answers.after),
-        answers.is_unit,
-      )
+      part = answers._replace(outputs=answers.outputs[:, own])
+      if answers.before is not None:
+        before, after = answers.before[..., own], answers.after[..., own]
+        part = part._replace(before=before, after=after)
       read.append(reader(program, part, deterministic))
     return jnp.stack(read)
 

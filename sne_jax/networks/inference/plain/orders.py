@@ -167,6 +167,14 @@ def is_bare_first(
   return bare and any(other[-1] is order[0] for other in others)
 
 
+def contradicts_numbers(p: Player, order: list[Module]) -> bool:
+  """Whether `fc3` stands before `fc1`, as in a file where it was made first."""
+  if p.framework == "keras":
+    return False
+  stems = _stems(p, order).values()
+  return any([m for m in order if m in stem] != stem for stem in stems)
+
+
 def begins_as_it_ends(p: Player, order: list[Module]) -> bool:
   """Whether `fc` stands before `layers.0`: no chain, most likely."""
   first, *others = order

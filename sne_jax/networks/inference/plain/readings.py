@@ -79,7 +79,10 @@ def find(p: Player, layers: list[Module]) -> Reading:
     _say_order(p, kept, [order for order, _ in found])
   elif orders_lib.is_bare_first(p, order) and not _is_of_file(p, kept, order):
     raise AmbiguousError(_unranked(order))
-  if not p.override.order and orders_lib.begins_as_it_ends(p, order):
+  if not p.override.order and (
+    orders_lib.begins_as_it_ends(p, order)
+    or orders_lib.contradicts_numbers(p, order)
+  ):
     raise AmbiguousError(_unranked(order))
   ways = sorted(ways, key=lambda w: (len(w.grouped), *ways_lib.swapped(w)))
   readings = [w for _, each in found for w in each]
@@ -139,7 +142,8 @@ def _unranked(order: list[Module]) -> str:
   return (
     f"the layers fit as a chain only in an order such as {', '.join(names)},"
     " which names do not bear out: an output or input stands between others,"
-    " or a layer without a number before its like; if that is it, write"
+    " a layer without a number before its like, or numbers that fall; if that"
+    " is it, write"
     f" {as_json(order=names)}; {OPAQUE}"
   )
 

@@ -137,6 +137,16 @@ def test_a_bare_last_layer_is_not_the_first_before_numbered_ones():
   assert levels(infer(shapes, "torch"), "input", "layers.0") == [0, 1]
 
 
+def test_a_last_layer_that_is_made_first_keeps_its_number():
+  # fc3(concat(x, fc2(fc1(x)))): as a chain it would be 7 -> 3 -> 4 -> 4.
+  shapes = dense(("fc3", 3, 7), ("fc1", 4, 3), ("fc2", 4, 4))
+  with pytest.raises(inference.AmbiguousError, match="numbers that fall"):
+    infer(shapes, "torch")
+  order = ["fc3", "fc1", "fc2"]
+  found = inference.infer(shapes, framework="torch", override={"order": order})
+  assert levels(found, *order) == [0, 1, 2]
+
+
 def test_lists_of_a_tree_are_told_apart_by_their_names():
   """A bare number does not say which list it counts."""
   shapes = {
