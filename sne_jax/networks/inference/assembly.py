@@ -146,6 +146,12 @@ def _pieces_of(tape: Tape, name: str, uses: dict[Part, Use]) -> list[_Piece]:
     pieces.append(
       _piece(name, part, use, kept, value.shape, tuple(view), picks, sizes)
     )
+  read = sum(math.prod(piece.source.shape) for piece in pieces)
+  if read != math.prod(value.shape):
+    raise ValueError(
+      f"tensor {name!r}: {read} of {math.prod(value.shape)} numbers would be"
+      ' read by its parts; write {"opaque": true} to have it whole'
+    )
   return pieces
 
 

@@ -208,7 +208,7 @@ class Axes:
 
   def finish(self) -> None:
     """Settles enumerated nodes and which node is nested in which."""
-    while self._settle():
+    while self._settle() or self._merge_met():
       pass
     for cut in self._by_root()[0]:
       self._pinned[cut] = True
@@ -292,6 +292,27 @@ class Axes:
         self.unify((leaf,), (known[cut, leaf, i],))
     after = (len(self._link), len(self._parts), self._count_roots())
     return before != after + (sum(self._pinned),)
+
+  def _merge_met(self) -> bool:
+    """Takes enumeration back where an enumerated node meets itself.
+
+    A kernel may read blocks and give as many: each of its rows reads all the
+    blocks, so parts with one number for both are not the whole of it. The
+    members have one permutation then. Returns whether there was such a node.
+    """
+    cuts = self._by_root()[0]
+    for axes in dict.fromkeys(self._seen_leaves()) if cuts else ():
+      count = collections.Counter(n for axis in axes for n in axis)
+      for cut in cuts:
+        if count[cut] < 2:
+          continue
+        own = [key for key in self._members if self._root(key[0]) == cut]
+        for key in own:
+          self.unify((key[1],), (self._members.pop(key),))
+        self.pin((cut,), "blocks of inputs and of outputs that are one axis")
+        self._rooted = None
+        return True
+    return False
 
   def _count_roots(self) -> int:
     return sum(node == to for node, to in enumerate(self._link))
