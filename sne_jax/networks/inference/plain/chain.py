@@ -329,17 +329,11 @@ def _flatten(
   other = "channels_first" if way == "channels_last" else "channels_last"
   kernel = len(x.shape) - 2
   if kernel > 1 and not p.override.places and not _is_power(places, kernel):
-    if x.shape[1] == 1:  # One channel has any number of places: no evidence.
-      raise Mismatch(
-        f"{inputs} inputs of {module.prefix!r} would be one channel of"
-        f" {places} places, no square: {as_json(places=places)} says that they"
-        " are"
-      )
-    p.tape.axes.pin(
-      x.axes[1],
-      f"{inputs} inputs of {module.prefix!r} would be {x.shape[1]} channels of"
+    # Channels of earlier layers may be among these: a join, no plain chain.
+    raise Mismatch(
+      f"{inputs} inputs of {module.prefix!r} would be {_channels(x)} of"
       f" {places} places, no square: {as_json(places=places)} says that they"
-      " are",
+      " are"
     )
   x = p.tape.spatial(
     p.tape.reshape(x, (1, x.shape[1], 1)), (1, x.shape[1], places)
@@ -359,6 +353,10 @@ def _flatten(
   if way == "channels_last":
     x = p.tape.transpose(x, (0, 2, 1))
   return p.tape.reshape(x, (1, inputs))
+
+
+def _channels(x: Value) -> str:
+  return "one channel" if x.shape[1] == 1 else f"{x.shape[1]} channels"
 
 
 def _is_strip(p: Player, module: Module) -> bool:

@@ -207,10 +207,30 @@ def _nothing_fits(p: Player, layers: list[Module], orders) -> str:
     if not _skews(p, layers, how) and _would_fit(p, orders, how)
   ]
   hint = "".join(f" {as_json(layout=how)} would fit." for how in fitting[:1])
+  hint = hint or _groups_hint(p, orders)
   return (
     "in no order do the layers read what the one before gives, with biases of"
     f" as many numbers: {shapes}.{hint} {OPAQUE[0].upper()}{OPAQUE[1:]}"
   )
+
+
+def _groups_hint(p: Player, orders) -> str:
+  """Says which kernels of one place would have to convolve groups."""
+  for order in orders:
+    for way in ways_lib.find(p, order, "", mixing=True):
+      groups = {}
+      for module, have in zip(order, way.widths, strict=False):
+        shape = p.kernel_shape(
+          module.parts["weight"], way.layouts[module.parts["weight"]]
+        )
+        if module.prefix in way.grouped and {*shape[2:]} == {1}:
+          groups[module.prefix] = have // shape[1]
+      if groups:
+        return (
+          f" {as_json(groups=groups)} would fit, if it convolves groups of"
+          " channels and projects no skip."
+        )
+  return ""
 
 
 def _skews(p: Player, layers: list[Module], layout: str) -> bool:

@@ -86,8 +86,21 @@ def _layouts(p: Player, module: Module, habit: str) -> list[str]:
   return agreeing or [layout for layout in others if agrees(layout)]
 
 
-def find(p: Player, order: Sequence[Module], habit: str) -> list[Way]:
-  """All ways in which each layer reads what the one before it gives."""
+def find(
+  p: Player, order: Sequence[Module], habit: str, *, mixing: bool = False
+) -> list[Way]:
+  """All ways in which each layer reads what the one before it gives.
+
+  A kernel of one place that reads fewer channels than there are is more often
+  the projection of a skip than a convolution of groups: only a person says that
+  it is one.
+
+  Args:
+    p: the player.
+    order: the layers.
+    habit: how kernels are stored; "" if each by its own name.
+    mixing: whether kernels of one place may be of groups without being named.
+  """
   # Layouts and groups so far, widths so far, and whether those are an image's.
   ways = [((), (), (), False)]
   for module in order:
@@ -102,6 +115,9 @@ def find(p: Player, order: Sequence[Module], habit: str) -> list[Way]:
         have, seen = widths or (wanted * first,), image or not widths
         groups = _groups(have, seen, outputs, wanted, bool(places))
         if not groups or groups > 1 and layout == "transposed":
+          continue
+        said = mixing or module.prefix in p.override.groups
+        if groups > 1 and set(places) == {1} and not said:
           continue
         longer.append(
           (
