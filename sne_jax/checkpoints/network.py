@@ -69,6 +69,11 @@ class FileNetwork:
     return self.inferred.spec
 
   @property
+  def found(self) -> inference.InferredNetwork:
+    """`inferred`, by its name in code written for earlier versions."""
+    return self.inferred
+
+  @property
   def notes(self) -> tuple[str, ...]:
     """What of the file is not in the network, or not as it is stored."""
     metadata = self.tensors.metadata
