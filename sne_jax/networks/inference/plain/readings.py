@@ -77,7 +77,7 @@ def find(p: Player, layers: list[Module]) -> Reading:
   order, ways = found[0]
   if len(found) > 1:
     _say_order(p, kept, [order for order, _ in found])
-  elif orders_lib.is_bare_first(p, order) and not _is_of_file(p, kept, order):
+  elif orders_lib.is_bare_first(p, order) and not p.override.order:
     raise AmbiguousError(_unranked(order))
   if not p.override.order and (
     orders_lib.begins_as_it_ends(p, order)

@@ -33,9 +33,14 @@ class Way:
 
 
 def is_odd(p: Player, way: Way) -> bool:
-  """Whether kernels of sequences are of MLX, which no square places show."""
-  layouts = way.layouts.items()
-  return any(how == "mlx" and len(p.shape(n)) == 3 for n, how in layouts)
+  """Whether kernels would be of MLX though no square places show it.
+
+  Those of sequences have one place axis, and `[6, 3, 1, 1]` may be a kernel of
+  one place as well as one of 3 by 1.
+  """
+  mlx = [name for name, how in way.layouts.items() if how == "mlx"]
+  places = [p.kernel_shape(name, "mlx")[2:] for name in mlx]
+  return any(len(sizes) == 1 or len({*sizes}) > 1 for sizes in places)
 
 
 def habits(p: Player, names: list[str]) -> list[str]:

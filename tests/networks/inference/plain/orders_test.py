@@ -147,6 +147,16 @@ def test_a_last_layer_that_is_made_first_keeps_its_number():
   assert levels(found, *order) == [0, 1, 2]
 
 
+def test_a_bare_name_is_not_the_first_in_the_order_of_a_file_alone():
+  # fc(concat(x, fc2(fc1(x)))), with fc made first.
+  shapes = dense(("fc", 3, 7), ("fc1", 4, 3), ("fc2", 4, 4))
+  with pytest.raises(inference.AmbiguousError, match="before its like"):
+    infer(shapes, "torch")
+  order = ["fc", "fc1", "fc2"]
+  found = inference.infer(shapes, framework="torch", override={"order": order})
+  assert levels(found, *order) == [0, 1, 2]
+
+
 def test_lists_of_a_tree_are_told_apart_by_their_names():
   """A bare number does not say which list it counts."""
   shapes = {

@@ -253,6 +253,26 @@ def test_a_projection_is_not_read_the_other_way_round():
   assert levels(found, *swapped["order"]) == [0, 1, 2, 3, 4]
 
 
+def test_a_kernel_of_one_place_is_no_oblong_one_of_mlx():
+  # Two groups of 3 channels; as [out, h, w, in] it would be 3 by 1 places.
+  shapes = {
+    "layers.0.weight": (6, 3, 3, 3),
+    "layers.0.bias": (6,),
+    "layers.1.weight": (6, 3, 1, 1),
+    "layers.1.bias": (6,),
+    "out.weight": (3, 6),
+  }
+  for framework in ("torch", "safetensors"):
+    with pytest.raises(
+      inference.AmbiguousError, match='"groups": {"layers.1": 2}'
+    ):
+      infer(shapes, framework)
+    found = inference.infer(
+      shapes, framework=framework, override={"groups": {"layers.1": 2}}
+    )
+    assert found.spec.tensor("layers.1.weight").shape == (6, 3, 1, 1)
+
+
 def test_places_that_are_no_square_are_refused():
   # 3 and 4 channels joined, of 16 places, are no 4 channels of 28.
   shapes = {"conv.weight": (4, 3, 3, 3), "out.weight": (3, 112)}
