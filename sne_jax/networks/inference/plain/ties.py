@@ -47,6 +47,10 @@ class Ties:
     if not reading.aliased:
       self._lists = _sequential(p, reading.order, modules)
 
+  def are_listed(self, number: int) -> bool:
+    """Whether layers up to `number` of the order are of one `Sequential`."""
+    return not any(map(self._leaves, range(number)))
+
   def settle(self, x: Value, number: int) -> None:
     """Ties or pins what hidden layer `number` of the order gives."""
     axes, reading = self._p.tape.axes, self._reading

@@ -127,6 +127,9 @@ def test_a_bare_last_layer_is_not_the_first_before_numbered_ones():
   for framework in ("torch", "safetensors"):
     with pytest.raises(inference.AmbiguousError, match="do not bear out"):
       infer(shapes, framework)
+  point = {"fc.weight": (3, 7, 1, 1), "conv0.weight": (4, 3, 3, 3)}
+  with pytest.raises(inference.AmbiguousError, match="do not bear out"):
+    infer(point, "torch")
   order = ["fc", "layers.0"]
   found = inference.infer(shapes, framework="torch", override={"order": order})
   assert levels(found, *order) == [0, 1]
