@@ -132,7 +132,11 @@ def _mixed(
 ) -> list[tuple[list[Module], list[Way]]]:
   """Returns a further order that fits, in which lists of layers alternate."""
   habits = ways_lib.habits(p, [m.parts["weight"] for m in orders[0]])
-  fits = lambda start: any(ways_lib.find(p, start, habit) for habit in habits)
+  fits = lambda start: any(
+    p.override.layout or not ways_lib.is_odd(p, way)
+    for habit in habits
+    for way in ways_lib.find(p, start, habit)
+  )
   order = orders_lib.mixed(p, layers, orders, fits)
   return _fitting(p, [order]) if order else []
 

@@ -199,6 +199,19 @@ def test_lists_by_kind_may_alternate(names):
   assert levels(infer(apart, "torch"), *names) == [*range(len(names))]
 
 
+def test_lists_of_transposed_and_other_convolutions_may_alternate():
+  # `deconvs.0` as [out, h, w, in] of MLX would fit after `convs.0`.
+  shapes = {
+    "convs.0.weight": (6, 6, 1, 1),
+    "convs.1.weight": (6, 6, 3, 3),
+    "deconvs.0.weight": (3, 6, 2, 2),
+    "deconvs.1.weight": (6, 6, 2, 2),
+    "head.weight": (3, 6),
+  }
+  with pytest.raises(inference.AmbiguousError, match="more than one order"):
+    infer(shapes, "safetensors")
+
+
 def test_lists_of_one_sequence_each_do_not_alternate():
   names = ("phi.0", "phi.2", "rho.0", "rho.2", "rho.4")
   shapes = dense(*((name, 4, 4) for name in names))
