@@ -45,8 +45,9 @@ from experiments.comparisons import contest, matrix, probing, variants
 from experiments.reports import report
 from experiments.tasks import members, outcome, pretrain, sampling, zoos
 from experiments.tasks import property as property_lib
+from sne_jax import digests
 from sne_jax.atomic import write_atomically
-from sne_jax.learning.training import train_state
+from sne_jax.learning.training import claims
 from sne_jax.learning.training.records import read_json
 from sne_jax.zoo.store import lock
 
@@ -61,6 +62,7 @@ NOT_IDENTITY = (
   "RunOptions.maps",
   "RunOptions.data_dir",
   "RunOptions.compilation_cache",
+  "TrainOptions.keep",
 )
 """Options that may change when a run continues."""
 
@@ -205,13 +207,13 @@ def claim_workdir(
   )
   ignore = (*NOT_IDENTITY, *(f"EncoderOptions.{name}" for name in unused))
   with lock.folder_lock(str(workdir)):
-    is_new = train_state.claim_workdir(workdir, resolved, ignore=ignore)
+    is_new = claims.claim_workdir(workdir, resolved, ignore=ignore)
     write_atomically(workdir / "flags.txt", flagfile)
     try:
       yield workdir
     except Exception:
       if is_new and not _holds_training(workdir):
-        for name in (train_state.CONFIG, DATA_FILE):
+        for name in (claims.CONFIG, DATA_FILE):
           (workdir / name).unlink(missing_ok=True)
       raise
 
@@ -262,6 +264,7 @@ def claim(
 ) -> None:
   """Notes checksums of what a run is about; refuses if they have changed."""
   path = workdir / DATA_FILE
+  digests.check(workdir, (DATA_FILE,))
   if not path.exists():
     write_atomically(path, json.dumps(now, indent=2) + "\n")
     return

@@ -59,8 +59,13 @@ def write_json(
   Raises:
     ValueError: a number is NaN or infinite, and may not be.
   """
+  return write_atomically(path, json_text(value, allow_nan))
+
+
+def json_text(value: Any, allow_nan: bool = False) -> str:
+  """Returns what `write_json` writes."""
   text = json.dumps(value, indent=1, sort_keys=True, allow_nan=allow_nan)
-  return write_atomically(path, text + "\n")
+  return text + "\n"
 
 
 def sync_folder(path: str | os.PathLike) -> None:

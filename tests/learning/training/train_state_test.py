@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, at any interruption; work directories."""
+"""Checkpoints: whole or absent, at any interruption; damaged ones refused."""
 
 import errno
 import functools
@@ -186,59 +186,6 @@ def test_other_failures_are_not_called_a_full_disk(tmp_path, monkeypatch):
   monkeypatch.setattr(train_state.ocp, "save", refuse)
   with pytest.raises(PermissionError):
     train_state.Checkpoints(tmp_path).save(2, make_state(2), record())
-
-
-CONFIG = {"seed": 1, "model": {"dim": 8, "name": "sne"}, "progress": "bar"}
-
-
-def test_a_work_directory_is_claimed_once(tmp_path):
-  assert train_state.claim_workdir(tmp_path / "new", CONFIG)
-  assert not train_state.claim_workdir(tmp_path / "new", CONFIG)
-  assert '"dim": 8' in (tmp_path / "new" / "config.json").read_text()
-
-
-def test_tuples_are_the_lists_that_they_are_saved_as(tmp_path):
-  assert train_state.claim_workdir(tmp_path, {"sizes": (1, 2)})
-  assert not train_state.claim_workdir(tmp_path, {"sizes": (1, 2)})
-
-
-def test_another_configuration_is_refused_with_both_values(tmp_path):
-  train_state.claim_workdir(tmp_path, CONFIG)
-  other = {"seed": 2, "model": {"dim": 8, "depth": 3}, "progress": "bar"}
-  with pytest.raises(train_state.WorkdirError) as caught:
-    train_state.claim_workdir(tmp_path, other)
-  text = str(caught.value)
-  assert "seed: 1 there, 2 now" in text
-  assert "model.depth: absent there, 3 now" in text
-  assert 'model.name: "sne" there, absent now' in text
-  assert "another workdir" in text
-  assert "model.dim" not in text and "progress" not in text
-
-
-def test_ignored_entries_may_differ(tmp_path):
-  train_state.claim_workdir(tmp_path, CONFIG)
-  changed = CONFIG | {"progress": "lines", "model": {"dim": 9}}
-  ignore = ("progress", "model")
-  assert not train_state.claim_workdir(tmp_path, changed, ignore=ignore)
-  with pytest.raises(train_state.WorkdirError, match="seed"):
-    train_state.claim_workdir(tmp_path, changed | {"seed": 2}, ignore=ignore)
-  # A name covers what is below it, not what begins like it.
-  with pytest.raises(train_state.WorkdirError, match="model.dim"):
-    train_state.claim_workdir(tmp_path, changed, ignore=("progress", "mod"))
-
-
-def test_work_of_unknown_origin_is_refused(tmp_path):
-  (tmp_path / "checkpoints").mkdir()
-  with pytest.raises(train_state.WorkdirError, match="no config.json"):
-    train_state.claim_workdir(tmp_path, CONFIG)
-  (tmp_path / "config.json").write_text('{"seed": ')
-  with pytest.raises(train_state.WorkdirError, match="cannot be read"):
-    train_state.claim_workdir(tmp_path, CONFIG)
-
-
-def test_values_that_are_not_plain_are_refused(tmp_path):
-  with pytest.raises(ValueError, match="plain values only"):
-    train_state.claim_workdir(tmp_path, {"seed": np.float32(1)})
 
 
 # Interruptions. The work below is run here, and by the child that is killed.
