@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from experiments import run as run_lib
 from experiments.cli import config
-from sne_jax import predictor
+from sne_jax import digests, predictor
 from sne_jax.learning.evaluation import references
 from sne_jax.learning.training import loop, records, train_state
 from sne_jax.networks import families
@@ -297,7 +297,7 @@ def rewritten(zoo, change):
   index = json.loads((zoo / "zoo.json").read_text())
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
   index["specs"][0]["weights"]["sha256"] = digest
-  (zoo / "zoo.json").write_text(json.dumps(index))
+  (zoo / "zoo.json").write_text(json.dumps(digests.sealed(index)))
 
 
 def not_finite(zoo):
@@ -317,7 +317,8 @@ def wrong_shape(zoo):
 def unknown_kind(zoo):
   text = (zoo / "zoo.json").read_text()
   kind = json.loads(text)["specs"][0]["spec"]["tensors"][0]["kind"]
-  (zoo / "zoo.json").write_text(text.replace(f'"{kind}"', '"quantum"'))
+  index = json.loads(text.replace(f'"{kind}"', '"quantum"'))
+  (zoo / "zoo.json").write_text(json.dumps(digests.sealed(index)))
   return "quantum"
 
 

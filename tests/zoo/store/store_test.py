@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-from sne_jax import errors
+from sne_jax import digests, errors
 from sne_jax.networks import families
 from sne_jax.zoo.store import correct, files, lock, store, writing
 
@@ -99,7 +99,7 @@ def test_the_files_are_what_other_programs_expect(path):
   saved = f"{path}/theirs.safetensors"
   safetensors.numpy.save_file({"weights": arrays()[1]}, saved)
   np.testing.assert_array_equal(files.map_rows(saved), arrays()[1])
-  assert json.loads(pathlib.Path(path, "zoo.json").read_text())["version"] == 1
+  assert json.loads(pathlib.Path(path, "zoo.json").read_text())["version"] == 2
   assert os.stat(path).st_mode & stat.S_IRUSR
 
 
@@ -226,9 +226,12 @@ def test_equal_inputs_give_equal_bytes(tmp_path):
 
 
 def change_index(change):
+  """Changes the index, and seals it, as a faulty program would."""
+
   def damage(path):
     index = json.loads(pathlib.Path(path, "zoo.json").read_text())
     change(index)
+    index = digests.sealed(index)
     pathlib.Path(path, "zoo.json").write_text(json.dumps(index))
 
   return damage
@@ -242,7 +245,7 @@ def change_members(change):
     columns = pq.read_table(file).to_pydict()
     change(columns)
     pq.write_table(pa.table(columns), file)
-    digest = files.file_digest(file)
+    digest = digests.of_file(file)
     change_index(lambda i: i["members"].update(sha256=digest))(path)
 
   return damage
@@ -252,7 +255,10 @@ def change_splits(rows):
   def damage(path):
     names = ("split", "id", "part")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-    pq.write_table(pa.table(columns), f"{path}/splits.parquet")
+    file = f"{path}/splits.parquet"
+    pq.write_table(pa.table(columns), file)
+    digest = digests.of_file(file)
+    change_index(lambda i: i["splits"].update(sha256=digest))(path)
 
   return damage
 
@@ -332,8 +338,8 @@ DAMAGES = {
   "wrong shape": (swap_weights, ["(3, 7)", "(3, 10)"]),
   "unknown kind": (change_index(wrong_kind), ["zoo.json", "'magic'"]),
   "newer zoo": (
-    change_index(lambda i: i.update(version=2)),
-    ["version 2", "up to 1", "newer sne_jax"],
+    change_index(lambda i: i.update(version=3)),
+    ["version 3", "up to 2", "newer sne_jax"],
   ),
   "newer spec": (change_index(newer_spec), ["spec 1", "99", "newer sne_jax"]),
   "other format": (change_index(lambda i: i.update(format="x")), ["not the"]),
@@ -361,7 +367,7 @@ DAMAGES = {
   ),
   "splits not Parquet": (
     lambda path: pathlib.Path(path, "splits.parquet").write_text("x"),
-    ["splits.parquet", "not a Parquet file"],
+    ["splits.parquet", "SHA-256"],
   ),
   "split of a missing member": (
     change_splits([("s", "a0", "train"), ("s", "z9", "test")]),
@@ -406,7 +412,7 @@ def test_checks_go_block_by_block(path, monkeypatch):
     f"{path}/weights-0.safetensors",
     files.map_rows(f"{path}/weights-0.safetensors"),
   )
-  assert digest == files.file_digest(f"{path}/weights-0.safetensors")
+  assert digest == digests.of_file(f"{path}/weights-0.safetensors")
   assert finite.tolist() == [True, True, False]
 
 
