@@ -81,7 +81,7 @@ def test_a_run_leaves_what_it_promises(done):
   assert names == {
     *("report.md", "figures", "results.json", "flags.txt", "config.json"),
     *("environment.json", "data.json", "calibration.json", "fit.json"),
-    *("seed0", "seed1"),
+    *("seed0", "seed1", "sha256.json"),
   }
   assert {path.name for path in (workdir / "figures").iterdir()} == {
     *("predicted_frequency.png", "error_frequency.png"),
@@ -183,7 +183,8 @@ def test_a_damaged_checkpoint_is_named(copy, launch, tiny_zoo):
     if path.is_file() and path.parent.name == "d":
       path.write_bytes(b"?")
   error = launch(copy, tiny_zoo).error
-  assert "checkpoints/latest/12 cannot be read" in error
+  assert "checkpoints/latest/12/state/d/" in error
+  assert "changed or damaged since it was written" in error
 
 
 def test_one_seed_that_diverges_is_reported(
@@ -264,7 +265,11 @@ def test_the_lock_of_a_dead_process_is_taken_over(copy, launch, tiny_zoo):
 def test_networks_that_have_changed_since(copy, launch, tiny_zoo, write_zoo):
   assert launch(copy, tiny_zoo, "--seeds=2").code == 0
   data = json.loads((copy / "data.json").read_text())
-  (copy / "data.json").write_text(json.dumps(data | {"networks": "other"}))
+  other = json.dumps(data | {"networks": "other"})
+  (copy / "data.json").write_text(other)
+  error = launch(copy, tiny_zoo, "--seeds=3").error
+  assert "data.json: changed or damaged" in error
+  digests.put(copy, {"data.json": other})
   error = launch(copy, tiny_zoo, "--seeds=3").error
   assert "has changed since" in error
   assert "(networks)" in error

@@ -175,6 +175,7 @@ def add_split(
         "choose another name, or replace it (replace=True)",
       )
     if old is not None and _same_parts(old, numbers):
+      _tidy(path, reading.read_index(path, path))
       return zoo
     rows = _split_rows(old_splits | {name: numbers}, ids)
     index = reading.read_index(path, path)
@@ -347,6 +348,13 @@ def _write_index(path: str, index: dict[str, Any]) -> None:
   """
   index = digests.sealed(index | {"version": reading.VERSION})
   atomic.write_json(os.path.join(path, reading.INDEX_FILE), index)
+  _tidy(path, index)
+
+
+def _tidy(path: str, index: dict[str, Any]) -> None:
+  """Removes what kills have left, and what the index names no more."""
+  if reading.SPLITS_KEY not in index:
+    return  # Of version 1: its splits are in use.
   keys = ("members", reading.SPLITS_KEY, correct.KEY)
   named = {index[key]["file"] for key in keys if key in index}
   for file in os.listdir(path):

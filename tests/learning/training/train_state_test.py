@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 
+from sne_jax import digests, errors
 from sne_jax.learning.training import loop, train_state
 from sne_jax.learning.training import records as logging
 
@@ -308,6 +309,91 @@ def test_a_run_that_dies_anywhere_ends_like_an_unbroken_one(
     with pytest.raises(Killed):
       work(tmp_path)
   assert_equal_runs(work(tmp_path), unbroken, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory):
+  """The work, ended behind its checkpoints of steps 24 and 36."""
+  folder, steps = tmp_path_factory.mktemp("halfway"), []
+
+  def saved(self, step, state, record, real=train_state.Checkpoints.save):
+    real(self, step, state, record)
+    steps.append(step)
+    if step == 36:
+      raise Killed
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train_state.Checkpoints, "save", saved)
+    with pytest.raises(Killed):
+      work(folder)
+  assert folders(folder, "latest") == ["24", "36"]
+  return folder
+
+
+def newest(folder, kind):
+  """The last checkpoint of a kind."""
+  found = (folder / "checkpoints" / kind).iterdir()
+  return max(found, key=lambda path: int(path.name))
+
+
+def flip(path):
+  data = path.read_bytes()
+  place = len(data) // 2
+  path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+
+
+def test_every_file_of_a_checkpoint_is_compared(halfway, tmp_path):
+  for kind in ("latest", "best"):
+    folder = shutil.copytree(newest(halfway, kind), tmp_path / kind)
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    assert len(paths) > 5
+    for path in paths:
+      before = path.read_bytes()
+      flip(path)
+      with pytest.raises(errors.DamagedError, match=path.name):
+        digests.check(folder)
+      path.write_bytes(before)
+    digests.check(folder)
+
+
+@pytest.mark.parametrize("kind", ["latest", "best"])
+def test_a_resume_takes_the_checkpoint_before_a_damaged_one(
+  tmp_path, halfway, unbroken, caplog, kind
+):
+  workdir = shutil.copytree(halfway, tmp_path / "work")
+  [_, before], [_, best] = (
+    sorted(int(name) for name in folders(workdir, kind))
+    for kind in ("latest", "best")
+  )
+  assert best > 24, "the state of step 24 names another"
+  for path in (newest(workdir, kind) / "state" / "d").iterdir():
+    flip(path)
+  with caplog.at_level("WARNING", logger="absl"):
+    result = work(workdir)
+  [line] = [r.getMessage() for r in caplog.records]
+  assert "changed or damaged" in line and f"/{kind}/" in line
+  assert line.endswith("Continuing from step 24, the checkpoint before")
+  assert_equal_runs(result, unbroken, workdir)
+  assert before == 36
+
+
+def test_a_resume_without_an_intact_checkpoint_is_refused(tmp_path, halfway):
+  workdir = shutil.copytree(halfway, tmp_path / "work")
+  for path in (workdir / "checkpoints" / "latest").glob("*/_CHECKPOINT_*"):
+    flip(path)
+  kept = folders(workdir, "latest"), folders(workdir, "best")
+  with pytest.raises(
+    errors.DamagedError, match="latest/36/_CHECKPOINT_META.*start the same"
+  ):
+    work(workdir)
+  assert kept == (folders(workdir, "latest"), folders(workdir, "best"))
+
+
+def test_a_checkpoint_of_before_is_read(tmp_path, halfway, unbroken):
+  workdir = shutil.copytree(halfway, tmp_path / "work")
+  for path in workdir.rglob(digests.FILE):
+    path.unlink()
+  assert_equal_runs(work(workdir), unbroken, workdir)
 
 
 if __name__ == "__main__":
