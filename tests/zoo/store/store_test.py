@@ -543,6 +543,8 @@ def test_a_kill_leaves_the_old_zoo_or_the_new_one(
 
     def dying(real, number=number, calls=calls):
       def call(*args):
+        if str(args[0]).endswith(".lock"):  # It ends with a process.
+          return real(*args)
         for after in (False, True):
           calls.append(real)
           if len(calls) == number + 1:
