@@ -10,6 +10,7 @@ import pytest
 import sne_jax
 from sne_jax import digests, errors
 from sne_jax.encoders.baselines import stat_nn
+from sne_jax.learning.evaluation import calibration
 from sne_jax.learning.training import records, trainer
 from sne_jax.networks import families
 from tests import damage
@@ -272,6 +273,13 @@ def test_every_damage_of_a_run_is_refused(runs):
   for kind, count in sorted(found.items()):
     print(*kind, count)  # noqa: T201
   assert found["another", damage.REFUSED] > 10
+
+
+def test_metrics_come_back_in_their_order(trained):
+  result = json.loads((trained[0] / "seed0" / "result.json").read_text())
+  found = list(result["metrics"]["test"]["size"])
+  assert found == [name for name in calibration.METRICS if name in found]
+  assert found != sorted(found)
 
 
 def test_the_brave_read_what_is_damaged(runs):

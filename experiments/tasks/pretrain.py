@@ -138,7 +138,7 @@ def _one(options, data, folder, seed: int, programs) -> dict[str, Any]:
   result |= probed(options, data, codes)
   contents = {
     calibration.CODES_FILE: calibration.codes_content(codes),
-    RESULT_FILE: json.dumps(report.to_json(result), indent=2, sort_keys=True),
+    RESULT_FILE: json.dumps(report.to_json(result), indent=2),
   }
   workdirs.finish(folder, contents)
   return result

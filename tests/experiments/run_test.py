@@ -465,6 +465,35 @@ def test_help_teaches(resolve):
     assert type(option).__doc__
 
 
+def test_options_that_are_wrong_leave_no_folder(tmp_path):
+  workdir = tmp_path / "new" / "run"
+
+  def failing(error):
+    with run_lib.claim_workdir(workdir, {"a": 1}, ""):
+      (workdir / "environment.json").write_text("{}")
+      raise error
+
+  for error in (ValueError("a typo"), SystemExit(2)):
+    with pytest.raises(type(error)):
+      failing(error)
+    assert list(tmp_path.iterdir()) == []
+  workdir.mkdir(parents=True)
+  (workdir / "mine").touch()
+  with pytest.raises(ValueError, match="a typo"):
+    failing(ValueError("a typo"))
+  assert [path.name for path in workdir.iterdir()] == ["mine"]
+
+
+def test_what_a_kill_has_left_is_removed(tmp_path):
+  (tmp_path / "run" / "seed0").mkdir(parents=True)
+  left = [tmp_path / "run" / ".a.json.12.tmp"]
+  left.append(tmp_path / "run" / "seed0" / ".b.json.12.tmp")
+  for path in left:
+    path.touch()
+  with run_lib.claim_workdir(tmp_path / "run", {"a": 1}, ""):
+    assert not any(path.exists() for path in left)
+
+
 def test_folders_of_before_hold_options_of_encoders_not_in_use(tmp_path):
   before = {"EncoderOptions": {"mlp_width": 8, "stat_width": 9}}
   with run_lib.claim_workdir(tmp_path / "run", before, ""):

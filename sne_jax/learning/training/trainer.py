@@ -165,7 +165,7 @@ class Trainer:
     if folder is not None:
       contents = {
         calibration.CODES_FILE: calibration.codes_content(codes),
-        RESULT_FILE: atomic.json_text(report, allow_nan=True),
+        RESULT_FILE: atomic.json_text(report, allow_nan=True, sort=False),
       }
       workdirs.finish(folder, contents)
     return Trained(params, report, codes)
