@@ -196,13 +196,14 @@ def _named_by(record: LoopRecord) -> int | None:
 
 
 def load_best(
-  workdir: str | os.PathLike, *, verify: bool = True
+  workdir: str | os.PathLike, *, verify: bool = True, remedy: str = UNVERIFIED
 ) -> tuple[Any, dict[str, Any]]:
   """Reads the best parameters of a run, for use without its training code.
 
   Args:
     workdir: the run's folder.
     verify: whether to compare the files with their digests, if they have any.
+    remedy: what the user can do where they are damaged.
 
   Returns:
     The parameters as nested dicts of numpy arrays, and the metrics of their
@@ -221,7 +222,7 @@ def load_best(
   # While a run continues there may be two for a moment: take the newer.
   path = folder / str(max(steps))
   if verify:
-    digests.check(path, remedy=UNVERIFIED)
+    digests.check(path, remedy=remedy)
   return jax.tree.map(np.asarray, _load(path, None)), _metadata(path)
 
 

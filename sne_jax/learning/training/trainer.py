@@ -249,7 +249,7 @@ def _read(folder: pathlib.Path) -> Trained:
   """Returns what a seed that has finished has left."""
   remedy = f"restore the file, or remove {folder} and start the run again"
   workdirs.verify_seed(folder, remedy=remedy)
-  params, _ = train_state.load_best(folder)
+  params, _ = train_state.load_best(folder, remedy=remedy)
   codes = {}
   if (folder / calibration.CODES_FILE).exists():
     codes = dict(np.load(folder / calibration.CODES_FILE))
