@@ -7,11 +7,15 @@ to refuse in one line; anything else is a fault.
 import collections
 import dataclasses
 import itertools
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
 
 import numpy as np
+
+PLACES = int(os.environ.get("DAMAGE_PLACES", "20"))
+"""Of every file, in the slow tests."""
 
 REFUSED, HARMLESS = "refused", "harmless"
 

@@ -267,7 +267,7 @@ def test_larger_damage_of_a_run_is_refused(runs):
 
 @pytest.mark.slow
 def test_every_damage_of_a_run_is_refused(runs):
-  table = check_flips(runs[0], 200)
+  table = check_flips(runs[0], damage.PLACES)
   print(damage.lines(table))  # noqa: T201
   found = damage.outcomes(*runs, read_all)
   for kind, count in sorted(found.items()):

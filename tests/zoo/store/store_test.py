@@ -611,7 +611,7 @@ def test_damage_of_a_zoo_is_refused(zoos):
 
 @pytest.mark.slow
 def test_every_damage_of_a_zoo_is_refused(zoos):
-  table, found = check_damage(zoos, 200)
+  table, found = check_damage(zoos, damage.PLACES)
   print(damage.lines(table), *found.items(), sep="\n")  # noqa: T201
 
 
