@@ -121,7 +121,7 @@ def opened(model: memory.ModelOptions) -> Opened:
   Raises:
     ValueError: there is no trained encoder, or it cannot hold the limit.
   """
-  pretrained = pretraining.load_all(model.workdir)
+  pretrained = pretraining.load_all(model.workdir, verify=model.verify)
   if not pretrained:
     predictor = model.load()
     return Opened(

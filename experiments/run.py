@@ -45,8 +45,9 @@ from experiments.comparisons import contest, matrix, probing, variants
 from experiments.reports import report
 from experiments.tasks import members, outcome, pretrain, sampling, zoos
 from experiments.tasks import property as property_lib
+from sne_jax import atomic, digests
 from sne_jax.atomic import write_atomically
-from sne_jax.learning.training import train_state
+from sne_jax.learning.training import claims
 from sne_jax.learning.training.records import read_json
 from sne_jax.zoo.store import lock
 
@@ -61,10 +62,13 @@ NOT_IDENTITY = (
   "RunOptions.maps",
   "RunOptions.data_dir",
   "RunOptions.compilation_cache",
+  "TrainOptions.keep",
 )
 """Options that may change when a run continues."""
 
 DATA_FILE = "data.json"
+BEGUN = (claims.CONFIG, DATA_FILE, "flags.txt", "environment.json")
+"""What a run writes before anything is trained."""
 
 
 class RunFailed(RuntimeError):
@@ -199,21 +203,30 @@ def claim_workdir(
     ValueError: it belongs to other options, or another process is at work.
   """
   workdir = pathlib.Path(folder)
+  made = [path for path in (workdir, *workdir.parents) if not path.exists()]
   workdir.parent.mkdir(parents=True, exist_ok=True)
   unused = (
     encoder_options.known().keys() - resolved.get("EncoderOptions", {}).keys()
   )
   ignore = (*NOT_IDENTITY, *(f"EncoderOptions.{name}" for name in unused))
-  with lock.folder_lock(str(workdir)):
-    is_new = train_state.claim_workdir(workdir, resolved, ignore=ignore)
-    write_atomically(workdir / "flags.txt", flagfile)
-    try:
-      yield workdir
-    except Exception:
-      if is_new and not _holds_training(workdir):
-        for name in (train_state.CONFIG, DATA_FILE):
-          (workdir / name).unlink(missing_ok=True)
-      raise
+  try:
+    with lock.folder_lock(str(workdir)):
+      is_new = claims.claim_workdir(workdir, resolved, ignore=ignore)
+      for place in (workdir, *workdir.glob("seed*")):
+        atomic.remove_left(place)
+      write_atomically(workdir / "flags.txt", flagfile)
+      try:
+        yield workdir
+      except (Exception, SystemExit):
+        if is_new and not _holds_training(workdir):
+          for name in BEGUN:
+            (workdir / name).unlink(missing_ok=True)
+        raise
+  except (Exception, SystemExit):
+    with contextlib.suppress(OSError):  # Those that hold something stay.
+      for path in made:
+        path.rmdir()
+    raise
 
 
 def _holds_training(workdir: pathlib.Path) -> bool:
@@ -262,6 +275,7 @@ def claim(
 ) -> None:
   """Notes checksums of what a run is about; refuses if they have changed."""
   path = workdir / DATA_FILE
+  digests.check(workdir, (DATA_FILE,))
   if not path.exists():
     write_atomically(path, json.dumps(now, indent=2) + "\n")
     return

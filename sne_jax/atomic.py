@@ -59,8 +59,19 @@ def write_json(
   Raises:
     ValueError: a number is NaN or infinite, and may not be.
   """
-  text = json.dumps(value, indent=1, sort_keys=True, allow_nan=allow_nan)
-  return write_atomically(path, text + "\n")
+  return write_atomically(path, json_text(value, allow_nan))
+
+
+def json_text(value: Any, allow_nan: bool = False, *, sort: bool = True) -> str:
+  """Returns what `write_json` writes; or entries in the order they have."""
+  text = json.dumps(value, indent=1, sort_keys=sort, allow_nan=allow_nan)
+  return text + "\n"
+
+
+def remove_left(folder: str | os.PathLike) -> None:
+  """Removes what killed writes have left in a folder that nobody writes in."""
+  for path in pathlib.Path(folder).glob(".*.tmp"):
+    path.unlink()
 
 
 def sync_folder(path: str | os.PathLike) -> None:

@@ -1,4 +1,4 @@
-"""The error of everything that reads or writes a zoo."""
+"""What is raised where a file is not what it should be, in one line."""
 
 import os
 
@@ -24,6 +24,16 @@ def fault(path, file: str, problem: str, remedy: str = BROKEN) -> ZooError:
   """
   where = os.path.join(os.fspath(path), file) if file else os.fspath(path)
   return ZooError(" ".join(f"{where}: {problem}; {remedy}".split()))
+
+
+class DamagedError(ValueError):
+  """A file that is not what was written. One line: file, what, remedy."""
+
+
+def damaged(path, problem: str, remedy: str) -> DamagedError:
+  """Returns a `DamagedError` of one line, to be raised by the caller."""
+  text = f"{os.fspath(path)}: {problem}; {remedy}"
+  return DamagedError(" ".join(text.split()))
 
 
 class CheckpointError(ValueError):

@@ -145,7 +145,7 @@ def _predictor(
     [one.result["predictions"] for one in done],
   )
   if folder is not None:
-    calibration.write(folder, known)
+    calibration.write(folder, known, workdirs.OF_RUN)
   codes = [calibration.two_parts(one.codes) for one in done]
   return predictor_lib.Predictor(
     trainer.description,

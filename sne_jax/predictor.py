@@ -14,12 +14,11 @@ import jax
 import numpy as np
 from absl import logging as log
 
-from sne_jax.atomic import write_atomically
 from sne_jax.encoders import table
 from sne_jax.learning.data import inputs
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import calibration, novelty
-from sne_jax.learning.training import program, train_state
+from sne_jax.learning.training import program, train_state, workdirs
 from sne_jax.learning.training.workdirs import MODEL_FILE, RESULT_FILE
 from sne_jax.networks.spec import NetworkSpec
 
@@ -107,18 +106,25 @@ class Predictor:
     self.classes = self._program.classes
 
   @classmethod
-  def load(cls, workdir: str | Path, **kwargs) -> "Predictor":
+  def load(
+    cls, workdir: str | Path, *, verify: bool = True, **kwargs
+  ) -> "Predictor":
     """Loads a model: the best checkpoint of each seed.
 
     Args:
       workdir: the folder of a run (`fit(workdir=...)`, or `--workdir`), of one
         of its seeds, or of `save`.
+      verify: whether to compare all files that are read with their digests;
+        models of before have none.
       **kwargs: passed to `Predictor`.
 
     Raises:
+      DamagedError: a file is not what was written.
       PredictorError: there is no finished model in that folder.
     """
     folder = Path(workdir)
+    if verify:
+      workdirs.verify_run(folder, remedy=train_state.UNVERIFIED)
     known = calibration.read(folder)
     if (folder / MODEL_FILE).exists():
       seeds = [folder]
@@ -129,7 +135,7 @@ class Predictor:
         f"{folder} holds no {MODEL_FILE}, nor do folders seed* in it; give the"
         " workdir of a run, or the folder of a saved predictor"
       )
-    described = [(seed, *_read_seed(seed)) for seed in seeds]
+    described = [(seed, *_read_seed(seed, verify)) for seed in seeds]
     description = described[0][1]
     for seed, other, _ in described:
       if other != description:
@@ -176,17 +182,18 @@ class Predictor:
     ):
       seed = folder / f"seed{number}"
       seed.mkdir(parents=True)
-      codes = {
+      seed_codes = {
         part: np.split(values, widths, axis=-1)[place]
         for part, values in self.known.codes.items()
       }
-      if codes:
-        calibration.write_codes(seed, codes)
       train_state.Checkpoints(seed).save_best(0, params, {})
-      write_atomically(
-        seed / MODEL_FILE, json.dumps(self.description, indent=2)
-      )
-    calibration.write(folder, self.known.described())
+      contents: dict[str, str | bytes] = {}
+      if seed_codes:
+        content = calibration.codes_content(seed_codes)
+        contents[calibration.CODES_FILE] = content
+      contents[MODEL_FILE] = json.dumps(self.description, indent=2)
+      workdirs.finish(seed, contents)
+    calibration.write(folder, self.known.described(), workdirs.OF_RUN)
 
   def predict(self, networks: Any) -> np.ndarray:
     """Predicts the properties of networks: `[B, T]`, in their own units.
@@ -373,15 +380,19 @@ def _finished(folder: Path, numbers: Sequence[int]) -> list[Path]:
   return done
 
 
-def _read_seed(folder: Path) -> tuple[dict[str, Any], Any]:
+def _read_seed(folder: Path, verify: bool) -> tuple[dict[str, Any], Any]:
   """Returns description and best parameters of a seed."""
+  if verify:
+    names = (MODEL_FILE, calibration.CODES_FILE)
+    workdirs.verify_seed(folder, names, remedy=train_state.UNVERIFIED)
   try:
-    params, _ = train_state.load_best(folder)
-    return json.loads((folder / MODEL_FILE).read_text()), params
+    params, _ = train_state.load_best(folder, verify=verify)
   except train_state.CheckpointError as error:
     raise PredictorError(
       f"{folder} has no trained model yet ({error})"
     ) from error
+  try:
+    return json.loads((folder / MODEL_FILE).read_text()), params
   except ValueError as error:
     raise PredictorError(
       f"{folder / MODEL_FILE} describes no model that this version of sne_jax"

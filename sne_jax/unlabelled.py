@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sne_jax import atomic
+from sne_jax import atomic, digests
 from sne_jax.encoders import table
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.data.pipeline import DataOptions
@@ -153,6 +153,7 @@ def pretrain(
     workdirs.claim(folder, config | {"untrained": untrained, "seed": seed})
     if (folder / workdirs.RESULT_FILE).exists():
       return pretraining.Pretrained.load(folder)
+    digests.drop(folder)
     text = json.dumps(description | {"seen": list(seen)}, sort_keys=True)
     atomic.write_atomically(folder / pretraining.FILE, text)
   built = _compiled(description, how, {} if programs is None else programs)
@@ -195,8 +196,8 @@ def pretrain(
   if folder is not None:
     if untrained:
       train_state.Checkpoints(folder).save_best(0, params, {})
-    file = folder / workdirs.RESULT_FILE
-    atomic.write_json(file, results, allow_nan=True)
+    text = atomic.json_text(results, allow_nan=True)
+    workdirs.finish(folder, {workdirs.RESULT_FILE: text})
   return pretraining.Pretrained(description, params, results)
 
 

@@ -15,8 +15,9 @@ MODULES = sorted(
 )
 
 FLOORS = {
-  "atomic": -1,
-  "errors": -1,
+  "atomic": -2,
+  "errors": -2,
+  "digests": -1,
   "networks": 0,
   "checkpoints": 1,
   "encoders": 2,

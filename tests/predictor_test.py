@@ -14,7 +14,7 @@ from sne_jax.encoders.sne import encodings
 from sne_jax.encoders.sne import options as sne_options
 from sne_jax.learning.data import pipeline
 from sne_jax.learning.objectives import invariance
-from sne_jax.learning.training import loop, program, train_state
+from sne_jax.learning.training import loop, program, train_state, workdirs
 from sne_jax.networks import families
 from sne_jax.zoo.store import writing
 
@@ -96,7 +96,7 @@ def test_an_unfinished_run_loads_its_finished_seeds(
   other = jax.tree.map(lambda x: 2 * x, params)
   train_state.Checkpoints(tmp_path / "seed0").save_best(1, other, {})
   train_state.Checkpoints(tmp_path / "seed1").save_best(1, params, {})
-  (tmp_path / "seed1" / "result.json").write_text("{}")
+  workdirs.finish(tmp_path / "seed1", {"result.json": "{}"})
   with caplog.at_level("WARNING", logger="absl"):
     loaded = predictor.Predictor.load(tmp_path)
   assert len(loaded.params) == 1

@@ -28,6 +28,8 @@ class ModelOptions(Checked):
     stream_above: networks of more weights than this are encoded by themselves,
       part by part, from where they lie in their file, with the same result, if
       the encoder can do that (sne can); all others are read whole.
+    verify: refuse a model of which a file is not what was written; --noverify
+      reads it as it is.
     memory_limit: memory that such a network may take, beside what the program
       itself takes, such as 512MiB or 2GiB; empty is 1GiB. An encoder that reads
       networks whole refuses it.
@@ -37,6 +39,7 @@ class ModelOptions(Checked):
   encoder_file: str = ""
   stream_above: int = option(program.STREAM_ABOVE, least=0)
   memory_limit: str = ""
+  verify: bool = True
 
   def __post_init__(self):
     super().__post_init__()
@@ -57,7 +60,10 @@ class ModelOptions(Checked):
     if self.memory_limit:
       limit = num_bytes("memory_limit", self.memory_limit)
     return sne_jax.Predictor.load(
-      self.workdir, stream_above=self.stream_above, memory_limit=limit
+      self.workdir,
+      verify=self.verify,
+      stream_above=self.stream_above,
+      memory_limit=limit,
     )
 
 

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sne_jax import digests
 from sne_jax.atomic import write_atomically as write_text
+from sne_jax.learning.training import workdirs
 
 MISSING = "n/a"
 """What stands in a table for a value that is unknown or undefined."""
@@ -68,7 +70,8 @@ def write_results(
     ValueError: a value that JSON cannot hold; the message says where.
   """
   text = json.dumps(to_json(results), indent=2, allow_nan=False) + "\n"
-  return write_text(pathlib.Path(workdir) / "results.json", text)
+  digests.put(workdir, {"results.json": text}, workdirs.OF_RUN)
+  return pathlib.Path(workdir) / "results.json"
 
 
 def section(

@@ -16,8 +16,10 @@ import optuna
 from optuna.trial import TrialState
 
 from experiments.sweeping.plan import Plan
-from sne_jax.atomic import write_atomically
+from sne_jax import digests
 from sne_jax.learning.evaluation import metrics
+from sne_jax.learning.training import workdirs
+from sne_jax.learning.training.records import FILE as METRICS
 from sne_jax.learning.training.records import read_json, read_metrics
 
 CHANGES = "changes.json"
@@ -56,10 +58,12 @@ def read(plan: Plan, number: int, failed: str = "") -> Outcome:
   """
   folder, changes = plan.folder(number), plan.planned[number]
   if not changes and (folder / CHANGES).exists():
+    digests.check(folder, (CHANGES,))
     changes = read_json(folder / CHANGES)
   path, results, missing, known = folder / RESULTS, None, [NOT_RUN], {}
   if path.exists():
     try:
+      digests.check(folder, (RESULTS,))
       results = json.loads(path.read_text())
       missing = [
         f"seed {seed} failed: {entry.get('failed', NOT_RUN)}"
@@ -101,6 +105,7 @@ def curve(plan: Plan, number: int) -> dict[int, float]:
   the metric.
   """
   folder = plan.folder(number) / f"seed{plan.base.run.first_seed}"
+  workdirs.verify_seed(folder, (METRICS,))
   records, name, sign = read_metrics(folder), f"val/{plan.sweep.metric}", 1
   if not any(name in record for record in records):
     name, sign = "val/loss", -1 if plan.sweep.higher_is_better else 1
@@ -144,7 +149,7 @@ def ask(plan: Plan, study: optuna.Study) -> optuna.Trial:
   trial = study.ask(plan.space)
   folder = plan.folder(trial.number)
   folder.mkdir(parents=True, exist_ok=True)
-  write_atomically(folder / CHANGES, json.dumps(trial.params) + "\n")
+  digests.put(folder, {CHANGES: json.dumps(trial.params) + "\n"})
   return trial
 
 

@@ -6,8 +6,6 @@ together; a further zoo gives a part of its own to be tested on.
 
 import dataclasses
 import hashlib
-import json
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,7 +18,7 @@ from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import classes
 from sne_jax.zoo.classifiers import properties
 from sne_jax.zoo.inrs import generate
-from sne_jax.zoo.store import splits, store, writing
+from sne_jax.zoo.store import reading, splits, store, writing
 
 NETWORK = "network"
 """The property that snapshots of one network share."""
@@ -294,7 +292,7 @@ def _digest(text: str) -> str:
 
 def _checksums(zoo: store.Zoo) -> str:
   """Concatenates the checksums of a zoo's files."""
-  index = json.loads((pathlib.Path(zoo.path) / "zoo.json").read_text())
+  index = reading.read_index(zoo.path, zoo.path)
   entries = [*(entry["weights"] for entry in index["specs"])]
   entries.append(index["members"])
   return "".join(e["sha256"] for e in entries)

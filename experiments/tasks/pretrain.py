@@ -19,11 +19,11 @@ from experiments.cli import options as options_lib
 from experiments.cli import run_options
 from experiments.reports import report, run_report
 from experiments.tasks import ceilings, members, outcome
-from sne_jax import atomic, unlabelled
+from sne_jax import unlabelled
 from sne_jax.encoders.baselines import statistics
 from sne_jax.learning.evaluation import calibration, linear_probes, metrics
 from sne_jax.learning.selfsup import methods
-from sne_jax.learning.training import loop, records
+from sne_jax.learning.training import loop, records, workdirs
 from sne_jax.networks import tokens
 from sne_jax.networks.spec import NetworkSpec
 
@@ -100,6 +100,9 @@ def fields_of(options: options_lib.Options) -> dict[str, Any]:
 def _one(options, data, folder, seed: int, programs) -> dict[str, Any]:
   """Trains and probes one seed, or returns what an earlier run has given."""
   path = folder / RESULT_FILE
+  if path.exists():
+    remedy = f"restore the file, or remove {folder} and start the run again"
+    workdirs.verify_seed(folder, remedy=remedy)
   if path.exists() and "metrics" in (done := records.read_json(path)):
     log.info("seed %d is finished already", seed)
     return done
@@ -132,10 +135,12 @@ def _one(options, data, folder, seed: int, programs) -> dict[str, Any]:
     result |= model.results
     if model.method.reconstruct is not None:
       result["reconstruction"] = _reconstruction(model, inputs)
-  calibration.write_codes(folder, codes)
   result |= probed(options, data, codes)
-  text = json.dumps(report.to_json(result), indent=2, sort_keys=True)
-  atomic.write_atomically(path, text)
+  contents = {
+    calibration.CODES_FILE: calibration.codes_content(codes),
+    RESULT_FILE: json.dumps(report.to_json(result), indent=2),
+  }
+  workdirs.finish(folder, contents)
   return result
 
 

@@ -9,7 +9,7 @@ from experiments.cli import options as options_lib
 from experiments.tasks import members
 from sne_jax.learning.objectives import model
 from sne_jax.learning.selfsup import pretraining
-from sne_jax.learning.training import loop, recipe, records
+from sne_jax.learning.training import loop, recipe, records, workdirs
 from sne_jax.learning.training import trainer as trainer_lib
 
 
@@ -51,6 +51,7 @@ def _check_split(options: options_lib.Options, data: members.Data) -> None:
     path = pretraining.folder_of(options.run.init_from, seed) / pretraining.FILE
     if not path.exists():
       continue  # `fit` says so.
+    workdirs.verify_seed(path.parent, (pretraining.FILE,))
     seen = tested.intersection(records.read_json(path)["seen"])
     if seen:
       raise ValueError(

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from experiments import run as run_lib
 from experiments.cli import config
-from sne_jax import predictor
+from sne_jax import digests, predictor
 from sne_jax.learning.evaluation import references
 from sne_jax.learning.training import loop, records, train_state
 from sne_jax.networks import families
@@ -81,7 +81,7 @@ def test_a_run_leaves_what_it_promises(done):
   assert names == {
     *("report.md", "figures", "results.json", "flags.txt", "config.json"),
     *("environment.json", "data.json", "calibration.json", "fit.json"),
-    *("seed0", "seed1"),
+    *("seed0", "seed1", "sha256.json"),
   }
   assert {path.name for path in (workdir / "figures").iterdir()} == {
     *("predicted_frequency.png", "error_frequency.png"),
@@ -183,7 +183,8 @@ def test_a_damaged_checkpoint_is_named(copy, launch, tiny_zoo):
     if path.is_file() and path.parent.name == "d":
       path.write_bytes(b"?")
   error = launch(copy, tiny_zoo).error
-  assert "checkpoints/latest/12 cannot be read" in error
+  assert "checkpoints/latest/12/state/d/" in error
+  assert "changed or damaged since it was written" in error
 
 
 def test_one_seed_that_diverges_is_reported(
@@ -264,7 +265,11 @@ def test_the_lock_of_a_dead_process_is_taken_over(copy, launch, tiny_zoo):
 def test_networks_that_have_changed_since(copy, launch, tiny_zoo, write_zoo):
   assert launch(copy, tiny_zoo, "--seeds=2").code == 0
   data = json.loads((copy / "data.json").read_text())
-  (copy / "data.json").write_text(json.dumps(data | {"networks": "other"}))
+  other = json.dumps(data | {"networks": "other"})
+  (copy / "data.json").write_text(other)
+  error = launch(copy, tiny_zoo, "--seeds=3").error
+  assert "data.json: changed or damaged" in error
+  digests.put(copy, {"data.json": other})
   error = launch(copy, tiny_zoo, "--seeds=3").error
   assert "has changed since" in error
   assert "(networks)" in error
@@ -297,7 +302,7 @@ def rewritten(zoo, change):
   index = json.loads((zoo / "zoo.json").read_text())
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
   index["specs"][0]["weights"]["sha256"] = digest
-  (zoo / "zoo.json").write_text(json.dumps(index))
+  (zoo / "zoo.json").write_text(json.dumps(digests.sealed(index)))
 
 
 def not_finite(zoo):
@@ -317,7 +322,8 @@ def wrong_shape(zoo):
 def unknown_kind(zoo):
   text = (zoo / "zoo.json").read_text()
   kind = json.loads(text)["specs"][0]["spec"]["tensors"][0]["kind"]
-  (zoo / "zoo.json").write_text(text.replace(f'"{kind}"', '"quantum"'))
+  index = json.loads(text.replace(f'"{kind}"', '"quantum"'))
+  (zoo / "zoo.json").write_text(json.dumps(digests.sealed(index)))
   return "quantum"
 
 
@@ -457,6 +463,35 @@ def test_help_teaches(resolve):
     assert word in text
   for option in resolve().groups():
     assert type(option).__doc__
+
+
+def test_options_that_are_wrong_leave_no_folder(tmp_path):
+  workdir = tmp_path / "new" / "run"
+
+  def failing(error):
+    with run_lib.claim_workdir(workdir, {"a": 1}, ""):
+      (workdir / "environment.json").write_text("{}")
+      raise error
+
+  for error in (ValueError("a typo"), SystemExit(2)):
+    with pytest.raises(type(error)):
+      failing(error)
+    assert list(tmp_path.iterdir()) == []
+  workdir.mkdir(parents=True)
+  (workdir / "mine").touch()
+  with pytest.raises(ValueError, match="a typo"):
+    failing(ValueError("a typo"))
+  assert [path.name for path in workdir.iterdir()] == ["mine"]
+
+
+def test_what_a_kill_has_left_is_removed(tmp_path):
+  (tmp_path / "run" / "seed0").mkdir(parents=True)
+  left = [tmp_path / "run" / ".a.json.12.tmp"]
+  left.append(tmp_path / "run" / "seed0" / ".b.json.12.tmp")
+  for path in left:
+    path.touch()
+  with run_lib.claim_workdir(tmp_path / "run", {"a": 1}, ""):
+    assert not any(path.exists() for path in left)
 
 
 def test_folders_of_before_hold_options_of_encoders_not_in_use(tmp_path):

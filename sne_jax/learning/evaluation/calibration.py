@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sne_jax.atomic import write_atomically
+from sne_jax import digests
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import classes, conformal, metrics, novelty
 from sne_jax.networks.spec import NetworkSpec
@@ -177,9 +177,17 @@ def evaluate(networks: Networks, predictions: np.ndarray) -> dict[str, Any]:
   }
 
 
-def write(folder: pathlib.Path, known: Mapping[str, Any]) -> None:
-  """Writes the file that `read` reads."""
-  write_atomically(folder / FILE, json.dumps(known, indent=2) + "\n")
+def write(
+  folder: pathlib.Path, known: Mapping[str, Any], also: Sequence[str] = ()
+) -> None:
+  """Writes the file that `read` reads, and its digest.
+
+  Args:
+    folder: of the run.
+    known: of `measure`, or `Calibration.described`.
+    also: other files of the folder, see `digests.put`.
+  """
+  digests.put(folder, {FILE: json.dumps(known, indent=2) + "\n"}, also)
 
 
 def read(folder: pathlib.Path) -> Calibration:
@@ -199,11 +207,11 @@ def read(folder: pathlib.Path) -> Calibration:
     ) from error
 
 
-def write_codes(folder: pathlib.Path, codes: Mapping[str, np.ndarray]) -> None:
-  """Writes the codes of one seed, by part; nothing half-written is left."""
+def codes_content(codes: Mapping[str, np.ndarray]) -> bytes:
+  """Returns what `CODES_FILE` of a seed holds: its codes, by part."""
   held, arrays = io.BytesIO(), dict[str, Any](codes)
   np.savez(held, **arrays)
-  write_atomically(folder / CODES_FILE, held.getvalue())
+  return held.getvalue()
 
 
 def two_parts(codes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

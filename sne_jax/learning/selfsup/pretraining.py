@@ -18,11 +18,11 @@ from jaxtyping import Float
 
 from sne_jax.encoders import table
 from sne_jax.learning.selfsup import contrast, methods, views
-from sne_jax.learning.training import records, train_state
+from sne_jax.learning.training import records, train_state, workdirs
 from sne_jax.networks import chunking, matching, standardise
 from sne_jax.networks.spec import NetworkSpec
 
-FILE = "pretrained.json"
+FILE = workdirs.PRETRAINED_FILE
 """Where the description of a method is kept, beside its checkpoints."""
 
 FINISHED = ("result.json", "results.json")
@@ -107,10 +107,18 @@ class Pretrained:
     self.spec = NetworkSpec.from_json(description["spec"])
 
   @classmethod
-  def load(cls, folder: str | os.PathLike) -> "Pretrained":
+  def load(
+    cls, folder: str | os.PathLike, *, verify: bool = True
+  ) -> "Pretrained":
     """Reads what a pretraining has left in the folder of a seed.
 
+    Args:
+      folder: of the seed.
+      verify: whether to compare all files that are read with their digests;
+        those of before have none.
+
     Raises:
+      DamagedError: a file is not what was written.
       ValueError: there is nothing, or it has not finished.
     """
     path = pathlib.Path(folder) / FILE
@@ -124,8 +132,12 @@ class Pretrained:
         f"{folder} has not finished (it has no {FINISHED[0]}); start its run"
         " again, and it resumes where it stopped"
       )
+    if verify:
+      names = (FILE, FINISHED[0])
+      remedy = train_state.UNVERIFIED
+      workdirs.verify_seed(path.parent, names, remedy=remedy)
     try:
-      params, _ = train_state.load_best(path.parent)
+      params, _ = train_state.load_best(path.parent, verify=verify)
     except train_state.CheckpointError as error:
       raise ValueError(f"{folder}: {error}") from error
     description = records.read_json(path)
@@ -176,25 +188,31 @@ class Pretrained:
     return self.encode(np.stack([np.asarray(w) for _, w in networks]))
 
 
-def load_all(workdir: str | os.PathLike) -> list[Pretrained]:
+def load_all(
+  workdir: str | os.PathLike, *, verify: bool = True
+) -> list[Pretrained]:
   """Returns what a run of a pretraining has left: a model of each seed.
 
   Args:
     workdir: of the run, or of one of its seeds; no other folder gives any.
+    verify: see `Pretrained.load`.
 
   Raises:
+    DamagedError: a file is not what was written.
     ValueError: the seed, or one of the run, has not finished.
   """
   folder = pathlib.Path(workdir)
   if (folder / FILE).exists():
-    return [Pretrained.load(folder)]
+    return [Pretrained.load(folder, verify=verify)]
   folders = sorted(path.parent for path in folder.glob(f"seed*/{FILE}"))
   if folders and not (folder / FINISHED[1]).exists():
     raise ValueError(
       f"{folder} has not finished (it has no {FINISHED[1]}); start its run"
       " again, or name the folder of a seed that has"
     )
-  return [Pretrained.load(one) for one in folders]
+  if verify and folders:
+    workdirs.verify_run(folder, remedy=train_state.UNVERIFIED)
+  return [Pretrained.load(one, verify=verify) for one in folders]
 
 
 def folder_of(init_from: str | os.PathLike, seed: int) -> pathlib.Path:
@@ -226,6 +244,7 @@ def measured(
         f"init_from: {folder} holds no {FILE}; pretrain sne (--pretrain=sne)"
         f" with {init_from} as the workdir and as many seeds first"
       )
+    workdirs.verify_seed(folder, (FILE,))
     theirs = records.read_json(folder / FILE)
     _check_same(folder, theirs, description)
     if values and theirs["encoder_measured"] != values:

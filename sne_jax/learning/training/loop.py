@@ -84,7 +84,8 @@ class TrainOptions(Checked):
     log_every: steps between records of training metrics.
     eval_every: steps between evaluations on the validation part.
     save_every: steps between checkpoints.
-    keep: latest checkpoints that are kept.
+    keep: latest checkpoints that are kept; where the last is damaged, a resume
+      takes the one before.
     patience: evaluations without a new best before training stops. 0: never.
     monitor: the validation metric that chooses the best parameters, such as
       loss, kendall_tau or accuracy.
@@ -97,7 +98,7 @@ class TrainOptions(Checked):
   log_every: int = option(100, least=1)
   eval_every: int = option(1_000, least=1)
   save_every: int = option(1_000, least=1)
-  keep: int = option(1, least=1)
+  keep: int = option(2, least=1)
   patience: int = option(0, least=0)
   monitor: str = "loss"
 

@@ -1,11 +1,11 @@
-"""Checkpoints of a run, and the work directory that they belong to.
+"""Checkpoints of a run, in its work directory.
 
-A work directory holds one run: `config.json` says which, and
 `checkpoints/latest/<step>` and `checkpoints/best/<step>` hold the whole state
 and the best parameters. A checkpoint appears under its name only when it is
-complete. The best parameters are written before the state that names them as
-the best, and removed only after a state that names others, so that a run that
-is killed at any moment finds both. This is the only module that knows Orbax.
+complete, with the digests of its files. The best parameters are written before
+the state that names them as the best, and removed only after no state names
+them, so that a run that is killed at any moment finds both. This is the only
+module that knows Orbax.
 
 Dimensions: none; states are any trees of arrays.
 """
@@ -13,11 +13,10 @@ Dimensions: none; states are any trees of arrays.
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -25,19 +24,26 @@ import numpy as np
 from absl import logging
 from orbax.checkpoint.experimental import v1 as ocp
 
-from sne_jax.atomic import write_atomically
+from sne_jax import atomic, digests, errors
 
-CONFIG = "config.json"
 _WHOLE = ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt")
 """What a complete checkpoint contains."""
 
 
+_REMEDY = (
+  "restore the file, or remove the folder above checkpoints and start the same"
+  " command again"
+)
+
+UNVERIFIED = (
+  "restore the file, or train again; verify=False, or --noverify, reads it as"
+  " it is"
+)
+"""The remedy where a model is read."""
+
+
 class CheckpointError(RuntimeError):
   """A checkpoint could not be written or read."""
-
-
-class WorkdirError(ValueError):
-  """A work directory belongs to another configuration."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +86,7 @@ class Checkpoints:
     self._latest = _folder(workdir, "latest")
     self._best = _folder(workdir, "best")
     self._keep = keep
+    self._named: dict[int, int | None] = {}  # Best steps, by that of a state.
     for folder in (self._latest, self._best):
       folder.mkdir(parents=True, exist_ok=True)
       for path in folder.iterdir():
@@ -95,23 +102,53 @@ class Checkpoints:
   def restore_or_init(self, state) -> tuple[Any, LoopRecord]:
     """Returns the latest state, or `state` where nothing is saved yet.
 
-    Best parameters that the state does not name are removed: the run is going
-    to find them again.
+    Where it, or the best parameters that it names, are damaged, it is removed,
+    and the state before is taken, if that is intact. Best parameters that no
+    state names are removed: the run is going to find them again.
 
     Args:
       state: a state of the same structure, shapes, types and devices.
 
     Raises:
-      CheckpointError: the latest state cannot be read as such a state.
+      DamagedError: no state is intact.
+      CheckpointError: the state cannot be read as such a state.
     """
-    step = self.latest_step
-    record = LoopRecord()
+    step, record = self._intact()
     if step is not None:
-      path = self._latest / str(step)
-      state = _load(path, jax.tree.map(_like, state))
-      record = LoopRecord(**_metadata(path))
-    self._forget_best(record)
+      state = _load(self._latest / str(step), jax.tree.map(_like, state))
+    self._forget_best()
     return state, record
+
+  def _intact(self) -> tuple[int | None, LoopRecord]:
+    """Returns the last state that is intact, and its record."""
+    steps, damage = sorted(_steps(self._latest), reverse=True), {}
+    for step in steps:
+      path = self._latest / str(step)
+      try:
+        digests.check(path, remedy=_REMEDY)
+        record = LoopRecord(**_metadata(path))
+        if record.best_value is not None:
+          best = self._best / str(record.best_step)
+          digests.check(best, remedy=_REMEDY)
+          if not _is_whole(best):
+            raise errors.damaged(best, "checkpoint is missing", _REMEDY)
+      except errors.DamagedError as error:
+        damage[step] = error
+        continue
+      for later, error in damage.items():
+        logging.warning(
+          "%s. Continuing from step %d, the checkpoint before", error, step
+        )
+        _remove(self._latest / str(later))
+      self._named = {s: self._best_step(s) for s in _steps(self._latest)}
+      return step, record
+    if damage:
+      raise damage[steps[0]]
+    return None, LoopRecord()
+
+  def _best_step(self, step: int) -> int | None:
+    """Returns the step of the best parameters that a state names."""
+    return _named_by(LoopRecord(**_metadata(self._latest / str(step))))
 
   def restore_best(self, params, record: LoopRecord):
     """Returns the parameters that `record` names the best, as numpy arrays.
@@ -133,9 +170,11 @@ class Checkpoints:
       CheckpointError: the disk is full; what was saved before is still whole.
     """
     _save(self._latest / str(step), state, dataclasses.asdict(record))
+    self._named[step] = _named_by(record)
     for old in sorted(_steps(self._latest))[: -self._keep]:
       _remove(self._latest / str(old))
-    self._forget_best(record)
+      self._named.pop(old, None)
+    self._forget_best()
 
   def save_best(self, step: int, params, metrics: Mapping[str, float]) -> None:
     """Saves the parameters of a new best; those before stay until `save`.
@@ -146,20 +185,32 @@ class Checkpoints:
     params = jax.tree.map(np.asarray, params)
     _save(self._best / str(step), params, {"step": step, **metrics})
 
-  def _forget_best(self, record):
+  def _forget_best(self):
     for step in _steps(self._best):
-      if record.best_value is None or step != record.best_step:
+      if step not in self._named.values():
         _remove(self._best / str(step))
 
 
-def load_best(workdir: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
+def _named_by(record: LoopRecord) -> int | None:
+  return None if record.best_value is None else record.best_step
+
+
+def load_best(
+  workdir: str | os.PathLike, *, verify: bool = True, remedy: str = UNVERIFIED
+) -> tuple[Any, dict[str, Any]]:
   """Reads the best parameters of a run, for use without its training code.
+
+  Args:
+    workdir: the run's folder.
+    verify: whether to compare the files with their digests, if they have any.
+    remedy: what the user can do where they are damaged.
 
   Returns:
     The parameters as nested dicts of numpy arrays, and the metrics of their
     evaluation together with their `step`.
 
   Raises:
+    DamagedError: a file is not what was written.
     CheckpointError: the folder holds none, or it cannot be read.
   """
   folder = _folder(workdir, "best")
@@ -170,93 +221,9 @@ def load_best(workdir: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
     )
   # While a run continues there may be two for a moment: take the newer.
   path = folder / str(max(steps))
+  if verify:
+    digests.check(path, remedy=remedy)
   return jax.tree.map(np.asarray, _load(path, None)), _metadata(path)
-
-
-def claim_workdir(
-  workdir: str | os.PathLike,
-  config: Mapping[str, Any],
-  *,
-  ignore: Sequence[str] = (),
-  file: str = CONFIG,
-) -> bool:
-  """Makes a work directory the home of one configuration.
-
-  Args:
-    workdir: the run's folder; created where missing.
-    config: plain values, possibly nested, that decide what the run computes.
-    ignore: names of entries that do not: differences in them are no fault.
-      Names of nested entries are joined by dots; a name covers all below it.
-    file: that keeps the configuration.
-
-  Returns:
-    True where the directory was claimed now, False where this configuration
-    had claimed it before.
-
-  Raises:
-    WorkdirError: it belongs to another configuration, or to an unknown one.
-    ValueError: `config` holds values that JSON does not know.
-  """
-  workdir = pathlib.Path(workdir)
-  path = workdir / file
-  try:
-    text = json.dumps(config, indent=2, sort_keys=True)
-  except TypeError as error:
-    raise ValueError(
-      f"config must hold plain values only (numbers, texts, lists): {error}"
-    ) from error
-  if not path.exists():
-    if (workdir / "checkpoints").exists():
-      raise WorkdirError(
-        f"{workdir} holds checkpoints but no {file} to say of what; choose"
-        " another workdir, or remove this one"
-      )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text + "\n")
-    return True
-  try:
-    before = _flatten(json.loads(path.read_text()))
-  except ValueError as error:
-    raise WorkdirError(
-      f"{path} cannot be read ({error}); choose another workdir, or restore"
-      " this file"
-    ) from error
-  now = _flatten(json.loads(text))
-  lines = []
-  for name in sorted(before.keys() | now.keys()):
-    if any(name == i or name.startswith(i + ".") for i in ignore):
-      continue
-    there, here = before.get(name, _ABSENT), now.get(name, _ABSENT)
-    if there != here:
-      part = name.removeprefix("networks.")
-      lines.append(
-        f"the networks of {part} differ"  # Two checksums say no more.
-        if part != name
-        else f"{name}: {_show(there)} there, {_show(here)} now"
-      )
-  if lines:
-    raise WorkdirError(
-      f"{workdir} holds a run of another configuration ({'; '.join(lines)});"
-      " choose another workdir, or give the same as there"
-    )
-  return False
-
-
-_ABSENT = object()
-
-
-def _show(value):
-  return "absent" if value is _ABSENT else json.dumps(value)
-
-
-def _flatten(value, prefix=""):
-  """Returns nested entries under names joined by dots."""
-  if not isinstance(value, dict) or not value:
-    return {prefix: value}
-  flat = {}
-  for name, entry in value.items():
-    flat |= _flatten(entry, f"{prefix}.{name}" if prefix else name)
-  return flat
 
 
 def _folder(workdir, name):
@@ -288,9 +255,14 @@ def _like(x):
 
 
 def _save(path, tree, metadata):
+  whole = path.with_name(path.name + ".new")
+  shutil.rmtree(whole, ignore_errors=True)
   try:
     with _quiet():
-      ocp.save(path, tree, custom_metadata=metadata)
+      ocp.save(whole, tree, custom_metadata=metadata)
+    digests.seal_folder(whole)
+    whole.rename(path)
+    atomic.sync_folder(path.parent)
   except Exception as error:
     if not _is_disk_full(error):
       raise

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import logging as log
 
-from sne_jax import atomic
+from sne_jax import atomic, digests
 from sne_jax.learning.data import pipeline
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import calibration, classes, metrics, notes
@@ -122,7 +122,8 @@ class Trainer:
 
     Raises:
       TrainingDiverged: the loss has left the finite numbers.
-      ValueError: the folder above holds a training of other options.
+      ValueError: the folder above holds a training of other options, or this
+        one files that are not what was written.
     """
     if folder is not None:
       workdirs.check(folder.parent, self.config, seed, self.description)
@@ -133,6 +134,7 @@ class Trainer:
     if folder is not None:
       workdirs.claim(folder.parent, self.config)
       folder.mkdir(parents=True, exist_ok=True)
+      digests.drop(folder)
       file = folder / workdirs.MODEL_FILE
       atomic.write_json(file, self.description, allow_nan=True)
     fitted = loop.fit(
@@ -161,8 +163,11 @@ class Trainer:
       ),
     }
     if folder is not None:
-      calibration.write_codes(folder, codes)
-      atomic.write_json(folder / RESULT_FILE, report, allow_nan=True)
+      contents = {
+        calibration.CODES_FILE: calibration.codes_content(codes),
+        RESULT_FILE: atomic.json_text(report, allow_nan=True, sort=False),
+      }
+      workdirs.finish(folder, contents)
     return Trained(params, report, codes)
 
   def start(self, seed: int):
@@ -242,7 +247,9 @@ class Trainer:
 
 def _read(folder: pathlib.Path) -> Trained:
   """Returns what a seed that has finished has left."""
-  params, _ = train_state.load_best(folder)
+  remedy = f"restore the file, or remove {folder} and start the run again"
+  workdirs.verify_seed(folder, remedy=remedy)
+  params, _ = train_state.load_best(folder, remedy=remedy)
   codes = {}
   if (folder / calibration.CODES_FILE).exists():
     codes = dict(np.load(folder / calibration.CODES_FILE))

@@ -7,18 +7,32 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from sne_jax import digests
 from sne_jax.learning.data.dataset import Networks
-from sne_jax.learning.training import records, train_state
+from sne_jax.learning.evaluation import calibration
+from sne_jax.learning.training import claims, records
 
 MODEL_FILE = "model.json"
 RESULT_FILE = "result.json"
 FIT_FILE = "fit.json"
 """The options of a training, and checksums of its networks."""
+
+PRETRAINED_FILE = "pretrained.json"
+"""What describes an encoder that was trained without labels."""
+
+OF_SEED = (
+  *(MODEL_FILE, PRETRAINED_FILE, calibration.CODES_FILE, records.FILE),
+  RESULT_FILE,
+)
+"""Files of a seed that has finished, beside its checkpoints."""
+
+OF_RUN = ("*.json", f"*/{digests.FILE}")
+"""Patterns of the files of a run, beside those of its seeds."""
 
 FREE = ("training.log_every", "training.save_every", "training.keep", "devices")
 """Options that may change when a training is resumed."""
@@ -55,9 +69,62 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
   """Makes a work directory the home of a training, of these options alone.
 
   Raises:
-    train_state.WorkdirError: it holds one of others; the message names them.
+    claims.WorkdirError: it holds one of others; the message names them.
   """
-  train_state.claim_workdir(workdir, config, ignore=FREE, file=FIT_FILE)
+  claims.claim_workdir(workdir, config, ignore=FREE, file=FIT_FILE)
+
+
+def finish(folder: pathlib.Path, contents: Mapping[str, str | bytes]) -> None:
+  """Writes the last files of a seed, and the digests of all of them."""
+  pins = f"checkpoints/*/*/{digests.FILE}"
+  digests.put(folder, contents, also=(*OF_SEED, pins))
+
+
+def verify_seed(
+  folder: pathlib.Path,
+  names: Sequence[str] = OF_SEED,
+  *,
+  remedy: str = digests.REMEDY,
+) -> None:
+  """Compares files of a seed with their digests, if it has any.
+
+  Args:
+    folder: of the seed, finished or not.
+    names: of the files. The best checkpoint's digests always are; its files
+      are compared where they are read.
+    remedy: what the user can do.
+
+  Raises:
+    errors.DamagedError: a file is not what was written, or the digests of a
+      seed that has finished are missing.
+  """
+  best = f"checkpoints/best/*/{digests.FILE}"
+  if (folder / RESULT_FILE).exists() and any(folder.glob(best)):
+    digests.need(folder, remedy=remedy)
+  digests.check(folder, [*names, best], remedy=remedy)
+
+
+def verify_run(
+  folder: pathlib.Path,
+  names: Sequence[str] = (calibration.FILE,),
+  *,
+  remedy: str = digests.REMEDY,
+) -> None:
+  """Compares files of a run with their digests, if it has any.
+
+  Args:
+    folder: of the run.
+    names: of its files. The digests of seeds have to be those that it knows.
+    remedy: what the user can do.
+
+  Raises:
+    errors.DamagedError: a file is not what was written, or the digests of a
+      run that has finished are missing.
+  """
+  seeds = f"seed*/{digests.FILE}"
+  if (folder / calibration.FILE).exists() and any(folder.glob(seeds)):
+    digests.need(folder, remedy=remedy)
+  digests.check(folder, [*names, seeds], remedy=remedy)
 
 
 def check(
@@ -79,12 +146,10 @@ def check(
     free: options that may differ, as `FREE`.
 
   Raises:
-    train_state.WorkdirError: it does.
+    claims.WorkdirError: it does.
   """
   if (workdir / FIT_FILE).exists():
-    train_state.claim_workdir(
-      workdir, config, ignore=(*FREE, *free), file=FIT_FILE
-    )
+    claims.claim_workdir(workdir, config, ignore=(*FREE, *free), file=FIT_FILE)
     return
   now = json.loads(json.dumps(description))
   for folder in (workdir, *sorted(workdir.glob("seed*"))):
@@ -94,7 +159,7 @@ def check(
     names = sorted(n for n in now | before if before.get(n) != now.get(n))
     mine = folder.name == f"seed{seed}"
     if names or (mine and not (folder / RESULT_FILE).exists()):
-      raise train_state.WorkdirError(
+      raise claims.WorkdirError(
         f"{workdir} holds a model that this training has not made"
         + (f" (its {names[0]} differs)" if names else "")
         + "; choose another workdir"

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sne_jax import errors
-from sne_jax.zoo.store import files, splits
+from sne_jax import digests, errors
+from sne_jax.zoo.store import splits
 
 UNPACKED = "point --source to the unpacked folder of the published archive"
 FOREIGN = "this is a network of another zoo"
@@ -151,7 +151,7 @@ def digest(parts: Iterable[object]) -> str:
 
 def file_digest(file: str | None) -> str:
   """Returns such digits of a file's content; empty where there is no file."""
-  return files.file_digest(file)[:16] if file else ""
+  return digests.of_file(file)[:16] if file else ""
 
 
 def last(path: str, count: int) -> str:

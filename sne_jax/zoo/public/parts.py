@@ -17,9 +17,10 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float
 
-from sne_jax import atomic
+from sne_jax import atomic, digests
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.public import source as source_lib
+from sne_jax.zoo.store import partial
 
 _KEY = "part"
 
@@ -75,9 +76,10 @@ def write(
   )
   arrays = {str(k): np.stack(rows) for k, rows in enumerate(weights)}
   file = _file(folder, first)
+  metadata = {_KEY: text, digests.SEAL: _digest(text, arrays)}
   atomic.replace_file(
     file,
-    lambda name: safetensors.numpy.save_file(arrays, name, {_KEY: text}),
+    lambda name: safetensors.numpy.save_file(arrays, name, metadata),
   )
   return Part(file, tuple(numbers), tuple(places), reasons, properties)
 
@@ -87,7 +89,13 @@ def read(folder: str, first: int) -> Part | None:
   file = _file(folder, first)
   try:
     with safetensors.safe_open(file, "np") as opened:
-      value = json.loads((opened.metadata() or {})[_KEY])
+      metadata = opened.metadata() or {}
+      value = json.loads(metadata[_KEY])
+      arrays = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+      # Parts of before have no digest.
+      due = _digest(metadata[_KEY], arrays)
+      if metadata.get(digests.SEAL, due) != due:
+        return None
       specs = tuple(map(spec_lib.NetworkSpec.from_json, value["specs"]))
       places = tuple(value["places"])
       for place, spec in enumerate(specs):
@@ -100,7 +108,11 @@ def read(folder: str, first: int) -> Part | None:
   except FileNotFoundError:
     return None
   except (safetensors.SafetensorError, ValueError, KeyError, TypeError):
-    return None  # Cut short by a crash of the machine: it is read anew.
+    return None  # Cut short, or damaged: it is read anew.
+
+
+def _digest(text: str, arrays: dict[str, np.ndarray]) -> str:
+  return digests.of_bytes((text + partial.digest_of(arrays)).encode())
 
 
 def any_there(folder: str) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Bool, Int, UInt8
 
-from sne_jax import atomic, errors
+from sne_jax import atomic, digests, errors
 from sne_jax.checkpoints.formats import safetensors_file
 from sne_jax.zoo.store import files
 
@@ -61,7 +61,7 @@ def write(folder: str, correct: Correct) -> dict[str, Any]:
   content = safetensors.numpy.save(
     {"bits": np.ascontiguousarray(packed), "classes": classes}
   )
-  digest = files.content_digest(content)
+  digest = digests.of_bytes(content)
   file = f"correct-{digest[:12]}.safetensors"
   atomic.write_atomically(os.path.join(folder, file), content)
   return {"file": file, "images": len(classes), "sha256": digest}

@@ -29,17 +29,6 @@ LIMITS = limits.Limits(max_header_bytes=1 << 20)
 """A longer header is no header of ours."""
 
 
-def file_digest(path: str) -> str:
-  """Returns the SHA-256 of a file, in hexadecimal."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def content_digest(content: bytes) -> str:
-  """Returns the SHA-256 of the content of a file, in hexadecimal."""
-  return hashlib.sha256(content).hexdigest()
-
-
 def write_rows(path: str, rows: Float[Any, "N P"]) -> str:
   """Writes a weights file, atomically, and returns its SHA-256.
 

@@ -6,6 +6,7 @@ same zoo. When all batches are there, the zoo is written, whole or not at all.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -16,8 +17,9 @@ import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
+from absl import logging as log
 
-from sne_jax import atomic, errors
+from sne_jax import atomic, digests, errors
 from sne_jax.zoo.store import lock, store
 
 PLAN_FILE = "plan.json"
@@ -102,17 +104,35 @@ def part(
 
   Raises:
     OSError: the batch cannot be written, because a disk is full for one.
+
+  A batch that is not what was written is made anew, with a warning.
   """
   file = os.path.join(partial, f"part-{number:08d}.safetensors")
   with contextlib.suppress(FileNotFoundError, safetensors.SafetensorError):
     arrays = safetensors.numpy.load_file(file)
-    if {name: array.shape for name, array in arrays.items()} == dict(shapes):
+    with safetensors.safe_open(file, "np") as opened:
+      known = (opened.metadata() or {}).get(digests.SEAL)
+    intact = known in (None, digest_of(arrays))  # Those of before have none.
+    if not intact:
+      log.warning("%s was changed or damaged; it is made anew", file)
+    wanted = dict(shapes)
+    if intact and {k: array.shape for k, array in arrays.items()} == wanted:
       return arrays, True
   arrays = {k: np.ascontiguousarray(v) for k, v in make().items()}
   # Not by its save_file, which hides that a disk is full.
-  content = safetensors.numpy.save(arrays)
+  metadata = {digests.SEAL: digest_of(arrays)}
+  content = safetensors.numpy.save(arrays, metadata)
   atomic.write_atomically(file, content)
   return arrays, False
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+  """Returns the SHA-256 of arrays: names, types, shapes, values."""
+  digest = hashlib.sha256()
+  for name, array in sorted(arrays.items()):
+    digest.update(repr((name, str(array.dtype), array.shape)).encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()
 
 
 def _compare(path: str, file: str, provenance, stored) -> None:
@@ -164,11 +184,14 @@ def begin(
   os.makedirs(partial, exist_ok=True)
   if not os.path.exists(plan_file):
     batch = wanted or find_batch_members()
-    atomic.write_json(plan_file, {**provenance, "batch_members": batch})
+    plan = digests.sealed({**provenance, "batch_members": batch})
+    atomic.write_json(plan_file, plan)
     return batch
   try:
     with open(plan_file, encoding="utf-8") as file:
       plan = json.load(file)
+    if digests.SEAL in plan:  # Those of before have none.
+      plan = digests.unsealed(plan)
     planned = int(plan["batch_members"])
   except (ValueError, KeyError, TypeError) as error:
     raise errors.fault(

@@ -15,22 +15,31 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sne_jax import errors
+from sne_jax import digests, errors
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.store import correct, files, splits, tables
 
 FORMAT = "sne_jax zoo"
-VERSION = 1
+VERSION = 2
+"""From 2 on the index names the splits, and seals itself (`digests`)."""
+
 INDEX_FILE = "zoo.json"
 MEMBERS_FILE = "members.parquet"
 SPLITS_FILE = "splits.parquet"
+SPLITS_KEY = "splits"
+"""Of their entry in the index; zoos of version 1 have none."""
+
 OWN_COLUMNS = ("id", "spec", "row", "valid")
 SPLIT_COLUMNS = ("split", "id", "part")
 FOREIGN = "point to the folder of a zoo written by sne_jax"
 
 
 def read_index(path: str, name: str) -> dict[str, Any]:
-  """Reads `zoo.json` and checks that it has the fields that we need."""
+  """Reads `zoo.json` and checks that it has the fields that we need.
+
+  Raises:
+    ZooError: it is not what was written, or no index.
+  """
   bad = functools.partial(errors.fault, name, INDEX_FILE)
 
   try:
@@ -50,14 +59,20 @@ def read_index(path: str, name: str) -> dict[str, Any]:
       f"format version {version}, this sne_jax reads up to {VERSION}",
       "install a newer sne_jax",
     )
+  if version > 1 or digests.SEAL in index:
+    try:
+      index = digests.unsealed(index)
+    except ValueError as error:
+      raise bad(str(error)) from error
   fields = {"specs": list, "members": dict, "properties": dict}
   for key, kind in (fields | {"provenance": dict, "licence": str}).items():
     if not isinstance(index.get(key), kind):
       raise bad(f"field {key!r} is missing or no {kind.__name__}")
   counts = [(index["members"], "count")]
-  if correct.KEY in index:
-    images = index[correct.KEY]
-    counts.append((images if isinstance(images, dict) else {}, "images"))
+  for key, count in ((correct.KEY, "images"), (SPLITS_KEY, "rows")):
+    if key in index:
+      entry = index[key]
+      counts.append((entry if isinstance(entry, dict) else {}, count))
   for entry in index["specs"]:
     weights = entry.get("weights") if isinstance(entry, dict) else None
     counts.append((weights if isinstance(weights, dict) else {}, "rows"))
@@ -105,7 +120,7 @@ def map_weights(path: str, name: str, spec, entry) -> np.ndarray:
 def check_digest(path: str, name: str, entry) -> None:
   """Compares the checksum of a short file."""
   try:
-    digest = files.file_digest(os.path.join(path, entry["file"]))
+    digest = digests.of_file(os.path.join(path, entry["file"]))
   except FileNotFoundError as error:
     raise errors.fault(name, entry["file"], "file is missing") from error
   _compare(name, entry, digest)
@@ -190,15 +205,17 @@ def check_weights(
 
 
 def read_splits(
-  path: str, name: str, ids: np.ndarray
+  path: str, name: str, index, ids: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
   """Reads the splits: for each, the member numbers of its parts, ascending."""
-  table = tables.read_table(path, name, SPLITS_FILE, SPLIT_COLUMNS)
+  file = SPLITS_FILE
+  if SPLITS_KEY in index:
+    file = index[SPLITS_KEY]["file"]
+    check_digest(path, name, index[SPLITS_KEY])
+  table = tables.read_table(path, name, file, SPLIT_COLUMNS)
   for column in SPLIT_COLUMNS:
     if table[column].dtype.kind != "U":
-      raise errors.fault(
-        name, SPLITS_FILE, f"column {column!r} is not of strings"
-      )
+      raise errors.fault(name, file, f"column {column!r} is not of strings")
   by_name = {}
   for split in np.unique(table["split"]):
     rows = table["split"] == split

@@ -3,13 +3,17 @@
 A zoo is a folder of plain data, nothing in which can run code:
 
 - `zoo.json`: format version, specs, what the properties mean, provenance,
-  licence, and the SHA-256 of the files below but the splits;
+  licence, and the SHA-256 of the files below, and of all this;
 - `weights-<k>.safetensors`: the networks of spec `k`, float32 `[N, P]`;
 - `members.parquet`: for each member its id, spec, row in the weights file,
   whether it is valid, and its properties;
-- `splits.parquet`: which member is in which part of which split;
+- `splits.parquet` (`splits-<digest>.parquet` since a split was added): which
+  member is in which part of which split;
 - `correct-<digest>.safetensors`, of classifiers: which test images each member
   classifies rightly (`correct`). Older zoos have none.
+
+Zoos of version 1 are read too; they know no SHA-256 of splits and of `zoo.json`
+itself, until a split is added or they are labelled anew.
 
 Dimensions: `M` members of a zoo, `N` rows of a weights file, `P` weights.
 """
@@ -190,6 +194,17 @@ def read_zoo(path: str, *, name: str, verify: bool) -> Zoo:
     verify: see `Zoo.open`.
   """
   index = reading.read_index(path, name)
+  while True:
+    try:
+      return _read(path, name, index, verify)
+    except errors.ZooError:
+      before, index = index, reading.read_index(path, name)
+      if index == before:  # Nobody has written it anew meanwhile.
+        raise
+
+
+def _read(path: str, name: str, index: dict[str, Any], verify: bool) -> Zoo:
+  """Reads and checks what an index names."""
   zoo = Zoo(path, index)
   zoo.specs = reading.read_specs(name, index)
   entries = [entry["weights"] for entry in index["specs"]]
@@ -201,7 +216,7 @@ def read_zoo(path: str, *, name: str, verify: bool) -> Zoo:
     entry = index[correct.KEY]
     reading.check_digest(path, name, entry)
     zoo.correct = correct.read(path, name, entry, len(zoo))
-  zoo._splits = reading.read_splits(path, name, zoo.members["id"])
+  zoo._splits = reading.read_splits(path, name, index, zoo.members["id"])
   if verify:
     for number, entry in enumerate(entries):
       rows = zoo._weights[number]

@@ -30,6 +30,16 @@ def read_table(
     raise errors.fault(name, file, "file is missing") from error
   except (pa.ArrowException, OSError) as error:
     raise errors.fault(name, file, f"not a Parquet file ({error})") from error
+  try:
+    return _columns(name, file, columns, table)
+  except UnicodeDecodeError as error:
+    raise errors.fault(name, file, f"no text ({error})") from error
+
+
+def _columns(
+  name: str, file: str, columns: Sequence[str], table: pa.Table
+) -> dict[str, np.ndarray]:
+  """Returns columns of a table as numpy arrays."""
   missing = [column for column in columns if column not in table.column_names]
   if missing:
     raise errors.fault(

@@ -5,6 +5,7 @@ Dimensions: `M` members of a zoo, `N` rows of a weights file, `P` weights.
 
 import importlib.metadata
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sne_jax import atomic, errors
+from sne_jax import atomic, digests, errors
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.store import correct, files, lock, reading, store, tables
+
+_PASSING = re.compile(
+  r"(members|splits)(-\w+)?\.parquet|correct-\w+\.safetensors|\..+\.tmp"
+)
+"""Files of which a zoo has only those that its index names."""
 
 
 class Property(NamedTuple):
@@ -116,8 +122,9 @@ def write_zoo(
       name: reading.check_split(path, name, parts, columns["id"])
       for name, parts in (splits or {}).items()
     }
-    _write_splits(staged, numbered, columns["id"])
-    atomic.write_json(os.path.join(staged, reading.INDEX_FILE), index)
+    rows = _split_rows(numbered, columns["id"])
+    index[reading.SPLITS_KEY] = _write_splits(staged, reading.SPLITS_FILE, rows)
+    _write_index(staged, index)
     store.read_zoo(staged, name=path, verify=True)
     try:
       os.rename(staged, path)
@@ -138,7 +145,9 @@ def add_split(
   *,
   replace: bool = False,
 ) -> store.Zoo:
-  """Adds a split to a zoo on disk, atomically; returns the zoo, opened anew.
+  """Adds a split to a zoo on disk; returns the zoo, opened anew.
+
+  Whenever it is killed, the zoo is the old one or the new one.
 
   Args:
     path: folder of the zoo.
@@ -165,7 +174,13 @@ def add_split(
         f"another split {name!r} exists",
         "choose another name, or replace it (replace=True)",
       )
-    _write_splits(path, old_splits | {name: numbers}, ids)
+    if old is not None and _same_parts(old, numbers):
+      _tidy(path, reading.read_index(path, path))
+      return zoo
+    rows = _split_rows(old_splits | {name: numbers}, ids)
+    index = reading.read_index(path, path)
+    index[reading.SPLITS_KEY] = _replace_splits(path, index, rows)
+    _write_index(path, index)
     return store.Zoo.open(path, verify=False)
 
 
@@ -202,17 +217,17 @@ def relabel(
         )
       columns[name] = new
     index = reading.read_index(path, path)
-    before = {index["members"]["file"], index.get(correct.KEY, {}).get("file")}
     index[correct.KEY] = correct.write(path, right)
     if properties:
       # A name of its own: until the index names it, the old one is in use.
       content = b"".join(columns[name].tobytes() for name in properties)
-      file = f"members-{files.content_digest(content)[:12]}.parquet"
+      file = _new_name(index, "members", content)
       index["members"] = _write_members(path, file, columns)
-    atomic.write_json(os.path.join(path, reading.INDEX_FILE), index)
-    for old in before - {index["members"]["file"], index[correct.KEY]["file"]}:
-      if old:
-        os.remove(os.path.join(path, old))
+    if reading.SPLITS_KEY not in index:  # A zoo of version 1.
+      old = {name: zoo.split(name, invalid=True) for name in zoo.splits}
+      rows = _split_rows(old, columns["id"])
+      index[reading.SPLITS_KEY] = _replace_splits(path, index, rows)
+    _write_index(path, index)
     return store.Zoo.open(path, verify=False)
 
 
@@ -289,23 +304,62 @@ def _write_members(folder: str, file: str, columns) -> dict[str, Any]:
   """Writes the columns of the members; returns their entry in the index."""
   path = os.path.join(folder, file)
   tables.write_table(path, columns)
-  digest = files.file_digest(path)
+  digest = digests.of_file(path)
   return {"file": file, "count": len(columns["id"]), "sha256": digest}
 
 
-def _write_splits(folder: str, numbered, ids: np.ndarray) -> None:
-  """Writes the splits, given as member numbers."""
+def _split_rows(numbered, ids: np.ndarray) -> np.ndarray:
+  """Returns splits, given as member numbers, as rows of `SPLIT_COLUMNS`."""
   table = [
     (split, str(ids[number]), part)
     for split, parts in sorted(numbered.items())
     for part, numbers in parts.items()
     for number in numbers
   ]
-  values = np.array(table, dtype=str).reshape(-1, 3)
-  columns: dict[str, np.ndarray] = dict(
-    zip(reading.SPLIT_COLUMNS, values.T, strict=True)
+  return np.array(table, dtype=str).reshape(-1, 3)
+
+
+def _write_splits(folder: str, file: str, rows: np.ndarray) -> dict[str, Any]:
+  """Writes the splits; returns their entry in the index."""
+  path = os.path.join(folder, file)
+  columns = zip(reading.SPLIT_COLUMNS, rows.T, strict=True)
+  tables.write_table(path, dict(columns))
+  return {"file": file, "rows": len(rows), "sha256": digests.of_file(path)}
+
+
+def _replace_splits(path: str, index: dict[str, Any], rows: np.ndarray):
+  """Writes splits beside those in use; returns their entry in the index."""
+  content = repr(rows.tolist()).encode()
+  return _write_splits(
+    path, _new_name(index, reading.SPLITS_KEY, content), rows
   )
-  tables.write_table(os.path.join(folder, reading.SPLITS_FILE), columns)
+
+
+def _new_name(index: dict[str, Any], key: str, content: bytes) -> str:
+  """Returns a name for a table of other content than the one in use."""
+  before = index.get(key, {}).get("sha256", "")
+  return f"{key}-{digests.of_bytes(before.encode() + content)[:12]}.parquet"
+
+
+def _write_index(path: str, index: dict[str, Any]) -> None:
+  """Replaces the index; then removes files that it names no more.
+
+  All that it names has to be there: this is the moment when a zoo changes.
+  """
+  index = digests.sealed(index | {"version": reading.VERSION})
+  atomic.write_json(os.path.join(path, reading.INDEX_FILE), index)
+  _tidy(path, index)
+
+
+def _tidy(path: str, index: dict[str, Any]) -> None:
+  """Removes what kills have left, and what the index names no more."""
+  if reading.SPLITS_KEY not in index:
+    return  # Of version 1: its splits are in use.
+  keys = ("members", reading.SPLITS_KEY, correct.KEY)
+  named = {index[key]["file"] for key in keys if key in index}
+  for file in os.listdir(path):
+    if file not in named and _PASSING.fullmatch(file):
+      os.remove(os.path.join(path, file))
 
 
 def _version() -> str:

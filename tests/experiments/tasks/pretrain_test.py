@@ -13,6 +13,7 @@ from absl import flags as absl_flags
 from experiments import encode
 from experiments.cli import config, memory
 from experiments.tasks import members, pretrain
+from sne_jax import errors
 from sne_jax.learning.evaluation import metrics
 from sne_jax.learning.selfsup import pretraining
 from sne_jax.learning.training import train_state
@@ -153,8 +154,10 @@ def test_what_has_not_finished_or_is_damaged_is_named(trained, tmp_path):
     ("{}", "describes nothing that this version of sne_jax can build"),
   ):
     (seed / pretraining.FILE).write_text(text)
+    with pytest.raises(errors.DamagedError, match=r"pretrained\.json: changed"):
+      pretraining.load_all(seed)
     with pytest.raises(ValueError, match=words):
-      pretraining.Pretrained.load(seed)
+      pretraining.Pretrained.load(seed, verify=False)
   (seed / "result.json").unlink()
   with pytest.raises(ValueError, match="seed0 has not finished"):
     pretraining.Pretrained.load(seed)

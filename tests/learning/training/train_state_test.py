@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, at any interruption; work directories."""
+"""Checkpoints: whole or absent, at any interruption; damaged ones refused."""
 
 import errno
 import functools
@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 
+from sne_jax import digests, errors
 from sne_jax.learning.training import loop, train_state
 from sne_jax.learning.training import records as logging
 
@@ -188,59 +189,6 @@ def test_other_failures_are_not_called_a_full_disk(tmp_path, monkeypatch):
     train_state.Checkpoints(tmp_path).save(2, make_state(2), record())
 
 
-CONFIG = {"seed": 1, "model": {"dim": 8, "name": "sne"}, "progress": "bar"}
-
-
-def test_a_work_directory_is_claimed_once(tmp_path):
-  assert train_state.claim_workdir(tmp_path / "new", CONFIG)
-  assert not train_state.claim_workdir(tmp_path / "new", CONFIG)
-  assert '"dim": 8' in (tmp_path / "new" / "config.json").read_text()
-
-
-def test_tuples_are_the_lists_that_they_are_saved_as(tmp_path):
-  assert train_state.claim_workdir(tmp_path, {"sizes": (1, 2)})
-  assert not train_state.claim_workdir(tmp_path, {"sizes": (1, 2)})
-
-
-def test_another_configuration_is_refused_with_both_values(tmp_path):
-  train_state.claim_workdir(tmp_path, CONFIG)
-  other = {"seed": 2, "model": {"dim": 8, "depth": 3}, "progress": "bar"}
-  with pytest.raises(train_state.WorkdirError) as caught:
-    train_state.claim_workdir(tmp_path, other)
-  text = str(caught.value)
-  assert "seed: 1 there, 2 now" in text
-  assert "model.depth: absent there, 3 now" in text
-  assert 'model.name: "sne" there, absent now' in text
-  assert "another workdir" in text
-  assert "model.dim" not in text and "progress" not in text
-
-
-def test_ignored_entries_may_differ(tmp_path):
-  train_state.claim_workdir(tmp_path, CONFIG)
-  changed = CONFIG | {"progress": "lines", "model": {"dim": 9}}
-  ignore = ("progress", "model")
-  assert not train_state.claim_workdir(tmp_path, changed, ignore=ignore)
-  with pytest.raises(train_state.WorkdirError, match="seed"):
-    train_state.claim_workdir(tmp_path, changed | {"seed": 2}, ignore=ignore)
-  # A name covers what is below it, not what begins like it.
-  with pytest.raises(train_state.WorkdirError, match="model.dim"):
-    train_state.claim_workdir(tmp_path, changed, ignore=("progress", "mod"))
-
-
-def test_work_of_unknown_origin_is_refused(tmp_path):
-  (tmp_path / "checkpoints").mkdir()
-  with pytest.raises(train_state.WorkdirError, match="no config.json"):
-    train_state.claim_workdir(tmp_path, CONFIG)
-  (tmp_path / "config.json").write_text('{"seed": ')
-  with pytest.raises(train_state.WorkdirError, match="cannot be read"):
-    train_state.claim_workdir(tmp_path, CONFIG)
-
-
-def test_values_that_are_not_plain_are_refused(tmp_path):
-  with pytest.raises(ValueError, match="plain values only"):
-    train_state.claim_workdir(tmp_path, {"seed": np.float32(1)})
-
-
 # Interruptions. The work below is run here, and by the child that is killed.
 
 
@@ -361,6 +309,84 @@ def test_a_run_that_dies_anywhere_ends_like_an_unbroken_one(
     with pytest.raises(Killed):
       work(tmp_path)
   assert_equal_runs(work(tmp_path), unbroken, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory):
+  """The work, ended behind step 48, with the checkpoint of 36 before it."""
+  folder = tmp_path_factory.mktemp("halfway")
+
+  def saved(self, step, state, record, real=train_state.Checkpoints.save):
+    real(self, step, state, record)
+    if step == 48:
+      raise Killed
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train_state.Checkpoints, "save", saved)
+    with pytest.raises(Killed):
+      work(folder)
+  assert folders(folder, "latest") == ["36", "48"]
+  assert folders(folder, "best") == ["48", "8"], "one for each"
+  return folder
+
+
+def newest(folder, kind):
+  """The last checkpoint of a kind."""
+  found = (folder / "checkpoints" / kind).iterdir()
+  return max(found, key=lambda path: int(path.name))
+
+
+def flip(path):
+  data = path.read_bytes()
+  path.write_bytes(data[:-1] + (bytes([data[-1] ^ 1]) if data else b"1"))
+
+
+def test_every_file_of_a_checkpoint_is_compared(halfway, tmp_path):
+  for kind in ("latest", "best"):
+    folder = shutil.copytree(newest(halfway, kind), tmp_path / kind)
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    assert len(paths) > 5
+    for path in paths:
+      before = path.read_bytes()
+      flip(path)
+      with pytest.raises(errors.DamagedError, match=path.name):
+        digests.check(folder)
+      path.write_bytes(before)
+    digests.check(folder)
+
+
+@pytest.mark.parametrize("kind", ["latest", "best"])
+def test_a_resume_takes_the_checkpoint_before_a_damaged_one(
+  tmp_path, halfway, unbroken, caplog, kind
+):
+  workdir = shutil.copytree(halfway, tmp_path / "work")
+  for path in (newest(workdir, kind) / "state" / "d").iterdir():
+    flip(path)
+  with caplog.at_level("WARNING", logger="absl"):
+    result = work(workdir)
+  [line] = [r.getMessage() for r in caplog.records]
+  assert "changed or damaged" in line and f"/{kind}/" in line
+  assert line.endswith("Continuing from step 36, the checkpoint before")
+  assert_equal_runs(result, unbroken, workdir)
+
+
+def test_a_resume_without_an_intact_checkpoint_is_refused(tmp_path, halfway):
+  workdir = shutil.copytree(halfway, tmp_path / "work")
+  for path in (workdir / "checkpoints" / "latest").glob("*/_CHECKPOINT_*"):
+    flip(path)
+  kept = folders(workdir, "latest"), folders(workdir, "best")
+  with pytest.raises(
+    errors.DamagedError, match="latest/48/_CHECKPOINT_META.*start the same"
+  ):
+    work(workdir)
+  assert kept == (folders(workdir, "latest"), folders(workdir, "best"))
+
+
+def test_a_checkpoint_of_before_is_read(tmp_path, halfway, unbroken):
+  workdir = shutil.copytree(halfway, tmp_path / "work")
+  for path in workdir.rglob(digests.FILE):
+    path.unlink()
+  assert_equal_runs(work(workdir), unbroken, workdir)
 
 
 if __name__ == "__main__":

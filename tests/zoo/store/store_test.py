@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import stat
 
 import numpy as np
@@ -11,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-from sne_jax import errors
+from sne_jax import digests, errors
 from sne_jax.networks import families
 from sne_jax.zoo.store import correct, files, lock, store, writing
+from tests import damage
 
 SPECS = (families.inr((1, 3, 1)), families.mlp((2, 2, 2)))  # 10, 12 weights
 IDS = ["a0", "a1", "a2", "b0", "b1"]
@@ -99,7 +101,7 @@ def test_the_files_are_what_other_programs_expect(path):
   saved = f"{path}/theirs.safetensors"
   safetensors.numpy.save_file({"weights": arrays()[1]}, saved)
   np.testing.assert_array_equal(files.map_rows(saved), arrays()[1])
-  assert json.loads(pathlib.Path(path, "zoo.json").read_text())["version"] == 1
+  assert json.loads(pathlib.Path(path, "zoo.json").read_text())["version"] == 2
   assert os.stat(path).st_mode & stat.S_IRUSR
 
 
@@ -226,9 +228,12 @@ def test_equal_inputs_give_equal_bytes(tmp_path):
 
 
 def change_index(change):
+  """Changes the index, and seals it, as a faulty program would."""
+
   def damage(path):
     index = json.loads(pathlib.Path(path, "zoo.json").read_text())
     change(index)
+    index = digests.sealed(index)
     pathlib.Path(path, "zoo.json").write_text(json.dumps(index))
 
   return damage
@@ -242,7 +247,7 @@ def change_members(change):
     columns = pq.read_table(file).to_pydict()
     change(columns)
     pq.write_table(pa.table(columns), file)
-    digest = files.file_digest(file)
+    digest = digests.of_file(file)
     change_index(lambda i: i["members"].update(sha256=digest))(path)
 
   return damage
@@ -252,7 +257,10 @@ def change_splits(rows):
   def damage(path):
     names = ("split", "id", "part")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-    pq.write_table(pa.table(columns), f"{path}/splits.parquet")
+    file = f"{path}/splits.parquet"
+    pq.write_table(pa.table(columns), file)
+    digest = digests.of_file(file)
+    change_index(lambda i: i["splits"].update(sha256=digest))(path)
 
   return damage
 
@@ -332,8 +340,8 @@ DAMAGES = {
   "wrong shape": (swap_weights, ["(3, 7)", "(3, 10)"]),
   "unknown kind": (change_index(wrong_kind), ["zoo.json", "'magic'"]),
   "newer zoo": (
-    change_index(lambda i: i.update(version=2)),
-    ["version 2", "up to 1", "newer sne_jax"],
+    change_index(lambda i: i.update(version=3)),
+    ["version 3", "up to 2", "newer sne_jax"],
   ),
   "newer spec": (change_index(newer_spec), ["spec 1", "99", "newer sne_jax"]),
   "other format": (change_index(lambda i: i.update(format="x")), ["not the"]),
@@ -361,7 +369,7 @@ DAMAGES = {
   ),
   "splits not Parquet": (
     lambda path: pathlib.Path(path, "splits.parquet").write_text("x"),
-    ["splits.parquet", "not a Parquet file"],
+    ["splits.parquet", "SHA-256"],
   ),
   "split of a missing member": (
     change_splits([("s", "a0", "train"), ("s", "z9", "test")]),
@@ -406,7 +414,7 @@ def test_checks_go_block_by_block(path, monkeypatch):
     f"{path}/weights-0.safetensors",
     files.map_rows(f"{path}/weights-0.safetensors"),
   )
-  assert digest == files.file_digest(f"{path}/weights-0.safetensors")
+  assert digest == digests.of_file(f"{path}/weights-0.safetensors")
   assert finite.tolist() == [True, True, False]
 
 
@@ -493,6 +501,144 @@ def test_add_split(path):
   with pytest.raises(errors.ZooError, match="more than once"):
     writing.add_split(path, "c", {"train": ["a0"], "val": ["a0"]})
   assert store.Zoo.open(path).splits == ("b", "default")
+
+
+STEPS = ((os, "fsync"), (os, "remove"), (pathlib.Path, "replace"))
+"""All that changes the files of a zoo."""
+
+
+def version_1(path):
+  """Takes out of a zoo what zoos of version 1 did not have."""
+  file = pathlib.Path(path, "zoo.json")
+  index = json.loads(file.read_text())
+  del index["splits"], index["sha256"]
+  file.write_text(json.dumps(index | {"version": 1}))
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("what", ["split", "labels"])
+def test_a_kill_leaves_the_old_zoo_or_the_new_one(
+  tmp_path, monkeypatch, what, old
+):
+  """Before and behind everything that changes the folder."""
+  more = correct.Correct.of(np.ones((5, 20), bool), np.zeros(20))
+
+  def change(path):
+    if what == "labels":
+      return writing.relabel(path, more, {"accuracy": np.arange(5) / 8})
+    return writing.add_split(path, "b", {"train": ["b1"], "test": ["b0"]})
+
+  with_bits(tmp_path / "zoo")
+  if old:
+    version_1(tmp_path / "zoo")
+  first = damage.plain(read_all(tmp_path / "zoo"))
+  new = shutil.copytree(tmp_path / "zoo", tmp_path / "new")
+  change(new)
+  second, files = damage.plain(read_all(new)), contents(new)
+  assert first != second
+  found, number = [], 0
+  while not found or killed:
+    path = shutil.copytree(tmp_path / "zoo", tmp_path / f"killed{number}")
+    calls, killed = [], False
+
+    def dying(real, number=number, calls=calls):
+      def call(*args):
+        if str(args[0]).endswith(".lock"):  # It ends with a process.
+          return real(*args)
+        for after in (False, True):
+          calls.append(real)
+          if len(calls) == number + 1:
+            raise KeyboardInterrupt
+          if not after:
+            result = real(*args)
+        return result
+
+      return call
+
+    with monkeypatch.context() as patch:
+      for owner, name in STEPS:
+        patch.setattr(owner, name, dying(getattr(owner, name)))
+      try:
+        change(path)
+      except KeyboardInterrupt:
+        killed = True
+    found.append(damage.plain(read_all(path)))
+    assert found[-1] in (first, second)
+    if not killed:
+      assert found[-1] == second
+    change(path)
+    assert damage.plain(read_all(path)) == second
+    assert len(contents(path)) == len(files), "a stray file"
+    number += 1
+  assert first in found and number > 8
+
+
+def read_all(path):
+  """Returns all that a zoo says."""
+  zoo = store.Zoo.open(path)
+  splits = {name: zoo.split(name, invalid=True) for name in zoo.splits}
+  weights = [zoo.weights(number) for number in range(len(zoo.specs))]
+  bits = None if zoo.correct is None else tuple(zoo.correct)
+  known = (zoo.properties, zoo.provenance, zoo.licence)
+  return zoo.specs, zoo.members, splits, weights, bits, known
+
+
+@pytest.fixture
+def zoos(tmp_path):
+  """A zoo with a split that was added, and another of equal shapes."""
+  paths = [tmp_path / "zoo", tmp_path / "other"]
+  for path, sign in zip(paths, (1, -1), strict=True):
+    with_bits(path, weights=[sign * array for array in arrays()])
+    writing.add_split(path, "b", {"train": ["b1"], "test": ["b0"]})
+  return paths
+
+
+def check_damage(zoos, count):
+  table = damage.flips(zoos[0], read_all, count)
+  assert len(table) == 6
+  for name, found in table.items():
+    assert found[damage.REFUSED], name
+    if name != "zoo.json":  # Blanks between its values say nothing.
+      assert not found[damage.HARMLESS], name
+  found = damage.outcomes(*zoos, read_all)
+  assert all(kind[1] == damage.REFUSED for kind in found)
+  return table, found
+
+
+def test_damage_of_a_zoo_is_refused(zoos):
+  check_damage(zoos, 12)
+
+
+@pytest.mark.slow
+def test_every_damage_of_a_zoo_is_refused(zoos):
+  table, found = check_damage(zoos, damage.PLACES)
+  print(damage.lines(table), *found.items(), sep="\n")  # noqa: T201
+
+
+def test_zoos_of_version_1_are_read_with_nothing_claimed(path):
+  version_1(path)
+  zoo = store.Zoo.open(path)
+  assert zoo.splits == ("default",)
+  zoo = writing.add_split(path, "b", {"train": ["b1"]})
+  assert zoo.splits == ("b", "default")
+  index = json.loads(pathlib.Path(path, "zoo.json").read_text())
+  assert index["version"] == 2 and index["splits"]["rows"] == 5
+  assert not pathlib.Path(path, "splits.parquet").exists()
+
+
+def test_bits_of_a_split_of_version_1_take_one_line(path):
+  """What is no text any more is no raw error of the library."""
+  version_1(path)
+  file = pathlib.Path(path, "splits.parquet")
+  data = file.read_bytes()
+  for place in range(0, len(data), 9):
+    flipped = bytes([data[place] ^ 128])
+    file.write_bytes(data[:place] + flipped + data[place + 1 :])
+    try:
+      store.Zoo.open(path, verify=False)
+    except errors.ZooError as error:
+      assert "\n" not in str(error)
+  file.write_bytes(data)
 
 
 def test_a_lock_excludes_and_ends(tmp_path):

@@ -15,6 +15,7 @@ from sne_jax.networks.inference.override import Override
 from sne_jax.networks.inference.refusals import (
   adapters,
   cells,
+  data_sets,
   parallel,
   several,
 )
@@ -35,6 +36,7 @@ CERTAIN: dict[str, Recogniser] = {
 """By kind; what these see is no matter of doubt."""
 
 DOUBTFUL: dict[str, Recogniser] = {
+  "samples": data_sets.samples,
   "nameless": cells.nameless,
   "halves": cells.complex_halves,
   "embedding": cells.embedding,

@@ -44,6 +44,27 @@ def put(shapes, path, dtypes=None):
   return str(path)
 
 
+@pytest.mark.parametrize(
+  "shapes",
+  [
+    {"images": (100, 8, 8), "labels": (100,)},
+    {"images": (100, 64), "logits": (10, 100)},
+    {"x_train": (60, 5), "y_train": (60, 60), "test_images": (5, 60)},
+  ],
+)
+def test_tables_of_samples_are_no_networks(shapes, tmp_path):
+  path = put(shapes, tmp_path / "a.safetensors")
+  with pytest.raises(errors.CheckpointError, match="of samples by name") as got:
+    checkpoints.load(path)
+  assert try_remedies(path, str(got.value)) == ["opaque"]
+
+
+def test_a_layer_may_be_called_as_samples_are(tmp_path):
+  shapes = lin(("inputs", 8, 4), ("logits", 3, 8))
+  found = checkpoints.load(put(shapes, tmp_path / "a.safetensors"))
+  assert found.spec.num_weights == 8 * 4 + 8 + 3 * 8 + 3
+
+
 def try_remedies(path, line):
   """Follows what a line says, on the very file; returns what was tried."""
   tried = []
