@@ -5,6 +5,7 @@ from sne_jax.encoders.sne.module import SNE
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.fitting import fit
 from sne_jax.learning.data.dataset import Networks
+from sne_jax.learning.data.folders import zoo_of_files
 from sne_jax.learning.data.pipeline import DataOptions
 from sne_jax.learning.objectives.invariance import InvarianceOptions
 from sne_jax.learning.objectives.model import HeadOptions
@@ -36,4 +37,5 @@ __all__ = [
   "fit",
   "pretrain",
   "register_encoder",
+  "zoo_of_files",
 ]
