@@ -16,6 +16,7 @@ from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.networks.spec import Factor, NetworkSpec, TensorSpec
 from sne_jax.predictor import Predictor
 from sne_jax.unlabelled import pretrain
+from sne_jax.version import VERSION as __version__
 from sne_jax.zoo.store.store import Zoo
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
   "TensorSpec",
   "TrainOptions",
   "Zoo",
+  "__version__",
   "encoder_for",
   "fit",
   "pretrain",

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.tasks import parts as parts_lib
 from experiments.tasks import zoos
+from sne_jax.cli import config
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import classes
 from sne_jax.zoo.classifiers import properties

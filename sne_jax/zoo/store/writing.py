@@ -3,7 +3,6 @@
 Dimensions: `M` members of a zoo, `N` rows of a weights file, `P` weights.
 """
 
-import importlib.metadata
 import os
 import secrets
 import shutil
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sne_jax import atomic, errors
+from sne_jax import atomic, errors, version
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.store import correct, files, lock, reading, store, tables
 
@@ -97,7 +96,7 @@ def write_zoo(
     index = {
       "format": reading.FORMAT,
       "version": reading.VERSION,
-      "sne_jax": _version(),
+      "sne_jax": version.VERSION,
       "specs": [
         _write_weights(path, staged, number, spec, array)
         for number, (spec, array) in enumerate(zip(specs, weights, strict=True))
@@ -306,10 +305,3 @@ def _write_splits(folder: str, numbered, ids: np.ndarray) -> None:
     zip(reading.SPLIT_COLUMNS, values.T, strict=True)
   )
   tables.write_table(os.path.join(folder, reading.SPLITS_FILE), columns)
-
-
-def _version() -> str:
-  try:
-    return importlib.metadata.version("sne_jax")
-  except importlib.metadata.PackageNotFoundError:
-    return "unknown"

@@ -114,7 +114,9 @@ def heat_map(axes: Axes, values, texts, rows, columns, limits) -> AxesImage:
   return image
 
 
-def note(axes: Axes, text: str, x: float, y: float, *, left=False) -> None:
+def note(
+  axes: Axes, text: str, x: float | int, y: float | int, *, left=False
+) -> None:
   """Writes a short text beside a point, on white."""
   axes.annotate(
     *(text, (x, y)),
@@ -133,7 +135,7 @@ def legend(axes: Axes) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def color(place: int) -> str:
+def color(place: int | np.integer) -> str:
   """The colour of the series at that place."""
   return PALETTE[place % len(PALETTE)]
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import ticker
 
-from experiments.reports import drawing
-from experiments.reports.drawing import Interval, PathLike
+from sne_jax.cli.reports import drawing
+from sne_jax.cli.reports.drawing import Interval, PathLike
 
 PANELS = 4
 """Heat maps beside one another, at most."""
