@@ -121,7 +121,9 @@ def wheel(tmp_path_factory):
     str(python), "import sysconfig; print(sysconfig.get_path('purelib'))", ROOT
   ).strip()
   to = ["--python", str(python), "install", "--no-deps", str(file)]
-  subprocess.run([*pip, *to], check=True)
+  # With PYTHONPATH, pip would take the source tree for what is installed.
+  known = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+  subprocess.run([*pip, *to], check=True, env=known)
   # What it depends on is that of this environment, but for our own package.
   pathlib.Path(where, "depends.pth").write_text(sysconfig.get_path("purelib"))
   return python, where

@@ -76,8 +76,9 @@ class RunOptions(Checked):
     target_scale: log predicts the logarithm to base 10 of every target, and
       all metrics are then of the logarithm; linear the target itself.
     loss: mse for any property of numbers; bce for properties in [0, 1]; classes
-      for one property that is text, such as optimizer: its classes are those of
-      the training members, and a probability is predicted for each.
+      for one property that is text, such as optimizer, or whole numbers: its
+      classes are those of the training members, and a probability is predicted
+      for each.
     encoder: name of the encoder, such as sne or stat_pool. All are in
       sne_jax/encoders/table.py; those but sne have their options as items of
       --encoder_option.

@@ -322,6 +322,8 @@ def _target(
   Numbers as they are or their logarithms; classes as text.
   """
   values = zoo.property(name)
+  if run.loss == classes.LOSS and values.dtype.kind in "ib":
+    return values.astype(np.int64).astype(str)  # Whole numbers are classes.
   is_text = values.dtype.kind not in "fib"
   if is_text != (run.loss == classes.LOSS):
     raise ValueError(
