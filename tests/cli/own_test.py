@@ -237,6 +237,20 @@ def test_faults_take_one_line_and_leave_nothing(
   assert left <= {"runs"}, left
 
 
+def test_a_sweep_is_of_the_same_zoo(own, tmp_path):
+  pytest.importorskip("optuna")
+  from experiments.sweeping import plan
+
+  values = flags.FlagValues()
+  plan.define_flags(values)
+  given = named(own, tmp_path / "sweep")
+  config.parse(["sweep.py", *given, "--grid=learning_rate=1e-3,3e-3"], values)
+  made = plan.make(values)
+  assert made.base.run.zoo == str(tmp_path / "sweep_zoo")
+  assert made.options(1, made.planned[1]).run.zoo == made.base.run.zoo
+  assert len(sne_jax.Zoo.open(made.base.run.zoo)) == 24
+
+
 def test_networks_and_zoo_are_not_both(own, tmp_path):
   ended = by_script(*named(own, tmp_path / "run"), "--zoo=somewhere")
   assert "zoo is somewhere, and networks is" in ended.error
