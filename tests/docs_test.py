@@ -4,11 +4,11 @@ import functools
 import os
 import pathlib
 import re
+import resource
 import shlex
 import subprocess
 import sys
 import sysconfig
-import time
 import venv
 
 import numpy as np
@@ -160,12 +160,13 @@ def test_the_command_needs_the_wheel_alone(wheel, tmp_path):
     assert done.returncode == 0, done.stderr
     return done.stdout
 
-  begun = time.monotonic()
   said = run(
     *("train", "--networks=networks", "--table=labels.csv", "--targets=size"),
     "--workdir=run",
   )
-  assert time.monotonic() - begun < 300
+  # Five minutes of one core, however busy the machine is.
+  used = resource.getrusage(resource.RUSAGE_CHILDREN)
+  assert used.ru_utime + used.ru_stime < 300
   tau = float(re.search(r"Kendall tau of (\S+) ", said)[1])  # pyright: ignore
   assert tau > 0.7, said
   assert (tmp_path / "run" / "report.md").exists()
