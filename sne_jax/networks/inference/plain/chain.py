@@ -1,11 +1,11 @@
 """Plain networks: one layer after another.
 
 Layers are found by their tensors' names; `readings.py` puts them in order,
-`norm_places.py` puts norms between them, and `ties.py` says which neurons
-surely move by themselves. Where names and shapes leave something open, the
-error or the note says what to write down.
+`norm_places.py` puts norms between them, `flattening.py` flattens images, and
+`ties.py` says which neurons surely move by themselves. Where names and shapes
+leave something open, the error or the note says what to write down.
 
-Dimensions: `C` channels, `I` inputs of a dense layer.
+Dimensions: none.
 """
 
 import re
@@ -13,10 +13,14 @@ import re
 from sne_jax.networks.inference import naming
 from sne_jax.networks.inference.inferred import AmbiguousError
 from sne_jax.networks.inference.naming import Module
-from sne_jax.networks.inference.plain import norm_places, readings
+from sne_jax.networks.inference.plain import (
+  flattening,
+  norm_places,
+  readings,
+)
 from sne_jax.networks.inference.plain.readings import OPAQUE, Reading, as_json
 from sne_jax.networks.inference.plain.ties import Ties
-from sne_jax.networks.tracing.player import Mismatch, Player
+from sne_jax.networks.tracing.player import Player
 from sne_jax.networks.tracing.tape import Value
 
 _NORM = {"norm_scale", "norm_shift", "norm_mean", "norm_var"}
@@ -27,10 +31,6 @@ _OTHER_KINDS = re.compile(
   r"|embed|(^|[./_])(emb|wte|wpe)([./_\d]|$)|patch|token|mixer|mixing",
   re.IGNORECASE,
 )
-
-_FEW_PLACES = 3
-"""Places of a sequence that may as well be statistics of each channel (mean and
-spread, or average and largest), one statistic behind the other."""
 
 _ALIKE = re.compile(
   r"((layer|rms|instance)_?norm(alization)?|ln|ln_?f)s?[_\d]*", re.IGNORECASE
@@ -156,17 +156,20 @@ def _play(
   inputs = reading.way.widths[0]
   x = p.tape.input((1, inputs, *((1,) * (len(first) - 2))))
   given: dict[str, Value] = {}
+  images = [x]
   sources = _sources(p, order)
   for norm in norms.get(0, ()):
     x = _norm(p, x, norm)
   grouped = ""
   for number, module in enumerate(order):
     heard = x
-    neighbours = (
-      order[number - 1] if number else None,
-      order[number + 1] if number + 1 < len(order) else None,
-    )
-    x = _layer(p, x, module, *neighbours)
+    dense = len(p.shape(module.parts["weight"])) == 2
+    if dense and len(x.shape) > 2:
+      before = order[number - 1] if number else None
+      earlier = [] if ties.are_listed(number) else images[:-1]
+      x = flattening.flatten(p, x, module, before, earlier)
+    after = order[number + 1] if number + 1 < len(order) else None
+    x = _layer(p, x, module, after)
     grouped = _doubt_shuffle(p, heard, module, grouped)
     for norm in norms.get(number + 1, ()):
       x = _norm(p, x, norm)
@@ -177,6 +180,7 @@ def _play(
       ties.settle(x, number)
       x = p.activate(x)
     given[module.prefix] = x
+    images.append(x)
   p.tape.output(x)
   ties.say()
 
@@ -197,19 +201,11 @@ def _sources(p: Player, order: list[Module]) -> dict[str, list[str]]:
   return sources
 
 
-def _layer(
-  p: Player,
-  x: Value,
-  module: Module,
-  before: Module | None,
-  reader: Module | None,
-) -> Value:
+def _layer(p: Player, x: Value, module: Module, reader: Module | None) -> Value:
   """Plays a dense layer or a convolution; `reader` is the next one."""
   weight, bias = module.parts["weight"], module.parts.get("bias")
   shape = p.kernel_shape(weight)
   if len(shape) == 2:
-    if len(x.shape) > 2:
-      x = _flatten(p, x, shape[1], module, before)
     return p.linear(x, weight, bias)
   groups = x.shape[1] // shape[1]
   y = p.conv(x, weight, bias)
@@ -313,64 +309,6 @@ def _doubt_shuffle(p: Player, x: Value, module: Module, grouped: str) -> str:
       " it",
     )
   return module.prefix
-
-
-def _flatten(
-  p: Player, x: Value, inputs: int, module: Module, before: Module | None
-) -> Value:
-  """Turns an image into what the dense layer after it reads."""
-  places = inputs // x.shape[1]
-  if places == 1:
-    return p.tape.reshape(x, (1, x.shape[1]))
-  if p.override.places and p.override.places != places:
-    raise Mismatch(f"{inputs} inputs are {places} places per channel")
-  usual = p.layout(module.parts["weight"]) == "in_out"
-  way = p.override.flatten or ("channels_last" if usual else "channels_first")
-  other = "channels_first" if way == "channels_last" else "channels_last"
-  kernel = len(x.shape) - 2
-  if kernel > 1 and not p.override.places and not _is_power(places, kernel):
-    # Channels of earlier layers may be among these: a join, no plain chain.
-    raise Mismatch(
-      f"{inputs} inputs of {module.prefix!r} would be {_channels(x)} of"
-      f" {places} places, no square: {as_json(places=places)} says that they"
-      " are"
-    )
-  x = p.tape.spatial(
-    p.tape.reshape(x, (1, x.shape[1], 1)), (1, x.shape[1], places)
-  )
-  if not p.override.flatten:
-    pooled = kernel == 1 and places <= _FEW_PLACES
-    odd = pooled or before is not None and not usual and _is_strip(p, before)
-    text = (
-      f"{inputs} inputs of {module.prefix!r} are {x.shape[1]} channels of"
-      f" {places} places, {'in an order that is not known' if odd else way};"
-      f" {as_json(flatten=way)} settles it, or {as_json(flatten=other)}"
-    )
-    if odd:
-      p.tape.axes.pin(x.axes[1], text)
-    else:
-      p.guess(text)
-  if way == "channels_last":
-    x = p.tape.transpose(x, (0, 2, 1))
-  return p.tape.reshape(x, (1, inputs))
-
-
-def _channels(x: Value) -> str:
-  return "one channel" if x.shape[1] == 1 else f"{x.shape[1]} channels"
-
-
-def _is_strip(p: Player, module: Module) -> bool:
-  """Whether kernels are of one row or column: a sequence, kept as an image.
-
-  Code that does so (CREPE is an example) often turns it before a dense layer.
-  """
-  places = p.kernel_shape(module.parts["weight"])[2:]
-  return len(places) > 1 and min(places) == 1 < max(places)
-
-
-def _is_power(places: int, rank: int) -> bool:
-  """Whether places are those of a square or a cube."""
-  return round(places ** (1 / rank)) ** rank == places
 
 
 def _norm(p: Player, x: Value, norm: Module) -> Value:

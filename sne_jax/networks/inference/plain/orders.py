@@ -182,7 +182,7 @@ def begins_as_it_ends(p: Player, order: list[Module]) -> bool:
   return (
     p.framework != "keras"
     and bool(others)
-    and len(p.shape(first.parts["weight"])) == 2
+    and set(p.kernel_shape(first.parts["weight"])[2:]) <= {1}
     and _DENSE.fullmatch(word) is not None
     and all(_numbers(m) for m in others)
     and naming.stem(first.prefix) not in {naming.stem(m.prefix) for m in others}

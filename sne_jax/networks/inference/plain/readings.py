@@ -77,7 +77,7 @@ def find(p: Player, layers: list[Module]) -> Reading:
   order, ways = found[0]
   if len(found) > 1:
     _say_order(p, kept, [order for order, _ in found])
-  elif orders_lib.is_bare_first(p, order) and not _is_of_file(p, kept, order):
+  elif orders_lib.is_bare_first(p, order) and not p.override.order:
     raise AmbiguousError(_unranked(order))
   if not p.override.order and (
     orders_lib.begins_as_it_ends(p, order)
@@ -85,6 +85,14 @@ def find(p: Player, layers: list[Module]) -> Reading:
   ):
     raise AmbiguousError(_unranked(order))
   ways = sorted(ways, key=lambda w: (len(w.grouped), *ways_lib.swapped(w)))
+  unsaid = ways_lib.unsaid(p, order, ways[0])
+  if unsaid:
+    raise AmbiguousError(
+      f"{', '.join(unsaid)} would convolve groups of channels, by kernels of"
+      f" one place: {as_json(groups=unsaid)} says so; if it projects a skip, or"
+      " the network is not a plain one, give its code to be traced, or write"
+      ' {"opaque": true} to have no permutation claimed'
+    )
   readings = [w for _, each in found for w in each]
   ends = {w.widths[end] for w in readings for end in (0, -1)}
   if not complete and len(ends) < 2:  # Any layer could be the first.
@@ -124,7 +132,11 @@ def _mixed(
 ) -> list[tuple[list[Module], list[Way]]]:
   """Returns a further order that fits, in which lists of layers alternate."""
   habits = ways_lib.habits(p, [m.parts["weight"] for m in orders[0]])
-  fits = lambda start: any(ways_lib.find(p, start, habit) for habit in habits)
+  fits = lambda start: any(
+    p.override.layout or not ways_lib.is_odd(p, way)
+    for habit in habits
+    for way in ways_lib.find(p, start, habit)
+  )
   order = orders_lib.mixed(p, layers, orders, fits)
   return _fitting(p, [order]) if order else []
 
@@ -207,30 +219,10 @@ def _nothing_fits(p: Player, layers: list[Module], orders) -> str:
     if not _skews(p, layers, how) and _would_fit(p, orders, how)
   ]
   hint = "".join(f" {as_json(layout=how)} would fit." for how in fitting[:1])
-  hint = hint or _groups_hint(p, orders)
   return (
     "in no order do the layers read what the one before gives, with biases of"
     f" as many numbers: {shapes}.{hint} {OPAQUE[0].upper()}{OPAQUE[1:]}"
   )
-
-
-def _groups_hint(p: Player, orders) -> str:
-  """Says which kernels of one place would have to convolve groups."""
-  for order in orders:
-    for way in ways_lib.find(p, order, "", mixing=True):
-      groups = {}
-      for module, have in zip(order, way.widths, strict=False):
-        shape = p.kernel_shape(
-          module.parts["weight"], way.layouts[module.parts["weight"]]
-        )
-        if module.prefix in way.grouped and {*shape[2:]} == {1}:
-          groups[module.prefix] = have // shape[1]
-      if groups:
-        return (
-          f" {as_json(groups=groups)} would fit, if it convolves groups of"
-          " channels and projects no skip."
-        )
-  return ""
 
 
 def _skews(p: Player, layers: list[Module], layout: str) -> bool:

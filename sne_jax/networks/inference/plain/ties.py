@@ -3,8 +3,8 @@
 Names and shapes show no skips, and not whether a layer is used twice. Both can
 only join values of one width. So all hidden layers of one width are given one
 permutation, which holds whatever joins them, and those as wide as the inputs
-or outputs are given none. A plain `Sequential` has no skips inside: its layers
-are free.
+or outputs, or as an image that is flattened, are given none. A plain
+`Sequential` has no skips inside: its layers are free.
 
 Dimensions: none.
 """
@@ -35,6 +35,9 @@ class Ties:
       modules: all layers and norms of the file.
     """
     self._p, self._reading = p, reading
+    self._flat = _flattened(p, reading)
+    self._ends = reading.ends | {*self._flat.values()}
+    self._pinned = set[int]()
     self._axes: dict[int, Axis] = {}
     self._joined: dict[int, list[Module]] = {}
     self._listed: dict[int, list[Module]] = {}
@@ -43,6 +46,10 @@ class Ties:
     self._lists = set[str]()
     if not reading.aliased:
       self._lists = _sequential(p, reading.order, modules)
+
+  def are_listed(self, number: int) -> bool:
+    """Whether layers up to `number` of the order are of one `Sequential`."""
+    return not any(map(self._leaves, range(number)))
 
   def settle(self, x: Value, number: int) -> None:
     """Ties or pins what hidden layer `number` of the order gives."""
@@ -59,7 +66,9 @@ class Ties:
       return
     self._joined.setdefault(width, []).append(reading.order[number])
     axes.unify(axis, self._axes.setdefault(width, axis))
-    if width in reading.ends:
+    later = reading.way.widths[number + 2 :]
+    if width in self._ends or self._flat.get(number + 1) in later:
+      self._pinned.add(width)
       axes.pin(axis)
 
   def swap(self, x: Value, y: Value, name: str) -> None:
@@ -79,7 +88,7 @@ class Ties:
     pinned, tied = [], []
     for width, modules in self._joined.items():
       text = f"{width} of {_some([m.prefix for m in modules])}"
-      if width in reading.ends:
+      if width in self._pinned:
         pinned.append(text)
       elif len(modules) > 1:
         tied.append(text)
@@ -95,7 +104,8 @@ class Ties:
       parts.append(f"one permutation for the {' and the '.join(tied)}")
     if pinned:
       parts.append(
-        f"none for the {' and the '.join(pinned)}, as wide as in- or outputs"
+        f"none for the {' and the '.join(pinned)}, as wide as in- or outputs or"
+        " what is flattened"
       )
     p.guess(
       f"{', '.join(parts)}: a skip could join what is of one width, or a layer"
@@ -180,6 +190,20 @@ class Ties:
       or parent not in self._lists
       or (parent != _place(other)[0])
     )
+
+
+def _flattened(p: Player, reading: Reading) -> dict[int, int]:
+  """Sizes of flattened images, by the number of the layer that reads them.
+
+  A skip may join such an image to what a dense layer gives.
+  """
+  sizes = {}
+  for number, module in enumerate(reading.order):
+    name = module.parts["weight"]
+    wanted, *places = p.kernel_shape(name, reading.way.layouts[name])[1:]
+    if not places and wanted != reading.way.widths[number]:
+      sizes[number] = wanted
+  return sizes
 
 
 def _some(names: list[str]) -> str:

@@ -33,9 +33,14 @@ class Way:
 
 
 def is_odd(p: Player, way: Way) -> bool:
-  """Whether kernels of sequences are of MLX, which no square places show."""
-  layouts = way.layouts.items()
-  return any(how == "mlx" and len(p.shape(n)) == 3 for n, how in layouts)
+  """Whether kernels would be of MLX though no square places show it.
+
+  Those of sequences have one place axis, and `[6, 3, 1, 1]` may be a kernel of
+  one place as well as one of 3 by 1.
+  """
+  mlx = [name for name, how in way.layouts.items() if how == "mlx"]
+  places = [p.kernel_shape(name, "mlx")[2:] for name in mlx]
+  return any(len(sizes) == 1 or len({*sizes}) > 1 for sizes in places)
 
 
 def habits(p: Player, names: list[str]) -> list[str]:
@@ -86,21 +91,8 @@ def _layouts(p: Player, module: Module, habit: str) -> list[str]:
   return agreeing or [layout for layout in others if agrees(layout)]
 
 
-def find(
-  p: Player, order: Sequence[Module], habit: str, *, mixing: bool = False
-) -> list[Way]:
-  """All ways in which each layer reads what the one before it gives.
-
-  A kernel of one place that reads fewer channels than there are is more often
-  the projection of a skip than a convolution of groups: only a person says that
-  it is one.
-
-  Args:
-    p: the player.
-    order: the layers.
-    habit: how kernels are stored; "" if each by its own name.
-    mixing: whether kernels of one place may be of groups without being named.
-  """
+def find(p: Player, order: Sequence[Module], habit: str) -> list[Way]:
+  """All ways in which each layer reads what the one before it gives."""
   # Layouts and groups so far, widths so far, and whether those are an image's.
   ways = [((), (), (), False)]
   for module in order:
@@ -115,9 +107,6 @@ def find(
         have, seen = widths or (wanted * first,), image or not widths
         groups = _groups(have, seen, outputs, wanted, bool(places))
         if not groups or groups > 1 and layout == "transposed":
-          continue
-        said = mixing or module.prefix in p.override.groups
-        if groups > 1 and set(places) == {1} and not said:
           continue
         longer.append(
           (
@@ -140,6 +129,21 @@ def _groups(
     return int(wanted % have == 0 if image else wanted == have)
   groups, rest = divmod(have, wanted)
   return groups if image and not rest and outputs % groups == 0 else 0
+
+
+def unsaid(p: Player, order: Sequence[Module], way: Way) -> dict[str, int]:
+  """Groups of kernels of one place that no person has named, by layer.
+
+  Such a kernel that reads fewer channels than there are is more often the
+  projection of a skip than a convolution of groups.
+  """
+  found = {}
+  for module, have in zip(order, way.widths, strict=False):
+    name = module.parts["weight"]
+    wanted, *places = p.kernel_shape(name, way.layouts[name])[1:]
+    if module.prefix in way.grouped and {*places} == {1}:
+      found[module.prefix] = have // wanted
+  return {name: n for name, n in found.items() if name not in p.override.groups}
 
 
 def swapped(way: Way) -> tuple[str, ...]:

@@ -127,6 +127,9 @@ def test_a_bare_last_layer_is_not_the_first_before_numbered_ones():
   for framework in ("torch", "safetensors"):
     with pytest.raises(inference.AmbiguousError, match="do not bear out"):
       infer(shapes, framework)
+  point = {"fc.weight": (3, 7, 1, 1), "conv0.weight": (4, 3, 3, 3)}
+  with pytest.raises(inference.AmbiguousError, match="do not bear out"):
+    infer(point, "torch")
   order = ["fc", "layers.0"]
   found = inference.infer(shapes, framework="torch", override={"order": order})
   assert levels(found, *order) == [0, 1]
@@ -143,6 +146,16 @@ def test_a_last_layer_that_is_made_first_keeps_its_number():
   with pytest.raises(inference.AmbiguousError, match="numbers that fall"):
     infer(shapes, "torch")
   order = ["fc3", "fc1", "fc2"]
+  found = inference.infer(shapes, framework="torch", override={"order": order})
+  assert levels(found, *order) == [0, 1, 2]
+
+
+def test_a_bare_name_is_not_the_first_in_the_order_of_a_file_alone():
+  # fc(concat(x, fc2(fc1(x)))), with fc made first.
+  shapes = dense(("fc", 3, 7), ("fc1", 4, 3), ("fc2", 4, 4))
+  with pytest.raises(inference.AmbiguousError, match="before its like"):
+    infer(shapes, "torch")
+  order = ["fc", "fc1", "fc2"]
   found = inference.infer(shapes, framework="torch", override={"order": order})
   assert levels(found, *order) == [0, 1, 2]
 
@@ -184,6 +197,19 @@ def test_lists_by_kind_may_alternate(names):
   apart = [(n, *shape) for n, (_, *shape) in zip(names, apart, strict=True)]
   apart = dense(*apart, ("fc", 3, apart[-1][1]))
   assert levels(infer(apart, "torch"), *names) == [*range(len(names))]
+
+
+def test_lists_of_transposed_and_other_convolutions_may_alternate():
+  # `deconvs.0` as [out, h, w, in] of MLX would fit after `convs.0`.
+  shapes = {
+    "convs.0.weight": (6, 6, 1, 1),
+    "convs.1.weight": (6, 6, 3, 3),
+    "deconvs.0.weight": (3, 6, 2, 2),
+    "deconvs.1.weight": (6, 6, 2, 2),
+    "head.weight": (3, 6),
+  }
+  with pytest.raises(inference.AmbiguousError, match="more than one order"):
+    infer(shapes, "safetensors")
 
 
 def test_lists_of_one_sequence_each_do_not_alternate():

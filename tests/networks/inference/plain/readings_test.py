@@ -1,5 +1,7 @@
 """Orders of layers and layouts of kernels: known, or asked for."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -253,6 +255,26 @@ def test_a_projection_is_not_read_the_other_way_round():
   assert levels(found, *swapped["order"]) == [0, 1, 2, 3, 4]
 
 
+def test_a_kernel_of_one_place_is_no_oblong_one_of_mlx():
+  # Two groups of 3 channels; as [out, h, w, in] it would be 3 by 1 places.
+  shapes = {
+    "layers.0.weight": (6, 3, 3, 3),
+    "layers.0.bias": (6,),
+    "layers.1.weight": (6, 3, 1, 1),
+    "layers.1.bias": (6,),
+    "out.weight": (3, 6),
+  }
+  for framework in ("torch", "safetensors"):
+    with pytest.raises(
+      inference.AmbiguousError, match='"groups": {"layers.1": 2}'
+    ):
+      infer(shapes, framework)
+    found = inference.infer(
+      shapes, framework=framework, override={"groups": {"layers.1": 2}}
+    )
+    assert found.spec.tensor("layers.1.weight").shape == (6, 3, 1, 1)
+
+
 def test_places_that_are_no_square_are_refused():
   # 3 and 4 channels joined, of 16 places, are no 4 channels of 28.
   shapes = {"conv.weight": (4, 3, 3, 3), "out.weight": (3, 112)}
@@ -262,6 +284,29 @@ def test_places_that_are_no_square_are_refused():
   assert [*settled.spec.groups] == ["conv"]
   square = infer({**shapes, "out.weight": (3, 64)}, "torch")
   assert [*square.spec.groups] == ["conv"]
+
+
+def test_images_that_may_be_joined_before_a_flattening_are_not_claimed():
+  # 8 of 9 places, or 4 and 8 joined, of 6; and 4 of 16, or 12 and 4 of 4.
+  for inputs, last, wide, places in ((4, 8, 72, [3]), (12, 4, 64, [3, 3])):
+    shapes = {
+      "conv1.weight": (16, inputs, *places),
+      "conv2.weight": (last, 16, *places),
+      "fc.weight": (3, wide),
+    }
+    found = infer(shapes, "torch")
+    assert not found.spec.groups
+    hint = json.dumps({"places": wide // last})
+    assert any(hint in guess for guess in found.guesses)
+    settled = infer(shapes, "torch", json.loads(hint))
+    assert len(settled.spec.groups) == 2
+    # In a list numbered as a Sequential is, nothing is joined.
+    names = {"conv1": "0", "conv2": "2", "fc": "5"}
+    listed = {
+      f"{names[name.split('.')[0]]}.weight": shape
+      for name, shape in shapes.items()
+    }
+    assert len(infer(listed, "torch").spec.groups) == 2
 
 
 def test_one_channel_of_places_that_are_no_square_is_no_evidence():

@@ -77,6 +77,26 @@ def test_a_skip_from_the_inputs_or_to_the_outputs(names):
   assert any("as wide as in- or outputs" in guess for guess in found.guesses)
 
 
+def test_a_skip_from_an_image_that_is_flattened():
+  """As many numbers as a dense layer gives may be added to it."""
+  shapes = {
+    "conv.weight": (4, 3, 1, 1),
+    "conv.bias": (4,),
+    **dense(("fc1", "out"), 16, 16, 5),
+  }
+
+  def run(t, x):
+    x = np.einsum("oi,nihw->nohw", t["conv.weight"][:, :, 0, 0], x)
+    x = relu(x + t["conv.bias"][:, None, None]).reshape(len(x), 16)
+    return linear(t, "out", relu(x + linear(t, "fc1", x)))
+
+  found = holds(shapes, "torch", run, (5, 3, 2, 2))
+  assert not found.spec.groups
+  assert any("what is flattened" in guess for guess in found.guesses)
+  wider = shapes | dense(("fc1", "out"), 16, 12, 5)
+  assert sizes(infer(wider, "torch")) == [4, 12]
+
+
 @pytest.mark.parametrize(
   "names", [("low", "mid", "out"), ("x.0", "x.1", "x.2")]
 )
