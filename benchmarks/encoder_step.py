@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from benchmarks import machine, results, shapes
-from experiments.reports import figures
+from sne_jax.cli.reports import figures
 
 CURVE_SIZES = (1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000)
 """Weights of a network, along the cost curve."""

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-from experiments.cli import environment
+from sne_jax.cli import environment
 
 
 class Timing(NamedTuple):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import machine
-from experiments.cli import environment
-from experiments.reports import report
 from sne_jax import atomic
+from sne_jax.cli import environment
+from sne_jax.cli.reports import report
 
 
 class Turns(NamedTuple):

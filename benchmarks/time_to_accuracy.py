@@ -24,10 +24,10 @@ from absl import flags
 
 from benchmarks import machine, nfn_peer, results, shapes
 from benchmarks.races import Race, read_curve, summarize, text
-from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.tasks import members
 from experiments.tasks import property as property_lib
+from sne_jax.cli import config
 from sne_jax.learning.evaluation import metrics
 from sne_jax.learning.training import loop
 from sne_jax.networks.checked import Checked, option

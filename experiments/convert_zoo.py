@@ -25,7 +25,8 @@ import dataclasses
 
 from absl import flags
 
-from experiments.cli import config, console
+from experiments.cli import console
+from sne_jax.cli import config
 from sne_jax.learning.training import progress
 from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo.public import options as options_lib

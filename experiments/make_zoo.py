@@ -21,7 +21,8 @@ import jax
 import numpy as np
 from absl import flags, logging
 
-from experiments.cli import config, console
+from experiments.cli import console
+from sne_jax.cli import config
 from sne_jax.learning.training import progress
 from sne_jax.networks import families
 from sne_jax.networks.checked import Checked, option

@@ -1,10 +1,15 @@
-"""Runs an experiment: `python experiments/run.py --flagfile=FILE [--flag=...]`.
+r"""Runs an experiment: `python experiments/run.py --flagfile=FILE ...`.
 
 A run makes or opens a zoo of trained networks, trains an encoder to predict a
 property of them from their weights, once per seed, and reports on networks
 that it has never seen. Begin with the one that takes a few minutes:
 
   python experiments/run.py --flagfile=experiments/flags/quickstart.flags
+
+On networks of your own, with their labels in a table:
+
+  python experiments/run.py --networks=FOLDER --table=labels.csv \
+    --targets=accuracy --flagfile=experiments/flags/own.flags
 
 Everything that a run is told is a flag, and a flag after the flagfile
 overrides it; experiments/flags/ has one file per published number. --workdir
@@ -38,15 +43,23 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments.cli import config, console, encoder_options, environment
+from experiments.cli import console
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison as comparison_lib
 from experiments.comparisons import contest, matrix, probing, variants
-from experiments.reports import report
-from experiments.tasks import members, outcome, pretrain, sampling, zoos
+from experiments.tasks import (
+  members,
+  outcome,
+  own_networks,
+  pretrain,
+  sampling,
+  zoos,
+)
 from experiments.tasks import property as property_lib
 from sne_jax import atomic, digests
 from sne_jax.atomic import write_atomically
+from sne_jax.cli import config, encoder_options, environment
+from sne_jax.cli.reports import report
 from sne_jax.learning.training import claims
 from sne_jax.learning.training.records import read_json
 from sne_jax.zoo.store import lock
@@ -84,7 +97,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
       zoo, a damaged zoo, or another process at work in the same folder.
   """
   del argv
-  options = options_lib.from_flags(flag_values)
+  options = own_networks.options_of(flag_values)
   options.warn_of_unused()
   words = (options.run.zoo, options.run.test_zoos or options.run.zoo)
   for text in words:

@@ -36,12 +36,13 @@ import time
 from absl import flags, logging
 
 from experiments import run
-from experiments.cli import config, console
+from experiments.cli import console
 from experiments.cli import options as options_lib
 from experiments.sweeping import executors, search, summary, trials
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping.plan import Plan
 from sne_jax import errors
+from sne_jax.cli import config
 from sne_jax.zoo.store import lock
 
 PATIENCE = 60.0

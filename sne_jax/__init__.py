@@ -5,6 +5,7 @@ from sne_jax.encoders.sne.module import SNE
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.fitting import fit
 from sne_jax.learning.data.dataset import Networks
+from sne_jax.learning.data.folders import zoo_of_files
 from sne_jax.learning.data.pipeline import DataOptions
 from sne_jax.learning.objectives.invariance import InvarianceOptions
 from sne_jax.learning.objectives.model import HeadOptions
@@ -15,6 +16,7 @@ from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.networks.spec import Factor, NetworkSpec, TensorSpec
 from sne_jax.predictor import Predictor
 from sne_jax.unlabelled import pretrain
+from sne_jax.version import VERSION as __version__
 from sne_jax.zoo.store.store import Zoo
 
 __all__ = [
@@ -32,8 +34,10 @@ __all__ = [
   "TensorSpec",
   "TrainOptions",
   "Zoo",
+  "__version__",
   "encoder_for",
   "fit",
   "pretrain",
   "register_encoder",
+  "zoo_of_files",
 ]

@@ -21,9 +21,9 @@ import pytest
 import safetensors.numpy
 from absl import flags
 
-from experiments import predict
-from experiments.cli import config
 from sne_jax import Predictor, Zoo
+from sne_jax.cli import config
+from sne_jax.cli.commands import predict
 
 BEFORE = pathlib.Path(__file__).parent / "fixtures" / "before"
 EXPECTED = json.loads((BEFORE / "expected.json").read_text())

@@ -1,8 +1,11 @@
 """Code of README and docs runs as it stands, but for its sizes."""
 
+import functools
 import os
 import pathlib
 import re
+import resource
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +16,11 @@ import pytest
 import safetensors.numpy
 
 import sne_jax
+from sne_jax.cli import main
+from sne_jax.cli.commands import predict, train
 from sne_jax.networks import families
+from tests.cli import own_test
+from tests.learning.data import own_networks
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = """sne_jax.SNEOptions(
@@ -87,41 +94,122 @@ def check_interval(text: str) -> None:
 
 
 def test_the_script_of_the_readme(tmp_path, monkeypatch, capsys):
-  train, predict = blocks("README.md", "Train from Python")
-  assert lines(train) + lines(predict) <= 15
+  fit, load = blocks("README.md", "Train from Python")
+  assert lines(fit) + lines(load) <= 15
   write_files(tmp_path, 60)
   monkeypatch.chdir(tmp_path)
-  exec(smaller(train), {})
+  exec(smaller(fit), {})
   assert "'mse'" in capsys.readouterr().out
   path = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-  check_interval(start(sys.executable, path + predict, tmp_path))
+  check_interval(start(sys.executable, path + load, tmp_path))
 
 
-@pytest.mark.slow
-def test_the_script_of_the_readme_needs_the_wheel_alone(tmp_path):
-  """In a new environment; it needs the package index to build the wheel."""
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+  """The Python of a new environment with the wheel in it.
+
+  It needs the package index to build the wheel.
+  """
+  folder = tmp_path_factory.mktemp("wheel")
   pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-  build = [*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(ROOT)]
+  build = [*pip, "wheel", "--no-deps", "-w", str(folder), str(ROOT)]
   subprocess.run(build, check=True)
-  (wheel,) = tmp_path.glob("sne_jax-*.whl")
-  venv.create(tmp_path / "venv", with_pip=False)
-  python = tmp_path / "venv" / "bin" / "python"
+  (file,) = folder.glob("sne_jax-*.whl")
+  venv.create(folder / "venv", with_pip=False)
+  python = folder / "venv" / "bin" / "python"
   where = start(
     str(python), "import sysconfig; print(sysconfig.get_path('purelib'))", ROOT
   ).strip()
-  to = ["--no-deps", "--target", where, str(wheel)]
-  subprocess.run([*pip, "install", *to], check=True)
+  to = ["--python", str(python), "install", "--no-deps", str(file)]
+  # With PYTHONPATH, pip would take the source tree for what is installed.
+  known = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+  subprocess.run([*pip, *to], check=True, env=known)
   # What it depends on is that of this environment, but for our own package.
   pathlib.Path(where, "depends.pth").write_text(sysconfig.get_path("purelib"))
-  folder = tmp_path / "work"
-  folder.mkdir()
-  write_files(folder, 300)
-  train, predict = blocks("README.md", "Train from Python")
+  return python, where
+
+
+@pytest.mark.slow
+def test_the_script_of_the_readme_needs_the_wheel_alone(wheel, tmp_path):
+  python, where = wheel
+  write_files(tmp_path, 300)
+  fit, load = blocks("README.md", "Train from Python")
   found = start(
-    str(python), smaller(train) + "\nprint(sne_jax.__file__)", folder
+    str(python), smaller(fit) + "\nprint(sne_jax.__file__)", tmp_path
   )
   assert where in found and "'mse'" in found
-  check_interval(start(str(python), predict, folder))
+  check_interval(start(str(python), load, tmp_path))
+
+
+@pytest.mark.slow
+def test_the_command_needs_the_wheel_alone(wheel, tmp_path):
+  """300 networks to a predictor and a report, and to a prediction."""
+  own_networks.write(tmp_path, 300)
+  program = wheel[0].parent / "sne-jax"
+
+  def run(*arguments):
+    known = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+      [program, *arguments],
+      cwd=tmp_path,
+      env=known | {"JAX_PLATFORMS": "cpu"},
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+  said = run(
+    *("train", "--networks=networks", "--table=labels.csv", "--targets=size"),
+    "--workdir=run",
+  )
+  # Five minutes of one core, however busy the machine is.
+  used = resource.getrusage(resource.RUSAGE_CHILDREN)
+  assert used.ru_utime + used.ru_stime < 300
+  tau = float(re.search(r"Kendall tau of (\S+) ", said)[1])  # pyright: ignore
+  assert tau > 0.7, said
+  assert (tmp_path / "run" / "report.md").exists()
+  assert "net1.pt" in run("predict", "--workdir=run", "networks/net1.pt")
+
+
+def test_the_commands_and_the_script_of_ones_own_folder(
+  tmp_path, monkeypatch, capsys
+):
+  """What the README says of a folder of one's own, with its names."""
+  (text,) = re.findall(
+    r"## Your own folder\n.*?```\n(.*?)```",
+    (ROOT / "README.md").read_text(),
+    re.S,
+  )
+  write_files(tmp_path, 24)
+  (tmp_path / "table.csv").rename(tmp_path / "labels.csv")
+  monkeypatch.chdir(tmp_path)
+  quick = ("--noreferences", *own_test.QUICK)
+  for line, module, more in zip(
+    text.splitlines(), (train, predict), (quick, ()), strict=True
+  ):
+    program, name, *arguments = shlex.split(line)
+    assert (program, name) == ("sne-jax", module.__name__.split(".")[-1])
+    define = functools.partial(main.define_flags, module)
+    ended = own_test.launched(define, module.main, *arguments, *more)
+    assert ended.code == 0, ended
+  assert "networks/net0.safetensors" in ended.out
+  (code,) = blocks("README.md", "Your own folder")
+  assert lines(code) <= 12 and "training=training" in code
+  code = code.replace("num_steps=1500", "num_steps=4").replace(
+    "training=training", 'training=training, encoder="stat_pool"'
+  )
+  before = (tmp_path / "runs" / "own_zoo" / "zoo.json").read_bytes()
+  exec(code, {})
+  assert "'value'" in capsys.readouterr().out
+  after = (tmp_path / "runs" / "own_zoo" / "zoo.json").read_bytes()
+  assert after == before
+
+
+def test_no_message_advises_a_package_that_no_index_holds():
+  for path in (ROOT / "sne_jax").rglob("*.py"):
+    assert "sne_jax[" not in path.read_text(), path
 
 
 def test_a_loop_of_ones_own():

@@ -17,6 +17,7 @@ MODULES = sorted(
 FLOORS = {
   "atomic": -2,
   "errors": -2,
+  "version": -2,
   "digests": -1,
   "networks": 0,
   "checkpoints": 1,
@@ -26,6 +27,7 @@ FLOORS = {
   "predictor": 4,
   "fitting": 5,
   "unlabelled": 5,
+  "cli": 7,  # Programs stand on everything.
 }
 TOP = 6  # sne_jax/__init__.py: public names only.
 
@@ -57,6 +59,7 @@ OWNERS = {
     "learning/",
     "fitting.py",
     "predictor.py",
+    "cli/",
   ),
 }
 
@@ -182,6 +185,9 @@ def test_all_floors_are_found():
     ),
     ("predictor.py", "from benchmarks import machine"),
     ("predictor.py", "from sne_jax import Predictor"),
+    ("fitting.py", "from sne_jax.cli import config"),
+    ("__init__.py", "from sne_jax.cli import main"),
+    ("cli/main.py", "from experiments.cli import options"),
     ("strange/new.py", "import numpy"),
   ],
 )
@@ -193,6 +199,7 @@ def test_a_forbidden_import_is_found(module, source):
   ("module", "source"),
   [
     ("__init__.py", "from sne_jax.predictor import Predictor"),
+    ("cli/memory.py", "import sne_jax\nfrom absl import flags"),
     ("networks/chunking/cuts.py", "from sne_jax.networks import spec"),
     ("networks/chunking/cuts.py", "from . import spec\nimport numpy, jax"),
     ("encoders/sne/module.py", "from flax import linen as nn"),

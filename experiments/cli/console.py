@@ -1,38 +1,17 @@
 """What a program of ours says to its terminal, and how it compiles."""
 
-import contextlib
-import io
-import logging as python_logging
 import pathlib
-import sys
 
 import jax
-from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 
 import experiments
-import sne_jax
-
-OURS = tuple(
-  pathlib.Path(folder).resolve()
-  for folder in (*sne_jax.__path__, *experiments.__path__)
-)
-"""Folders whose code may say what it does; others only warn."""
+from sne_jax.cli import console
 
 
 def setup() -> None:
-  """Keeps log lines to those of this project, and to warnings of others.
-
-  `--verbosity=1` shows everything. What the terminal cannot show, such as names
-  of files in another encoding, is escaped.
-  """
-  with contextlib.suppress(AttributeError, io.UnsupportedOperation):
-    sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore
-  handler = logging.get_absl_handler()
-  handler.setFormatter(
-    python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
-  )
-  handler.addFilter(_is_worth_showing)
+  """Keeps log lines to those of this project, and to warnings of others."""
+  console.setup(tuple(experiments.__path__))
 
 
 def use_compilation_cache(folder: str) -> None:
@@ -44,10 +23,3 @@ def use_compilation_cache(folder: str) -> None:
   jax.config.update("jax_compilation_cache_dir", str(path))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   compilation_cache.reset_cache()  # JAX looks at the folder only once.
-
-
-def _is_worth_showing(record: python_logging.LogRecord) -> bool:
-  if record.levelno >= python_logging.WARNING or logging.get_verbosity() >= 1:
-    return True
-  path = pathlib.Path(record.pathname).resolve()
-  return any(path.is_relative_to(folder) for folder in OURS)

@@ -12,10 +12,11 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments.cli import config, encoder_options, help_text
-from experiments.cli.encoder_options import EncoderOptions
 from experiments.cli.run_options import RunOptions
 from experiments.cli.sampling_options import SamplingOptions
+from sne_jax.cli import config, encoder_options, help_text
+from sne_jax.cli.encoder_options import EncoderOptions
+from sne_jax.cli.own import OwnOptions
 from sne_jax.encoders import table
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.learning.data.pipeline import DataOptions
@@ -38,6 +39,10 @@ PREFIXES: dict[type, str] = {
   GenerationOptions: "sample_",
 }
 TOPICS = {
+  "Networks of your own": (
+    *("networks", "table", "group_column", "file_column"),
+    *("skip_unreadable", "overrides", "zoo_out"),
+  ),
   "What to run": (
     *("zoo", "workdir", "targets", "encoder", "seeds", "loss"),
     *("target_scale", "test_zoos", "snapshots", "title"),
@@ -178,7 +183,8 @@ CLASSES: tuple[type, ...] = tuple(
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the flags of a run."""
-  config.define_flags(*CLASSES, prefixes=PREFIXES, flag_values=flag_values)
+  classes = (*CLASSES, OwnOptions)
+  config.define_flags(*classes, prefixes=PREFIXES, flag_values=flag_values)
 
 
 def parsed(flagfile: str | os.PathLike) -> flags.FlagValues:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 
-from experiments.cli import config
+from sne_jax.cli import config
 from sne_jax.encoders import table
 from sne_jax.networks.checked import Checked, option
 
@@ -66,16 +66,19 @@ class RunOptions(Checked):
       none of that name, it is drawn: train_members, validation_members and
       test_members say how many.
     split_seed: of a split that is drawn.
-    train_members: members to train on.
+    train_members: members to train on. Networks of your own are split by share
+      unless numbers are given: 70 % train, 15 % val, 15 % test.
     validation_members: members that choose the best parameters.
     test_members: members that are only reported on.
     train_share: share of the training members that is used, from 0 to 1.
-    targets: comma-separated properties of the zoo to predict.
+    targets: comma-separated properties of the zoo, or columns of the table, to
+      predict.
     target_scale: log predicts the logarithm to base 10 of every target, and
       all metrics are then of the logarithm; linear the target itself.
     loss: mse for any property of numbers; bce for properties in [0, 1]; classes
-      for one property that is text, such as optimizer: its classes are those of
-      the training members, and a probability is predicted for each.
+      for one property that is text, such as optimizer, or whole numbers: its
+      classes are those of the training members, and a probability is predicted
+      for each.
     encoder: name of the encoder, such as sne or stat_pool. All are in
       sne_jax/encoders/table.py; those but sne have their options as items of
       --encoder_option.

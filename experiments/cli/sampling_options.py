@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.cli import config
+from sne_jax.cli import config
 from sne_jax.learning.generative import generation
 from sne_jax.networks.checked import Checked, option
 

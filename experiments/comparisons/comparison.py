@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.cli import config, environment
 from experiments.cli import options as options_lib
-from experiments.reports import report, run_report
+from sne_jax.cli import config, environment
+from sne_jax.cli.reports import report, run_report
 from sne_jax.encoders import table
 
 Runs = dict[str, options_lib.Options]

@@ -18,9 +18,9 @@ import numpy as np
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
 from experiments.comparisons.comparison import Outcomes
-from experiments.reports import figures, report
 from experiments.tasks import members
 from experiments.tasks import property as property_lib
+from sne_jax.cli.reports import figures, report
 from sne_jax.learning.evaluation import metrics
 
 

@@ -21,9 +21,9 @@ import numpy as np
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
 from experiments.comparisons.comparison import Outcomes
-from experiments.reports import figures, report, run_report
 from experiments.tasks import members, zoos
 from experiments.tasks import property as property_lib
+from sne_jax.cli.reports import figures, report, run_report
 from sne_jax.learning.evaluation import classes, metrics
 
 METRICS = ("kendall_tau", "r_squared", "mae")

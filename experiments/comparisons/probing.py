@@ -13,8 +13,8 @@ from typing import Any
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
 from experiments.comparisons.comparison import Outcomes
-from experiments.reports import figures, report
 from experiments.tasks import members, pretrain, zoos
+from sne_jax.cli.reports import figures, report
 
 SHOWN = {"r_squared": "R^2", "kendall_tau": "Kendall's tau"}
 

@@ -6,11 +6,11 @@ list can be run on any zoo.
 
 from typing import Any
 
-from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
 from experiments.comparisons.comparison import Outcomes
-from experiments.reports import figures, report
+from sne_jax.cli import config
+from sne_jax.cli.reports import figures, report
 
 INDEX_FEATURES = ("none", "io", "chunk", "neuron")
 SAB = {"chunk_function": "sab", "identifiers": "none"}

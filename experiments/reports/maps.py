@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from sklearn import decomposition, manifold, neighbors
 
-from experiments.reports import drawing
-from experiments.reports.drawing import PathLike
+from sne_jax.cli.reports import drawing
+from sne_jax.cli.reports.drawing import PathLike
 
 NEIGHBORS = 10
 MOST = 2000

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reports import drawing
-from experiments.reports.drawing import PathLike
+from sne_jax.cli.reports import drawing
+from sne_jax.cli.reports.drawing import PathLike
 from sne_jax.encoders.responses import inputs
 from sne_jax.learning.training import records, train_state
 from sne_jax.learning.training.workdirs import MODEL_FILE

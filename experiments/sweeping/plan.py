@@ -7,9 +7,10 @@ from typing import Any
 import optuna
 from absl import flags
 
-from experiments.cli import config, encoder_options
 from experiments.cli import options as options_lib
 from experiments.sweeping import space as space_lib
+from experiments.tasks import own_networks
+from sne_jax.cli import config, encoder_options
 from sne_jax.encoders import table
 from sne_jax.learning.evaluation import metrics
 from sne_jax.networks.checked import Checked, option
@@ -233,7 +234,7 @@ def make(flag_values: flags.FlagValues = flags.FLAGS) -> Plan:
   for name, value in planned[0].items():
     if name in flag_values:
       flag_values[name].value = value
-  base = options_lib.from_flags(flag_values)
+  base = own_networks.options_of(flag_values)
   encoders = _encoders(base, space)
   for name in space:
     having = encoder_options.owners(name)

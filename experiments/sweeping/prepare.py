@@ -9,9 +9,10 @@ program of its own so that the sweep itself holds no device.
 
 from absl import flags
 
-from experiments.cli import config, console
+from experiments.cli import console
 from experiments.cli import options as options_lib
 from experiments.tasks import members
+from sne_jax.cli import config
 
 
 def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:

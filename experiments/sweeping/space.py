@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from optuna import distributions
 
-from experiments.cli import config, encoder_options
+from sne_jax.cli import config, encoder_options
 from sne_jax.zoo.classifiers import ranges
 
 Space = dict[str, distributions.BaseDistribution]

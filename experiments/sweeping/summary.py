@@ -15,10 +15,10 @@ import optuna
 from matplotlib import pyplot
 from optuna.visualization import matplotlib as visualization
 
-from experiments.reports import report
 from experiments.sweeping import space, trials
 from experiments.sweeping.plan import Plan
 from experiments.sweeping.trials import Outcome
+from sne_jax.cli.reports import report
 
 
 def ranked(plan: Plan, outcomes: Sequence[Outcome]) -> list[Outcome]:

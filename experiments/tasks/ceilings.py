@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from experiments.cli import options as options_lib
-from experiments.reports import report
 from experiments.tasks import members
+from sne_jax.cli.reports import report
 from sne_jax.learning.evaluation import ceilings, metrics
 
 TARGET = "test_accuracy"

@@ -11,19 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.cli import config
 from experiments.cli import options as options_lib
+from experiments.tasks import parts as parts_lib
 from experiments.tasks import zoos
+from sne_jax.cli import config
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import classes
 from sne_jax.zoo.classifiers import properties
-from sne_jax.zoo.inrs import generate
-from sne_jax.zoo.store import reading, splits, store, writing
+from sne_jax.zoo.store import reading, splits, store
 
-NETWORK = "network"
-"""The property that snapshots of one network share."""
-
-PARTS = ("train", "val", "test")
+NETWORK, PARTS = parts_lib.NETWORK, parts_lib.PARTS
 LAST = "last"
 """What `--snapshots` says for the last epoch of a zoo."""
 
@@ -135,7 +132,7 @@ def load(
       asked for, or a target is not of the kind that the loss needs.
   """
   run = options.run
-  split = _split(zoo, run)
+  split = parts_lib.split_of(zoo, run)
   members = {part: np.asarray(split.get(part, ()), np.int64) for part in PARTS}
   members = {p: r[_kept(zoo, run, r)] for p, r in members.items()}
   for part, rows in members.items():
@@ -323,6 +320,8 @@ def _target(
   Numbers as they are or their logarithms; classes as text.
   """
   values = zoo.property(name)
+  if run.loss == classes.LOSS and values.dtype.kind in "ib":
+    return values.astype(np.int64).astype(str)  # Whole numbers are classes.
   is_text = values.dtype.kind not in "fib"
   if is_text != (run.loss == classes.LOSS):
     raise ValueError(
@@ -352,42 +351,3 @@ def _target(
       " above 0); use --target_scale=linear"
     )
   return np.log10(values, where=values > 0, out=np.full(len(values), np.nan))
-
-
-def _split(zoo: store.Zoo, run: options_lib.RunOptions):
-  """Returns the split of a run, drawn where the zoo has none of that name."""
-  is_sine = zoo.provenance.get("generator") == generate.GENERATOR
-  given = is_sine and (zoo.provenance.get("options") or {}).get("split")
-  if run.split in zoo.splits and (given or not is_sine):
-    return zoo.split(run.split)  # Somebody's; the sizes are not ours to say.
-  valid = np.flatnonzero(zoo.members["valid"])
-  sizes = {
-    "train": run.train_members,
-    "val": run.validation_members,
-    "test": run.test_members,
-  }
-  if sum(sizes.values()) > len(valid):
-    raise ValueError(
-      f"{zoo.path} has {len(valid)} valid members, but train_members,"
-      f" validation_members and test_members ask for {sum(sizes.values())};"
-      " ask for fewer or make a larger zoo (--zoo_num_networks)"
-    )
-  ids = zoo.members["id"]
-  groups = None
-  if NETWORK in zoo.properties:  # Its snapshots stay together.
-    groups = zoo.property(NETWORK)[valid]
-  parts = splits.random_split(
-    ids[valid], seed=run.split_seed, parts=sizes, groups=groups
-  )
-  if run.split not in zoo.splits:
-    writing.add_split(zoo.path, run.split, parts)
-    zoo = store.Zoo.open(zoo.path, verify=False)
-  split = zoo.split(run.split)
-  if any(set(ids[split.get(p, [])]) != set(parts[p]) for p in parts):
-    there = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())
-    raise ValueError(
-      f"split {run.split!r} of {zoo.path} has {there} members, and not those"
-      f" that split_seed, train_members, validation_members and test_members"
-      " ask for; name another with --split, and it will be drawn"
-    )
-  return split

@@ -6,17 +6,13 @@ from typing import Any
 import numpy as np
 from absl import logging as log
 
-from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
-from experiments.reports import (
-  figures,
-  maps,
-  probe_figure,
-  report,
-  run_report,
-)
+from experiments.reports import maps, probe_figure
 from experiments.tasks import ceilings, image_reference, members
+from sne_jax.cli import config
+from sne_jax.cli.reports import figures, report, run_report
+from sne_jax.learning.data import folders
 from sne_jax.learning.evaluation import (
   calibration,
   classes,
@@ -57,11 +53,11 @@ def collect(
     {key: entry[key] for key in OF_SEED if key in entry}
     for entry in common["seeds"]
   ]
-  always = np.ones(1, bool)
   flagged = {
-    (name, what): int(np.sum(~zoo.members.get(column, always)))
+    (name, what): int(np.sum(~zoo.members[column]))
     for name, zoo in zip(data.names, data.zoos, strict=True)
     for what, column in (("not valid", "valid"), ("not converged", "converged"))
+    if column in zoo.members and zoo.members[column].dtype == bool
   }
   results = common | {
     "target": ", ".join(targets),
@@ -80,6 +76,7 @@ def collect(
       f"{count} members of {name} are flagged as {what}."
       for (name, what), count in flagged.items()
     ]
+    + [line for zoo in data.zoos for line in folders.remarks(zoo)]
     + (good[0].get("notes", []) if good else []),
   }
   if good and data.classes:

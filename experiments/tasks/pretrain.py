@@ -17,9 +17,9 @@ from absl import logging as log
 import sne_jax
 from experiments.cli import options as options_lib
 from experiments.cli import run_options
-from experiments.reports import report, run_report
 from experiments.tasks import ceilings, members, outcome
 from sne_jax import unlabelled
+from sne_jax.cli.reports import report, run_report
 from sne_jax.encoders.baselines import statistics
 from sne_jax.learning.evaluation import calibration, linear_probes, metrics
 from sne_jax.learning.selfsup import methods

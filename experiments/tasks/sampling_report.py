@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
-from experiments.reports import figures, report
+from sne_jax.cli.reports import figures, report
 from sne_jax.learning.generative import generation
 
 SHOWN = (0, 1, 2, 3, 5, 10)

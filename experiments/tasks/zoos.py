@@ -20,7 +20,8 @@ import numpy as np
 from absl import flags, logging
 
 from experiments import make_zoo
-from experiments.cli import config, console
+from experiments.cli import console
+from sne_jax.cli import config
 from sne_jax.learning.training import progress
 from sne_jax.zoo.classifiers import images, labels
 from sne_jax.zoo.classifiers import options as image_options
@@ -160,7 +161,8 @@ def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:
     listed.append(Source(word, name, path, arguments, word.startswith(SINE)))
   if not listed:
     raise ValueError(
-      "zoo is empty; name a folder of networks or a flagfile of one by --zoo,"
+      "zoo is empty; name a zoo, or a flagfile of one, by --zoo, or a folder of"
+      " checkpoints by --networks, with their labels by --table,"
       f" or begin with {TRY}"
     )
   names = [source.name for source in listed]

@@ -70,14 +70,13 @@ def read_head(path: str, num_bytes: int = -1) -> bytes:
     return file.read(num_bytes)
 
 
-def library(name: str, path: str, what: str, extra: str = "checkpoints") -> Any:
+def library(name: str, path: str, what: str) -> Any:
   """Imports an optional library.
 
   Args:
-    name: of the module.
+    name: of the module, and of its distribution.
     path: file that needs it.
     what: what cannot be done without it, for the error.
-    extra: of sne_jax that installs it.
 
   Raises:
     CheckpointError: it is not installed.
@@ -85,9 +84,7 @@ def library(name: str, path: str, what: str, extra: str = "checkpoints") -> Any:
   try:
     return importlib.import_module(name)
   except ImportError:
-    raise errors.unreadable(
-      path, what, f"pip install 'sne_jax[{extra}]'"
-    ) from None
+    raise errors.unreadable(path, what, f"pip install {name}") from None
 
 
 def map_array(

@@ -13,8 +13,8 @@ import pytest
 from absl import flags
 
 from benchmarks import nfn_peer, results, shapes, time_to_accuracy
-from experiments.cli import config
 from experiments.tasks import members
+from sne_jax.cli import config
 from sne_jax.learning.data import pipeline
 from sne_jax.networks import families
 

@@ -74,7 +74,7 @@ def test_a_missing_library_is_named(library, tmp_path, monkeypatch):
     tmp_path / {"h5py": "a.h5", "onnx": "a.onnx"}[library], data[library]
   )
   monkeypatch.setitem(sys.modules, library, None)
-  with pytest.raises(errors.CheckpointError, match="pip install"):
+  with pytest.raises(errors.CheckpointError, match=f"pip install {library}$"):
     reading.read(path)
 
 

@@ -14,8 +14,8 @@ from absl import flags
 from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import run
-from experiments.cli import config
 from experiments.cli import options as options_lib
+from sne_jax.cli import config
 from sne_jax.networks import families
 from sne_jax.zoo.store import store, writing
 

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from experiments import convert_zoo
-from experiments.cli import config
+from sne_jax.cli import config
 from sne_jax.zoo.public import table
 from sne_jax.zoo.store import store
 from tests.zoo.public import torch_files

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments import inspect_network, predict
-from experiments.cli import given_files
 from sne_jax import checkpoints, errors
+from sne_jax.cli import given_files
+from sne_jax.cli.commands import inspect as inspect_network
+from sne_jax.cli.commands import predict
 from tests.checkpoints import samples, verifying_test
 
 pytest.importorskip("h5py")

@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 from experiments import make_zoo
-from experiments.cli import config
+from sne_jax.cli import config
 from sne_jax.zoo.classifiers import images, labels, options
 from sne_jax.zoo.store import store
 

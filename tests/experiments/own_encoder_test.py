@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import sne_jax
-from experiments.cli import encoder_options
+from sne_jax.cli import encoder_options
 from sne_jax.encoders import interface, table
 from sne_jax.networks import families
 

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments import encode, predict
 from sne_jax import predictor as predictor_lib
+from sne_jax.cli.commands import encode, predict
 from sne_jax.networks import families
 from tests.experiments.predict_test import SPEC, start, written
 

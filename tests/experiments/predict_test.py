@@ -13,11 +13,12 @@ import pytest
 import safetensors.numpy
 from absl import flags
 
-from experiments import encode, inspect_network, predict
-from experiments.cli import config, given_files, memory
-from experiments.reports import network_figure
 from sne_jax import checkpoints
 from sne_jax import predictor as predictor_lib
+from sne_jax.cli import config, given_files, memory
+from sne_jax.cli.commands import encode, predict
+from sne_jax.cli.commands import inspect as inspect_network
+from sne_jax.cli.reports import network_figure
 from sne_jax.learning.evaluation import calibration
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib

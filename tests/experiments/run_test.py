@@ -15,8 +15,8 @@ import pytest
 import safetensors.numpy
 
 from experiments import run as run_lib
-from experiments.cli import config
 from sne_jax import digests, predictor
+from sne_jax.cli import config
 from sne_jax.learning.evaluation import references
 from sne_jax.learning.training import loop, records, train_state
 from sne_jax.networks import families

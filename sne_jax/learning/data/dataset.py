@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sne_jax import checkpoints
-from sne_jax.learning.data import inputs, tables
+from sne_jax.learning.data import inputs, labelled, tables
 from sne_jax.learning.evaluation import classes
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.zoo.store.store import Zoo
@@ -128,7 +127,8 @@ class Networks:
     table: Any,
     targets: str | Sequence[str] | None = None,
     *,
-    files: str = "file",
+    files: str = labelled.FILE,
+    group: str = labelled.GROUP,
     override: Mapping[str, Any] | None = None,
     skip_unreadable: bool = False,
   ) -> "Networks":
@@ -138,9 +138,13 @@ class Networks:
       folder: of the checkpoints, and folders below; files of any format.
       table: a CSV or Parquet file, a data frame, or a mapping of columns. It
         has one row for each network; files that it does not name are left.
-      targets: names of the columns to predict; None: all but `files`.
+      targets: names of the columns to predict; None: all but `files` and
+        `group`.
       files: name of the column of files: paths in the folder, or names of
         files, with or without their ending.
+      group: name of the column that says which networks are kin, such as
+        snapshots of one training: a cluster. Where there is none, names of
+        files say it (`labelled.relatives`).
       override: settles what names and shapes of tensors do not, for all files
         alike; see `networks.inference.override`.
       skip_unreadable: leave out files that cannot be read, whatever is wrong
@@ -151,28 +155,19 @@ class Networks:
       ValueError: no such column, a name without a file, or as `of`; or every
         file was left out.
     """
-    columns = tables.columns_of(table, files)
+    given = labelled.read(folder, table, files=files, group=group)
     wanted = [targets] if isinstance(targets, str) else targets
-    wanted = [n for n in columns if n != files] if wanted is None else wanted
-    for name in (files, *wanted):
-      if name not in columns:
-        raise ValueError(
-          f"the table has no column {name!r}; it has {', '.join(columns)}"
-          + ("; name the one of the files (files=)" if name == files else "")
-        )
-    for row, name in enumerate(columns[files]):
-      if tables.is_missing(name):
-        raise ValueError(
-          f"the table names no file in row {row} (column {files!r}); leave that"
-          " row out"
-        )
-    paths = _paths(os.fspath(folder), [str(n) for n in columns[files]])
-    if not paths:
-      raise ValueError("the table has no rows; give one for each network")
+    wanted = list(given.columns) if wanted is None else wanted
+    columns = given.chosen(wanted)
+    paths = given.paths
     pairs, kept = inputs.networks_of_files(paths, override, skip_unreadable)
-    chosen = {name: columns[name][kept] for name in wanted}
+    chosen = {name: values[kept] for name, values in columns.items()}
     names = tuple(paths[row] for row in kept)
-    return cls._collected(pairs, chosen, names)
+    networks = cls._collected(pairs, chosen, names)
+    if given.groups is None:
+      return networks
+    clusters = labelled.numbered(given.groups[kept])
+    return dataclasses.replace(networks, clusters=clusters)
 
   @classmethod
   def merged(cls, parts: Sequence["Networks"]) -> "Networks":
@@ -333,37 +328,6 @@ class Networks:
       f"{', '.join(self.labels)}: numbers, and loss is {classes.LOSS}; give"
       " one column of text or of integers, or another loss"
     )
-
-
-def _paths(folder: str, wanted: Sequence[str]) -> list[str]:
-  """Returns the file of each name.
-
-  Raises:
-    ValueError: one has none, or several have its name; or a name is twice.
-  """
-  known: dict[str, set[str]] = {}
-  for path in checkpoints.find(folder):
-    inside, base = os.path.relpath(path, folder), os.path.basename(path)
-    for name in (inside, base):
-      for key in (name, os.path.splitext(name)[0]):
-        known.setdefault(key, set()).add(path)
-  missing = [name for name in wanted if name not in known]
-  if missing:
-    raise ValueError(
-      f"the table names {missing[0]!r}, and {folder} holds no such checkpoint"
-      f" ({len(missing)} of {len(wanted)} are missing); leave them out"
-    )
-  for name in wanted:
-    if len(known[name]) > 1:
-      raise ValueError(
-        f"{name!r} is the name of {len(known[name])} files in {folder}, such as"
-        f" {min(known[name])}; give paths in the folder"
-      )
-  paths = [next(iter(known[name])) for name in wanted]
-  if len(set(paths)) < len(paths):
-    twice = next(p for p in paths if paths.count(p) > 1)
-    raise ValueError(f"the table names {twice} twice; name each network once")
-  return paths
 
 
 def _used(specs, numbers) -> tuple[tuple[NetworkSpec, ...], np.ndarray]:

@@ -19,7 +19,7 @@ try:
   import torch  # pyright: ignore[reportMissingImports]
 except ImportError as error:
   raise ImportError(
-    "tracing a PyTorch model takes torch: pip install 'sne_jax[torch]'"
+    "tracing a PyTorch model takes PyTorch: pip install torch"
   ) from error
 
 from sne_jax.networks.inference.assembly import assemble

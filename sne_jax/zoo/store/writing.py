@@ -3,7 +3,6 @@
 Dimensions: `M` members of a zoo, `N` rows of a weights file, `P` weights.
 """
 
-import importlib.metadata
 import os
 import re
 import secrets
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sne_jax import atomic, digests, errors
+from sne_jax import atomic, digests, errors, version
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.store import correct, files, lock, reading, store, tables
 
@@ -103,7 +102,7 @@ def write_zoo(
     index = {
       "format": reading.FORMAT,
       "version": reading.VERSION,
-      "sne_jax": _version(),
+      "sne_jax": version.VERSION,
       "specs": [
         _write_weights(path, staged, number, spec, array)
         for number, (spec, array) in enumerate(zip(specs, weights, strict=True))
@@ -360,10 +359,3 @@ def _tidy(path: str, index: dict[str, Any]) -> None:
   for file in os.listdir(path):
     if file not in named and _PASSING.fullmatch(file):
       os.remove(os.path.join(path, file))
-
-
-def _version() -> str:
-  try:
-    return importlib.metadata.version("sne_jax")
-  except importlib.metadata.PackageNotFoundError:
-    return "unknown"

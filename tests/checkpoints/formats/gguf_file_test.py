@@ -10,9 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from experiments import inspect_network
 from sne_jax import checkpoints, errors
 from sne_jax.checkpoints.formats import gguf_file
+from sne_jax.cli.commands import inspect as inspect_network
 from tests.checkpoints import samples
 
 

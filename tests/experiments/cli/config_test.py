@@ -11,7 +11,7 @@ import textwrap
 import pytest
 from absl import flags
 
-from experiments.cli import config, environment
+from sne_jax.cli import config, environment
 from sne_jax.networks import checked
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -175,7 +175,7 @@ def test_environment_is_complete_and_never_fails(monkeypatch):
 PROGRAM = """
   '''A program.'''
   import errno, dataclasses
-  from experiments.cli import config
+  from sne_jax.cli import config
 
   @dataclasses.dataclass(frozen=True, kw_only=True)
   class Options:

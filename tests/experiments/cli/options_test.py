@@ -8,16 +8,21 @@ import shlex
 import pytest
 from absl import flags
 
-from experiments.cli import config, encoder_options, help_text
 from experiments.cli import options as options_lib
 from experiments.sweeping import plan
+from sne_jax.cli import config, encoder_options, help_text, main
 from sne_jax.encoders import table
 from sne_jax.encoders.sets import layers
 from sne_jax.encoders.tokens import sane, token_layers
 from sne_jax.networks import checked
 from sne_jax.zoo.classifiers import fine_tune
 
-PROGRAMS = ("make_zoo", "convert_zoo", "predict", "encode", "inspect_network")
+PROGRAMS = ("make_zoo", "convert_zoo")
+SCRIPTS = ("predict", "encode", "inspect_network")
+"""Scripts that run a subcommand of `sne-jax`."""
+
+MODULES = {name: f"experiments.{name}" for name in PROGRAMS}
+MODULES |= {f"sne-jax {n}": f"sne_jax.cli.commands.{n}" for n in main.COMMANDS}
 PREDICT = ("--workdir=runs/x",)
 
 
@@ -27,8 +32,8 @@ def classes():
   found += [row.options for row in table.ENCODERS.values()]
   found += [fine_tune.TuneSettings, token_layers.ProjectionOptions]
   found += [plan.SweepOptions]
-  for name in PROGRAMS:
-    found += importlib.import_module(f"experiments.{name}").CLASSES
+  for name in MODULES.values():
+    found += importlib.import_module(name).CLASSES
   return list(dict.fromkeys(found))
 
 
@@ -208,9 +213,9 @@ def test_help_of_an_encoder_has_its_options(capsys):
   assert "mlp_" not in page_of(page, capsys, "--help")
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", MODULES)
 def test_help_of_other_programs(name, capsys):
-  module = importlib.import_module(f"experiments.{name}")
+  module = importlib.import_module(MODULES[name])
   define = lambda values: config.define_flags(
     *module.CLASSES, flag_values=values
   )
@@ -222,13 +227,20 @@ def test_help_of_other_programs(name, capsys):
         assert f"\n  --{field.name}=" in text
 
 
-@pytest.mark.parametrize("name", ("run", "sweep", *PROGRAMS))
+@pytest.mark.parametrize(
+  "name", ("run", "sweep", *PROGRAMS, *SCRIPTS, *main.COMMANDS)
+)
 def test_examples_of_a_docstring_can_be_pasted(name):
-  doc = importlib.import_module(f"experiments.{name}").__doc__
-  blocks = re.findall(r"^  python (?:.*\\\n)*.*$", doc, re.M)
+  program = f"python experiments/{name}.py"
+  module = f"experiments.{name}"
+  if name in main.COMMANDS and name not in SCRIPTS:
+    program, module = f"sne-jax {name}", f"sne_jax.cli.commands.{name}"
+  doc = importlib.import_module(module).__doc__
+  start = program.split()[0]
+  blocks = re.findall(rf"^  {start} (?:.*\\\n)*.*$", doc, re.M)
   assert blocks
   for block in blocks:
     words = shlex.split(block.replace("\\\n", " "))
-    assert words[1] == f"experiments/{name}.py"
+    assert words[:2] == program.split()
     assert not any("\\" in word for word in words)
     assert "    " not in block.replace("\n    ", " ")

@@ -3,7 +3,7 @@
 import json
 
 from experiments.comparisons import comparison
-from experiments.reports import report
+from sne_jax.cli.reports import report
 
 FAILED = {"seed": 1, "failed": "loss is nan"}
 GOOD = {"seed": 0, "metrics": {}, "train_seconds": 2.0}

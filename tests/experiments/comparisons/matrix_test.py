@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.comparisons import comparison, matrix
-from experiments.reports import report
+from sne_jax.cli.reports import report
 from sne_jax.networks import families
 from sne_jax.zoo.store import writing
 

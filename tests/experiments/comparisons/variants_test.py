@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.cli import config
 from experiments.comparisons import variants
+from sne_jax.cli import config
 from sne_jax.encoders.responses import seen as seen_lib
 from sne_jax.encoders.sne import options as sne_options
 from sne_jax.learning.evaluation import references

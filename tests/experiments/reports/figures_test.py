@@ -8,7 +8,7 @@ import pytest
 from matplotlib import axes as axes_lib
 from matplotlib import image
 
-from experiments.reports import drawing, figures
+from sne_jax.cli.reports import drawing, figures
 
 pytestmark = pytest.mark.filterwarnings("error")
 

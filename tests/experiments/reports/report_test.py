@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.reports import report, run_report
+from sne_jax.cli.reports import report, run_report
 
 
 def _row(value, half=0.1):

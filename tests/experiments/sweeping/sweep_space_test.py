@@ -8,9 +8,9 @@ import optuna
 import pytest
 from absl import flags
 
-from experiments.cli import config
 from experiments.sweeping import plan as plan_lib
 from experiments.sweeping import space
+from sne_jax.cli import config
 
 ROOT = pathlib.Path(__file__).parents[3]
 SWEEPS = sorted((ROOT / "experiments" / "flags" / "sweeps").glob("*.flags"))

@@ -23,10 +23,10 @@ import pytest
 from absl import flags
 
 from experiments import sweep, sweeping
-from experiments.cli import config
 from experiments.cli import options as options_lib
 from experiments.sweeping import executors, launch, prepare, search
 from experiments.sweeping import plan as plan_lib
+from sne_jax.cli import config
 from sne_jax.zoo.store import lock, store
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -402,7 +402,8 @@ def alive(pid):
 DRIVER = """
 import sys
 from experiments import sweep
-from experiments.cli import config, console
+from experiments.cli import console
+from sne_jax.cli import config
 from experiments.sweeping import plan, search
 programs = search.Programs(sys.argv.pop(1), sys.argv.pop(1))
 plan.define_flags()

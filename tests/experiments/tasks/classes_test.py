@@ -37,7 +37,10 @@ def leveled(write_zoo, tmp_path_factory):
     count=60,
     weights=[weights.astype(np.float32)],
     properties=text(names)
-    | {"rank": writing.Property(np.arange(60.0), "a number")},
+    | {
+      "rank": writing.Property(np.arange(60.0), "a number"),
+      "digit": writing.Property(np.arange(60) % 3 + 9, "a whole number"),
+    },
   )
 
 
@@ -255,3 +258,15 @@ def test_an_unseen_class_takes_one_line(launch, write_zoo, tmp_path):
   ended = launch(tmp_path / "run", zoo.path, *OF_CLASSES)
   assert "1 members of the part 'test'" in ended.error
   assert "'new'" in ended.error
+
+
+def test_whole_numbers_are_classes(leveled, resolve):
+  options = resolve(
+    *(f"--zoo={leveled.path}", "--targets=digit", "--loss=classes"),
+    *(*SIZES, "--split=of_digits"),
+  )
+  data = members.gathered(options)
+  assert data.classes == ("10", "11", "9")  # Sorted as text, as by `fit`.
+  row = data.members["train"].row
+  names = np.array(data.classes)[data.parts["train"].targets[:, 0].astype(int)]
+  assert names.tolist() == [str(value) for value in row % 3 + 9]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from absl import flags as absl_flags
 
-from experiments import encode
-from experiments.cli import config, memory
 from experiments.tasks import members, pretrain
 from sne_jax import errors
+from sne_jax.cli import config, memory
+from sne_jax.cli.commands import encode
 from sne_jax.learning.evaluation import metrics
 from sne_jax.learning.selfsup import pretraining
 from sne_jax.learning.training import train_state

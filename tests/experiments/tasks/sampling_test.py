@@ -13,8 +13,8 @@ from absl import flags
 
 from experiments import make_zoo
 from experiments import run as run_lib
-from experiments.cli import config
 from experiments.tasks import anchors, sampling
+from sne_jax.cli import config
 from sne_jax.learning.generative import generation
 from sne_jax.learning.selfsup import pretraining
 from sne_jax.networks import families, standardise

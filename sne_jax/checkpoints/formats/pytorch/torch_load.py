@@ -18,7 +18,7 @@ from sne_jax.checkpoints.tensors import DTYPES
 OLDEST = (2, 6)
 """Before it a crafted old-style file could run code under weights_only."""
 
-INSTALL = "pip install 'sne_jax[torch]'"
+INSTALL = "pip install 'torch>=2.6'"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -86,7 +86,7 @@ def each(
   handle: Handler,
   title: str,
   *,
-  lazy_above: float = math.inf,
+  lazy_above: float | int = math.inf,
   familiar: checkpoints.Familiar | None = None,
 ) -> dict[str, str]:
   """Opens networks and hands them on, some at a time.
@@ -136,7 +136,7 @@ def _groups(
   paths: Sequence[str],
   read: Callable[[str], checkpoints.FileNetwork],
   failures: dict[str, str],
-  lazy_above: float,
+  lazy_above: float | int,
 ) -> Iterator[tuple[int, list[tuple[checkpoints.FileNetwork, Any]]]]:
   """Yields how many paths are done, and networks that are read."""
   group, total = [], 0

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags
 
-from experiments.cli import earlier_flags, help_text
+from sne_jax.cli import earlier_flags, help_text
 
 Options = TypeVar("Options")
 
@@ -173,9 +173,9 @@ def parse(
       sys.exit(0)
     rest = flag_values([argv[0], *earlier_flags.translated(given, flag_values)])
   except (flags.Error, UnicodeDecodeError, OSError) as error:
-    _exit(str(error))
+    leave(str(error))
   if len(rest) > 1 and not positional:
-    _exit(f"unexpected argument {rest[1]!r}; options are given as --name=value")
+    leave(f"unexpected argument {rest[1]!r}; options are given as --name=value")
   return rest
 
 
@@ -188,13 +188,13 @@ def guarded(
   try:
     return main(argv)
   except KeyboardInterrupt:
-    _exit("interrupted; the same command continues", code=130)
+    leave("interrupted; the same command continues", code=130)
   except (ValueError, OSError, RuntimeError) as error:
     if not _is_users(error):
       raise
     if "traceback" in flag_values and flag_values["traceback"].value:
       traceback.print_exc()
-    _exit(str(error) or type(error).__name__)
+    leave(str(error) or type(error).__name__)
 
 
 def run_main(
@@ -202,6 +202,7 @@ def run_main(
   *,
   positional: bool = False,
   page: help_text.Page | None = None,
+  argv: list[str] | None = None,
 ) -> NoReturn:
   """Parses the flags and runs `main(argv)`; faults of the user take one line.
 
@@ -216,6 +217,7 @@ def run_main(
     main: is given the arguments that are no flags, the program first.
     positional: whether there may be any besides the program.
     page: what `--help` prints; None: the program's docstring, and all flags.
+    argv: the command line, the program first; None: that of the process.
   """
   if "traceback" not in flags.FLAGS:
     flags.DEFINE_bool(
@@ -224,11 +226,12 @@ def run_main(
   doc = sys.modules["__main__"].__doc__ or ""
   page = page or help_text.Page(doc=doc)
   parser = functools.partial(parse, positional=positional, page=page)
-  app.run(functools.partial(guarded, main), flags_parser=parser)
+  app.run(functools.partial(guarded, main), argv, flags_parser=parser)
   raise AssertionError("app.run always exits")
 
 
-def _exit(message: str, code: int = 2) -> NoReturn:
+def leave(message: str, code: int = 2) -> NoReturn:
+  """Ends the program with one line."""
   sys.stderr.write(f"error: {' '.join(message.split())}\n")
   sys.exit(code)
 

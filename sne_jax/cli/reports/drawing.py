@@ -51,14 +51,19 @@ STYLE: Any = {
   "lines.linewidth": 1.6,
 }
 
-Interval = Mapping[str, float | None]
+Number = float | int | np.floating | np.integer
+"""A number of Python or NumPy."""
+
+Interval = Mapping[str, Number | None]
 """`value` (or `mean`) with `low` and `high`, as `learning.metrics` gives."""
 
 PathLike = str | os.PathLike
 
 
 @contextlib.contextmanager
-def drawn(path: PathLike, size: tuple[float, float]) -> Iterator[figure.Figure]:
+def drawn(
+  path: PathLike, size: tuple[float | int, float | int]
+) -> Iterator[figure.Figure]:
   """Gives an empty figure in our style, and writes it at the end."""
   with mpl.rc_context(STYLE):
     picture = figure.Figure(figsize=size, layout="constrained")
@@ -71,7 +76,9 @@ def drawn(path: PathLike, size: tuple[float, float]) -> Iterator[figure.Figure]:
 
 
 @contextlib.contextmanager
-def drawing(path: PathLike, size: tuple[float, float]) -> Iterator[Axes]:
+def drawing(
+  path: PathLike, size: tuple[float | int, float | int]
+) -> Iterator[Axes]:
   """Gives the axes of a figure of one panel; see `drawn`."""
   with drawn(path, size) as picture:
     yield picture.add_subplot()
@@ -114,7 +121,7 @@ def heat_map(axes: Axes, values, texts, rows, columns, limits) -> AxesImage:
   return image
 
 
-def note(axes: Axes, text: str, x: float, y: float, *, left=False) -> None:
+def note(axes: Axes, text: str, x: Number, y: Number, *, left=False) -> None:
   """Writes a short text beside a point, on white."""
   axes.annotate(
     *(text, (x, y)),
@@ -133,7 +140,7 @@ def legend(axes: Axes) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def color(place: int) -> str:
+def color(place: int | np.integer) -> str:
   """The colour of the series at that place."""
   return PALETTE[place % len(PALETTE)]
 

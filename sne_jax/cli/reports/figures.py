@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import ticker
 
-from experiments.reports import drawing
-from experiments.reports.drawing import Interval, PathLike
+from sne_jax.cli.reports import drawing
+from sne_jax.cli.reports.drawing import Interval, Number, PathLike
 
 PANELS = 4
 """Heat maps beside one another, at most."""
@@ -143,7 +143,7 @@ def error_against_property(
 
 def bars_with_intervals(
   path: PathLike,
-  rows: Mapping[str, Interval | float],
+  rows: Mapping[str, Interval | Number],
   *,
   xlabel: str,
   highlight: Sequence[str] = (),
@@ -196,7 +196,7 @@ def bars_with_intervals(
 
 def lines(
   path: PathLike,
-  series: Mapping[str, Mapping[float, Interval | float]],
+  series: Mapping[str, Mapping[Number, Interval | Number]],
   *,
   xlabel: str,
   ylabel: str,

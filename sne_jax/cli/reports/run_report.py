@@ -30,9 +30,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.reports import report
-from experiments.reports.report import section
-from sne_jax.learning.evaluation import metrics
+from sne_jax.cli.reports import report
+from sne_jax.cli.reports.report import section
+from sne_jax.learning.evaluation import headline, metrics
 
 FEW_SEEDS = 3
 """Fewer training seeds than this are remarked upon."""
@@ -80,7 +80,9 @@ def text(
 ) -> str:
   """Returns the report of a run as markdown. `figures` are links by caption."""
   results = report.to_json(results)
-  blocks = [f"# {results['title']}", *_metric_sections(results)]
+  blocks = [f"# {results['title']}"]
+  blocks += filter(None, [headline.sentence(results)])
+  blocks += _metric_sections(results)
   blocks += ceiling_section({"": results})
   for table in results.get("tables") or ():
     blocks += section(**table)
@@ -104,10 +106,11 @@ def notes(results: Mapping[str, Any]) -> list[str]:
   results = report.to_json(results)
   good = report.finished(results["seeds"])
   failed = [entry for entry in results["seeds"] if "failed" in entry]
-  names = ", ".join(str(entry["seed"]) for entry in good) or "none"
+  names = ", ".join(f"number {entry['seed']}" for entry in good)
+  finished = f"{len(good)} ({names})" if good else "none"
   lines = [
     f"Networks: {report.sizes(results['sizes'])}.",
-    f"Training seeds that finished: {names}.",
+    f"Trainings that finished: {finished}.",
   ]
   if len(good) < FEW_SEEDS:
     lines.append(

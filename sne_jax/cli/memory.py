@@ -21,7 +21,7 @@ class ModelOptions(Checked):
   """Which model, and how it encodes large networks.
 
   Attributes:
-    workdir: folder of a finished run of experiments/run.py, or of one of its
+    workdir: folder of a finished run, or of a saved predictor, or of one of its
       seeds; all seeds of a run are asked.
     encoder_file: Python files that register encoders of your own, separated by
       commas, for a model of one; they are run first.

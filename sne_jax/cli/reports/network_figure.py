@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 from matplotlib import patches
 
-from experiments.reports import drawing
+from sne_jax.cli.reports import drawing
 from sne_jax.networks.spec import NetworkSpec
 
 COLORS = {

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.cli import config, help_text
+from sne_jax.cli import config, help_text
 from sne_jax.encoders import table
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.networks import checked

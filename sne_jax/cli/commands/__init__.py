@@ -1,0 +1,1 @@
+"""The subcommands of `sne-jax`, one file each."""
