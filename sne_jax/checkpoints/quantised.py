@@ -91,11 +91,12 @@ def find(entries: Entries, form: str) -> Found:
 
 def _is_whole_weight(name: str, entry: Entry) -> bool:
   """Whether whole numbers stand where weights are due."""
-  if len(entry.shape) < 2 or not entry.dtype.startswith(("int", "uint")):
+  whole = entry.dtype.startswith(("int", "uint", "bool"))
+  if len(entry.shape) < 2 or not whole:
     return False
   if entry.dtype == "int8" or PACKED.search(name):
     return True
-  return entry.dtype in ("uint8", "int32") and bool(LAST_WORDS.search(name))
+  return bool(LAST_WORDS.search(name))
 
 
 def _scale_of(name: str, entries: Entries) -> tuple[str, str, float]:

@@ -189,7 +189,8 @@ def draw_uncoupled(
       break
   index = identity(spec)
   for t, start in zip(spec.tensors, spec.offsets, strict=True):
-    if layer.name in (t.name, t.of):
+    mine = layer.name in (t.name, t.of)
+    if mine and t.axes[0] == layer.axes[0]:  # A norm may be of another axis.
       indices = index[start : start + t.size].reshape(t.shape)
       index[start : start + t.size] = indices[rows].reshape(-1)
   return index

@@ -194,6 +194,9 @@ def doubts():
       "fc1.weight_zero_point": np.zeros(2, np.int8),
     },
     "no scale": {"fc1.weight": q8},
+    "int16": {"fc1.weight": q8.astype(np.int16)},
+    "int64": {"fc1.weight": q8.astype(np.int64)},
+    "bool": {"fc1.weight": q8 > 0},
     "bytes": {"fc1.weight": q8.view(np.uint8), "fc1.weight_scale": q8[:, :1]},
     "gptq": {"fc1.qweight": ints, "fc1.qzeros": ints, "fc1.scales": scale(16)},
     "nf4": {

@@ -135,6 +135,23 @@ def test_weight_norm_of_flax(tmp_path):
   np.testing.assert_allclose(found.entries[name].read(), want, rtol=1e-6)
 
 
+def test_weight_norm_of_flax_in_orbax(tmp_path):
+  ocp = pytest.importorskip("orbax.checkpoint")
+  kernel, scale = draw(3, 4), np.abs(draw(4)) + 1
+  tree = {
+    "params": {
+      "Dense_0": {"kernel": kernel},
+      "WeightNorm_0": {"Dense_0/kernel/scale": scale},
+    }
+  }
+  with ocp.StandardCheckpointer() as saver:
+    saver.save(tmp_path / "saved", tree)
+  found = checkpoints.read(tmp_path / "saved")
+  want = kernel * scale / np.linalg.norm(kernel, axis=0)
+  (entry,) = found.entries.values()
+  np.testing.assert_allclose(entry.read(), want, rtol=1e-6)
+
+
 def test_spectral_norm_of_flax_is_a_doubt(tmp_path):
   tree = {
     "params": {"Dense_0": {"kernel": draw(3, 4), "bias": draw(4)}},

@@ -49,6 +49,29 @@ def test_a_true_claim_holds_and_a_false_one_does_not(tmp_path):
   assert not checkpoints.verify(misread(tmp_path), RNG(0)).passes()
 
 
+def test_a_norm_of_another_axis_than_the_neurons_is_no_fault(tmp_path):
+  dense = lambda name, units, of: written.layer(
+    "Dense", name, [of], units=units, activation="linear", use_bias=True
+  )
+  model = written.functional(
+    written.given(4, 8),
+    dense("a", 8, "in"),
+    written.layer("BatchNormalization", "norm", ["a"], axis=1, epsilon=1e-3),
+    dense("out", 3, "norm"),
+  )
+  vectors = ("0", "1", "2", "3_var")
+  sizes = {f"batch_normalization__{i}": (4,) for i in vectors[:3]}
+  sizes |= {"batch_normalization__3_var": (4,)}
+  sizes |= {"dense__0": (8, 8), "dense__1": (8,)}
+  sizes |= {"dense_1__0": (8, 3), "dense_1__1": (3,)}
+  path = tmp_path / "a.keras"
+  network = checkpoints.load(
+    written.archive(path, model, written.arrays(0, **sizes))
+  )
+  check = checkpoints.verify(network, RNG(0))
+  assert check.passes() and check.control is not None
+
+
 def test_neurons_that_are_all_alike_are_told_apart(tmp_path):
   # As they are, no permutation of constant weights changes anything.
   network = misread(tmp_path, biases=False)

@@ -22,7 +22,7 @@ TREE = "_METADATA"
 STEP = "_CHECKPOINT_METADATA"
 """File of a folder that holds trees, each in a folder of its own."""
 
-FORBIDDEN = ("/", "\\", "\0")
+FORBIDDEN = ("\\", "\0")
 
 
 def tree_folders(folder: str) -> list[str]:
@@ -122,7 +122,9 @@ def _described(path: str, budget: Budget) -> Any:
 
 
 def _leads_out(name: str) -> bool:
-  return name in ("", ".", "..") or any(c in name for c in FORBIDDEN)
+  """Whether a key, which may be a path (Flax's norms of weights), leads out."""
+  out = not {"", ".", ".."}.isdisjoint(name.split("/"))
+  return out or any(c in name for c in FORBIDDEN)
 
 
 def _checkpointer():

@@ -49,6 +49,8 @@ _COLLECTIONS = (
 )
 """First words of names that say where tensors are kept, not what they are."""
 
+_STATE = "the state of an optimizer"
+
 _LEFT_OUT = tuple(
   (Form(words, pattern), why)
   for words, pattern, why in (
@@ -74,8 +76,8 @@ _LEFT_OUT = tuple(
       r"rotary_emb\.inv_freq$",
       "fixed frequencies of positions",
     ),
-    ("optimi", r"^optimi[sz]er[./]", "the state of an optimizer"),
-    ("opt_state", r"(^|[./])opt_state([./]|$)", "the state of an optimizer"),
+    ("optimi", r"^optimi[sz]er[./]", _STATE),
+    ("opt_state", r"(^|[./])opt_state([./]|$)", _STATE),
     (
       "seed_generator",
       r"(^|[./])seed_generator",
@@ -188,8 +190,14 @@ def left_out(
   beside = collections.Counter(_parent(n) for n, s in shapes.items() if s)
   text = forms.text_of(shapes)
   tried = [(f.compiled, why) for f, why in _LEFT_OUT if f.may_match(text)]
+  kernels = {_parent(n) for n, s in shapes.items() if len(s) > 1}
+  biases = {_parent(n) for n, s in shapes.items() if n.endswith("bias") and s}
+  layers = kernels & biases
   for name, shape in shapes.items():
     reasons = [why for form, why in tried if form.search(name)]
+    if _parent(name) in layers and not _parent(_parent(name)):
+      # A dense layer that is called so.
+      reasons = [why for why in reasons if why not in (*_OF_A_PART, _STATE)]
     dtype = str((dtypes or {}).get(name, "float32"))
     if reasons and not _is_weight_after_all(name, shape):
       reasons_of[name] = reasons[0]

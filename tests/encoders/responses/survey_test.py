@@ -45,7 +45,7 @@ def test_levels_have_no_order_and_padding_is_nothing(name):
   rng = np.random.default_rng(0)
   before = jnp.asarray(rng.standard_normal((2, 5, 4, 6)), jnp.float32)
   after, mask = jax.nn.relu(before), jnp.ones((2, 5), bool)
-  function = FUNCTIONS[name]
+  function = jax.jit(FUNCTIONS[name])
   got = function(before, after, mask)
   is_of_units = got.ndim == 3
   order = rng.permutation(5)
@@ -70,7 +70,7 @@ def test_dead_units_have_finite_features_and_gradients():
     parts = [function(x, x, mask).sum() for function in FUNCTIONS.values()]
     return sum(parts) + features.survey(x[:, :, 0], classes=True).sum()
 
-  value, slope = jax.value_and_grad(total)(dead)
+  value, slope = jax.jit(jax.value_and_grad(total))(dead)
   assert np.isfinite(value) and np.isfinite(slope).all()
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sne_jax import digests
 from sne_jax.cli.reports import report, run_report
 
 
@@ -204,7 +205,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
   with pytest.raises(OSError, match="No space"):
     report.write_results(tmp_path, {"a": 2})
   assert json.loads(path.read_text()) == {"a": 1}
-  assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+  files = {path.name for path in tmp_path.iterdir()}
+  assert files == {"results.json", digests.FILE}
 
 
 def test_figures_inside_the_folder_are_linked_relatively(tmp_path):

@@ -25,6 +25,17 @@ def test_one_number_alone_is_of_no_neuron(extra, out):
   assert set(naming.left_out(MLP | extra)) == out
 
 
+@pytest.mark.parametrize("name", ["loss", "criterion", "metric", "optimizer"])
+def test_a_dense_layer_that_is_called_as_a_loss_is_one(name):
+  layer = {f"{name}.weight": (8, 8), f"{name}.bias": (8,)}
+  assert not naming.left_out(MLP | layer)
+  for other in (
+    {f"{name}.weight": (8,)},
+    {f"{name}.net.weight": (8, 8), f"{name}.net.bias": (8,)},
+  ):
+    assert set(naming.left_out(MLP | other)) == set(other)
+
+
 @pytest.mark.parametrize("framework", ["torch", "safetensors"])
 @pytest.mark.parametrize("name", ["log_scale", "1.weight", "norm.scale", "a.b"])
 @pytest.mark.parametrize("shape", [(), (1,)])

@@ -81,7 +81,6 @@ def load_tree(path: str, why: str) -> Any:
       loaded = torch.load(
         path, map_location="cpu", weights_only=True, mmap=zipped
       )
-    return _convert(loaded, 0)
   except Exception as error:  # noqa: BLE001 on damaged bytes it raises anything
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     detail = f" ({named[1]})" if named and named[1] not in why else ""
@@ -90,23 +89,34 @@ def load_tree(path: str, why: str) -> Any:
       f"{why}, and PyTorch refuses it too{detail}",
       "save only the weights: torch.save(model.state_dict(), path)",
     ) from error
+  try:
+    return _convert(loaded, 0)
+  except (ValueError, RuntimeError, TypeError) as error:
+    raise errors.unreadable(
+      path,
+      f"{why}; PyTorch reads it, but {error}",
+      "save the weights as plain numbers, tensor.to_dense().float() each",
+    ) from error
 
 
 def _convert(value: Any, depth: int) -> Any:
   """Returns a tree with every tensor wrapped."""
   torch = importlib.import_module("torch")
   if depth > 64:
-    raise ValueError("nested too deep")
+    raise ValueError("it is nested too deep")
   if isinstance(value, dict):
     return {k: _convert(v, depth + 1) for k, v in value.items()}
   if isinstance(value, list | tuple):
     return [_convert(v, depth + 1) for v in value]
   if not isinstance(value, torch.Tensor):
     return value
+  if value.is_meta or value.is_nested:
+    kind = "one of lists" if value.is_nested else "without numbers (meta)"
+    raise ValueError(f"a tensor is {kind}")
   name = str(value.dtype).removeprefix("torch.")
   name = "float32" if value.is_quantized else name
   if name not in DTYPES:
-    raise ValueError(f"a tensor of dtype {name}, layout {value.layout}")
+    raise ValueError(f"a tensor is of dtype {name}")
   key: tuple = (id(value),)
   if value.layout == torch.strided and not value.is_quantized:
     key = (value.untyped_storage().data_ptr(), name, value.storage_offset())

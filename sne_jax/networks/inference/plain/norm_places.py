@@ -138,10 +138,16 @@ class _Finder:
     for place, name in enumerate(self._order):
       alike = not numbers or numbers == _numbers(name)
       if self._flat[place] == size and (alike or in_file == place):
+        widths = zip(self._order, self._widths[1:], strict=True)
+        behind = [one for one, width in widths if width == size]
+        hint = "".join(
+          f", or behind a layer; if it is behind, write"
+          f" {as_json(norm_behind={norm.prefix: one})}"
+          for one in ([name] if name in behind else behind[-1:])
+        )
         raise AmbiguousError(
           f"norm {norm.prefix!r} of {size} channels may stand before {name!r},"
-          f" on all {size} numbers that it reads, or behind a layer; if it is"
-          f" behind, write {as_json(norm_behind={norm.prefix: name})}; {OPAQUE}"
+          f" on all {size} numbers that it reads{hint}; {OPAQUE}"
         )
 
   def _fit(self, way: Places, taken: set[int]) -> bool:

@@ -9,7 +9,7 @@ Dimensions: none.
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from sne_jax.networks.inference import naming
 from sne_jax.networks.inference.naming import Module
@@ -18,6 +18,9 @@ from sne_jax.networks.tracing.player import Player
 _MOST_STEMS = 6
 _MOST_STARTS = 500
 """Beginnings of an order that are tried before the search is given up."""
+
+_CALLED = re.compile(r"(^|/)[A-Z]\w*_\d+$")
+"""Names that Flax makes of a layer's kind."""
 
 _FIRST = re.compile(r"^(in|inputs?|stem|enc|encoder|first)(_|\d|$)")
 _LAST = re.compile(
@@ -105,6 +108,40 @@ def mixed(
     return []
 
   return longer([], (0,) * len(lists)) if len(lists) > 1 else []
+
+
+def nested(
+  p: Player, order: list[Module], fits: Callable[[list[Module]], bool]
+) -> Iterator[list[Module]]:
+  """Yields orders of nested calls, whose numbers count from the outermost.
+
+  In Flax `Dense(8)(relu(Dense(16)(x)))` makes `Dense_0` of the layer that is
+  used last: runs of layers may be the other way round.
+
+  Args:
+    p: the player.
+    order: by number.
+    fits: whether layers may begin a chain.
+  """
+  if p.framework not in ("flax", "orbax"):
+    return
+  if not all(_CALLED.search(module.prefix) for module in order):
+    return
+  left = [_MOST_STARTS]
+
+  def longer(start: list[Module]) -> Iterator[list[Module]]:
+    place = len(start)
+    if place == len(order) and _names(start) != _names(order):
+      yield start
+    for end in range(place + 1, len(order) + 1):
+      if not left[0]:
+        return
+      left[0] -= 1
+      longest = start + order[place:end][::-1]
+      if is_ranked(longest) and fits(longest):
+        yield from longer(longest)
+
+  yield from longer([])
 
 
 def are_by_kind(

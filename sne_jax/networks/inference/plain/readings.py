@@ -9,6 +9,7 @@ Dimensions: none; shapes are tuples of sizes.
 
 import dataclasses
 import json
+from collections.abc import Callable
 
 from sne_jax.networks.inference import naming
 from sne_jax.networks.inference.inferred import AmbiguousError
@@ -74,6 +75,7 @@ def find(p: Player, layers: list[Module]) -> Reading:
   found = ranked or found
   if complete and not p.override.order:
     found += _mixed(p, kept, [order for order, _ in found])
+    found += _nested(p, found[0])
   order, ways = found[0]
   if len(found) > 1:
     _say_order(p, kept, [order for order, _ in found])
@@ -132,13 +134,32 @@ def _mixed(
 ) -> list[tuple[list[Module], list[Way]]]:
   """Returns a further order that fits, in which lists of layers alternate."""
   habits = ways_lib.habits(p, [m.parts["weight"] for m in orders[0]])
-  fits = lambda start: any(
+  order = orders_lib.mixed(p, layers, orders, _begins(p, habits))
+  return _fitting(p, [order]) if order else []
+
+
+def _nested(
+  p: Player, found: tuple[list[Module], list[Way]]
+) -> list[tuple[list[Module], list[Way]]]:
+  """Returns an order of nested calls that fits, of other widths."""
+  order, ways = found
+  habits = ways_lib.habits(p, [m.parts["weight"] for m in order])
+  for other in orders_lib.nested(p, order, _begins(p, habits)):
+    fitting = _fitting(p, [other])
+    if fitting and all(
+      way.widths != known.widths for way in fitting[0][1] for known in ways
+    ):
+      return fitting
+  return []
+
+
+def _begins(p: Player, habits: list[str]) -> Callable[[list[Module]], bool]:
+  """Returns what says whether layers may begin a chain."""
+  return lambda start: any(
     p.override.layout or not ways_lib.is_odd(p, way)
     for habit in habits
     for way in ways_lib.find(p, start, habit)
   )
-  order = orders_lib.mixed(p, layers, orders, fits)
-  return _fitting(p, [order]) if order else []
 
 
 def _is_of_file(p: Player, layers: list[Module], order: list[Module]) -> bool:
@@ -219,6 +240,11 @@ def _nothing_fits(p: Player, layers: list[Module], orders) -> str:
     if not _skews(p, layers, how) and _would_fit(p, orders, how)
   ]
   hint = "".join(f" {as_json(layout=how)} would fit." for how in fitting[:1])
+  habits = ways_lib.habits(p, [m.parts["weight"] for m in layers])
+  calls = next(orders_lib.nested(p, orders[0], _begins(p, habits)), None)
+  if calls:
+    names = [m.prefix for m in calls]
+    hint = f" {as_json(order=names)} would fit, as of calls in calls."
   return (
     "in no order do the layers read what the one before gives, with biases of"
     f" as many numbers: {shapes}.{hint} {OPAQUE[0].upper()}{OPAQUE[1:]}"

@@ -93,7 +93,10 @@ def networks(seen: Seen) -> Refusal | None:
   refusal = None if found else beside.networks(seen)
   if refusal:
     return refusal
-  found = found or _copies(groups) or _alike(groups)
+  copies = _copies(groups)
+  if copies and not found and all(len(groups[word]) == 1 for word in copies):
+    return _without_copies(seen, [w for w in groups if _is_copy(w)])
+  found = found or copies or _alike(groups)
   if found:
     return _ask(seen, [(word,) for word in found])
   # Ensembles that lie beside other layers.
@@ -130,6 +133,19 @@ def _ask(seen: Seen, paths: list[tuple[str, ...]]) -> Refusal:
   return Refusal(
     f"it holds several networks, not one: {names}",
     f'read one of them with part="{named}" (--part={named}){more}',
+  )
+
+
+def _without_copies(seen: Seen, words: list[str]) -> Refusal:
+  """Asks to leave out layers that are averages of those beside them."""
+  parts = [seen.head_of((word,)) for word in words]
+  out = [*seen.override.leave_out, *(f"{part}.*" for part in parts)]
+  if any("/" in name for name in seen.shapes):
+    out = [*seen.override.leave_out, *(f"{part}/*" for part in parts)]
+  return Refusal(
+    f"it holds layers and copies of them: {', '.join(parts[:6])}"
+    + ", ..." * (len(parts) > 6),
+    f"leave the copies out: {json.dumps({'leave_out': out})}",
   )
 
 
@@ -198,12 +214,17 @@ def _copies(groups) -> list[str]:
     word: collections.Counter(own.values()) for word, own in groups.items()
   }
   for word in groups:
-    if not _COPIES & set(tokens(word)):
+    if not _is_copy(word):
       continue
     same = [other for other in groups if shapes[other] == shapes[word]]
     if len(same) > 1:
       return sorted(same, key=lambda one: one == word)
   return []
+
+
+def _is_copy(word: str) -> bool:
+  """Whether a part is called an average or the like of another."""
+  return bool(_COPIES & set(tokens(word)))
 
 
 def _alike(groups) -> list[str]:

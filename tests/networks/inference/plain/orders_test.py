@@ -1,5 +1,8 @@
 """In which order the layers of a plain network stand, or what asks for it."""
 
+import json
+import re
+
 import pytest
 
 from sne_jax.networks import inference
@@ -197,6 +200,33 @@ def test_lists_by_kind_may_alternate(names):
   apart = [(n, *shape) for n, (_, *shape) in zip(names, apart, strict=True)]
   apart = dense(*apart, ("fc", 3, apart[-1][1]))
   assert levels(infer(apart, "torch"), *names) == [*range(len(names))]
+
+
+@pytest.mark.parametrize("framework", ["flax", "orbax"])
+def test_numbers_of_nested_calls_count_from_the_outermost(framework):
+  """Dense(8)(relu(Dense(16)(x))) makes `Dense_0` of the last layer."""
+
+  def kernels(*sizes):
+    return {f"params/Dense_{i}/kernel": size for i, size in enumerate(sizes)}
+
+  # A chain 16, 8, 16 by number, and 8, 16, 8 by calls; two blocks likewise.
+  for sizes in (((16, 8), (8, 16)), ((16, 8), (8, 16)) * 2):
+    with pytest.raises(
+      inference.AmbiguousError, match="more than one order"
+    ) as info:
+      infer(kernels(*sizes), framework)
+    for text in re.findall(r'{"order": \[.*?\]}', str(info.value)):
+      found = infer(kernels(*sizes), framework, json.loads(text))
+      assert found.spec.num_levels == len(sizes)
+  # What fits by calls alone is named, not taken.
+  with pytest.raises(
+    inference.AmbiguousError, match=r'"Dense_1", "Dense_0"\]} would fit'
+  ):
+    infer(kernels((8, 3), (5, 8)), framework)
+  # Numbers that leave no other way, and names that a person gave, are orders.
+  assert len(infer(kernels((5, 8), (8, 7), (7, 3)), framework).spec.groups) == 2
+  own = {"params/fc0/kernel": (16, 8), "params/fc1/kernel": (8, 16)}
+  assert len(infer(own, framework).spec.groups) == 1
 
 
 def test_lists_of_transposed_and_other_convolutions_may_alternate():

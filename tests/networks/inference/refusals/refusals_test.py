@@ -120,6 +120,14 @@ CASES = {
     mlp("model.", 2, 16, 2)  # As LitEma names them.
     | {f"model_ema.{k.replace('.', '')}": v for k, v in TWO.items()},
   ],
+  "copies": [
+    lin(("fc1", 8, 6), ("fc2", 6, 8), ("fc1_ema", 8, 6), ("fc2_ema", 6, 8)),
+    lin(*((f"{n}{s}", 8, 8) for s in ("", "_target") for n in ("in", "out"))),
+    lin(
+      *((f"net.a{s}", 8, 6) for s in ("", "_avg")),
+      *((f"net.b{s}", 3, 8) for s in ("", "_avg")),
+    ),
+  ],
   "nameless": [
     mlp("", 6, 16, 5) | {"centers": (5, 5)},
     mlp("model.", 6, 16, 5) | {"prototype_bank": (9, 5)},
