@@ -57,7 +57,7 @@ def find(entries: Entries, form: str) -> Found:
     and not ACTIVATIONS.search(name)
   }
   for name, entry in entries.items():
-    small, whole = entry.dtype in SMALL, _is_whole_weight(name, entry)
+    small, whole = entry.dtype in SMALL, _is_whole_weight(name, entry, form)
     if name in MARKS or not (small or whole):
       continue
     layer = name.rpartition(".")[0]
@@ -89,14 +89,16 @@ def find(entries: Entries, form: str) -> Found:
   return Found(recipes=recipes, doubts=doubts, left_out=left_out)
 
 
-def _is_whole_weight(name: str, entry: Entry) -> bool:
+def _is_whole_weight(name: str, entry: Entry, form: str) -> bool:
   """Whether whole numbers stand where weights are due."""
+  usual = ("uint8", "int32")  # The graph of ONNX says what others are for.
   whole = entry.dtype.startswith(("int", "uint", "bool"))
   if len(entry.shape) < 2 or not whole:
     return False
   if entry.dtype == "int8" or PACKED.search(name):
     return True
-  return bool(LAST_WORDS.search(name))
+  due = form != "onnx" or entry.dtype in usual
+  return due and bool(LAST_WORDS.search(name))
 
 
 def _scale_of(name: str, entries: Entries) -> tuple[str, str, float]:

@@ -195,9 +195,12 @@ def left_out(
   layers = kernels & biases
   for name, shape in shapes.items():
     reasons = [why for form, why in tried if form.search(name)]
-    if _parent(name) in layers and not _parent(_parent(name)):
-      # A dense layer that is called so.
-      reasons = [why for why in reasons if why not in (*_OF_A_PART, _STATE)]
+    if reasons and _parent(name) in layers:
+      # A dense layer that is called so itself, and is not a part of a loss.
+      last = re.split(r"[./]", _parent(name))[-1] + "."
+      own = {why for form, why in tried if form.search(last)}
+      own &= {*_OF_A_PART, _STATE}
+      reasons = [why for why in reasons if why not in own]
     dtype = str((dtypes or {}).get(name, "float32"))
     if reasons and not _is_weight_after_all(name, shape):
       reasons_of[name] = reasons[0]

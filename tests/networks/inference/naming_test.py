@@ -29,6 +29,8 @@ def test_one_number_alone_is_of_no_neuron(extra, out):
 def test_a_dense_layer_that_is_called_as_a_loss_is_one(name):
   layer = {f"{name}.weight": (8, 8), f"{name}.bias": (8,)}
   assert not naming.left_out(MLP | layer)
+  below = {f"module.{n}": s for n, s in (MLP | layer).items()}
+  assert not naming.left_out(below)
   for other in (
     {f"{name}.weight": (8,)},
     {f"{name}.net.weight": (8, 8), f"{name}.net.bias": (8,)},

@@ -127,6 +127,11 @@ def nested(
     return
   if not all(_CALLED.search(module.prefix) for module in order):
     return
+  for size in (len(order), 2, 3):  # The usual ones, of any depth.
+    runs = [order[n : n + size][::-1] for n in range(0, len(order), size)]
+    turned = [module for run in runs for module in run]
+    if is_ranked(turned) and fits(turned):
+      yield turned
   left = [_MOST_STARTS]
 
   def longer(start: list[Module]) -> Iterator[list[Module]]:

@@ -76,6 +76,8 @@ def find(p: Player, layers: list[Module]) -> Reading:
   if complete and not p.override.order:
     found += _mixed(p, kept, [order for order, _ in found])
     found += _nested(p, found[0])
+    if len(found) == 1:
+      _say_nested(p, found[0][0])
   order, ways = found[0]
   if len(found) > 1:
     _say_order(p, kept, [order for order, _ in found])
@@ -151,6 +153,18 @@ def _nested(
     ):
       return fitting
   return []
+
+
+def _say_nested(p: Player, order: list[Module]) -> None:
+  """Notes that calls in calls would fit as well; widths are the same."""
+  habits = ways_lib.habits(p, [m.parts["weight"] for m in order])
+  other = next(orders_lib.nested(p, order, _begins(p, habits)), None)
+  if other:
+    hints = [as_json(order=[m.prefix for m in each]) for each in (order, other)]
+    p.guess(
+      "numbers are taken for the order of layers; in nested calls of Flax they"
+      f" count from the outermost: {hints[0]} settles it, or {hints[1]}"
+    )
 
 
 def _begins(p: Player, habits: list[str]) -> Callable[[list[Module]], bool]:

@@ -223,6 +223,12 @@ def test_numbers_of_nested_calls_count_from_the_outermost(framework):
     inference.AmbiguousError, match=r'"Dense_1", "Dense_0"\]} would fit'
   ):
     infer(kernels((8, 3), (5, 8)), framework)
+  # Of one width the claims hold either way, and the doubt is said.
+  found = infer(kernels((5, 8), (8, 8), (8, 8), (8, 3)), framework)
+  assert any("from the outermost" in guess for guess in found.guesses)
+  deep = [(16, 8), (8, 16)] * 30
+  with pytest.raises(inference.AmbiguousError, match="more than one order"):
+    infer(kernels(*deep), framework)
   # Numbers that leave no other way, and names that a person gave, are orders.
   assert len(infer(kernels((5, 8), (8, 7), (7, 3)), framework).spec.groups) == 2
   own = {"params/fc0/kernel": (16, 8), "params/fc1/kernel": (8, 16)}
@@ -233,9 +239,12 @@ def test_lists_of_transposed_and_other_convolutions_may_alternate():
   # `deconvs.0` as [out, h, w, in] of MLX would fit after `convs.0`.
   shapes = {
     "convs.0.weight": (6, 6, 1, 1),
+    "convs.1.bias": (6,),
     "convs.1.weight": (6, 6, 3, 3),
     "deconvs.0.weight": (3, 6, 2, 2),
     "deconvs.1.weight": (6, 6, 2, 2),
+    "fcs.0.bias": (6,),
+    "fcs.0.weight": (6, 3456),
     "head.weight": (3, 6),
   }
   with pytest.raises(inference.AmbiguousError, match="more than one order"):

@@ -275,6 +275,15 @@ def test_a_kernel_of_one_place_is_no_oblong_one_of_mlx():
     assert found.spec.tensor("layers.1.weight").shape == (6, 3, 1, 1)
 
 
+def test_oblong_kernels_of_mlx_are_asked_for():
+  shapes = {"conv1.weight": (8, 3, 1, 3), "conv2.weight": (4, 3, 1, 8)}
+  shapes |= {"conv1.bias": (8,), "conv2.bias": (4,)}
+  with pytest.raises(inference.AmbiguousError, match='{"layout": "mlx"}'):
+    infer(shapes, "safetensors")
+  found = infer(shapes, "safetensors", {"layout": "mlx"})
+  assert found.spec.tensor("conv2.weight").shape == (4, 8, 3, 1)
+
+
 def test_places_that_are_no_square_are_refused():
   # 3 and 4 channels joined, of 16 places, are no 4 channels of 28.
   shapes = {"conv.weight": (4, 3, 3, 3), "out.weight": (3, 112)}

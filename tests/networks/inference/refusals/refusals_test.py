@@ -221,6 +221,17 @@ def test_it_is_refused_in_one_line_whose_remedy_works(
   assert try_remedies(path, line)
 
 
+@pytest.mark.parametrize("number", range(len(CASES["copies"])))
+def test_copies_beside_single_layers_are_left_out_by_name(number, tmp_path):
+  shapes = CASES["copies"][number]
+  path = put(shapes, tmp_path / "net.pt")
+  line = refusal(path)
+  found = checkpoints.load(
+    path, override=json.loads(line[line.index("{") :].partition(";")[0])
+  )
+  assert len(found.spec.tensors) == len(shapes) // 2
+
+
 def refusal(path, **given):
   with pytest.raises(errors.CheckpointError) as error:
     checkpoints.load(path, **given)
