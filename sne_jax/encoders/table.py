@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sne_jax.encoders.baselines import flat_sets, mlp, stat_nn
+from sne_jax.encoders.baselines import architecture, flat_sets, mlp, stat_nn
 from sne_jax.encoders.batches import tied
 from sne_jax.encoders.functionals import dws, nfn, nft
 from sne_jax.encoders.graphs import featuriser, message_passing, transformer
@@ -123,6 +123,7 @@ _ROWS = {
     measure=stat_nn.measure_pooled,
     build=stat_nn.build_pooled,
   ),
+  "architecture": architecture.ROW,
   "deep_sets": flat_sets.row(
     "deep_sets",
     symmetry="exact, and blind to every shuffle of the weights",
