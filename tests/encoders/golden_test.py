@@ -173,6 +173,12 @@ CASES = {
     {},
     (DENSE, MIXED),
   ),
+  "scale_gmn": (
+    "scale_gmn",
+    {"width": 8, "layers": 2, "reverse": True},
+    {},
+    (DENSE, MIXED),
+  ),
   "hyper_representation": (
     "hyper_representation",
     {
