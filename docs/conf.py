@@ -23,6 +23,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 suppress_warnings = ["misc.highlighting_failure"]
 
+default_role = "code"  # What docstrings have in backticks.
 autodoc_mock_imports = ["torch"]  # Optional, and large.
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # Docstrings say what is meant, with shapes.
