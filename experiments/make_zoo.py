@@ -1,4 +1,4 @@
-"""Makes a zoo of image classifiers.
+"""Makes a zoo of image classifiers, or of networks that are images.
 
   python experiments/make_zoo.py --flagfile=experiments/flags/zoos/quick.flags
 
@@ -12,6 +12,11 @@ Without any flag it makes 500 networks of the small CNN zoo's architecture on
 digits of 16 x 16. Other images: files of Keras form by --data_dir, or
 --download (see --dataset). On a CPU all cores take part; on a GPU or TPU the
 same command fills the device.
+
+  python experiments/make_zoo.py --family=inr_image --zoo=zoos/digits_inr
+
+fits a sine network to every image instead (an implicit representation); what
+can be said of these begins with --inr_.
 """
 
 import dataclasses
@@ -27,6 +32,9 @@ from sne_jax.learning.training import progress
 from sne_jax.networks import families
 from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo.classifiers import generate, images, labels, options
+from sne_jax.zoo.inrs import image_options, image_zoo
+
+CLASSIFIER, INR_IMAGE = FAMILIES = ("classifier", "inr_image")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,8 @@ class MakeOptions(Checked):
 
   Attributes:
     zoo: folder of the zoo; made if it is not there.
+    family: classifier: networks that are trained on the images; inr_image:
+      sine networks, each fitted to one image.
     cpu_devices: devices that a CPU is divided into, each training its own
       networks; 0: one for each core. The same number gives the same bytes.
     label_images: test images that test_accuracy is measured on, at least, where
@@ -47,6 +57,7 @@ class MakeOptions(Checked):
   """
 
   zoo: str = "zoos/digits"
+  family: str = option(CLASSIFIER, choices=FAMILIES)
   cpu_devices: int = option(0, least=0)
   label_images: int = option(0, least=0)
   compilation_cache: str = ""
@@ -60,7 +71,56 @@ class MakeOptions(Checked):
 MOST_DOUBLINGS = 3
 """How often images are doubled in size, at most, for architectures."""
 
-CLASSES = (MakeOptions, images.ImageOptions, options.ImageZooOptions)
+CLASSES = (
+  *(MakeOptions, images.ImageOptions),
+  *(options.ImageZooOptions, image_options.ImageInrOptions),
+)
+Networks = options.ImageZooOptions | image_options.ImageInrOptions
+PREFIXES = {image_options.ImageInrOptions: "inr_"}
+OF_FAMILY = {
+  CLASSIFIER: options.ImageZooOptions,
+  INR_IMAGE: image_options.ImageInrOptions,
+}
+"""The options that are of one family of networks alone."""
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Defines the flags of this program."""
+  config.define_flags(*CLASSES, prefixes=PREFIXES, flag_values=flag_values)
+
+
+def options_of(flag_values: flags.FlagValues) -> tuple:
+  """Returns options of each class, in the order of `CLASSES`.
+
+  Raises:
+    ValueError: one that the family of networks has no use for.
+  """
+  made = tuple(
+    config.from_flags(
+      cls, prefix=PREFIXES.get(cls, ""), flag_values=flag_values
+    )
+    for cls in CLASSES
+  )
+  family = made[0].family
+  for other, cls in OF_FAMILY.items():
+    if other == family:
+      continue
+    prefix = PREFIXES.get(cls, "")
+    names = [prefix + field.name for field in config.flag_fields(cls)]
+    unused = [name for name in names if flag_values[name].present]
+    if unused:
+      mine = PREFIXES.get(OF_FAMILY[family], "")
+      hint = f", or take one that begins with --{mine}" if mine else ""
+      raise ValueError(
+        f"--{unused[0]} is for --family={other}, and the family is {family};"
+        f" leave it out{hint}, or say --family={other}"
+      )
+  if family == INR_IMAGE and made[0].label_images:
+    raise ValueError(
+      f"--label_images is for --family={CLASSIFIER}: images as networks have"
+      " the class of their image; leave it out"
+    )
+  return made
 
 
 def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -71,10 +131,11 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
       that holds another zoo, or another process at work in it.
   """
   del argv
-  make, image, zoo = (
-    config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
-  )
+  make, image, zoo, inr = options_of(flag_values)
   console.use_compilation_cache(make.compilation_cache)
+  if make.family == INR_IMAGE:
+    make_images(make, image, inr)
+    return
   data = load_images(image, zoo)
   logging.info(
     "%s: %d images to train on, %d to test on, of %s",
@@ -105,9 +166,41 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
   )
 
 
-def load_images(
-  image: images.ImageOptions, zoo: options.ImageZooOptions
-) -> images.Images:
+def make_images(
+  make: MakeOptions,
+  image: images.ImageOptions,
+  inr: image_options.ImageInrOptions,
+) -> None:
+  """Makes a zoo of images as networks.
+
+  Raises:
+    ZooError, ValueError: of `images.load_images` and
+      `image_zoo.generate_image_inr_zoo`.
+  """
+  data = images.load_images(image)
+  count = len(data.x_train) * inr.refits + len(data.x_test)
+  logging.info(
+    "%s: %d images of %s, %d networks",
+    image.dataset,
+    len(data.x_train) + len(data.x_test),
+    "x".join(map(str, data.shape)),
+    count,
+  )
+  with progress.Progress("fitting networks") as shown:
+    written = image_zoo.generate_image_inr_zoo(
+      make.zoo, inr, data, dataset=image.dataset, progress=shown.update
+    )
+  low, middle, high = np.quantile(written.property("psnr"), (0.1, 0.5, 0.9))
+  short = int((~written.property("converged")).sum())
+  print(
+    f"{written}\n  PSNR: median {middle:.1f} dB, from {low:.1f} (10 %) to"
+    f" {high:.1f} (90 %)\n  {short} members did not reach {inr.psnr:g} dB in"
+    f" {inr.max_steps} steps\n ",
+    f"{(~written.members['valid']).sum()} members diverged",
+  )
+
+
+def load_images(image: images.ImageOptions, zoo: Networks) -> images.Images:
   """Returns the images of a zoo.
 
   Where `image_size` leaves the size open and an architecture cannot take the
@@ -118,6 +211,8 @@ def load_images(
     ZooError: of `images.load_images`.
   """
   data = images.load_images(image)
+  if isinstance(zoo, image_options.ImageInrOptions):
+    return data  # A network fits images of any size.
   if image.image_size or _are_taken(zoo, data.shape):
     return data
   channels, *sides = data.shape
@@ -132,9 +227,7 @@ def load_images(
   return data  # Whoever builds the networks says what is wrong.
 
 
-def load_all_images(
-  image: images.ImageOptions, zoo: options.ImageZooOptions
-) -> images.Images:
+def load_all_images(image: images.ImageOptions, zoo: Networks) -> images.Images:
   """Returns the whole data set of which a zoo has the first images."""
   every = dataclasses.replace(image, train_images=0, test_images=0)
   return load_images(every, zoo)
@@ -157,7 +250,7 @@ def use_all_cores(count: int) -> None:
 
 
 if __name__ == "__main__":
-  config.define_flags(*CLASSES)
+  define_flags()
   console.setup()
 
   def start(argv):

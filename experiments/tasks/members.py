@@ -17,7 +17,6 @@ from experiments.tasks import zoos
 from sne_jax.cli import config
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import classes
-from sne_jax.zoo.classifiers import properties
 from sne_jax.zoo.store import reading, splits, store
 
 NETWORK, PARTS = parts_lib.NETWORK, parts_lib.PARTS
@@ -110,12 +109,13 @@ def loaded(
   there = [s for s in sources if s.is_there or not s.arguments]
   missing = [s for s in sources if s not in there]
   by_name = {source.name: read(source) for source in there}
-  for name in options.run.target_names if missing else ():
-    if name not in properties.PROPERTIES:
-      raise ValueError(
-        f"target {name!r} will be no property of the zoo of {missing[0].word};"
-        f" choose of {', '.join(properties.PROPERTIES)}"
-      )
+  for source in missing:
+    for name in options.run.target_names:
+      if name not in source.properties():
+        raise ValueError(
+          f"target {name!r} will be no property of the zoo of {source.word};"
+          f" choose of {', '.join(source.properties())}"
+        )
   return by_name | {source.name: read(source) for source in missing}
 
 

@@ -8,7 +8,7 @@ from absl import logging as log
 
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
-from experiments.reports import maps, probe_figure
+from experiments.reports import maps, probe_figure, shown_images
 from experiments.tasks import ceilings, image_reference, members
 from sne_jax.cli import config
 from sne_jax.cli.reports import figures, report, run_report
@@ -170,6 +170,14 @@ def write(
     )
     drawn[caption] = figures.confusion(
       folder / f"confusion_{name}.png", **results["confusion"], name=name
+    )
+    said = np.argmax(np.asarray(good[0]["predictions"]["test"]), axis=-1)
+    names = np.asarray(data.classes)
+    drawn |= shown_images.draw(
+      folder / "test_images.png",
+      test,
+      names[test.targets[:, 0].astype(int)],
+      names[said],
     )
   labels = members.target_labels(options.run)
   for t, name in enumerate(labels if good and not data.classes else ()):

@@ -23,9 +23,9 @@ from experiments import make_zoo
 from experiments.cli import console
 from sne_jax.cli import config
 from sne_jax.learning.training import progress
-from sne_jax.zoo.classifiers import images, labels
+from sne_jax.zoo.classifiers import images, labels, properties
 from sne_jax.zoo.classifiers import options as image_options
-from sne_jax.zoo.inrs import generate
+from sne_jax.zoo.inrs import generate, image_zoo
 from sne_jax.zoo.store import store
 
 SUFFIX = ".flags"
@@ -72,6 +72,11 @@ class Source:
         f" name the {SUFFIX} file of make_zoo.py that it was made by"
       )
     image, networks = self.options()
+    if not isinstance(networks, image_options.ImageZooOptions):
+      raise ValueError(
+        f"the networks of {self.name} are images and classify none; leave"
+        " --image_counts empty"
+      )
     zoo = store.Zoo.open(self.path)
     self.check_images(zoo)
     every = make_zoo.load_all_images(image, networks)
@@ -124,14 +129,21 @@ class Source:
         " seen; delete the folder, or name it instead of the flagfile"
       )
 
-  def options(
-    self,
-  ) -> tuple[images.ImageOptions, image_options.ImageZooOptions]:
-    """Returns which images, and which networks, its flagfile asks for."""
-    values = _parsed(self.arguments)
-    return (
-      config.from_flags(images.ImageOptions, flag_values=values),
-      config.from_flags(image_options.ImageZooOptions, flag_values=values),
+  def options(self) -> tuple[images.ImageOptions, make_zoo.Networks]:
+    """Returns which images, and which networks, its flagfile asks for.
+
+    Raises:
+      ValueError: options that its family of networks has no use for.
+    """
+    make, image, *by_family = make_zoo.options_of(_parsed(self.arguments))
+    return image, by_family[make_zoo.FAMILIES.index(make.family)]
+
+  def properties(self) -> tuple[str, ...]:
+    """Returns the properties that members of its flagfile's zoo have."""
+    _, networks = self.options()
+    is_classifier = isinstance(networks, image_options.ImageZooOptions)
+    return tuple(
+      properties.PROPERTIES if is_classifier else image_zoo.PROPERTIES
     )
 
 
@@ -245,13 +257,9 @@ def _image_zoo(source: Source) -> store.Zoo:
         f"the zoo of {source.arguments[0]} was not made; see the error above"
       )
   zoo = store.Zoo.open(source.path)
-  wanted = dataclasses.asdict(
-    config.from_flags(
-      image_options.ImageZooOptions, flag_values=_parsed(source.arguments)
-    )
-  )
+  image, networks = source.options()
+  wanted = dataclasses.asdict(networks) | {"dataset": image.dataset}
   del wanted["batch_members"]
-  wanted["dataset"] = _parsed(source.arguments)["dataset"].value
   there = zoo.provenance.get("options") or {}
   for name, value in wanted.items():
     if there.get(name) != value:
@@ -286,7 +294,7 @@ def _end_with_parent() -> None:
 def _parsed(arguments: Sequence[str]) -> flags.FlagValues:
   """Returns the flags of `make_zoo.py` with these arguments."""
   values = flags.FlagValues()
-  config.define_flags(*make_zoo.CLASSES, flag_values=values)
+  make_zoo.define_flags(values)
   flags.DEFINE_string("flagfile", "", "of flags", flag_values=values)
   config.parse(["make_zoo.py", *arguments], values)
   return values

@@ -17,7 +17,7 @@ FLAGFILES = sorted(
 
 def parsed(*arguments):
   values = flags.FlagValues()
-  config.define_flags(*make_zoo.CLASSES, flag_values=values)
+  make_zoo.define_flags(values)
   flags.DEFINE_string("flagfile", "", "of flags", flag_values=values)
   config.parse(["make_zoo", *arguments], values)
   return values
@@ -115,3 +115,52 @@ def test_a_zoo_is_made_and_opened_again(tmp_path, capsys):
   values["label_images"].value = 70
   make_zoo.main([], values)
   assert "labelled with 70 test images" in capsys.readouterr().out
+
+
+IMAGES = ("--family=inr_image", "--inr_hidden=4", "--inr_max_steps=5")
+
+
+@pytest.mark.parametrize(
+  "path",
+  sorted(FLAGFILES[0].parent.glob("images/*.flags")),
+  ids=lambda p: p.stem,
+)
+def test_flagfiles_of_images_are_understood(path):
+  make, image, _, inr = make_zoo.options_of(parsed(f"--flagfile={path}"))
+  assert make.family == "inr_image" and make.zoo == f"zoos/{path.stem}"
+  assert image.dataset and inr.form in ("dws", "nfn")
+
+
+def test_images_as_networks_are_made_and_opened_again(tmp_path, capsys):
+  values = parsed(
+    *(*IMAGES, f"--zoo={tmp_path / 'zoo'}"),
+    *("--train_images=5", "--test_images=2", "--inr_refits=2"),
+  )
+  make_zoo.main([], values)
+  said = capsys.readouterr().out
+  assert "12 members" in said and "PSNR: median" in said
+  assert "12 members did not reach 40 dB in 5 steps" in said
+  make_zoo.main([], values)
+  assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    (
+      (*IMAGES, "--num_networks=5"),
+      "--num_networks is for --family=classifier",
+    ),
+    (("--inr_form=nfn",), "--inr_form is for --family=inr_image"),
+    (
+      (*IMAGES, "--label_images=9"),
+      "--label_images is for --family=classifier",
+    ),
+    ((*IMAGES, "--dataset=absent"), "no images called 'absent'"),
+  ],
+)
+def test_options_of_the_other_family_are_refused(tmp_path, given, message):
+  values = parsed(f"--zoo={tmp_path / 'zoo'}", *given)
+  with pytest.raises(ValueError, match=message):
+    make_zoo.main([], values)
+  assert not list(tmp_path.iterdir())

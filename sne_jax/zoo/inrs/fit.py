@@ -141,7 +141,7 @@ def fit_batch(
   start: Callable,
   advance: Callable,
   keys: Array,
-  targets: Float[np.ndarray, "S X"],
+  targets: Float[np.ndarray, "S *X"],
   *,
   sizes: list[int],
   devices: Sequence[Any],
@@ -160,7 +160,7 @@ def fit_batch(
     start: of `make_fit_fn`.
     advance: of `make_fit_fn`.
     keys: `[S]` one key per network.
-    targets: the waves.
+    targets: the signals; of a wave its points.
     sizes: of `batch_sizes`; the first must hold all networks.
     devices: the slots are cut over these.
     max_steps: at least 1.

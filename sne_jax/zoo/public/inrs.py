@@ -26,9 +26,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from sne_jax.networks import families
+from sne_jax.zoo.inrs import coordinates as coordinates_lib
 from sne_jax.zoo.public import conversion, listing, states
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import source as source_lib
@@ -65,20 +65,7 @@ NFN = source_lib.Published(
 )
 
 
-def coordinates(family: str, side: int) -> Float[np.ndarray, "pixels 2"]:
-  """Returns where an INR gives the pixels of an image, in row-major order.
-
-  Args:
-    family: "dws" (the first coordinate runs along a row) or "nfn" (the second
-      does).
-    side: of the image.
-  """
-  if family not in ("dws", "nfn"):
-    raise ValueError(f"family must be dws or nfn, got {family!r}")
-  line = np.linspace(-1, 1, side, dtype=np.float32)
-  indexing = "xy" if family == "dws" else "ij"
-  first, second = np.meshgrid(line, line, indexing=indexing)
-  return np.stack([first.reshape(-1), second.reshape(-1)], axis=1)
+coordinates = coordinates_lib.coordinates
 
 
 class ZooFiles(NamedTuple):

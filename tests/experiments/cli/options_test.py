@@ -216,15 +216,16 @@ def test_help_of_an_encoder_has_its_options(capsys):
 @pytest.mark.parametrize("name", MODULES)
 def test_help_of_other_programs(name, capsys):
   module = importlib.import_module(MODULES[name])
+  prefixes = getattr(module, "PREFIXES", {})
   define = lambda values: config.define_flags(
-    *module.CLASSES, flag_values=values
+    *module.CLASSES, prefixes=prefixes, flag_values=values
   )
   page = help_text.Page(doc=module.__doc__)
   for flag in ("--help", "--helpfull"):
     text = page_of(page, capsys, flag, define=define)
     for cls in module.CLASSES:
       for field in config.flag_fields(cls):
-        assert f"\n  --{field.name}=" in text
+        assert f"\n  --{prefixes.get(cls, '')}{field.name}=" in text
 
 
 @pytest.mark.parametrize(

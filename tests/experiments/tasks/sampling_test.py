@@ -43,7 +43,7 @@ def zoo(tmp_path_factory):
   flagfile = folder / "own.flags"
   flagfile.write_text("\n".join([f"--zoo={folder / 'own'}", *ZOO]) + "\n")
   values = flags.FlagValues()
-  config.define_flags(*make_zoo.CLASSES, flag_values=values)
+  make_zoo.define_flags(values)
   config.parse(["make_zoo.py", f"--zoo={folder / 'own'}", *ZOO], values)
   make_zoo.main([], values)
   return flagfile

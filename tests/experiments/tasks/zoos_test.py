@@ -265,3 +265,28 @@ def test_a_killed_run_takes_the_making_with_it(tmp_path):
 def test_the_store_is_read_as_any_other(made):
   _, zoo = made
   assert store.Zoo.open(zoo.path).provenance["generator"].endswith("generate")
+
+
+def test_a_flagfile_of_images_as_networks_is_a_zoo(tmp_path):
+  path = tmp_path / "images.flags"
+  text = (
+    f"--zoo={tmp_path / 'z'}\n--family=inr_image\n--train_images=4\n"
+    "--test_images=2\n--inr_hidden=4\n--inr_max_steps=5\n"
+    "--inr_validation_share=0.5\n"
+  )
+  path.write_text(text)
+  (source,) = zoos.sources(str(path))
+  assert "label" in source.properties()
+  assert "test_accuracy" not in source.properties()
+  make_zoo.main([], zoos._parsed(source.arguments))
+  assert len(zoos.opened(source, INR)) == 6
+  with pytest.raises(ValueError, match="are images and classify none"):
+    source.spare_images()
+  for more, message in (
+    ("--inr_max_steps=6", "made with max_steps=5"),
+    ("--train_images=5", "was made on other images"),
+  ):
+    path.write_text(f"{text}{more}\n")
+    (other,) = zoos.sources(str(path))
+    with pytest.raises(ValueError, match=message):
+      zoos.opened(other, INR)
