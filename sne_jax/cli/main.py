@@ -23,6 +23,7 @@ COMMANDS = {
   "predict": "say it of other files, with intervals",
   "encode": "write the codes of networks",
   "inspect": "show what network a file holds",
+  "models": "list models to begin with, or give one away",
 }
 """What each does, in a few words."""
 
