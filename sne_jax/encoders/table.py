@@ -11,10 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from sne_jax.encoders.baselines import flat_sets, mlp, stat_nn
+from sne_jax.encoders.baselines import architecture, flat_sets, mlp, stat_nn
 from sne_jax.encoders.batches import tied
 from sne_jax.encoders.functionals import dws, nfn, nft
-from sne_jax.encoders.graphs import featuriser, message_passing, transformer
+from sne_jax.encoders.graphs import (
+  featuriser,
+  message_passing,
+  scale_gmn,
+  transformer,
+)
 from sne_jax.encoders.interface import (
   ENCODERS,
   Encoder,
@@ -123,6 +128,7 @@ _ROWS = {
     measure=stat_nn.measure_pooled,
     build=stat_nn.build_pooled,
   ),
+  "architecture": architecture.ROW,
   "deep_sets": flat_sets.row(
     "deep_sets",
     symmetry="exact, and blind to every shuffle of the weights",
@@ -171,6 +177,7 @@ _ROWS = {
     options=transformer.GraphTransformerOptions,
     prefix="graph_transformer_",
   ),
+  "scale_gmn": scale_gmn.ROW,
   "probe_gen": probing.row(probing.ProbeGenOptions, "probe_gen_"),
   "hidden_probe": probing.row(probing.HiddenProbeOptions, "hidden_probe_"),
   "hyper_representation": tied.row(

@@ -126,6 +126,7 @@ CASES = {
   "mlp": ("mlp", {"width": 8, "layers": 2}, {}, (DENSE, CNN)),
   "stat_nn": ("stat_nn", {"width": 8}, {}, (DENSE, CNN)),
   "stat_pool": ("stat_pool", {"width": 8}, {}, (DENSE, MIXED)),
+  "architecture": ("architecture", {"width": 8}, {}, (DENSE, MIXED)),
   "deep_sets": (
     "deep_sets",
     {"width": 8, "heads": 2},
@@ -169,6 +170,12 @@ CASES = {
       **{"width": 8, "edge_width": 4, "attention_width": 4, "node_hidden": 8},
       **{"edge_hidden": 8, "heads": 2, "layers": 2},
     },
+    {},
+    (DENSE, MIXED),
+  ),
+  "scale_gmn": (
+    "scale_gmn",
+    {"width": 8, "layers": 2, "reverse": True},
     {},
     (DENSE, MIXED),
   ),

@@ -46,6 +46,7 @@ class Graph(NamedTuple):
   has_value: np.ndarray  # bool [N]
   role: np.ndarray  # int32 [N]: INPUT, HIDDEN, OUTPUT
   number: np.ndarray  # int32 [N]: of an input or output; level if hidden
+  group: np.ndarray  # int32 [N], its axis group among the spec's; -1: none
   source: np.ndarray  # int32 [E]
   target: np.ndarray  # int32 [E]
   index: np.ndarray  # int32 [E, K]
@@ -60,7 +61,7 @@ class _Builder:
 
   def __init__(self, spec: NetworkSpec, places: int):
     self.spec, self.places = spec, places
-    self.nodes: list[list[int]] = []  # [value, role, number]
+    self.nodes: list[list[int]] = []  # [value, role, number, group]
     self.edges: list[tuple] = []  # (source, target, kind, part, index row)
     self.latest: dict[Axis, np.ndarray] = {}
     self.fixed: list[tuple[int, np.ndarray]] = []  # Of no group, by level.
@@ -71,7 +72,7 @@ class _Builder:
     """Adds nodes; numbered from `first`, or all `first` if `same`."""
     start = len(self.nodes)
     for place in range(count):
-      self.nodes.append([-1, role, first if same else first + place])
+      self.nodes.append([-1, role, first if same else first + place, -1])
     return np.arange(start, start + count)
 
   def sources(self, level: int, key: Axis, count: int) -> np.ndarray | None:
@@ -115,6 +116,7 @@ class _Builder:
       has_value=nodes[:, 0] >= 0,
       role=nodes[:, 1],
       number=nodes[:, 2],
+      group=nodes[:, 3],
       source=ends[:, 0].astype(np.int32),
       target=ends[:, 1].astype(np.int32),
       index=np.maximum(index, 0),
@@ -201,6 +203,10 @@ def _weight(b: _Builder, t: TensorSpec, index: np.ndarray) -> np.ndarray:
     0 if is_output else t.level,
     same=not is_output,
   )
+  if len(out[0]) == 1 and out[0][0].group is not None:
+    number = list(b.spec.groups).index(out[0][0].group)
+    for node in nodes:
+      b.nodes[node][3] = number
   rows = _rows(t, index)
   sources = b.sources(t.level, into, rows.shape[1])
   if sources is None:
