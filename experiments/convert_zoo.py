@@ -1,88 +1,19 @@
-r"""Converts a published zoo into a zoo of ours, once.
+"""Converts a published zoo into a zoo of ours, once: `sne-jax convert`.
 
-  python experiments/convert_zoo.py --zoo=small_cnn --source=cifar10 \
-    --out=zoos/small_cnn_cifar10
+  python experiments/convert_zoo.py --help
 
-reads the unpacked folder `cifar10` of the Small CNN Zoo and writes a folder
-that every experiment takes as --zoo, with the published splits beside
-`default`. Nothing in the source is run or trusted, and nothing of it is
-changed. A conversion that was stopped, or killed, resumes when the same
-command is given again, and ends with the same zoo. What is left out, because
-its weights are not finite or its files are not there, is counted in the new
-zoo.json, with the reason.
-
-  --zoo=small_cnn   Unterthiner et al. 2020: a folder of weights.npy,
-                    metrics.csv.gz and layout.csv. A file *_split.csv of the
-                    NFN authors gives the split nfn.
-  --zoo=model_zoos  Schuerholt et al. 2022: a folder of NN_tune_trainable_*.
-  --zoo=inrs        INRs of images: of DWSNets (mnist_png_* or train and test,
-                    with splits.json) or of NFN (randinit_smaller_*s).
-  --zoo=wild_park   Kofinas et al. 2024: a folder of trials, with
-                    cnn_park_splits.json in it or beside it.
+says how it is used, and all that it can do.
 """
 
-import dataclasses
+import sys
 
-from absl import flags
-
-from experiments.cli import console
-from sne_jax.cli import config
-from sne_jax.learning.training import progress
-from sne_jax.networks.checked import Checked, option
-from sne_jax.zoo.public import options as options_lib
-from sne_jax.zoo.public import table
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FolderOptions(Checked):
-  """Which zoo is where, and where it goes.
-
-  Attributes:
-    zoo: which published zoo it is: small_cnn, model_zoos, inrs or wild_park.
-    source: unpacked folder of the published zoo; only read.
-    out: folder of the new zoo; made if it is not there.
-  """
-
-  zoo: str = option("small_cnn", choices=tuple(table.CONVERT))
-  source: str = ""
-  out: str = ""
-
-  def __post_init__(self):
-    super().__post_init__()
-    for name in ("source", "out"):
-      if not getattr(self, name):
-        raise ValueError(f"{name} is empty; name a folder by --{name}")
-
-
-CLASSES = (FolderOptions, options_lib.ConvertOptions)
-
-
-def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
-  """Reads the flags and converts the zoo.
-
-  Raises:
-    ValueError: options that are wrong, a source that is not what it should
-      be, or a folder that holds another zoo.
-  """
-  del argv
-  folders = config.from_flags(FolderOptions, flag_values=flag_values)
-  options = config.from_flags(
-    options_lib.ConvertOptions, flag_values=flag_values
-  )
-  with progress.Progress("reading networks") as shown:
-    zoo = table.CONVERT[folders.zoo](
-      folders.source, folders.out, options, shown.update
-    )
-  print(f"{zoo}\n  licence: {zoo.licence}")
-  for name in zoo.splits:
-    parts = zoo.split(name)
-    counts = ", ".join(f"{len(some)} {part}" for part, some in parts.items())
-    print(f"  split {name}: {counts}")
-  for entry in zoo.provenance["left_out"]:
-    print(f"  left out: {entry['count']}, as {entry['reason']}")
-
+import experiments
+from sne_jax.cli import main
 
 if __name__ == "__main__":
-  config.define_flags(*CLASSES)
-  console.setup()
-  config.run_main(main)
+  main.start(
+    "convert",
+    "python experiments/convert_zoo.py",
+    sys.argv[1:],
+    tuple(experiments.__path__),
+  )

@@ -5,26 +5,23 @@ one, `T` targets, or instead `K` classes of the only target.
 """
 
 import dataclasses
-import json
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import logging as log
 
 from sne_jax.encoders import table
 from sne_jax.learning.data import inputs
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import calibration, novelty
-from sne_jax.learning.training import program, train_state, workdirs
-from sne_jax.learning.training.workdirs import MODEL_FILE, RESULT_FILE
+from sne_jax.learning.training import program
+from sne_jax.learning.training.workdirs import MODEL_FILE
 from sne_jax.networks.spec import NetworkSpec
-
-
-class PredictorError(ValueError):
-  """A work directory that holds no usable model; the message says why."""
+from sne_jax.sharing import card, folders, hub, names, runs
+from sne_jax.sharing.runs import PredictorError
 
 
 class Judgement(NamedTuple):
@@ -113,7 +110,7 @@ class Predictor:
 
     Args:
       workdir: the folder of a run (`fit(workdir=...)`, or `--workdir`), of one
-        of its seeds, or of `save`.
+        of its seeds, of `save`, or of `save_pretrained`.
       verify: whether to compare all files that are read with their digests;
         models of before have none.
       **kwargs: passed to `Predictor`.
@@ -123,43 +120,102 @@ class Predictor:
       PredictorError: there is no finished model in that folder.
     """
     folder = Path(workdir)
-    if verify:
-      workdirs.verify_run(folder, remedy=train_state.UNVERIFIED)
-    known = calibration.read(folder)
-    if (folder / MODEL_FILE).exists():
-      seeds = [folder]
-    else:
-      seeds = _finished(folder, known.seeds)
-    if not seeds:
-      raise PredictorError(
-        f"{folder} holds no {MODEL_FILE}, nor do folders seed* in it; give the"
-        " workdir of a run, or the folder of a saved predictor"
-      )
-    described = [(seed, *_read_seed(seed, verify)) for seed in seeds]
-    description = described[0][1]
-    for seed, other, _ in described:
-      if other != description:
-        name = next(n for n in description if description[n] != other.get(n))
-        raise PredictorError(
-          f"{seeds[0]} and {seed} hold different models (their {name} differ);"
-          " load each by itself"
-        )
+    if folders.is_one(folder):
+      return cls.from_pretrained(folder, verify=verify, **kwargs)
+    return cls._built(*runs.read(folder, verify), **kwargs)
+
+  @classmethod
+  def from_pretrained(
+    cls,
+    name: str | Path,
+    *,
+    revision: str = "",
+    verify: bool = True,
+    **kwargs: Any,
+  ) -> "Predictor":
+    """Loads a model that somebody gives away; nothing in it is executed.
+
+    Args:
+      name: of a model that ships with the library (`sne-jax models`); or a
+        folder of `save_pretrained`; or `owner/name` on the Hugging Face Hub.
+      revision: of the Hub: a branch, tag or commit; empty: the main one.
+      verify: whether to compare all files with their digests.
+      **kwargs: passed to `Predictor`.
+
+    Raises:
+      DamagedError: a file is not what was written.
+      PredictorError: there is no such model; the message suggests a name.
+    """
+    folder = names.find(name, revision)
+    model = folders.read(folder, verify=verify)
+    return cls._built(
+      folder, model.description, model.params, model.known, **kwargs
+    )
+
+  @classmethod
+  def _built(
+    cls, folder: Path, description: dict[str, Any], params, known, **kwargs
+  ) -> "Predictor":
+    """Builds a model that was read.
+
+    Raises:
+      PredictorError: its encoder is not known, or its description no model.
+    """
     if description.get("encoder", "sne") not in table.ENCODERS:
       raise PredictorError(
-        f"{seeds[0]} is a model of the encoder {description['encoder']!r},"
+        f"{folder} is a model of the encoder {description['encoder']!r},"
         " which is not registered; name its file with --encoder_file, or in"
         " Python import the file that registers it before loading"
       )
-    known = known._replace(codes=calibration.read_codes(seeds))
     try:
-      return cls(description, [p for *_, p in described], known=known, **kwargs)
+      return cls(description, params, known=known, **kwargs)
     except program.MemoryLimitError:
       raise
     except (KeyError, TypeError, ValueError) as error:
       raise PredictorError(
-        f"{seeds[0] / MODEL_FILE} describes no model that this version of"
+        f"{folder / MODEL_FILE} describes no model that this version of"
         f" sne_jax can build: {error!r}"
       ) from error
+
+  def save_pretrained(self, folder: str | Path, **facts: Any) -> Path:
+    """Writes the model to give it away: safetensors, JSON and a model card.
+
+    Args:
+      folder: new, or empty.
+      **facts: what its card says, see `sharing.card.Facts`: `name`, `summary`,
+        `zoo`, `limits`, `licence`, ... Figures on tests are those of `fit`,
+        unless `metrics` gives them.
+
+    Returns:
+      The folder.
+
+    Raises:
+      ValueError: it holds something already, or a fact is unknown.
+    """
+    given = {"metrics": card.metrics_of(self.results)} | facts
+    return folders.write(
+      folder, self.description, self.params, self.known, card.of(given)
+    )
+
+  def push_to_hub(
+    self, name: str, *, private: bool = False, **facts: Any
+  ) -> str:
+    """Uploads what `save_pretrained` writes to the Hugging Face Hub.
+
+    Args:
+      name: of the repository, `owner/name`; made where missing.
+      private: whether a new one is for its owner alone.
+      **facts: see `save_pretrained`; the name is that of the repository.
+
+    Returns:
+      The address of the commit.
+
+    Raises:
+      PredictorError: the Hub cannot be reached, or refuses.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+      made = self.save_pretrained(Path(folder) / "model", name=name, **facts)
+      return hub.upload(made, name, private=private)
 
   def save(self, folder: str | Path) -> None:
     """Writes the model, for `load` and for the programs of `experiments/`.
@@ -170,30 +226,7 @@ class Predictor:
     Raises:
       ValueError: it holds a model already.
     """
-    folder = Path(folder)
-    if (folder / MODEL_FILE).exists() or any(
-      folder.glob(f"seed*/{MODEL_FILE}")
-    ):
-      raise ValueError(f"{folder} holds a model already; choose another folder")
-    numbers = self.known.seeds or range(len(self.params))
-    widths = len(self.params)
-    for place, (number, params) in enumerate(
-      zip(numbers, self.params, strict=True)
-    ):
-      seed = folder / f"seed{number}"
-      seed.mkdir(parents=True)
-      seed_codes = {
-        part: np.split(values, widths, axis=-1)[place]
-        for part, values in self.known.codes.items()
-      }
-      train_state.Checkpoints(seed).save_best(0, params, {})
-      contents: dict[str, str | bytes] = {}
-      if seed_codes:
-        content = calibration.codes_content(seed_codes)
-        contents[calibration.CODES_FILE] = content
-      contents[MODEL_FILE] = json.dumps(self.description, indent=2)
-      workdirs.finish(seed, contents)
-    calibration.write(folder, self.known.described(), workdirs.OF_RUN)
+    runs.save(folder, self.description, self.params, self.known)
 
   def predict(self, networks: Any) -> np.ndarray:
     """Predicts the properties of networks: `[B, T]`, in their own units.
@@ -351,50 +384,3 @@ class Predictor:
   def _run(self, networks: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns logits `[S, B, T]` and codes `[S, B, D]`."""
     return self._program.run_networks(self.params, self._given(networks))
-
-
-def _finished(folder: Path, numbers: Sequence[int]) -> list[Path]:
-  """Returns the folders of the seeds to load, of a run of several.
-
-  Args:
-    folder: of the run.
-    numbers: seeds that its calibration is of; empty: unknown. A seed that has
-      failed, or is still at work, is in no calibration.
-  """
-  seeds = sorted(path.parent for path in folder.glob(f"seed*/{MODEL_FILE}"))
-  if numbers:
-    names = {f"seed{number}" for number in numbers}
-    return [seed for seed in seeds if seed.name in names]
-  # A run that has not finished: seeds with results, if any; a saved model of
-  # unknown calibration has seeds without results.
-  done = [seed for seed in seeds if (seed / RESULT_FILE).exists()]
-  if not done or len(done) == len(seeds):
-    return seeds
-  others = [seed.name for seed in seeds if seed not in done]
-  log.warning(
-    "%s has not finished: %s left out, without a %s",
-    folder,
-    ", ".join(others),
-    RESULT_FILE,
-  )
-  return done
-
-
-def _read_seed(folder: Path, verify: bool) -> tuple[dict[str, Any], Any]:
-  """Returns description and best parameters of a seed."""
-  if verify:
-    names = (MODEL_FILE, calibration.CODES_FILE)
-    workdirs.verify_seed(folder, names, remedy=train_state.UNVERIFIED)
-  try:
-    params, _ = train_state.load_best(folder, verify=verify)
-  except train_state.CheckpointError as error:
-    raise PredictorError(
-      f"{folder} has no trained model yet ({error})"
-    ) from error
-  try:
-    return json.loads((folder / MODEL_FILE).read_text()), params
-  except ValueError as error:
-    raise PredictorError(
-      f"{folder / MODEL_FILE} describes no model that this version of sne_jax"
-      f" can build: {error!r}"
-    ) from error

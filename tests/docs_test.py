@@ -102,6 +102,11 @@ def test_the_script_of_the_readme(tmp_path, monkeypatch, capsys):
   assert "'mse'" in capsys.readouterr().out
   path = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
   check_interval(start(sys.executable, path + load, tmp_path))
+  use, _ = blocks("README.md", "Use from Python")
+  known: dict = {}
+  exec(use, known)
+  assert known["gradient"].shape == known["weights"].shape
+  assert known["properties"].shape == (1, 1)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import make_zoo
 from experiments.cli import options as options_lib
 from experiments.tasks import members
+from sne_jax.cli.commands import zoo as make_zoo
 from sne_jax.learning.generative import generation
 from sne_jax.networks import families, matching, transfer
 from sne_jax.networks import spec as spec_lib

@@ -19,9 +19,9 @@ from multiprocessing import connection
 import numpy as np
 from absl import flags, logging
 
-from experiments import make_zoo
 from experiments.cli import console
 from sne_jax.cli import config
+from sne_jax.cli.commands import zoo as make_zoo
 from sne_jax.learning.training import progress
 from sne_jax.zoo.classifiers import images, labels, properties
 from sne_jax.zoo.classifiers import options as image_options

@@ -2,7 +2,8 @@
 
 A subcommand is a module of `commands/` with `CLASSES`, the options that are its
 flags, and `main(argv, flag_values)`. It may have `TOPICS`, what `--help` shows;
-`DEFAULTS`, by name of the flag; and `more`, what else `--help` shows.
+`DEFAULTS`, by name of the flag; `PREFIXES` of flags, by class; `more`, what
+else `--help` shows; and `before(flag_values)`, what comes before `main`.
 """
 
 import difflib
@@ -23,6 +24,9 @@ COMMANDS = {
   "predict": "say it of other files, with intervals",
   "encode": "write the codes of networks",
   "inspect": "show what network a file holds",
+  "zoo": "make a zoo of networks to learn from",
+  "convert": "convert a published zoo",
+  "models": "list models to begin with, or give one away",
 }
 """What each does, in a few words."""
 
@@ -70,8 +74,15 @@ def start(
     topics=getattr(module, "TOPICS", {}),
     more=getattr(module, "more", None),
   )
+  before = getattr(module, "before", None)
+
+  def begin(argv: list[str]) -> int | None:
+    if before:
+      before(flags.FLAGS)
+    return module.main(argv)
+
   config.run_main(
-    module.main,
+    begin,
     positional=getattr(module, "POSITIONAL", True),
     page=shown,
     argv=[program, *arguments],
@@ -80,7 +91,10 @@ def start(
 
 def define_flags(module, flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the flags of a subcommand, with its defaults."""
-  config.define_flags(*module.CLASSES, flag_values=flag_values)
+  prefixes = getattr(module, "PREFIXES", {})
+  config.define_flags(
+    *module.CLASSES, prefixes=prefixes, flag_values=flag_values
+  )
   for name, value in getattr(module, "DEFAULTS", {}).items():
     flag_values.set_default(name, value)
 

@@ -23,6 +23,11 @@ class ModelOptions(Checked):
   Attributes:
     workdir: folder of a finished run, or of a saved predictor, or of one of its
       seeds; all seeds of a run are asked.
+    model: instead of workdir, the name of a model that ships with the library
+      (`sne-jax models`), a folder of save_pretrained, or owner/name on the
+      Hugging Face Hub.
+    revision: of a model of the Hub: a branch, tag or commit; empty: the main
+      one.
     encoder_file: Python files that register encoders of your own, separated by
       commas, for a model of one; they are run first.
     stream_above: networks of more weights than this are encoded by themselves,
@@ -36,6 +41,8 @@ class ModelOptions(Checked):
   """
 
   workdir: str = ""
+  model: str = ""
+  revision: str = ""
   encoder_file: str = ""
   stream_above: int = option(program.STREAM_ABOVE, least=0)
   memory_limit: str = ""
@@ -43,9 +50,19 @@ class ModelOptions(Checked):
 
   def __post_init__(self):
     super().__post_init__()
-    if not self.workdir:
+    if self.workdir and self.model:
       raise ValueError(
-        "workdir is empty; name the folder of a finished run with --workdir"
+        f"workdir is {self.workdir} and model is {self.model}; name one of them"
+      )
+    if not self.workdir and not self.model:
+      raise ValueError(
+        "workdir is empty; name the folder of a finished run with --workdir, or"
+        " a model with --model (sne-jax models lists those that are there)"
+      )
+    if self.revision and not self.model:
+      raise ValueError(
+        f"revision is {self.revision!r}, but model is empty; name owner/name of"
+        " the Hub with --model"
       )
     if self.memory_limit:
       num_bytes("memory_limit", self.memory_limit)
@@ -59,6 +76,14 @@ class ModelOptions(Checked):
     limit = None
     if self.memory_limit:
       limit = num_bytes("memory_limit", self.memory_limit)
+    if self.model:
+      return sne_jax.Predictor.from_pretrained(
+        self.model,
+        revision=self.revision,
+        verify=self.verify,
+        stream_above=self.stream_above,
+        memory_limit=limit,
+      )
     return sne_jax.Predictor.load(
       self.workdir,
       verify=self.verify,

@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 import tomllib
+import types
 
 import pytest
 
@@ -65,3 +66,19 @@ def test_help_of_a_command_names_its_program(program, words):
   )
   assert done.returncode == 0, done.stderr
   assert words in done.stdout and "--workdir=" in done.stdout
+
+
+def test_what_comes_before_a_command_is_done_first(monkeypatch):
+  """Such as dividing a CPU, which must come before JAX has devices."""
+  done = []
+  module = types.SimpleNamespace(
+    CLASSES=(),
+    before=lambda values: done.append("before"),
+    main=lambda argv: done.append("main"),
+  )
+  monkeypatch.setitem(sys.modules, "sne_jax.cli.commands.fake", module)
+  run = lambda begin, **_: sys.exit(begin([""]))
+  monkeypatch.setattr(main.config, "run_main", run)
+  with pytest.raises(SystemExit):
+    main.start("fake", "sne-jax fake", ())
+  assert done == ["before", "main"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import convert_zoo
 from sne_jax.cli import config
+from sne_jax.cli.commands import convert as convert_zoo
 from sne_jax.zoo.public import table
 from sne_jax.zoo.store import store
 from tests.zoo.public import torch_files

@@ -82,3 +82,19 @@ def test_what_is_left_out_is_one_line_for_a_reason(tmp_path):
   (line,) = inspect_network.left_out(network.inferred)
   assert line.startswith("size0, size1, ") and " and 28 more: numbers" in line
   assert inspect_network.described(network).count("size3") < 3
+
+
+def test_running_statistics_are_counted_apart():
+  """PyTorch counts 4 * 3 * 9 + 2 * 4 + 4 * 2 + 2, and 2 * 4 are buffers."""
+  arrays = {
+    "0.weight": np.ones((4, 3, 3, 3), np.float32),
+    "2.weight": np.ones((2, 4), np.float32),
+    "2.bias": np.ones(2, np.float32),
+  }
+  names = ("weight", "bias", "running_mean", "running_var")
+  norms = {f"1.{name}": np.ones(4, np.float32) for name in names}
+  network = checkpoints.of_arrays(arrays | norms, "net")
+  text = inspect_network.described(network)
+  assert "134 parameters (126 without running statistics)," in text
+  bare = checkpoints.of_arrays({"0.weight": arrays["2.weight"]}, "net")
+  assert "8 parameters, " in inspect_network.described(bare)

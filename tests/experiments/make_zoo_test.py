@@ -5,13 +5,14 @@ import pathlib
 import pytest
 from absl import flags
 
-from experiments import make_zoo
+import experiments
 from sne_jax.cli import config
+from sne_jax.cli.commands import zoo as make_zoo
 from sne_jax.zoo.classifiers import images, labels, options
 from sne_jax.zoo.store import store
 
 FLAGFILES = sorted(
-  pathlib.Path(make_zoo.__file__).parent.glob("flags/zoos/*.flags")
+  (pathlib.Path(experiments.__file__).parent / "flags" / "zoos").glob("*.flags")
 )
 
 

@@ -138,7 +138,7 @@ def described(network: checkpoints.FileNetwork) -> str:
   free = sum(per is None for _, per in spec.groups.values())
   lines = [
     f"{given_files.shown(network.path)}: {network.tensors.format}",
-    f"{given_files.architecture(spec)}; {spec.num_weights:,} parameters,"
+    f"{given_files.architecture(spec)}; {given_files.parameters(spec)},"
     f" {spec.num_levels} levels, {len(spec.groups)} groups of neurons that may"
     f" be permuted ({free} by themselves)",
     report.markdown_table(header, rows),

@@ -13,10 +13,14 @@ from absl import logging
 
 from sne_jax import checkpoints
 from sne_jax.encoders.sne import tensor_source
+from sne_jax.learning.data import models
 from sne_jax.learning.training.progress import Progress
 from sne_jax.networks.spec import NetworkSpec
 
-KINDS = "the path of a file, a state_dict (arrays by name), or (spec, weights)"
+KINDS = (
+  "the path of a file, a state_dict (arrays by name), a model of PyTorch, Keras"
+  " or Flax, or (spec, weights)"
+)
 
 
 def networks_of(
@@ -92,6 +96,8 @@ def networks_of_files(
 
 def is_one(given: Any) -> bool:
   """Whether what was given is one network rather than several."""
+  if models.kind_of(given) or models.is_traceable(given):
+    return True
   if isinstance(given, tuple) and given:
     return isinstance(given[0], NetworkSpec)
   return isinstance(given, (str, os.PathLike, Mapping, checkpoints.FileNetwork))
@@ -109,7 +115,10 @@ def network_of(
 
   Args:
     given: the path of a checkpoint of any format, an open one, a state_dict as
-      PyTorch has them (arrays or tensors by name), or `(spec, weights)`.
+      PyTorch has them (arrays or tensors by name), or `(spec, weights)`; a
+      model of PyTorch, Keras or Flax (of linen its variables); or `(model,
+      example)`, a model of PyTorch with an input, to trace it: what names and
+      shapes leave open is then known.
     label: what errors call it.
     override: settles what names and shapes of tensors do not; see
       `networks.inference.override`.
@@ -125,6 +134,13 @@ def network_of(
   if isinstance(given, checkpoints.FileNetwork):
     large = given.spec.num_weights > lazy_above
     return given.spec, given.lazy() if large else given.weights()
+  if models.is_traceable(given):
+    return models.traced(given[0], given[1], label)
+  kind = models.kind_of(given)
+  if kind == "torch":
+    given = given.state_dict()
+  elif kind:
+    return models.read(given, override=override, familiar=familiar)
   if isinstance(given, Mapping):
     return _of_state_dict(given, label, override, familiar)
   if (

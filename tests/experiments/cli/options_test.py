@@ -17,12 +17,10 @@ from sne_jax.encoders.tokens import sane, token_layers
 from sne_jax.networks import checked
 from sne_jax.zoo.classifiers import fine_tune
 
-PROGRAMS = ("make_zoo", "convert_zoo")
-SCRIPTS = ("predict", "encode", "inspect_network")
+SCRIPTS = ("predict", "encode", "inspect_network", "make_zoo", "convert_zoo")
 """Scripts that run a subcommand of `sne-jax`."""
 
-MODULES = {name: f"experiments.{name}" for name in PROGRAMS}
-MODULES |= {f"sne-jax {n}": f"sne_jax.cli.commands.{n}" for n in main.COMMANDS}
+MODULES = {f"sne-jax {n}": f"sne_jax.cli.commands.{n}" for n in main.COMMANDS}
 PREDICT = ("--workdir=runs/x",)
 
 
@@ -228,9 +226,7 @@ def test_help_of_other_programs(name, capsys):
         assert f"\n  --{prefixes.get(cls, '')}{field.name}=" in text
 
 
-@pytest.mark.parametrize(
-  "name", ("run", "sweep", *PROGRAMS, *SCRIPTS, *main.COMMANDS)
-)
+@pytest.mark.parametrize("name", ("run", "sweep", *SCRIPTS, *main.COMMANDS))
 def test_examples_of_a_docstring_can_be_pasted(name):
   program = f"python experiments/{name}.py"
   module = f"experiments.{name}"

@@ -11,10 +11,10 @@ import pytest
 import safetensors.numpy
 from absl import flags
 
-from experiments import make_zoo
 from experiments import run as run_lib
 from experiments.tasks import anchors, sampling
 from sne_jax.cli import config
+from sne_jax.cli.commands import zoo as make_zoo
 from sne_jax.learning.generative import generation
 from sne_jax.learning.selfsup import pretraining
 from sne_jax.networks import families, standardise

@@ -12,8 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from experiments import make_zoo
 from experiments.tasks import image_reference, members, zoos
+from sne_jax.cli.commands import zoo as make_zoo
 from sne_jax.networks import families
 from sne_jax.zoo.classifiers import images, labels
 from sne_jax.zoo.inrs import generate

@@ -1,0 +1,1 @@
+"""Predictors to give away: folders, model cards, names and the Hub."""
