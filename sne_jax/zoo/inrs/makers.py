@@ -38,7 +38,7 @@ keras, flax: biases and last weights are the framework's; linear: all weights
 and biases are those of `nn.Linear`, chaotic at `w0 = 30`."""
 
 OPTIMIZERS = ("adam", "adamw")
-RATES = (2 / 3, 3 / 2)  # Times the rate that is given; even in the logarithm.
+RATES = (4 / 5, 5 / 4)  # Times the rate that is given; even in the logarithm.
 SHORTEST = 100
 DECAY = 1e-2  # Of adamw; of the others `weight_decay` is in the gradient.
 
