@@ -11,6 +11,8 @@ Dimensions: `N` networks, `T` targets, `Q` made strangers.
 """
 
 import io
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from sne_jax.networks import scales
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """How much weights are disturbed: deviations, of the size at their place."""
 
-MOST = 2000
+MOST = 1000
 """Training networks that are looked at, at most."""
 
 MOST_MADE = 200
@@ -66,8 +68,11 @@ def read(content: bytes) -> Newcomers:
   Raises:
     KeyError, ValueError: it is no such content.
   """
-  with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-    arrays = dict(archive)
+  try:
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+      arrays = dict(archive)
+  except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+    raise ValueError(str(error)) from error
   known = strangers.of_arrays(arrays)
   return Newcomers(known, arrays["made_unlike"], arrays["made_errors"])
 

@@ -77,6 +77,14 @@ def test_what_was_never_trained_is_unlike(made):
   test = trained(60, 2)
   shuffled = changed(test, lambda v: traits.shuffled(SPEC, v, rng))
   assert np.mean(unlike(made, shuffled) > 1) > 0.9
+  # The view that is about training sees it by itself.
+  seen = [
+    strangers.views(
+      made.known.looks, newcomers.sample_of(n.pairs(), run(n)[1])
+    )[:, strangers.VIEWS.index("training")]
+    for n in (test, shuffled)
+  ]
+  assert np.median(seen[1]) > np.quantile(seen[0], 0.95)
   # By their entries alone nobody could tell: each tensor has its own.
   before, after = test.vectors[0], shuffled.vectors[0]
   assert not np.array_equal(before, after)
@@ -154,8 +162,10 @@ def test_what_is_known_is_written_and_read(made):
   networks = trained(5, 3)
   np.testing.assert_array_equal(unlike(found, networks), unlike(made, networks))
   np.testing.assert_array_equal(found.errors, made.errors)
-  with pytest.raises((KeyError, ValueError)):
-    newcomers.read(b"PK\x05\x06" + 18 * b"\0")
+  whole = made.content()
+  for content in (b"", b"PK\x05\x06" + 18 * b"\0", whole[:-40]):
+    with pytest.raises((KeyError, ValueError)):
+      newcomers.read(content)
 
 
 def test_traits_ignore_the_order_of_neurons_and_see_what_is_missing():
