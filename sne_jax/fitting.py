@@ -4,6 +4,7 @@ The work directory of `fit` is what the programs of `experiments/` read:
 
   fit.json               the options, and checksums of the networks
   calibration.json       errors on the validation part, for intervals
+  strangers.npz          what those of others are known by
   seed*/                 model.json, checkpoints/, metrics.jsonl, codes.npz, and
                          result.json where the seed has finished
 
@@ -23,7 +24,7 @@ from absl import logging as log
 from sne_jax import predictor as predictor_lib
 from sne_jax.learning.data import pipeline
 from sne_jax.learning.data.dataset import Networks
-from sne_jax.learning.evaluation import calibration
+from sne_jax.learning.evaluation import calibration, newcomers
 from sne_jax.learning.objectives import invariance as invariance_lib
 from sne_jax.learning.objectives.model import HeadOptions
 from sne_jax.learning.training import loop as training_lib
@@ -144,13 +145,19 @@ def _predictor(
     [one.result["seed"] for one in done],
     [one.result["predictions"] for one in done],
   )
+  params = [one.params for one in done]
+  made = newcomers.measure(
+    *(trainer.train, trainer.parts["val"]),
+    lambda networks: trainer.mean_prediction(params, networks),
+    trainer.model.read,
+  )
   if folder is not None:
-    calibration.write(folder, known, workdirs.OF_RUN)
+    calibration.write(folder, known, made, workdirs.OF_RUN)
   codes = [calibration.two_parts(one.codes) for one in done]
   return predictor_lib.Predictor(
     trainer.description,
-    [one.params for one in done],
-    known=calibration.of_measured(known, calibration.joined(codes)),
+    params,
+    known=calibration.of_measured(known, calibration.joined(codes), made),
     results=results,
     compiled=trainer.model,
   )

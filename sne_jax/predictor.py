@@ -8,7 +8,7 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,31 +16,12 @@ import numpy as np
 from sne_jax.encoders import table
 from sne_jax.learning.data import inputs
 from sne_jax.learning.data.dataset import Networks
-from sne_jax.learning.evaluation import calibration, novelty
+from sne_jax.learning.evaluation import calibration, judgement
 from sne_jax.learning.training import program
 from sne_jax.learning.training.workdirs import MODEL_FILE
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.sharing import card, folders, hub, names, runs
 from sne_jax.sharing.runs import PredictorError
-
-
-class Judgement(NamedTuple):
-  """Predictions with all that is known of how far they may be off.
-
-  Attributes:
-    predictions: `[B, T]`, as of `Predictor.predict`.
-    low: lower ends of intervals `[B, T]`; nan where there are none.
-    high: their upper ends.
-    unlike: `[B]`: above 1, a network is unlike those of the training, by its
-      code, and its prediction a guess; nan where that is not known.
-    known: `[B]`: whether training had a network of that architecture.
-  """
-
-  predictions: np.ndarray
-  low: np.ndarray
-  high: np.ndarray
-  unlike: np.ndarray
-  known: np.ndarray
 
 
 class Predictor:
@@ -266,8 +247,9 @@ class Predictor:
     """Returns the ends `[B, T]` of intervals that hold the truth.
 
     They do for a share `coverage` of networks that are like those of the
-    validation part, on which their width was measured. Where its networks are
-    too few for that share, intervals are infinite.
+    validation part, on which their width was measured, and are wider for
+    others (`judge`). Where its networks are too few for that share, or one is
+    unlike anything known, intervals are infinite.
 
     Raises:
       ValueError: nothing was measured, as of classes.
@@ -281,17 +263,19 @@ class Predictor:
   def unlike(self, networks: Any) -> np.ndarray:
     """Returns how unlike the networks of the training each is, `[B]`.
 
-    The distance of its code from the nearest of a reference, in units of what
-    is usual (`learning.evaluation.novelty`): above 1 its prediction is a guess.
+    By its weights and its code (`learning.evaluation.strangers`), of models of
+    before by its code alone: above 1, one in twenty of ours is.
 
     Raises:
-      ValueError: no codes are kept with this model.
+      ValueError: nothing is kept with this model to say so.
     """
-    if not self.known.codes:
+    if not self.known.codes and self.known.made is None:
       raise ValueError("no codes are kept with this model; train it by fit")
     return self.judge(networks).unlike
 
-  def judge(self, networks: Any, *, coverage: float = 0.9) -> Judgement:
+  def judge(
+    self, networks: Any, *, coverage: float = 0.9
+  ) -> judgement.Judgement:
     """Predicts, and says how far each prediction may be off.
 
     Args:
@@ -300,17 +284,11 @@ class Predictor:
     """
     pairs = self._given(networks)
     predictions, codes = self.predict_and_encode(pairs)
-    half = self.known.half_widths(self.classes or self.targets, coverage)
-    low, high = predictions - half, predictions + half
-    if self.description["loss"] == "bce":
-      low, high = np.maximum(low, 0), np.minimum(high, 1)
-    seen = self.known.architectures
-    return Judgement(
-      predictions,
-      low,
-      high,
-      self.known.unlikeness(codes),
-      np.array([not seen or novelty.architecture(s) in seen for s, _ in pairs]),
+    return judgement.judged(
+      *(self.known, self._program.read(pairs), predictions, codes),
+      targets=self.classes or self.targets,
+      coverage=coverage,
+      is_share=self.description["loss"] == "bce",
     )
 
   def remarks(self, networks: Any) -> list[str]:

@@ -232,7 +232,8 @@ def test_flipped_bits_of_a_run_are_refused(runs):
 
 
 @pytest.mark.parametrize(
-  "name", ["calibration.json", "seed0/model.json", "seed1/codes.npz"]
+  "name",
+  ["calibration.json", "strangers.npz", "seed0/model.json", "seed1/codes.npz"],
 )
 def test_a_flipped_bit_of_a_model_is_refused(runs, name):
   """By the predictor alone."""

@@ -15,7 +15,7 @@ from experiments.cli import options as options_lib
 from experiments.tasks import parts as parts_lib
 from experiments.tasks import zoos
 from sne_jax.cli import config
-from sne_jax.learning.data.dataset import Networks
+from sne_jax.learning.data.dataset import MAKER, Networks
 from sne_jax.learning.evaluation import classes
 from sne_jax.zoo.store import reading, splits, store
 
@@ -150,9 +150,11 @@ def load(
     members["train"] = np.sort(order[:count])
   specs, labels = np.asarray(zoo.members["spec"]), target_labels(run)
   parts, placed = {}, {}
+  makers = zoo.property(MAKER) if MAKER in zoo.properties else None
   for part, rows in members.items():
     parts[part] = Networks(
-      zoo.specs, specs[rows], zoo.vectors(rows), values[rows], labels
+      *(zoo.specs, specs[rows], zoo.vectors(rows), values[rows], labels),
+      makers=None if makers is None else makers[rows],
     )
     placed[part] = Members(np.zeros(len(rows), int), rows)
   return Data((zoo,), (name,), parts, placed)

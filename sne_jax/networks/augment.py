@@ -49,7 +49,7 @@ UNKNOWN = "unknown"
 
 def is_known(spec: spec_lib.NetworkSpec) -> bool:
   """Whether the spec says what comes after all neurons that could move."""
-  activations = [_activation(spec, maker) for maker in _makers(spec).values()]
+  activations = [_activation(spec, maker) for maker in makers_of(spec).values()]
   return not {None, UNKNOWN} & set(activations)
 
 
@@ -76,7 +76,7 @@ def sign_groups(spec: spec_lib.NetworkSpec) -> tuple[str, ...]:
   pools = dict(spec.options).get("pools", ())
   return tuple(
     group
-    for group, maker in _makers(spec).items()
+    for group, maker in makers_of(spec).items()
     if _activation(spec, maker) in ODD
     and (maker.kind != "conv_weight" or pools[maker.level :][:1] == (1,))
   )
@@ -87,7 +87,7 @@ def scale_groups(spec: spec_lib.NetworkSpec) -> tuple[str, ...]:
   """Returns the groups whose neurons may change scale."""
   return tuple(
     group
-    for group, maker in _makers(spec).items()
+    for group, maker in makers_of(spec).items()
     if _activation(spec, maker) in HOMOGENEOUS
   )
 
@@ -99,7 +99,7 @@ def shift_groups(spec: spec_lib.NetworkSpec) -> tuple[str, ...]:
   """
   if spec.family == "unknown" and "w0" not in dict(spec.options):
     return ()
-  makers = _makers(spec)
+  makers = makers_of(spec)
   biased = {t.of for t in spec.tensors}
   return tuple(
     group
@@ -145,7 +145,7 @@ def signs_from(
     ValueError: a group whose signs may not change.
   """
   _check_groups(spec, signs, sign_groups(spec), "sign")
-  return _factor(spec, signs, signs, xp)
+  return factor_of(spec, signs, signs, xp)
 
 
 def draw_scales(
@@ -181,7 +181,7 @@ def scales_from(
   """
   _check_groups(spec, scales, scale_groups(spec), "scale")
   inverse = {group: 1 / xp.asarray(value) for group, value in scales.items()}
-  return _factor(spec, scales, inverse, xp)
+  return factor_of(spec, scales, inverse, xp)
 
 
 def draw_pi_shifts(
@@ -207,8 +207,8 @@ def draw_pi_shifts(
     for group in shift_groups(spec)
   }
   parities = {group: 1.0 - 2.0 * (k % 2) for group, k in counts.items()}
-  factor = _factor(spec, {}, parities, np)
-  makers = _makers(spec)
+  factor = factor_of(spec, {}, parities, np)
+  makers = makers_of(spec)
   offset = np.zeros(spec.num_weights, np.float32)
   offsets = spec.unflatten(offset)  # Views of it.
   for group, k in counts.items():
@@ -302,7 +302,7 @@ def _first_dense(spec: spec_lib.NetworkSpec, weights):
 
 
 @functools.lru_cache(maxsize=1024)
-def _makers(spec: spec_lib.NetworkSpec) -> dict[str, spec_lib.TensorSpec]:
+def makers_of(spec: spec_lib.NetworkSpec) -> dict[str, spec_lib.TensorSpec]:
   """Returns the groups that one weight makes and only weights read."""
   makers = {}
   for group in spec.groups:
@@ -357,7 +357,7 @@ def _check_groups(
       )
 
 
-def _factor(
+def factor_of(
   spec: spec_lib.NetworkSpec,
   written: Mapping[str, Any],
   read: Mapping[str, Any],

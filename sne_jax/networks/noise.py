@@ -36,6 +36,21 @@ def add_noise(
   return np.asarray(weights + noise * np.concatenate(spread), np.float32)
 
 
+def shift_output(
+  spec: spec_lib.NetworkSpec, weights: Weights, amount: float
+) -> Weights:
+  """Adds a constant to all outputs: to the biases of the last level.
+
+  A classifier chooses and rates as before; the mean of a signal moves. A
+  network without biases there stays as it is.
+  """
+  tensors = dict(spec.unflatten(np.array(weights, np.float32)))
+  for t in spec.tensors:
+    if t.level == spec.num_levels - 1 and t.kind.endswith("_bias"):
+      tensors[t.name] = tensors[t.name] + np.float32(amount)
+  return np.asarray(spec.flatten(tensors, np), np.float32)
+
+
 def mask(
   weights: Weights, probability: float, rng: np.random.Generator
 ) -> Weights:

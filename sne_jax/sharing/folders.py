@@ -6,6 +6,7 @@
   model.safetensors    parameters of each seed, by their names
   calibration.json     errors of the training, for intervals
   codes.safetensors    codes of two parts, to tell strangers by
+  strangers.safetensors  what else tells them, of models that know it
   sha256.json          the SHA-256 of all but the card and its facts
 
 Dimensions: `N` networks, `S` seeds, `D` width of a code.
@@ -24,16 +25,17 @@ import safetensors.numpy
 from flax import traverse_util
 
 from sne_jax import atomic, digests
-from sne_jax.learning.evaluation import calibration
+from sne_jax.learning.evaluation import calibration, newcomers
 from sne_jax.learning.training.workdirs import MODEL_FILE
 from sne_jax.sharing import card
 from sne_jax.sharing.runs import PredictorError
 
 WEIGHTS_FILE = "model.safetensors"
 CODES_FILE = "codes.safetensors"
+STRANGERS_FILE = "strangers.safetensors"
 FILES = (
   *(card.PAGE, card.FILE, MODEL_FILE, WEIGHTS_FILE),
-  *(calibration.FILE, CODES_FILE, digests.FILE),
+  *(calibration.FILE, CODES_FILE, STRANGERS_FILE, digests.FILE),
 )
 """All that such a folder holds."""
 
@@ -101,11 +103,15 @@ def write(
       for place, (part, values) in enumerate(known.codes.items())
     }
     contents[CODES_FILE] = safetensors.numpy.save(codes)
+  if known.made is not None:
+    contents[STRANGERS_FILE] = safetensors.numpy.save(
+      {n: np.ascontiguousarray(a) for n, a in known.made.arrays().items()}
+    )
   folder.parent.mkdir(parents=True, exist_ok=True)
   whole = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
   try:
     digests.put(whole, contents)
-    calibration.write(whole, known.described())
+    calibration.write(whole, known.described(), None)
     page = card.page(facts, description, sorted(known.architectures))
     atomic.write_atomically(whole / card.PAGE, page)
     atomic.write_atomically(whole / card.FILE, card.text(facts))
@@ -143,8 +149,13 @@ def read(folder: str | os.PathLike, *, verify: bool = True) -> Model:
   try:
     description = json.loads((folder / MODEL_FILE).read_text())
     trees = _trees(safetensors.numpy.load_file(folder / WEIGHTS_FILE))
-    known = calibration.read(folder)._replace(codes=_codes(folder))
-  except (OSError, ValueError, safetensors.SafetensorError) as error:
+    known = calibration.read(folder)._replace(
+      codes=_codes(folder), made=_made(folder)
+    )
+  except (
+    *(OSError, KeyError, ValueError),
+    safetensors.SafetensorError,
+  ) as error:
     raise PredictorError(
       f"{folder} holds no model that can be read ({error}); {REMEDY}"
     ) from error
@@ -194,6 +205,14 @@ def _trees(named: Mapping[str, np.ndarray]) -> dict[int, Any]:
     number: traverse_util.unflatten_dict(flat, sep="/")
     for number, flat in seeds.items()
   }
+
+
+def _made(folder: Path) -> newcomers.Newcomers | None:
+  """Returns what is known of strangers; None: models of before know nothing."""
+  path = folder / STRANGERS_FILE
+  if not path.exists():
+    return None
+  return newcomers.of_arrays(safetensors.numpy.load_file(path))
 
 
 def _codes(folder: Path) -> dict[str, np.ndarray]:

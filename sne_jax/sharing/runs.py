@@ -89,7 +89,7 @@ def save(
       contents[calibration.CODES_FILE] = content
     contents[MODEL_FILE] = json.dumps(description, indent=2)
     workdirs.finish(seed, contents)
-  calibration.write(folder, known.described(), workdirs.OF_RUN)
+  calibration.write(folder, known.described(), known.made, workdirs.OF_RUN)
 
 
 def finished(folder: Path, numbers: Sequence[int]) -> list[Path]:

@@ -112,7 +112,7 @@ def test_a_training_leaves_a_model_and_a_report(trained, own):
   names = {path.name for path in workdir.iterdir()}
   assert names == {
     *("report.md", "figures", "results.json", "flags.txt", "fit.json"),
-    *("calibration.json", "seed0", "sha256.json"),
+    *("calibration.json", "strangers.npz", "seed0", "sha256.json"),
   }
   assert {path.name for path in workdir.parent.iterdir()} == {"run", "run_zoo"}
   title, sentence, *_ = (workdir / "report.md").read_text().split("\n\n")

@@ -81,7 +81,7 @@ def test_a_run_leaves_what_it_promises(done):
   assert names == {
     *("report.md", "figures", "results.json", "flags.txt", "config.json"),
     *("environment.json", "data.json", "calibration.json", "fit.json"),
-    *("seed0", "seed1", "sha256.json"),
+    *("strangers.npz", "seed0", "seed1", "sha256.json"),
   }
   assert {path.name for path in (workdir / "figures").iterdir()} == {
     *("predicted_frequency.png", "error_frequency.png"),

@@ -287,6 +287,7 @@ def test_activations_by_hand():
     ("glorot_uniform", math.sqrt(2 / (9 * (40 + 50)))),
     ("glorot_normal", math.sqrt(2 / (9 * (40 + 50)))),
     ("he_uniform", math.sqrt(2 / (9 * 40))),
+    ("lecun_normal", math.sqrt(1 / (9 * 40))),
     ("he_normal", math.sqrt(2 / (9 * 40))),
     ("fan_in_uniform", math.sqrt(1 / (3 * 9 * 40))),
     ("orthogonal", math.sqrt(1 / (9 * 40))),

@@ -53,3 +53,15 @@ def test_shares_out_of_range_are_refused():
     noise.mask(np.ones(3, np.float32), 1.0, np.random.default_rng(0))
   with pytest.raises(ValueError, match="share is -0.1"):
     noise.drop_smallest(np.ones(3, np.float32), -0.1)
+
+
+def test_a_constant_moves_the_outputs_and_nothing_else():
+  spec = families.mlp((3, 5, 4), "relu")
+  weights = families.random_weights(spec, np.random.default_rng(0))
+  moved = noise.shift_output(spec, weights, 0.7)
+  x = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
+  before, after = (
+    np.asarray(families.forward(spec, w, x)) for w in (weights, moved)
+  )
+  np.testing.assert_allclose(after - before, 0.7, atol=1e-5)
+  assert (moved != weights).sum() == 4

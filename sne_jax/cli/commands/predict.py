@@ -11,9 +11,11 @@ not loaded: they are encoded part by part, within --memory_limit.
 
 Every prediction has an interval that holds the truth for --coverage of the
 networks, if they are like those of the zoo: it is measured on networks that
-were not trained on. `unlike` says how far a network is from these, by its code:
-above 1 it is unlike anything seen, and the prediction is a guess. A mark
-follows networks of which there is more to say; the warnings below say it.
+were not trained on. `unlike` says how far a network is from these, by its
+weights and its code: above 1, which one in twenty of them is, it is a stranger,
+and its interval is wider. Of one that is too strange nothing is promised, and
+no interval is given. A mark follows networks of which there is more to say; the
+warnings below say it.
 """
 
 import csv
@@ -136,7 +138,7 @@ class Table:
     for name, bounded in zip(self.columns, self._bounded, strict=True):
       bounds = [f"{name} low", f"{name} high"] if bounded else []
       self.header += [name, *bounds]
-    self.header += ["unlike", "warnings"]
+    self.header += ["unlike", "promised", "warnings"]
 
   def rows(self, networks, pairs) -> list[dict[str, Any]]:
     """Returns what is said of each network."""
@@ -148,7 +150,7 @@ class Table:
     return [self._row(*columns) for columns in each]
 
   def _row(self, network, remark, *judged) -> dict[str, Any]:
-    values, low, high, unlike, known = judged
+    values, low, high, unlike, known, p_value, promised = judged
     warnings = [remark] if remark else []
     if not known:
       warnings.append(
@@ -156,9 +158,15 @@ class Table:
         " prediction may be far off, and its interval promises nothing"
       )
     if unlike > 1:
+      share = "" if np.isnan(p_value) else f" ({p_value:.1%} of these are)"
       warnings.append(
-        "unlike the networks of the training, by its code: its prediction may"
-        " be far off"
+        f"unlike the networks of the training{share}: its prediction may be far"
+        " off"
+      )
+    if any(self._bounded) and not promised:
+      warnings.append(
+        "nothing is promised of its prediction: it is more unlike than any"
+        " network that the training could speak for"
       )
     warnings += network.inferred.guesses
     warnings += network.notes
@@ -169,9 +177,10 @@ class Table:
     }
     for t, name in enumerate(self.columns):
       row[name] = float(values[t])
-      if self._bounded[t]:
+      if self._bounded[t] and promised:
         row[f"{name} low"], row[f"{name} high"] = float(low[t]), float(high[t])
-    return row | {"unlike": float(unlike), "warnings": warnings}
+    row |= {"unlike": float(unlike), "promised": bool(promised)}
+    return row | {"warnings": warnings}
 
 
 def table(rows: list[dict[str, Any]], columns) -> str:

@@ -21,6 +21,9 @@ from sne_jax.zoo.store.store import Zoo
 NETWORK = "network"
 """The property that snapshots of one network share."""
 
+MAKER = "maker"
+"""The property, or column, that says who made a network."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Networks:
@@ -37,6 +40,9 @@ class Networks:
     names: of the networks, such as paths; empty where they have none.
     clusters: int [N], equal for networks whose errors are not independent,
       such as snapshots of one training. None: all are independent.
+    makers: [N], who made each, such as a framework whose defaults it has. A
+      training with several knows how unlike the networks of a newcomer are.
+      None: nobody knows.
   """
 
   specs: tuple[NetworkSpec, ...]
@@ -47,6 +53,7 @@ class Networks:
   classes: tuple[str, ...] = ()
   names: tuple[str, ...] = ()
   clusters: np.ndarray | None = None
+  makers: np.ndarray | None = None
 
   @classmethod
   def of(
@@ -91,7 +98,7 @@ class Networks:
     """Returns the valid members of a part of a zoo's split.
 
     Snapshots of one network, where the zoo has the property `network`, are a
-    cluster.
+    cluster; `maker` says who made each.
 
     Args:
       zoo: a zoo, or its folder.
@@ -114,10 +121,12 @@ class Networks:
     if NETWORK in zoo.properties:
       networks = zoo.property(NETWORK)[rows]
       clusters = np.unique(networks, return_inverse=True)[1].reshape(-1)
+    makers = zoo.property(MAKER)[rows] if MAKER in zoo.properties else None
     return cls(
       *(specs, numbers, zoo.vectors(rows), values, labels),
       names=names,
       clusters=clusters,
+      makers=makers,
     )
 
   @classmethod
@@ -203,6 +212,7 @@ class Networks:
       if all(part.names for part in parts)
       else (),
       clusters=_joined_clusters(parts),
+      makers=_joined_makers(parts),
     )
 
   @classmethod
@@ -268,6 +278,7 @@ class Networks:
       targets=self.targets[rows],
       names=tuple(self.names[row] for row in rows) if self.names else (),
       clusters=None if self.clusters is None else self.clusters[rows],
+      makers=None if self.makers is None else self.makers[rows],
     )
 
   def split(self, *shares: float, seed: int = 0) -> list["Networks"]:
@@ -347,3 +358,9 @@ def _joined_clusters(parts: Sequence[Networks]) -> np.ndarray | None:
     clusters.append(first + numbers)
     first += len(np.unique(numbers))
   return np.concatenate(clusters)
+
+
+def _joined_makers(parts: Sequence[Networks]) -> np.ndarray | None:
+  """Returns the makers of all parts; None where one does not know its own."""
+  makers = [part.makers for part in parts if part.makers is not None]
+  return np.concatenate(makers) if len(makers) == len(parts) else None

@@ -67,11 +67,17 @@ class DataOptions(Checked):
       many degrees, either way; the properties must not depend on it. 0: none.
     augment_zoom: stretch the input of coordinate networks by a factor between 1
       less and 1 plus this; the properties must not depend on it. 0: none.
+    augment_offset: add a constant to all outputs, by up to this much either
+      way: a classifier stays the same function, but for its logits' mean; the
+      mean of a signal moves, on which the properties must not depend.
     augment_mixup: weights and targets between those of two networks of one
       architecture, at a random share: none, plain, permuted (the neurons of one
       are shuffled first) or aligned (its neurons are matched to the other's, by
       linear assignment on the host: some milliseconds per network). Mixed
       first, before all else. Classes are mixed as probabilities.
+    fold_phases: turn the phases of sine neurons back to the half turn around 0,
+      in training and in whatever is predicted; the network's function stays the
+      same. Files of the training's anatomy are taken for such networks.
     assume_activation: activation of the hidden layers of networks whose files
       or zoo do not say it, such as relu: signs, scales and phases of neurons
       stay as they are where it is not known. Of none, relu, leaky_relu, gelu,
@@ -90,7 +96,9 @@ class DataOptions(Checked):
   augment_translate: float = option(0.0, least=0)
   augment_rotate: float = option(0.0, least=0, most=180)
   augment_zoom: float = option(0.0, least=0, below=1)
+  augment_offset: float = option(0.0, least=0)
   augment_mixup: str = option("none", choices=mixing.KINDS)
+  fold_phases: bool = False
   assume_activation: str = option("", choices=("", *families.ACTIVATIONS))
 
 
@@ -124,6 +132,9 @@ def augmented(
   if o.augment_zoom:
     factor = 1 + rng.uniform(-o.augment_zoom, o.augment_zoom)
     vector = np.asarray(augment.zoom(spec, vector, factor))
+  if o.augment_offset:
+    amount = rng.uniform(-o.augment_offset, o.augment_offset)
+    vector = noise.shift_output(spec, vector, amount)
   if o.augment_noise:
     vector = noise.add_noise(spec, vector, o.augment_noise, rng)
   if o.augment_mask:

@@ -17,12 +17,22 @@ import numpy as np
 
 from sne_jax import digests
 from sne_jax.learning.data.dataset import Networks
-from sne_jax.learning.evaluation import classes, conformal, metrics, novelty
+from sne_jax.learning.evaluation import (
+  classes,
+  conformal,
+  metrics,
+  newcomers,
+  novelty,
+  strangers,
+)
 from sne_jax.networks.spec import NetworkSpec
 
 FILE = "calibration.json"
 CODES_FILE = "codes.npz"
 """Codes `[N, D]` of one seed, by part, of the best step."""
+
+NEWCOMERS_FILE = "strangers.npz"
+"""What a run knows of strangers; runs of before have none."""
 
 METRICS = ("mse", "r_squared", "kendall_tau", "spearman", "mae")
 """What is measured of targets that are numbers."""
@@ -40,6 +50,8 @@ class Calibration(NamedTuple):
     codes: of two parts of networks, `[N, S * D]`: the reference first, then
       the others, whose distances from it are usual. Empty: unknown.
     seeds: whose mean prediction it is about; empty: unknown.
+    made: what is known of strangers; None: as models of before, which
+      have their codes alone for it.
   """
 
   errors: Mapping[str, np.ndarray] = {}
@@ -47,6 +59,7 @@ class Calibration(NamedTuple):
   anatomies: frozenset[str] = frozenset()
   codes: Mapping[str, np.ndarray] = {}
   seeds: tuple[int, ...] = ()
+  made: newcomers.Newcomers | None = None
 
   def is_familiar(self, spec: NetworkSpec) -> bool:
     """Whether training had networks of that anatomy, as far as is known."""
@@ -71,12 +84,60 @@ class Calibration(NamedTuple):
       ]
     )
 
-  def unlikeness(self, codes: np.ndarray) -> np.ndarray:
-    """Returns how unlike others networks are, `[N]`, nan where unknown."""
+  def measured(
+    self, networks: Sequence[Any], codes: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns how unlike others networks are, `[N]` each.
+
+    Args:
+      networks: `(spec, weights)` of each.
+      codes: of them.
+
+    Returns:
+      How unlike, in units of what is usual; the p-value of being of the kind
+      of the training networks; and that of a newcomer, of a maker that was
+      left out. nan where that is not known.
+    """
+    unknown = np.full(len(codes), np.nan)
+    if self.made is not None:
+      known = self.made.known
+      unlike = known.unlike(newcomers.sample_of(networks, codes))
+      return unlike, known.own_p(unlike), known.newcomer_p(unlike)
     if not self.codes:
-      return np.full(len(codes), np.nan)
+      return unknown, unknown, unknown
     reference, others = self.codes.values()
-    return novelty.unlikeness(codes.astype(np.float64), reference, others)
+    unlike = novelty.unlikeness(codes.astype(np.float64), reference, others)
+    return unlike, unknown, unknown
+
+  def widths(
+    self,
+    targets: Sequence[str],
+    coverage: float,
+    unlike: np.ndarray,
+    newcomer_p: np.ndarray,
+  ) -> np.ndarray:
+    """Returns half the width of the interval of each network, `[N, T]`.
+
+    It grows with how unlike a network is, and is infinite, which promises
+    nothing, where it is more unlike than any newcomer that is known.
+
+    Args:
+      targets: their names.
+      coverage: within (0, 1).
+      unlike: of `measured`, `[N]`.
+      newcomer_p: likewise.
+    """
+    half = np.tile(self.half_widths(targets, coverage), (len(unlike), 1))
+    if self.made is None:
+      return half
+    made = self.made
+    for t, name in enumerate(targets):
+      if name in self.errors and made.errors.shape[1] > t:
+        half[:, t] = conformal.localised(
+          *(unlike, self.errors[name]),
+          *((made.unlike, made.errors[:, t]), coverage),
+        )
+    return np.where(newcomer_p[:, None] < strangers.ALPHA, np.inf, half)
 
   def described(self) -> dict[str, Any]:
     """Returns what `write` takes."""
@@ -139,9 +200,16 @@ def measure(
 
 
 def of_measured(
-  known: Mapping[str, Any], codes: Mapping[str, np.ndarray] | None = None
+  known: Mapping[str, Any],
+  codes: Mapping[str, np.ndarray] | None = None,
+  made: newcomers.Newcomers | None = None,
 ) -> Calibration:
   """Returns what `measure` gives as a `Calibration`.
+
+  Args:
+    known: of `measure`.
+    codes: of two parts.
+    made: what is known of strangers.
 
   Raises:
     KeyError, TypeError, ValueError: it is none of `measure`.
@@ -152,6 +220,7 @@ def of_measured(
     frozenset(known.get("anatomies", ())),
     codes or {},
     tuple(known.get("seeds", ())),
+    made,
   )
 
 
@@ -178,16 +247,24 @@ def evaluate(networks: Networks, predictions: np.ndarray) -> dict[str, Any]:
 
 
 def write(
-  folder: pathlib.Path, known: Mapping[str, Any], also: Sequence[str] = ()
+  folder: pathlib.Path,
+  known: Mapping[str, Any],
+  made: newcomers.Newcomers | None,
+  also: Sequence[str] = (),
 ) -> None:
-  """Writes the file that `read` reads, and its digest.
+  """Writes the files that `read` reads, and their digests.
 
   Args:
     folder: of the run.
     known: of `measure`, or `Calibration.described`.
+    made: what is known of strangers.
     also: other files of the folder, see `digests.put`.
   """
-  digests.put(folder, {FILE: json.dumps(known, indent=2) + "\n"}, also)
+  contents: dict[str, str | bytes] = {}
+  if made is not None:
+    contents[NEWCOMERS_FILE] = made.content()
+  contents[FILE] = json.dumps(known, indent=2) + "\n"
+  digests.put(folder, contents, also)
 
 
 def read(folder: pathlib.Path) -> Calibration:
@@ -199,8 +276,13 @@ def read(folder: pathlib.Path) -> Calibration:
   path = folder / FILE
   if not path.exists():
     return Calibration()
+  made = None
   try:
-    return of_measured(json.loads(path.read_text()))
+    known = json.loads(path.read_text())
+    if (folder / NEWCOMERS_FILE).exists():
+      path = folder / NEWCOMERS_FILE
+      made = newcomers.read(path.read_bytes())
+    return of_measured(known, made=made)
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(
       f"{path} is damaged ({error!r}); delete it and start the run again"

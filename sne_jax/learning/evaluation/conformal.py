@@ -5,17 +5,24 @@ must be: the quantile of rank `ceil((N + 1) c)` of `N` errors covers a new
 member with probability at least `c`, if it is exchangeable with these. It is no
 promise for networks of another kind.
 
-Reference: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World,
-2005; Lei et al., Distribution-Free Predictive Inference for Regression, 2018,
-arXiv:1604.04173.
+Networks that are unlike these have intervals of their own: the quantile of the
+errors on networks that are as unlike (`localised`).
 
-Dimensions: `N` calibration members.
+References: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World,
+2005; Lei et al., Distribution-Free Predictive Inference for Regression, 2018,
+arXiv:1604.04173; Guan, Localized Conformal Prediction, Biometrika 2023,
+arXiv:2106.08460, whose kernel is here a number of neighbours.
+
+Dimensions: `N` calibration members; `B` networks asked about.
 """
 
 import math
 
 import numpy as np
 from jaxtyping import Float
+
+NEIGHBOURS = 40
+"""Strangers whose errors say how wide an interval is."""
 
 
 def half_width(errors: Float[np.ndarray, "N"], coverage: float) -> float:
@@ -43,6 +50,46 @@ def half_width(errors: Float[np.ndarray, "N"], coverage: float) -> float:
   if rank > errors.size:
     return math.inf
   return float(np.sort(np.abs(errors))[rank - 1])
+
+
+def localised(
+  unlike: Float[np.ndarray, "B"],
+  errors: Float[np.ndarray, "N"],
+  strangers: tuple[Float[np.ndarray, "Q"], Float[np.ndarray, "Q"]],
+  coverage: float,
+) -> Float[np.ndarray, "B"]:
+  """Returns half the width of the interval of each network.
+
+  Up to 1 it is that of `half_width`. Beyond, it is that of the `NEIGHBOURS`
+  strangers that are about as unlike, and never less than of one less unlike.
+
+  Args:
+    unlike: how unlike each network is; nan where that is not known.
+    errors: on calibration members.
+    strangers: how unlike each of others is, and the absolute error on it.
+    coverage: `c`.
+
+  Returns:
+    Infinity beyond the most unlike stranger: of such nothing is known.
+  """
+  half = half_width(errors, coverage)
+  order = np.argsort(strangers[0], kind="stable")
+  known, found = (values[order] for values in strangers)
+  widths = np.full(len(unlike), half)
+  for row in np.flatnonzero(unlike > 1):
+    if not len(known) or unlike[row] > known[-1]:
+      widths[row] = np.inf
+      continue
+    place = int(np.searchsorted(known, unlike[row]))
+    width = half
+    for end in range(place, 0, -NEIGHBOURS):
+      # Its own neighbours, then those that are less unlike.
+      middle = end + NEIGHBOURS // 2 if end == place else end
+      last = min(len(known), max(middle, NEIGHBOURS))
+      near = found[max(0, last - NEIGHBOURS) : last]
+      width = max(width, half_width(near, coverage))
+    widths[row] = width
+  return widths
 
 
 def covered(

@@ -19,11 +19,12 @@ from absl import logging
 from scipy import special
 
 from sne_jax.encoders import interface, table
+from sne_jax.encoders.batches import folded
 from sne_jax.encoders.sne import streaming
 from sne_jax.learning.data import pipeline
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.objectives import model
-from sne_jax.networks import checked, chunking
+from sne_jax.networks import checked, chunking, phases
 from sne_jax.networks.spec import NetworkSpec
 
 STREAM_ABOVE = 1_000_000
@@ -91,6 +92,9 @@ class Program:
           f"{spec.describe()}: got weights of shape {flat.shape}; map over"
           " several networks with jax.vmap"
         )
+      if "phases" in self.description:
+        read = phases.understood(spec, self.description["phases"])
+        flat = phases.fold(read, flat, jnp)
       pad = template.room - spec.num_weights
       packed = template._replace(weights=jnp.pad(flat, (0, pad)))
       predictions = [
@@ -142,6 +146,21 @@ class Program:
       for part in (0, 1)
     )
     return logits, codes
+
+  def read(self, networks: Sequence[Any]) -> list[tuple[NetworkSpec, Any]]:
+    """Returns `(spec, weights)` as the encoder reads them: phases folded."""
+    if "phases" not in self.description:
+      return list(networks)
+    known = self.description["phases"]
+    return [
+      (
+        spec,
+        weights
+        if isinstance(weights, Mapping)
+        else phases.fold(phases.understood(spec, known), np.asarray(weights)),
+      )
+      for spec, weights in networks
+    ]
 
   def remark(self, spec: NetworkSpec, *, in_parts: bool = False) -> str:
     """Returns what the encoder says of the code of such a network, or "".
@@ -320,12 +339,23 @@ def encoder_for(
 
 
 def build_encoder(description: dict[str, Any]) -> interface.Encoder:
-  """Builds the encoder that a model description names."""
-  return table.build(
+  """Builds the encoder that a model description names.
+
+  Where phases are folded, it reads large networks whole.
+  """
+  encoder = table.build(
     description["encoder"],
     description["encoder_options"],
     description["chunk_options"],
     description,
+  )
+  if "phases" not in description:
+    return encoder
+  make, known = encoder.make_packer, description["phases"]
+  return dataclasses.replace(
+    encoder,
+    make_packer=lambda specs: folded.Folded(make(specs), specs, known),
+    make_large_fn=None,
   )
 
 

@@ -24,7 +24,7 @@ from sne_jax.learning.training import loop as training
 from sne_jax.learning.training import optimizers, parallel, program
 from sne_jax.learning.training.loop import TrainOptions
 from sne_jax.learning.training.optimizers import OptimizerOptions
-from sne_jax.networks import chunking
+from sne_jax.networks import chunking, phases
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.chunking import ChunkOptions
 
@@ -109,7 +109,11 @@ def describe(
     ValueError: the encoder does not read the networks, or not as those that
       `init_from` was pretrained on.
   """
-  measured = table.measure(recipe.encoder, recipe.options, train.pairs())
+  pairs, folding = train.pairs(), {}
+  if recipe.data.fold_phases:
+    folding = {"phases": phases.measure(train.specs)}
+    pairs = [(spec, phases.fold(spec, weights)) for spec, weights in pairs]
+  measured = table.measure(recipe.encoder, recipe.options, pairs)
   spread = train.targets.std(axis=0)
   scaling = {
     "target_mean": train.targets.mean(axis=0).tolist(),
@@ -121,6 +125,7 @@ def describe(
     "encoder_options": dataclasses.asdict(recipe.options),
     "chunk_options": dataclasses.asdict(chunking.resolved(recipe.chunks, used)),
     **measured,
+    **folding,
     "head": {
       "hidden_width": recipe.head.hidden_width,
       "dropout": recipe.head.dropout,

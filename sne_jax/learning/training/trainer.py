@@ -216,6 +216,16 @@ class Trainer:
     )
     return self.model.scaled(logits), codes
 
+  def mean_prediction(
+    self, params: Sequence[Any], networks: Networks
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what a predictor of several seeds does: their mean, all codes."""
+    batches = self.model.batches(networks)
+    runs = [self.model.run(one, batches, len(networks)) for one in params]
+    predictions = [self.model.scaled(logits) for logits, _ in runs]
+    codes = np.concatenate([codes for _, codes in runs], axis=-1)
+    return np.mean(predictions, axis=0), codes
+
   def _report(self, params, seed: int):
     """Predicts the held-out parts, and measures the predictions.
 

@@ -31,7 +31,7 @@ OF_SEED = (
 )
 """Files of a seed that has finished, beside its checkpoints."""
 
-OF_RUN = ("*.json", f"*/{digests.FILE}")
+OF_RUN = ("*.json", calibration.NEWCOMERS_FILE, f"*/{digests.FILE}")
 """Patterns of the files of a run, beside those of its seeds."""
 
 FREE = ("training.log_every", "training.save_every", "training.keep", "devices")
@@ -106,7 +106,7 @@ def verify_seed(
 
 def verify_run(
   folder: pathlib.Path,
-  names: Sequence[str] = (calibration.FILE,),
+  names: Sequence[str] = (calibration.FILE, calibration.NEWCOMERS_FILE),
   *,
   remedy: str = digests.REMEDY,
 ) -> None:

@@ -7,7 +7,7 @@ from sne_jax.networks.families.architectures import (
 )
 from sne_jax.networks.families.convolutional import cnn
 from sne_jax.networks.families.dense import inr, mlp
-from sne_jax.networks.families.initial import SCHEMES, init
+from sne_jax.networks.families.initial import BIASES, SCHEMES, init
 from sne_jax.networks.families.layers import ACTIVATIONS
 from sne_jax.networks.families.residual import resnet
 from sne_jax.networks.families.table import FAMILIES, build, forward, run
@@ -19,6 +19,7 @@ __all__ = [
   "ARCHITECTURES",
   "FAMILIES",
   "NUM_DRAWS",
+  "BIASES",
   "SCHEMES",
   "architecture",
   "build",

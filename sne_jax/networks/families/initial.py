@@ -12,10 +12,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sne_jax.networks import spec as spec_lib
 
 _UNIFORM = ("siren", "glorot_uniform", "he_uniform", "fan_in_uniform")
-_TRUNCATED = ("glorot_normal", "he_normal", "truncated_normal")
+_TRUNCATED = ("glorot_normal", "he_normal", "lecun_normal", "truncated_normal")
 
 SCHEMES = ("default", *_UNIFORM, *_TRUNCATED, "normal", "orthogonal")
 """How weights may be drawn, for `init`."""
+
+BIASES = ("constant", "fan_in_uniform")
+"""How biases may be drawn, for `init`."""
 
 _DEFAULTS = {
   "inr": "siren",
@@ -35,6 +38,7 @@ def init(
   *,
   std: float | Float[Array, ""] = 0.02,
   bias: float | Float[Array, ""] = 0.0,
+  biases: str = "constant",
 ) -> Float[Array, "P"]:
   """Draws the weights of a fresh network.
 
@@ -49,21 +53,31 @@ def init(
       otherwise. "siren" draws all but the last weight from U(+-sqrt(6 /
       fan_in) / w0) and the last from U(+-1 / sqrt(fan_in)); "fan_in_uniform"
       draws all from the latter. The scheme's normals are cut at two
-      deviations; glorot_normal and he_normal then rescaled.
+      deviations; all but truncated_normal then rescaled.
     std: deviation for "normal" and, before the cut, "truncated_normal". May
       be traced, so that it can differ between networks mapped over.
-    bias: the value of all biases; may be traced.
+    bias: the value of all biases, where they are constant; may be traced.
+    biases: one of `BIASES`, static. "fan_in_uniform" draws those of a weight
+      from U(+-1 / sqrt(fan_in)) of that weight, as PyTorch does.
 
   Raises:
-    ValueError: unknown scheme.
+    ValueError: unknown scheme, of weights or of biases.
   """
-  if scheme not in SCHEMES:
-    raise ValueError(
-      f"unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}"
-    )
+  for value, known in ((scheme, SCHEMES), (biases, BIASES)):
+    if value not in known:
+      raise ValueError(
+        f"unknown scheme {value!r}; known are {', '.join(known)}"
+      )
   if scheme == "default":
     scheme = _DEFAULTS.get(spec.family, "glorot_uniform")
   key_weights, key_tables = jax.random.split(key)
+  if biases == "fan_in_uniform":
+    key_tables, key_biases = jax.random.split(key_tables)
+    shares = _draw(spec, key_biases, biases)
+    offsets = spec.unflatten(shares)
+    fans = {t.name: t.fan_in for t in spec.tensors}
+  else:
+    offsets, fans = {}, {}
   drawn = spec.unflatten(_draw(spec, key_weights, scheme))
   tables = ("embedding", "class_token", "position")
   if any(t.kind in tables for t in spec.tensors):
@@ -77,6 +91,8 @@ def init(
       values[t.name] = drawn[t.name] * _spread(spec, t, scheme, std)
     elif t.kind in tables:
       values[t.name] = table_values[t.name]
+    elif t.kind.endswith("_bias") and t.of in fans:
+      values[t.name] = offsets[t.name] / math.sqrt(fans[t.of])
     elif t.kind.endswith("_bias"):
       values[t.name] = jnp.broadcast_to(jnp.asarray(bias), t.shape)
     else:
@@ -148,6 +164,7 @@ def _spread(
     "glorot_normal": math.sqrt(2 / (fan_in + fan_out)),
     "he_uniform": math.sqrt(6 / fan_in),
     "he_normal": math.sqrt(2 / fan_in),
+    "lecun_normal": math.sqrt(1 / fan_in),
     "truncated_normal": std * _CUT_STD,
     "normal": std,
     "orthogonal": 1.0,

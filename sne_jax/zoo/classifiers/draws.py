@@ -17,11 +17,14 @@ from sne_jax.zoo.classifiers import ranges
 from sne_jax.zoo.classifiers.fit import OPTIMIZERS
 from sne_jax.zoo.classifiers.options import (
   INITIALIZERS,
+  MAKERS,
   NUMBERS,
+  PUBLISHED,
   ImageZooOptions,
 )
 
 _WORDS = ("architecture", "activation", "optimizer", "initializer", *NUMBERS)
+_LATER = ("makers",)  # Drawn behind the words of before, which stay.
 
 
 class Networks(NamedTuple):
@@ -33,6 +36,7 @@ class Networks(NamedTuple):
   activation: list[str]  # "drawn" where every layer has its own.
   optimizer: list[str]
   initializer: list[str]
+  maker: list[str]
   numbers: dict[str, Float[np.ndarray, "M"]]  # By the name of the option.
 
 
@@ -46,9 +50,9 @@ def draw_networks(
   """
   count = options.num_networks
   share = np.stack(
-    [_shares((options.seed, n), len(_WORDS)) for n in range(count)]
+    [_shares((options.seed, n), len(_WORDS + _LATER)) for n in range(count)]
   )
-  share = dict(zip(_WORDS, share.T, strict=True))
+  share = dict(zip(_WORDS + _LATER, share.T, strict=True))
 
   def chosen(name, known):
     words = ranges.words(name, getattr(options, name), known)
@@ -57,7 +61,13 @@ def draw_networks(
   architecture = chosen("architecture", families.ARCHITECTURES)
   activation = chosen("activation", tuple(families.ACTIVATIONS))
   optimizer = chosen("optimizer", tuple(OPTIMIZERS))
-  initializer = chosen("initializer", INITIALIZERS)
+  makers = chosen("makers", tuple(MAKERS))
+  initializer = [
+    own if maker == PUBLISHED else MAKERS[maker][0]
+    for own, maker in zip(
+      chosen("initializer", INITIALIZERS), makers, strict=True
+    )
+  ]
   specs: dict[spec_lib.NetworkSpec, int] = {}
   known: dict[tuple, spec_lib.NetworkSpec] = {}
   place = []
@@ -90,6 +100,7 @@ def draw_networks(
     activation,
     optimizer,
     initializer,
+    makers,
     numbers,
   )
 

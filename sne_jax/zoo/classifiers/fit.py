@@ -233,7 +233,7 @@ def make_evaluate_fn(
 
 @functools.lru_cache(maxsize=8)
 def make_start_fn(
-  spec: spec_lib.NetworkSpec, initializer: str
+  spec: spec_lib.NetworkSpec, initializer: str, biases: str = "constant"
 ) -> Callable[[Hyper], dict[str, Array]]:
   """Returns the compiled function that draws the first weights of members.
 
@@ -244,7 +244,9 @@ def make_start_fn(
 
   def start_fn(hyper):
     key = jax.random.fold_in(_key(hyper.key), _WEIGHTS)
-    weights = families.init(spec, key, initializer, std=hyper.init_std)
+    weights = families.init(
+      spec, key, initializer, std=hyper.init_std, biases=biases
+    )
     return {
       name: value * hyper.init_scale if name in decayed else value
       for name, value in spec.unflatten(weights).items()
@@ -286,11 +288,16 @@ def hold(
 
 
 def draw(
-  spec: spec_lib.NetworkSpec, initializer: str, hyper: Hyper
+  spec: spec_lib.NetworkSpec,
+  initializer: str,
+  hyper: Hyper,
+  biases: str = "constant",
 ) -> dict[str, np.ndarray]:
   """Returns the first weights of members, as tensors on the host."""
   bare = dataclasses.replace(spec, activations=())
-  return jax.tree.map(np.asarray, make_start_fn(bare, initializer)(hyper))
+  return jax.tree.map(
+    np.asarray, make_start_fn(bare, initializer, biases)(hyper)
+  )
 
 
 def same_hyper(

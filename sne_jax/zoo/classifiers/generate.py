@@ -25,6 +25,7 @@ from sne_jax.zoo.classifiers import (
   tiles,
 )
 from sne_jax.zoo.classifiers import options as image_options
+from sne_jax.zoo.classifiers.options import MAKERS
 from sne_jax.zoo.store import correct, partial, splits, store, writing
 
 GENERATOR = "sne_jax.zoo.generate"  # As zoos of before say it.
@@ -119,6 +120,7 @@ def generate_image_zoo(
       properties={
         name: writing.Property(columns[name], description)
         for name, description in properties.PROPERTIES.items()
+        if name in columns
       },
       splits=parts,
       provenance=provenance | {"batch_members": batch_members},
@@ -215,6 +217,8 @@ def _provenance(options, data: images.Images, dataset: str) -> dict[str, Any]:
   """Returns what makes two zoos the same, as plain values."""
   values = dataclasses.asdict(options)
   del values["batch_members"]
+  if options.makers == image_options.PUBLISHED:  # As zoos of before say it.
+    del values["makers"]
   values |= {"dataset": dataset, "images": images.digest(data)}
   return {"generator": GENERATOR, "seed": options.seed, "options": values}
 
@@ -356,16 +360,19 @@ class _Trainer:
 
   def _start(self, spec, hyper, members) -> dict[str, np.ndarray]:
     """Returns first weights, each by its own initialiser, as tensors."""
-    schemes = np.array(self._networks.initializer)[members]
+    ways = [
+      (self._networks.initializer[n], MAKERS[self._networks.maker[n]][1])
+      for n in members
+    ]
     drawn = {
-      name: fit.draw(spec, name, hyper)
-      for name in sorted(set(schemes.tolist()))
+      way: fit.draw(spec, way[0], hyper, way[1]) for way in dict.fromkeys(ways)
     }
 
     def join(*arrays):
       joined = np.array(arrays[0])
-      for name, array in zip(drawn, arrays, strict=True):
-        joined[schemes == name] = array[schemes == name]
+      for way, array in zip(drawn, arrays, strict=True):
+        same = np.array([other == way for other in ways])
+        joined[same] = array[same]
       return joined
 
     return jax.tree.map(join, *drawn.values())

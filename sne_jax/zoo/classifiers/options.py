@@ -11,6 +11,16 @@ INITIALIZERS = tuple(
 )
 """Initialisers that classifiers may have."""
 
+PUBLISHED = "published"
+MAKERS: dict[str, tuple[str, str]] = {
+  PUBLISHED: ("", "constant"),
+  "pytorch": ("fan_in_uniform", "fan_in_uniform"),
+  "keras": ("glorot_uniform", "constant"),
+  "flax": ("lecun_normal", "constant"),
+}
+"""How those who keep the defaults of a framework begin: weights, and biases, by
+names of `families.init`. published is what the other options say."""
+
 # Hyper-parameters that are numbers, drawn in this order, with their bounds.
 NUMBERS = {
   "learning_rate": (0.0, 1e3),
@@ -43,6 +53,9 @@ class ImageZooOptions(Checked):
     initializer: how first weights are drawn, of glorot_normal, he_normal,
       orthogonal, normal, truncated_normal and the like
       (sne_jax.networks.families.SCHEMES).
+    makers: who makes the networks, drawn for each: published, which draws first
+      weights as initializer says, with biases 0; and pytorch, keras, flax,
+      which begin as these frameworks do by default.
     learning_rate: of the optimiser, constant.
     weight_decay: times the weights, in the gradient.
     dropout: share of hidden activations set to 0.
@@ -75,6 +88,7 @@ class ImageZooOptions(Checked):
   initializer: str = (
     "glorot_normal,he_normal,orthogonal,normal,truncated_normal"
   )
+  makers: str = PUBLISHED
   learning_rate: str = "log:5e-4:5e-2"
   weight_decay: str = "log:1e-8:1e-2"
   dropout: str = "uniform:0:0.5"
@@ -96,6 +110,7 @@ class ImageZooOptions(Checked):
       "activation": tuple(families.ACTIVATIONS),
       "optimizer": tuple(fit.OPTIMIZERS),
       "initializer": INITIALIZERS,
+      "makers": tuple(MAKERS),
     }
     for name, words in known.items():
       ranges.words(name, getattr(self, name), words)

@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.classifiers import draws
+from sne_jax.zoo.classifiers.options import PUBLISHED
 
 PROPERTIES = {
   "network": "number of the network; its snapshots share it",
@@ -23,6 +24,7 @@ PROPERTIES = {
   "num_skips": "residual connections",
   "optimizer": "optimiser",
   "initializer": "how the first weights were drawn",
+  "maker": "whose way to begin; where there are several",
   "learning_rate": "of the optimiser, constant",
   "weight_decay": "times the weights, added to the gradient",
   "dropout": "share of hidden activations set to 0 in training",
@@ -53,6 +55,7 @@ def columns(
     numbers: network of every member.
     epochs: of every member.
   """
+  made = set(networks.maker) != {PUBLISHED}
   built = [_built(spec) for spec in networks.specs]
   specs = networks.spec[numbers]
   return {
@@ -61,7 +64,10 @@ def columns(
     "dataset": np.full(len(numbers), dataset),
     **{
       name: np.array(getattr(networks, name))[numbers]
-      for name in ("architecture", "activation", "optimizer", "initializer")
+      for name in (
+        *("architecture", "activation", "optimizer", "initializer"),
+        *(("maker",) if made else ()),
+      )
     },
     **{
       name: np.array([values[name] for values in built])[specs]

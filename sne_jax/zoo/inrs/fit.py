@@ -140,14 +140,14 @@ def fit_batch(
   spec: spec_lib.NetworkSpec,
   start: Callable,
   advance: Callable,
-  keys: Array,
+  keys: Any,
   targets: Float[np.ndarray, "S *X"],
   *,
   sizes: list[int],
   devices: Sequence[Any],
-  max_steps: int,
+  max_steps: int | Int[np.ndarray, "S"],
   check_every: int,
-  tolerance: float,
+  tolerance: float | Float[np.ndarray, "S"],
   on_done: Callable[[int], None],
 ) -> Fit:
   """Trains a batch until every network is done.
@@ -159,30 +159,33 @@ def fit_batch(
     spec: of the networks.
     start: of `make_fit_fn`.
     advance: of `make_fit_fn`.
-    keys: `[S]` one key per network.
+    keys: what `start` takes: arrays `[S, ...]`, one key per network for one.
     targets: the signals; of a wave its points.
     sizes: of `batch_sizes`; the first must hold all networks.
     devices: the slots are cut over these.
-    max_steps: at least 1.
+    max_steps: at least 1; one for all, or one for each. Networks are looked at
+      every `check_every` steps, and end then.
     check_every: steps between two looks at the errors, at least 1.
-    tolerance: mean squared error that is good enough.
+    tolerance: mean squared error that is good enough; likewise.
     on_done: is told how many networks are done whenever some are.
   """
   count = len(targets)
+  limits = np.broadcast_to(max_steps, count)
+  enough = np.broadcast_to(np.asarray(tolerance, np.float64), count)
   slots = _fill(np.arange(count), sizes)  # the network in each slot
   alive = np.arange(len(slots)) < count  # False: done, or there as padding
-  state = partial.place(start(keys[slots]), devices)
+  state = partial.place(start(jax.tree.map(lambda a: a[slots], keys)), devices)
   waves = partial.place(targets[slots], devices)
   weights = np.zeros((count, spec.num_weights), np.float32)
   error, steps = np.zeros(count, np.float32), np.zeros(count, np.int64)
   taken = 0
   while alive.any():
-    take = min(check_every, max_steps - taken)
+    take = min(check_every, int(limits.max()) - taken)
     state, errors = advance(state, waves, take)
     taken += take
     now = np.asarray(errors)
-    # Not `now <= tolerance or not finite`: a comparison with NaN is False.
-    over = ~(now > tolerance) | np.isinf(now) | (taken >= max_steps)
+    # Not `now <= enough or not finite`: a comparison with NaN is False.
+    over = ~(now > enough[slots]) | np.isinf(now) | (taken >= limits[slots])
     done = np.flatnonzero(alive & over)
     if not done.size:
       continue

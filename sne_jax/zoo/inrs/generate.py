@@ -23,6 +23,7 @@ from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
 from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo.inrs import fit as inr_fit
+from sne_jax.zoo.inrs import makers as makers_lib
 from sne_jax.zoo.store import partial as partial_lib
 from sne_jax.zoo.store import splits, store, writing
 
@@ -46,11 +47,15 @@ class InrZooOptions(Checked):
     seed: a member is a function of the seed and its number alone.
     variant: frequency: y = sin(f x), f ~ U(0.5, 10). dws: y = a sin(f x), with
       a and f ~ U(0, 10), as in the code of the DWSNet authors.
+    makers: who makes the networks, drawn for each: of published, sitzmann,
+      pytorch, keras, flax, linear (sne_jax.zoo.inrs.makers), separated by
+      commas. published alone is the zoo of the field: all members alike. Of
+      several, optimisers, rates and lengths of the training vary too.
     points: points of x in [-pi, pi); 0: 1,000 for frequency, 2,000 for dws.
     hidden: neurons of a hidden layer.
     layers: hidden (sine) layers.
     w0: frequency inside a layer's sine.
-    learning_rate: of Adam.
+    learning_rate: of Adam; of several makers, drawn around it.
     weight_decay: times the weights, added to the gradient.
     max_steps: a network is done after so many steps, or with its tolerance.
     tolerance: a network is done when its mean squared error is at most this.
@@ -63,6 +68,7 @@ class InrZooOptions(Checked):
   num_networks: int = option(1500, least=1)
   seed: int = option(0, least=0)
   variant: str = option("frequency", choices=tuple(_VARIANTS))
+  makers: str = makers_lib.PUBLISHED
   points: int = option(0, least=0)
   hidden: int = option(32, least=1)
   layers: int = option(2, least=1)
@@ -73,6 +79,25 @@ class InrZooOptions(Checked):
   tolerance: float = option(1e-4, least=0, flag=False)
   check_every: int = option(25, least=1, flag=False)
   batch_members: int = option(100, least=0)
+
+  def __post_init__(self):
+    super().__post_init__()
+    makers_lib.names(self.makers)
+
+  @property
+  def varied(self) -> makers_lib.Members | None:
+    """How each network is made; None where all are made alike."""
+    if self.makers == makers_lib.PUBLISHED:
+      return None
+    return makers_lib.draw(
+      makers_lib.names(self.makers),
+      *(self.seed, self.num_networks),
+      max_steps=self.max_steps,
+      check_every=self.check_every,
+      tolerance=self.tolerance,
+      rate=self.learning_rate,
+      weight_decay=self.weight_decay,
+    )
 
   @property
   def num_points(self) -> int:
@@ -102,7 +127,8 @@ def generate_inr_zoo(
   """Generates a zoo of sine INRs, or opens it if it is there already.
 
   Properties: `frequency`, `amplitude`, `reconstruction_error`, `steps`,
-  `converged`. A network whose error is not finite is kept, as not valid.
+  `converged`; with several makers also `maker`, `optimizer` and
+  `learning_rate`. A network whose error is not finite is kept, as not valid.
 
   The same options on the same kind of device give the same bytes, whether the
   run was broken off and started again or not. Finished batches are in
@@ -153,6 +179,7 @@ def generate_inr_zoo(
         "converged": writing.Property(
           converged, "whether the error is at most the tolerance"
         ),
+        **_made(options.varied),
       },
       splits=parts,
       provenance=provenance | {"batch_members": batch},
@@ -200,14 +227,31 @@ def _provenance(options: InrZooOptions, split) -> dict[str, Any]:
   """Returns what makes two zoos the same, as plain values."""
   values = dataclasses.asdict(options)
   del values["batch_members"]
+  if options.makers == makers_lib.PUBLISHED:  # As zoos of before say it.
+    del values["makers"]
   values["points"] = options.num_points
   values["split"] = dict(split) if split is not None else None
   return {"generator": GENERATOR, "seed": options.seed, "options": values}
 
 
+def _made(varied: makers_lib.Members | None) -> dict[str, writing.Property]:
+  """Returns the properties that say how networks were made."""
+  if varied is None:
+    return {}
+  return {
+    "maker": writing.Property(np.array(varied.maker), "who made the network"),
+    "optimizer": writing.Property(np.array(varied.optimizer), "optimiser"),
+    "learning_rate": writing.Property(
+      varied.hyper.rate.astype(np.float64), "of the optimiser, constant"
+    ),
+  }
+
+
 @functools.lru_cache(maxsize=4)
 def fit_fns(options: InrZooOptions) -> tuple[Callable, Callable]:
   """Returns what `inr_fit.make_fit_fn` gives, compiled once."""
+  if options.makers != makers_lib.PUBLISHED:
+    return makers_lib.make_fit_fn(inr_spec(options), wave_points(options))
   return inr_fit.make_fit_fn(
     inr_spec(options),
     wave_points(options),
@@ -229,23 +273,29 @@ def _fit_all(
   devices = jax.local_devices()
   start, advance = fit_fns(options)
   key = jax.random.key(options.seed, impl="threefry2x32")
+  varied = options.varied
 
   def fit(first: int, members: np.ndarray) -> dict[str, np.ndarray]:
     # In float64, then rounded: independent of the device's sine.
     targets = amplitude[members, None] * np.sin(
       frequency[members, None] * x[None, :].astype(np.float64)
     )
+    keys: Any = jax.vmap(functools.partial(jax.random.fold_in, key))(members)
+    most: Any = (options.max_steps, options.tolerance)
+    if varied is not None:
+      keys = (keys, jax.tree.map(lambda a: a[members], varied.hyper))
+      most = (varied.max_steps[members], varied.tolerance[members])
     fitted = inr_fit.fit_batch(
       spec,
       start,
       advance,
-      jax.vmap(functools.partial(jax.random.fold_in, key))(members),
+      keys,
       targets.astype(np.float32),
       sizes=inr_fit.batch_sizes(batch, len(devices)),
       devices=devices,
-      max_steps=options.max_steps,
+      max_steps=most[0],
       check_every=options.check_every,
-      tolerance=options.tolerance,
+      tolerance=most[1],
       on_done=lambda done: progress(first + done, total, "training networks"),
     )
     return fitted._asdict()

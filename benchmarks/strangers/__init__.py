@@ -1,0 +1,1 @@
+"""Networks of others: how predictions of them hold."""
