@@ -74,6 +74,13 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
   claims.claim_workdir(workdir, config, ignore=FREE, file=FIT_FILE)
 
 
+def finished(workdir: pathlib.Path) -> list[int]:
+  """Returns the seeds of a run that have finished."""
+  folders = (path.parent.name for path in workdir.glob(f"seed*/{RESULT_FILE}"))
+  numbers = (name.removeprefix("seed") for name in folders)
+  return sorted(int(number) for number in numbers if number.isdecimal())
+
+
 def finish(folder: pathlib.Path, contents: Mapping[str, str | bytes]) -> None:
   """Writes the last files of a seed, and the digests of all of them."""
   pins = f"checkpoints/*/*/{digests.FILE}"
