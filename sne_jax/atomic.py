@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sne_jax import room
@@ -76,10 +76,38 @@ def json_text(value: Any, allow_nan: bool = False, *, sort: bool = True) -> str:
   return text + "\n"
 
 
-def remove_left(folder: str | os.PathLike) -> None:
-  """Removes what killed writes have left in a folder that nobody writes in."""
-  for path in pathlib.Path(folder).glob(".*.tmp"):
-    path.unlink()
+def remove_left(folder: str | os.PathLike, *below: str) -> None:
+  """Removes what killed writes have left in a folder that nobody writes in.
+
+  Args:
+    folder: that is looked at.
+    *below: patterns of folders in it that are, too.
+  """
+  folder = pathlib.Path(folder)
+  for place in (
+    folder,
+    *(p for pattern in below for p in folder.glob(pattern)),
+  ):
+    for path in place.glob(".*.tmp"):
+      path.unlink()
+
+
+@contextlib.contextmanager
+def made_folders(path: str | os.PathLike) -> Iterator[None]:
+  """Makes the folders above a path; where the body fails, none is left empty.
+
+  Those that were there before stay, and those that hold something.
+  """
+  path = pathlib.Path(path)
+  made = [p for p in (path, *path.parents) if not p.exists()]
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield
+  except (Exception, SystemExit):
+    with contextlib.suppress(OSError):
+      for folder in made:
+        folder.rmdir()
+    raise
 
 
 def sync_folder(path: str | os.PathLike) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sne_jax import atomic, room
+from sne_jax.checkpoints import foreign
 from sne_jax.cli import config
 from sne_jax.learning.training import train_state
 from sne_jax.networks import families
@@ -67,6 +68,19 @@ def test_what_is_no_shortage_stays_as_it_is(tmp_path, capsys):
 
   code, line = left(lambda: train_state.load_best(tmp_path), capsys)
   assert code == 2 and "holds no parameters" in line
+
+
+def test_no_file_is_at_fault_where_too_many_are_open(tmp_path, capsys):
+  path = tmp_path / "a.safetensors"
+
+  def main():
+    cause = OSError(errno.EMFILE, "Too many open files", str(path))
+    with foreign.guard(str(path), "cannot be mapped", OSError):
+      raise cause
+
+  code, line = left(main, capsys)
+  assert code == room.EXIT_CODE and "restore" not in line
+  assert "too many files are open" in line and "ulimit -n 4096" in line
 
 
 @pytest.mark.parametrize(

@@ -194,14 +194,15 @@ def guarded(
   except KeyboardInterrupt:
     leave("interrupted; the same command continues", code=130)
   except Exception as error:
+    lacking = room.shortage(error)
     own = _is_users(error) and not isinstance(error, OSError)
-    short = "" if own else room.explained(error, _folders(flag_values))
+    worded = own and lacking not in room.OF_FILES  # No file is at fault then.
+    short = "" if worded else room.explained(error, _folders(flag_values))
     if not short and not _is_users(error):
       raise
     if "traceback" in flag_values and flag_values["traceback"].value:
       traceback.print_exc()
-    again = short or room.shortage(error) is not None
-    code = room.EXIT_CODE if again else 2
+    code = room.EXIT_CODE if short or lacking is not None else 2
     leave(short or str(error) or type(error).__name__, code)
 
 

@@ -22,17 +22,21 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from absl import app, flags
+from absl import flags
 
 KINDS = ("disk", "readonly", "filesize", "files")
 PAGE = 4096
 LARGE = 256 << 20
 
-flags.DEFINE_integer("places", 8, "Sizes of each stage.")
-flags.DEFINE_list("kinds", list(KINDS), "What is short.")
-flags.DEFINE_list("stages", [], "Names of stages; all by default.")
-flags.DEFINE_string("given", "", "Folder of what stages begin with, to keep.")
-FLAGS = flags.FLAGS
+FLAGS = flags.FlagValues()  # Not those of the programs.
+flags.DEFINE_integer("places", 8, "Sizes of each stage.", flag_values=FLAGS)
+flags.DEFINE_list("kinds", list(KINDS), "What is short.", flag_values=FLAGS)
+flags.DEFINE_list(
+  "stages", [], "Names of stages; all by default.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+  "given", "", "Folder of what stages begin with, to keep.", flag_values=FLAGS
+)
 
 
 class Disk:
@@ -163,7 +167,9 @@ class Trial:
       self.disk.set("ro")
       self.try_one("read-only")
     if "filesize" in kinds:
-      for size in (2000, 6000, 20_000, 60_000)[:: 1 if FLAGS.places > 4 else 2]:
+      for size in (6000, 20_000, 60_000, 100_000)[
+        :: 1 if FLAGS.places > 4 else 2
+      ]:
         self.fresh()
         limit = [(resource.RLIMIT_FSIZE, size)]
         self.try_one(f"files of {size} bytes", limits=limit)
@@ -174,9 +180,8 @@ class Trial:
         self.try_one(f"{count} open files", limits=limit)
 
 
-def main(argv):
+def main():
   """Tries all stages."""
-  del argv
   from tests.broken import programs, stages
 
   programs.load()
@@ -200,4 +205,5 @@ if __name__ == "__main__":
   import importlib
 
   importlib.import_module("programs").find_tests()
-  app.run(main)
+  FLAGS(sys.argv)
+  main()

@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 
-from absl import app, flags
+from absl import flags
 
 NAMES = (
   *("zoo", "training", "contest", "matrix", "pretraining", "sampling"),
@@ -26,11 +26,13 @@ NAMES = (
 AGAIN = 0.3
 """Share of kills that are followed by another before the end."""
 
-flags.DEFINE_integer("kills", 100, "How many.")
-flags.DEFINE_integer("seed", 0, "Of all draws.")
-flags.DEFINE_string("folder", "kill_faults", "For inputs, faults and counts.")
-flags.DEFINE_list("stages", list(NAMES), "Names of stages.")
-FLAGS = flags.FLAGS
+FLAGS = flags.FlagValues()  # Not those of the programs.
+flags.DEFINE_integer("kills", 100, "How many.", flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Of all draws.", flag_values=FLAGS)
+flags.DEFINE_string(
+  "folder", "kill_faults", "For inputs, faults and counts.", flag_values=FLAGS
+)
+flags.DEFINE_list("stages", list(NAMES), "Names of stages.", flag_values=FLAGS)
 
 
 class Stage:
@@ -84,9 +86,8 @@ class Stage:
     return kills, [f"killed after {moments}", *found] if found else []
 
 
-def main(argv):
+def main():
   """Kills until there were enough."""
-  del argv
   from tests.broken import programs, stages
 
   programs.load()
@@ -124,4 +125,5 @@ if __name__ == "__main__":
   import importlib
 
   importlib.import_module("programs").find_tests()
-  app.run(main)
+  FLAGS(sys.argv)
+  main()

@@ -12,12 +12,12 @@ import re
 import numpy as np
 
 CLOCKS = re.compile(
-  r"time/.*|.*seconds.*|networks_per_second|costs|sha256|_timestamp_nsecs"
+  r"time/.*|.*seconds.*|networks_per_second|costs|sha256|revision|_timestamp_nsecs"
 )
 """Fields of clocks, and digests of what holds some."""
 
 OF_ORBAX = ("_CHECKPOINT_METADATA", "commit_success.txt", "orbax.checkpoint")
-OF_TIME = re.compile(r"second|\[s\]")
+OF_TIME = re.compile(r"second|\[s\]|revision")
 PASSING = re.compile(r"events\.out\.tfevents.*")
 UNSURE = re.compile(r"costs\.png|zoo\.log|log\.txt|study\.journal")
 """Files that hold times, or tell what has happened."""
