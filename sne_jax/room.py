@@ -47,6 +47,8 @@ OF_FILES = (errno.EMFILE, errno.ENFILE)
 EXIT_CODE = 75
 """Of programs that end by a shortage: try again (EX_TEMPFAIL)."""
 
+_UNKNOWN = 1 << 62
+
 _RECORD = 1000
 """Bytes that a record of metrics takes, as a line and for TensorBoard."""
 
@@ -178,12 +180,16 @@ def of_training(
 
 
 def free(folder: str | os.PathLike) -> int:
-  """Returns the bytes that are free where a folder is, or is going to be."""
+  """Returns the bytes that are free where a folder is, or is going to be.
+
+  A great many where the system does not say.
+  """
   path = pathlib.Path(folder).absolute()
   for place in (path, *path.parents):
     with contextlib.suppress(OSError):
-      return shutil.disk_usage(place).free
-  return 0
+      usage = shutil.disk_usage(place)
+      return usage.free if usage.total else _UNKNOWN
+  return _UNKNOWN
 
 
 def taken(*folders: str | os.PathLike) -> int:

@@ -119,7 +119,7 @@ class Checkpoints:
     step, record = self._intact()
     if step is not None:
       state = _load(self._latest / str(step), jax.tree.map(_like, state))
-    self._forget_best()
+    self._forget_old()
     return state, record
 
   def _intact(self) -> tuple[int | None, LoopRecord]:
@@ -175,10 +175,7 @@ class Checkpoints:
     """
     _save(self._latest / str(step), state, dataclasses.asdict(record))
     self._named[step] = _named_by(record)
-    for old in sorted(_steps(self._latest))[: -self._keep]:
-      _remove(self._latest / str(old))
-      self._named.pop(old, None)
-    self._forget_best()
+    self._forget_old()
 
   def save_best(self, step: int, params, metrics: Mapping[str, float]) -> None:
     """Saves the parameters of a new best; those before stay until `save`.
@@ -190,7 +187,11 @@ class Checkpoints:
     params = jax.tree.map(np.asarray, params)
     _save(self._best / str(step), params, {"step": step, **metrics})
 
-  def _forget_best(self):
+  def _forget_old(self):
+    """Removes states beyond those to keep, and best ones that none names."""
+    for old in sorted(_steps(self._latest))[: -self._keep]:
+      _remove(self._latest / str(old))
+      self._named.pop(old, None)
     for step in _steps(self._best):
       if step not in self._named.values():
         _remove(self._best / str(step))

@@ -150,6 +150,17 @@ def test_another_model_is_refused_with_the_folder_named(tmp_path):
     train_state.Checkpoints(tmp_path).restore_or_init(other)
 
 
+def test_a_kill_after_the_last_save_leaves_no_old_state(tmp_path):
+  checkpoints = train_state.Checkpoints(tmp_path, keep=3)
+  for step in (1, 2, 3):
+    checkpoints.save_best(step, STATE.params, {})
+    checkpoints.save(step, make_state(step), record(step))
+  checkpoints = train_state.Checkpoints(tmp_path, keep=2)
+  state, _ = checkpoints.restore_or_init(make_state())
+  assert state.step == 3
+  assert folders(tmp_path, "latest") == folders(tmp_path, "best") == ["2", "3"]
+
+
 @pytest.fixture
 def quiet():
   """Takes away what a failure of the library silences."""
