@@ -112,13 +112,14 @@ def explained(
   Args:
     error: from anywhere.
     folders: that may be concerned, where the error names no file: the one with
-      the least room is taken.
+      the least room is taken; of memory, the first.
   """
   if isinstance(error, NoRoom):
     return str(error)
   number = shortage(error)
   if number in (None, errno.ENOMEM):
-    return _of_memory(error) if number or _is_of_memory(error) else ""
+    short = number or _is_of_memory(error)
+    return _of_memory(error, folders) if short else ""
   name = _named(error)
   if name:
     return str(_worded(number, pathlib.Path(name), "", None, "opened"))
@@ -226,12 +227,13 @@ def _is_of_memory(error: BaseException) -> bool:
   return isinstance(error, MemoryError) or str(error).startswith(_OF_DEVICE)
 
 
-def _of_memory(error: BaseException) -> str:
+def _of_memory(error: BaseException, folders) -> str:
   """Returns the line of an error of memory."""
+  where = "".join(f"{os.fspath(folder)}: " for folder in folders[:1])
   said = " ".join(str(error).removeprefix(_OF_DEVICE).split())
   return (
-    f"memory has run out ({said[:200] or 'nobody says for what'}); free memory"
-    f" {AGAIN} (or begin in another folder with a smaller batch_size, or"
+    f"{where}memory has run out ({said[:200] or 'nobody says for what'}); free"
+    f" memory {AGAIN} (or begin in another folder with a smaller batch_size, or"
     " batch_members of a zoo)"
   )
 

@@ -98,6 +98,7 @@ def test_memory_that_runs_out_is_one_line(error, capsys):
   assert code == room.EXIT_CODE
   assert line.startswith("error: memory has run out (Unable to allocate 9 TiB")
   assert "batch_members" in line
+  assert room.explained(error, ["runs/a", "b"]).startswith("runs/a: memory has")
 
 
 def test_a_limit_of_the_system_leaves_the_old_file(tmp_path):
