@@ -60,7 +60,7 @@ from sne_jax import atomic, digests
 from sne_jax.atomic import write_atomically
 from sne_jax.cli import config, encoder_options, environment
 from sne_jax.cli.reports import report
-from sne_jax.learning.training import claims
+from sne_jax.learning.training import claims, workdirs
 from sne_jax.learning.training.records import read_json
 from sne_jax.zoo.store import lock
 
@@ -80,8 +80,11 @@ NOT_IDENTITY = (
 """Options that may change when a run continues."""
 
 DATA_FILE = "data.json"
-BEGUN = (claims.CONFIG, DATA_FILE, "flags.txt", "environment.json")
-"""What a run writes before anything is trained."""
+BEGUN = (
+  *(claims.CONFIG, DATA_FILE, "flags.txt", "environment.json"),
+  *("study.journal", "zoo.flags", "zoo.log"),
+)
+"""What a run, or a sweep, writes before anything is trained."""
 
 
 class RunFailed(RuntimeError):
@@ -216,30 +219,21 @@ def claim_workdir(
     ValueError: it belongs to other options, or another process is at work.
   """
   workdir = pathlib.Path(folder)
-  made = [path for path in (workdir, *workdir.parents) if not path.exists()]
-  workdir.parent.mkdir(parents=True, exist_ok=True)
   unused = (
     encoder_options.known().keys() - resolved.get("EncoderOptions", {}).keys()
   )
   ignore = (*NOT_IDENTITY, *(f"EncoderOptions.{name}" for name in unused))
-  try:
-    with lock.folder_lock(str(workdir)):
-      is_new = claims.claim_workdir(workdir, resolved, ignore=ignore)
-      for place in (workdir, *workdir.glob("seed*")):
-        atomic.remove_left(place)
-      write_atomically(workdir / "flags.txt", flagfile)
-      try:
-        yield workdir
-      except (Exception, SystemExit):
-        if is_new and not _holds_training(workdir):
-          for name in BEGUN:
-            (workdir / name).unlink(missing_ok=True)
-        raise
-  except (Exception, SystemExit):
-    with contextlib.suppress(OSError):  # Those that hold something stay.
-      for path in made:
-        path.rmdir()
-    raise
+  with atomic.made_folders(workdir), lock.folder_lock(str(workdir)):
+    is_new = claims.claim_workdir(workdir, resolved, ignore=ignore)
+    workdirs.tidy(workdir)
+    write_atomically(workdir / "flags.txt", flagfile)
+    try:
+      yield workdir
+    except (Exception, SystemExit):
+      if is_new and not _holds_training(workdir):
+        for name in BEGUN:
+          (workdir / name).unlink(missing_ok=True)
+      raise
 
 
 def _holds_training(workdir: pathlib.Path) -> bool:

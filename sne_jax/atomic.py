@@ -4,34 +4,43 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from sne_jax import room
 
 
 def replace_file(
-  path: str | os.PathLike, write: Callable[[str], Any]
+  path: str | os.PathLike,
+  write: Callable[[str], Any],
+  size: int | None = None,
 ) -> pathlib.Path:
   """Writes a file so that, at any moment, either the old or the new is there.
 
   Args:
     path: file to make or replace; its folder is created where missing.
     write: is given the name of a file to write; it lies beside `path`.
+    size: bytes that it takes, where they are known.
 
   Returns:
     The path.
+
+  Raises:
+    NoRoom: it cannot be written, because a disk is full for one.
   """
   path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    write(str(temporary))
-    with open(temporary, "rb") as file:
-      os.fsync(file.fileno())
-    temporary.replace(path)
-  finally:
-    with contextlib.suppress(FileNotFoundError):
-      temporary.unlink()
-  sync_folder(path.parent)
+  with room.writing(path, size=size):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      write(str(temporary))
+      with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+      temporary.replace(path)
+    finally:
+      with contextlib.suppress(OSError):
+        temporary.unlink()
+    sync_folder(path.parent)
   return path
 
 
@@ -41,9 +50,8 @@ def write_atomically(
   """Writes bytes, or text in UTF-8; names of files in it stay as they are."""
   if isinstance(content, str):
     content = content.encode("utf-8", errors="surrogateescape")
-  return replace_file(
-    path, lambda temporary: pathlib.Path(temporary).write_bytes(content)
-  )
+  write = lambda temporary: pathlib.Path(temporary).write_bytes(content)
+  return replace_file(path, write, len(content))
 
 
 def write_json(
@@ -68,10 +76,38 @@ def json_text(value: Any, allow_nan: bool = False, *, sort: bool = True) -> str:
   return text + "\n"
 
 
-def remove_left(folder: str | os.PathLike) -> None:
-  """Removes what killed writes have left in a folder that nobody writes in."""
-  for path in pathlib.Path(folder).glob(".*.tmp"):
-    path.unlink()
+def remove_left(folder: str | os.PathLike, *below: str) -> None:
+  """Removes what killed writes have left in a folder that nobody writes in.
+
+  Args:
+    folder: that is looked at.
+    *below: patterns of folders in it that are, too.
+  """
+  folder = pathlib.Path(folder)
+  for place in (
+    folder,
+    *(p for pattern in below for p in folder.glob(pattern)),
+  ):
+    for path in place.glob(".*.tmp"):
+      path.unlink()
+
+
+@contextlib.contextmanager
+def made_folders(path: str | os.PathLike) -> Iterator[None]:
+  """Makes the folders above a path; where the body fails, none is left empty.
+
+  Those that were there before stay, and those that hold something.
+  """
+  path = pathlib.Path(path)
+  made = [p for p in (path, *path.parents) if not p.exists()]
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield
+  except (Exception, SystemExit):
+    with contextlib.suppress(OSError):
+      for folder in made:
+        folder.rmdir()
+    raise
 
 
 def sync_folder(path: str | os.PathLike) -> None:

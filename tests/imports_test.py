@@ -15,6 +15,7 @@ MODULES = sorted(
 )
 
 FLOORS = {
+  "room": -3,
   "atomic": -2,
   "errors": -2,
   "version": -2,

@@ -1,6 +1,7 @@
 """Runs the trials of a sweep: each is a program, started again if it fails."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import threading
@@ -14,6 +15,7 @@ from experiments.cli import options as options_lib
 from experiments.sweeping import launch, trials
 from experiments.sweeping.executors import Executor
 from experiments.sweeping.plan import Plan
+from sne_jax import room
 from sne_jax.atomic import write_atomically
 from sne_jax.learning.training import progress
 
@@ -39,9 +41,25 @@ def prepare(plan: Plan, executor: Executor, programs: Programs) -> None:
   write_atomically(flagfile, options_lib.to_flagfile(plan.base))
   logging.info("preparing the zoo; %s says how far it is", log)
   ended = executor.run(_job(programs.prepare, flagfile, log), lambda: None)
-  if ended.code != 0:
-    raise ValueError(launch.last_words(ended, log))
+  words = launch.last_words(ended, log) if ended.code != 0 else ""
+  check_room(ended, words, plan)
+  if words:
+    raise ValueError(words)
   flagfile.unlink()
+
+
+def check_room(ended: launch.Ended, words: str, plan: Plan) -> None:
+  """Ends the sweep where a program of it had no room: the next has none, too.
+
+  Raises:
+    NoRoom: it had none.
+  """
+  if ended.code != room.EXIT_CODE:
+    return
+  if "; " in words:
+    raise room.NoRoom(errno.ENOSPC, words)
+  with room.writing(plan.workdir, "a trial"):  # Its log had no room either.
+    raise OSError(errno.ENOSPC, "")
 
 
 class Search:
@@ -125,6 +143,7 @@ class Search:
     for left in reversed(range(self._plan.sweep.retries + 1)):
       ended = self._executor.run(job, watch)
       words = launch.last_words(ended, log) if ended.code != 0 else ""
+      check_room(ended, words, self._plan)
       why = trials.read(self._plan, trial.number, words).failed
       if not why:
         break

@@ -18,6 +18,7 @@ from optuna.visualization import matplotlib as visualization
 from experiments.sweeping import space, trials
 from experiments.sweeping.plan import Plan
 from experiments.sweeping.trials import Outcome
+from sne_jax import atomic
 from sne_jax.cli.reports import report
 
 
@@ -93,13 +94,13 @@ def results(plan: Plan, order: Sequence[Outcome]) -> dict[str, Any]:
 
 def _draw(path: pathlib.Path, plan: Plan, study: optuna.Study) -> None:
   """Draws the validation metric over every swept option, a panel each."""
-  path.parent.mkdir(parents=True, exist_ok=True)
   label = f"validation {plan.sweep.metric}"
   with mpl.rc_context({"backend": "agg"}), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Experimental; one value has no range.
     visualization.plot_slice(study, list(plan.space), target_name=label)
     pyplot.suptitle("")
-    pyplot.savefig(path, dpi=150, bbox_inches="tight")
+    how: Any = {"format": "png", "dpi": 150, "bbox_inches": "tight"}
+    atomic.replace_file(path, lambda name: pyplot.savefig(name, **how))
     pyplot.close()
 
 

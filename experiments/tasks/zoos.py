@@ -11,6 +11,7 @@ import difflib
 import multiprocessing
 import os
 import pathlib
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import numpy as np
 from absl import flags, logging
 
 from experiments.cli import console
+from sne_jax import room
 from sne_jax.cli import config
 from sne_jax.cli.commands import zoo as make_zoo
 from sne_jax.learning.training import progress
@@ -252,6 +254,14 @@ def _image_zoo(source: Source) -> store.Zoo:
     process = spawn.Process(target=_make, args=(source.arguments,))
     process.start()
     process.join()
+    if process.exitcode == room.EXIT_CODE:
+      sys.exit(process.exitcode)  # The line has been said.
+    if process.exitcode == -signal.SIGKILL:
+      raise ValueError(
+        f"the zoo of {source.arguments[0]} was not made: its process was"
+        " killed, as systems do where memory runs out; what is finished is"
+        " kept, and the same command continues"
+      )
     if process.exitcode:
       raise ValueError(
         f"the zoo of {source.arguments[0]} was not made; see the error above"

@@ -94,6 +94,23 @@ class FileNetwork:
     )
 
   @property
+  def unbiased(self) -> str:
+    """Says which layers have no bias where others have one; "": none."""
+    layers = [
+      tensor.name
+      for tensor in self.spec.tensors
+      if tensor.kind in ("linear_weight", "conv_weight")
+    ]
+    shifted = {tensor.of for tensor in self.spec.tensors}
+    without = [name for name in layers if name not in shifted]
+    if not without or len(without) == len(layers):
+      return ""
+    more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+    return (
+      f"no bias was found of {', '.join(without[:3])}{more}; others have one"
+    )
+
+  @property
   def left_out(self) -> dict[str, str]:
     """What of the file is not in the network, and why.
 

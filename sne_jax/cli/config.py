@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags
 
+from sne_jax import room
 from sne_jax.cli import earlier_flags, help_text
 
 Options = TypeVar("Options")
@@ -28,6 +29,9 @@ _DEFINE = {
   str: flags.DEFINE_string,
   tuple[str, ...]: flags.DEFINE_multi_string,
 }
+OUTPUTS = ("workdir", "zoo", "out", "zoo_out")
+"""Flags that name a folder to write in, in one program or the other."""
+
 _HELP = {"help": False, "h": False, "helpshort": False, "helpfull": True}
 
 
@@ -189,12 +193,17 @@ def guarded(
     return main(argv)
   except KeyboardInterrupt:
     leave("interrupted; the same command continues", code=130)
-  except (ValueError, OSError, RuntimeError) as error:
-    if not _is_users(error):
+  except Exception as error:
+    lacking = room.shortage(error)
+    own = _is_users(error) and not isinstance(error, OSError)
+    worded = own and lacking not in room.OF_FILES  # No file is at fault then.
+    short = "" if worded else room.explained(error, _folders(flag_values))
+    if not short and not _is_users(error):
       raise
     if "traceback" in flag_values and flag_values["traceback"].value:
       traceback.print_exc()
-    leave(str(error) or type(error).__name__)
+    code = room.EXIT_CODE if short or lacking is not None else 2
+    leave(short or str(error) or type(error).__name__, code)
 
 
 def run_main(
@@ -208,10 +217,11 @@ def run_main(
 
   A wrong flag, a stray argument, a `ValueError` raised by this project's own
   code, a `RuntimeError` of a class of its own (training that diverged, a
-  checkpoint that cannot be read), and an `OSError` (a missing file, a full
-  disk) are written to stderr as `error: ...`, and the exit code is 2. Anything
-  else is a fault of the code and keeps its traceback; `--traceback` shows that
-  of the former too.
+  checkpoint that cannot be read), an `OSError` (a missing file), and whatever a
+  full disk, a limit or want of memory has caused (`room`), are written to
+  stderr as `error: ...`. The exit code is 2, or 75 where the same command
+  continues once there is room. Anything else is a fault of the code and keeps
+  its traceback; `--traceback` shows that of the former too.
 
   Args:
     main: is given the arguments that are no flags, the program first.
@@ -230,6 +240,13 @@ def run_main(
   raise AssertionError("app.run always exits")
 
 
+def _folders(flag_values: flags.FlagValues) -> list[str]:
+  """Returns the folders that flags name to write in, where they are known."""
+  names = [name for name in OUTPUTS if name in flag_values]
+  values = [flag_values[name].value for name in names]
+  return [text for text in values if isinstance(text, str) and text]
+
+
 def leave(message: str, code: int = 2) -> NoReturn:
   """Ends the program with one line."""
   sys.stderr.write(f"error: {' '.join(message.split())}\n")
@@ -242,7 +259,7 @@ def _is_users(error: BaseException) -> bool:
     return True
   if isinstance(error, RuntimeError):  # JAX raises plain ones, too.
     return _is_ours(type(error).__module__)
-  return _is_own(error)
+  return isinstance(error, ValueError) and _is_own(error)
 
 
 def _is_ours(module: str) -> bool:

@@ -14,10 +14,11 @@ import math
 import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sne_jax import checkpoints
+from sne_jax import checkpoints, room
 from sne_jax.learning.training import progress
 from sne_jax.networks.spec import NetworkSpec
 
@@ -225,6 +226,7 @@ def check_outputs(paths: Sequence[str], given: Sequence[str] = ()) -> None:
 
   Raises:
     ValueError: one is a folder, is read, or cannot be written.
+    NoRoom: the disk is full, or read-only.
   """
   read = {os.path.realpath(path) for path in given}
   for path in filter(None, paths):
@@ -236,9 +238,11 @@ def check_outputs(paths: Sequence[str], given: Sequence[str] = ()) -> None:
     try:
       target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+      if room.shortage(error) is not None:
+        raise
       raise ValueError(f"{path} cannot be written ({error})") from error
-    if not os.access(target.parent, os.W_OK):
-      raise ValueError(f"{path} cannot be written; its folder is read-only")
+    with room.writing(target), tempfile.TemporaryFile(dir=target.parent):
+      pass
 
 
 def report_failures(failures: dict[str, str]) -> int:

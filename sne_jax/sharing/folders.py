@@ -105,7 +105,7 @@ def write(
     contents[CODES_FILE] = safetensors.numpy.save(codes)
   if known.made is not None:
     contents[STRANGERS_FILE] = safetensors.numpy.save(
-      {n: np.ascontiguousarray(a) for n, a in known.made.arrays().items()}
+      {n: np.asarray(a, order="C") for n, a in known.made.arrays().items()}
     )
   folder.parent.mkdir(parents=True, exist_ok=True)
   whole = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")

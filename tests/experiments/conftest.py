@@ -15,6 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import run
 from experiments.cli import options as options_lib
+from sne_jax import room
 from sne_jax.cli import config
 from sne_jax.networks import families
 from sne_jax.zoo.store import store, writing
@@ -45,7 +46,7 @@ class Ended(NamedTuple):
   def error(self) -> str:
     """The one line of an error."""
     lines = [l for l in self.err.splitlines() if l.startswith("error: ")]
-    assert self.code == 2, self
+    assert self.code in (2, room.EXIT_CODE), self
     assert len(lines) == 1, self.err
     assert self.err.endswith(lines[0] + "\n")
     assert "Traceback" not in self.err

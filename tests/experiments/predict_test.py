@@ -232,6 +232,32 @@ def test_an_unknown_architecture_is_said(workdir, start, tmp_path):
   code, text, _ = start(predict, f"--workdir={workdir}", path)
   assert code == 0
   assert "of an architecture that no network of the training had" in text
+  assert "no bias" not in text
+
+
+def test_a_bias_that_is_missing_is_said(workdir, start, tmp_path):
+  (path,) = written(tmp_path, count=1)
+  arrays = safetensors.numpy.load_file(path)
+  assert "no bias" not in start(inspect_network, path)[1]
+  lost = [name for name in arrays if name.endswith("bias")][1]
+  del arrays[lost]
+  safetensors.numpy.save_file(arrays, path)
+  weight = lost.replace("bias", "weight")
+  said = f"no bias was found of {weight}; others have one"
+  for module, given in (
+    (predict, (f"--workdir={workdir}",)),
+    (inspect_network, ()),
+  ):
+    code, text, _ = start(module, *given, path)
+    assert code == 0 and said in text, text
+
+
+def test_a_model_that_is_not_there_leaves_no_folder(start, tmp_path):
+  (path,) = written(tmp_path / "files", count=1)
+  for module, out in ((predict, "--csv"), (encode, "--out")):
+    given = (f"--workdir={tmp_path}/typo", f"{out}={tmp_path}/new/a.csv")
+    assert start(module, *given, path)[0] == 2
+  assert [p.name for p in tmp_path.iterdir()] == ["files"]
 
 
 def test_streamed_networks_are_judged_as_loaded_ones(

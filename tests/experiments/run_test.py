@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 
 from experiments import run as run_lib
-from sne_jax import digests, predictor
+from sne_jax import digests, predictor, room
 from sne_jax.cli import config
 from sne_jax.learning.evaluation import references
 from sne_jax.learning.training import loop, records, train_state
@@ -161,7 +161,7 @@ def test_a_full_disk_loses_nothing(
   monkeypatch.setattr(train_state.ocp, "save", full)
   ended = launch(tmp_path / "run", tiny_zoo)
   assert "the disk is full" in ended.error
-  assert "start the same command again" in ended.error
+  assert "give the same command again" in ended.error
   ended = launch(tmp_path / "run", tiny_zoo)
   assert ended.code == 0
   assert same(params(tmp_path / "run"), params(done[0]))
@@ -174,7 +174,9 @@ def test_a_full_disk_while_writing_metrics(
     raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
 
   monkeypatch.setattr(records.MetricWriter, "write", full)
-  assert "No space left" in launch(tmp_path / "run", tiny_zoo).error
+  ended = launch(tmp_path / "run", tiny_zoo)
+  assert ended.code == room.EXIT_CODE
+  assert "the disk is full: metrics.jsonl cannot be written" in ended.error
 
 
 def test_a_damaged_checkpoint_is_named(copy, launch, tiny_zoo):

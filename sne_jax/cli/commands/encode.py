@@ -61,8 +61,8 @@ def main(
   how = config.from_flags(given_files.FileOptions, flag_values=flag_values)
   encoder_options.load_files(model.encoder_file)
   paths = given_files.paths_of(argv[1:])
-  given_files.check_outputs([options.out], paths)
   encode, streams, familiar, remarks = opened(model)
+  given_files.check_outputs([options.out], paths)
   names: list[str] = []
   codes: list[np.ndarray] = []
   notes: list[tuple[str, str]] = []

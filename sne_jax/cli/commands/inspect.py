@@ -151,7 +151,8 @@ def described(network: checkpoints.FileNetwork) -> str:
     ("Taken from conventions, or not claimed", inferred.guesses),
     (
       "Of the file",
-      [n for n in network.notes if not n.startswith("left out:")],
+      [n for n in network.notes if not n.startswith("left out:")]
+      + [network.unbiased] * bool(network.unbiased),
     ),
     ("Left out", left_out(network)),
     ("Said by the file", said(network.tensors)),

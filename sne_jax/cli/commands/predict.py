@@ -72,8 +72,8 @@ def main(
   how = config.from_flags(given_files.FileOptions, flag_values=flag_values)
   encoder_options.load_files(model.encoder_file)
   paths = given_files.paths_of(argv[1:])
-  given_files.check_outputs([options.csv, options.json], paths)
   predictor = model.load()
+  given_files.check_outputs([options.csv, options.json], paths)
   judged = Table(predictor, options.coverage)
   rows: list[dict[str, Any]] = []
 
@@ -157,6 +157,7 @@ class Table:
         "of an architecture that no network of the training had: its"
         " prediction may be far off, and its interval promises nothing"
       )
+      warnings += [network.unbiased] if network.unbiased else []
     if unlike > 1:
       share = "" if np.isnan(p_value) else f" ({p_value:.1%} of these are)"
       warnings.append(

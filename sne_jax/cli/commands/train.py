@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import flags
 
-from sne_jax import fitting
+from sne_jax import atomic, fitting
 from sne_jax.atomic import write_atomically
 from sne_jax.cli import config, encoder_options, own
 from sne_jax.cli.encoder_options import EncoderOptions
@@ -33,6 +33,7 @@ from sne_jax.learning.data import folders
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.data.pipeline import DataOptions
 from sne_jax.learning.objectives.model import HeadOptions
+from sne_jax.learning.training import workdirs
 from sne_jax.learning.training.loop import TrainOptions
 from sne_jax.learning.training.optimizers import OptimizerOptions
 from sne_jax.networks.checked import Checked, option
@@ -126,8 +127,8 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     )
   targets = config.words(learn.targets)
   workdir = pathlib.Path(learn.workdir)
-  workdir.parent.mkdir(parents=True, exist_ok=True)
-  with lock.folder_lock(str(workdir)):
+  with atomic.made_folders(workdir), lock.folder_lock(str(workdir)):
+    workdirs.tidy(workdir)
     zoo = given.zoo(learn.workdir, targets, learn.loss)
     parts = parts_of(zoo, targets)
     predictor = fitting.fit(

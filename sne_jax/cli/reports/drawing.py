@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.image import AxesImage
 
+from sne_jax import atomic
+
 PALETTE = (
   "#0072B2",  # blue
   "#D55E00",  # vermilion
@@ -70,9 +72,9 @@ def drawn(
     backend_agg.FigureCanvasAgg(picture)
     yield picture
     target = png_path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     # No software in the file: equal data give equal bytes.
-    picture.savefig(target, dpi=150, metadata={"Software": None})
+    how: Any = {"format": "png", "dpi": 150, "metadata": {"Software": None}}
+    atomic.replace_file(target, lambda name: picture.savefig(name, **how))
 
 
 @contextlib.contextmanager

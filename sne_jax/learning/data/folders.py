@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from sne_jax import digests, errors
+from sne_jax import digests, errors, room
 from sne_jax.checkpoints import foreign
 from sne_jax.checkpoints.formats import shards
 from sne_jax.learning.data import inputs, labelled, tables
@@ -248,6 +248,8 @@ def _read(path: str, override, skip_unreadable: bool) -> source_lib.Network:
     spec, weights = inputs.network_of(path, path, override=override)
     return source_lib.Network(spec, inputs.vector_of(spec, weights, path))
   except Exception as error:
+    if room.shortage(error) in room.OF_FILES:
+      raise
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__} "
     why = " ".join(f"{kind}{error}".split()).removeprefix(f"{path}: ")
     if skip_unreadable:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from sne_jax import room
 from sne_jax.learning.data import prefetch
 from sne_jax.learning.evaluation import metrics as measures
 from sne_jax.learning.training import (
@@ -216,6 +217,7 @@ def fit(
   *,
   schedule: optax.Schedule | None = None,
   title: str = "training",
+  ahead: int = 1,
 ) -> FitResult:
   """Trains, or continues a training that was interrupted.
 
@@ -231,8 +233,11 @@ def fit(
     workdir: folder of checkpoints and metrics; None keeps nothing on disk.
     schedule: learning rate by completed updates, to record it.
     title: what the progress line calls this.
+    ahead: trainings of this size that the disk has to hold, this one and those
+      that come.
 
   Raises:
+    NoRoom: the disk has no room for them; nothing was begun.
     TrainingDiverged: loss, gradient or parameters are not finite. This is
       tested where metrics are recorded, and before anything is saved.
     ValueError: `evaluate` does not give the monitored metric.
@@ -241,6 +246,7 @@ def fit(
   checkpoints = None
   record = train_state.LoopRecord()
   if workdir is not None:
+    _check_room(workdir, state, options, ahead)
     checkpoints = train_state.Checkpoints(workdir, keep=options.keep)
     state, record = checkpoints.restore_or_init(state)
   best = None
@@ -301,6 +307,20 @@ def fit(
     *(state, best_params, best_step, dict(record.best_metrics)),
     *(writer.records, observer.clock.seconds, record.stopped_early),
   )
+
+
+def _check_room(workdir, state, options: TrainOptions, ahead: int) -> None:
+  """Raises `NoRoom` if trainings are not going to fit on the disk."""
+  size = room.of_training(
+    train_state.num_bytes(state.params),
+    train_state.num_bytes(state),
+    seeds=ahead,
+    keep=options.keep,
+    records=options.num_steps // options.log_every
+    + options.num_steps // options.eval_every,
+  )
+  what = "the training" if ahead == 1 else f"the training of {ahead} seeds"
+  room.check(workdir, size, what, there=room.taken(workdir))
 
 
 def _check_finite(step, values, state):

@@ -17,6 +17,7 @@ from typing import Any
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
+from sne_jax import room
 from sne_jax.atomic import write_atomically
 
 # Generated classes, which type checkers do not see.
@@ -83,25 +84,18 @@ class MetricWriter:
     """Records scalars of a step, each under `prefix` and its name.
 
     Raises:
-      OSError: the disk is full, or gone; the message says what to do.
+      NoRoom: the disk is full, or read-only; the message says what to do.
     """
     record: Record = {"step": int(step)}
     record |= {prefix + name: float(value) for name, value in values.items()}
     self.records.append(record)
     if self._file is None:
       return
-    try:
+    with room.writing(self._file.name, f"the metrics of step {step}"):
       self._file.write(_line(record))
       self._file.flush()
       if self._events is not None:
         self._events.write(record)
-    except OSError as error:
-      raise OSError(
-        error.errno,
-        f"{error.strerror}: the metrics of step {step} could not be written;"
-        " make room there and start the same command again",
-        self._file.name,
-      ) from error
 
   def sync(self) -> None:
     """Waits until the records are on the disk, as before a checkpoint."""

@@ -12,10 +12,11 @@ Dimensions: none; states are any trees of arrays.
 
 import contextlib
 import dataclasses
-import errno
+import logging as python_logging
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,11 +25,13 @@ import numpy as np
 from absl import logging
 from orbax.checkpoint.experimental import v1 as ocp
 
-from sne_jax import atomic, digests, errors
+from sne_jax import atomic, digests, errors, room
 
 _WHOLE = ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt")
 """What a complete checkpoint contains."""
 
+_OVERHEAD, _OF_ARRAY = 48_000, 1_200
+"""Bytes that a checkpoint, and each array in it, takes beside its values."""
 
 _REMEDY = (
   "restore the file, or remove the folder above checkpoints and start the same"
@@ -116,7 +119,7 @@ class Checkpoints:
     step, record = self._intact()
     if step is not None:
       state = _load(self._latest / str(step), jax.tree.map(_like, state))
-    self._forget_best()
+    self._forget_old()
     return state, record
 
   def _intact(self) -> tuple[int | None, LoopRecord]:
@@ -167,25 +170,28 @@ class Checkpoints:
     """Saves a state, then removes those that it supersedes.
 
     Raises:
-      CheckpointError: the disk is full; what was saved before is still whole.
+      CheckpointError: a disk is full, or read-only; what was saved before is
+        still whole.
     """
     _save(self._latest / str(step), state, dataclasses.asdict(record))
     self._named[step] = _named_by(record)
-    for old in sorted(_steps(self._latest))[: -self._keep]:
-      _remove(self._latest / str(old))
-      self._named.pop(old, None)
-    self._forget_best()
+    self._forget_old()
 
   def save_best(self, step: int, params, metrics: Mapping[str, float]) -> None:
     """Saves the parameters of a new best; those before stay until `save`.
 
     Raises:
-      CheckpointError: the disk is full; what was saved before is still whole.
+      CheckpointError: a disk is full, or read-only; what was saved before is
+        still whole.
     """
     params = jax.tree.map(np.asarray, params)
     _save(self._best / str(step), params, {"step": step, **metrics})
 
-  def _forget_best(self):
+  def _forget_old(self):
+    """Removes states beyond those to keep, and best ones that none names."""
+    for old in sorted(_steps(self._latest))[: -self._keep]:
+      _remove(self._latest / str(old))
+      self._named.pop(old, None)
     for step in _steps(self._best):
       if step not in self._named.values():
         _remove(self._best / str(step))
@@ -254,17 +260,28 @@ def _like(x):
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
+def num_bytes(tree) -> int:
+  """Returns the bytes that a checkpoint of a tree takes, about."""
+  leaves = jax.tree.leaves(tree)
+  values = sum(getattr(leaf, "nbytes", 8) for leaf in leaves)
+  return values + _OVERHEAD + _OF_ARRAY * len(leaves)
+
+
 def _save(path, tree, metadata):
   whole = path.with_name(path.name + ".new")
   shutil.rmtree(whole, ignore_errors=True)
+  what = f"the checkpoint of step {path.name}"
+  size = num_bytes(tree)
   try:
-    with _quiet():
-      ocp.save(whole, tree, custom_metadata=metadata)
-    digests.seal_folder(whole)
-    whole.rename(path)
-    atomic.sync_folder(path.parent)
-  except Exception as error:
-    if not _is_disk_full(error):
+    room.check(path.parent, size, what)  # The library's errors are many.
+    with room.writing(path.parent, what, size):
+      with _quiet(), _without_threads():
+        ocp.save(whole, tree, custom_metadata=metadata)
+      digests.seal_folder(whole)
+      whole.rename(path)
+      atomic.sync_folder(path.parent)
+  except OSError as error:
+    if room.shortage(error) is None:
       raise
     for part in path.parent.iterdir():  # Give the space back.
       if not _is_whole(part):
@@ -274,10 +291,38 @@ def _save(path, tree, metadata):
       f"the one of step {max(steps)} is whole" if steps else "there is none"
     )
     raise CheckpointError(
-      f"the disk is full: the checkpoint of step {path.name} does not fit into"
-      f" {path.parent} (of the checkpoints before, {kept}). Free space there"
-      " and start the same command again; it continues from the latest one"
+      f"{error} (of the checkpoints before, {kept})"
     ) from error
+
+
+@contextlib.contextmanager
+def _without_threads() -> Iterator[None]:
+  """Drops what Orbax's threads say of a failure, which is raised as well.
+
+  Some say it late, so what drops it stays after a failure: log lines of its
+  files, and the calls of an event loop that it has closed.
+  """
+  before, late = sys.unraisablehook, _Late()
+
+  def hook(unraisable) -> None:
+    error = unraisable.exc_value
+    closed = isinstance(error, RuntimeError) and "loop is closed" in str(error)
+    if not (closed and unraisable.object is None):
+      before(unraisable)
+
+  sys.unraisablehook = hook
+  logging.get_absl_logger().addFilter(late)
+  yield
+  sys.unraisablehook = before  # Not where the body has failed.
+  logging.get_absl_logger().removeFilter(late)
+
+
+class _Late(python_logging.Filter):
+  """Leaves out log lines of Orbax."""
+
+  def filter(self, record: python_logging.LogRecord) -> bool:
+    """Returns whether a line is of others."""
+    return "orbax" not in pathlib.Path(record.pathname).parts
 
 
 def _load(path, like):
@@ -296,20 +341,6 @@ def _metadata(path) -> dict[str, Any]:
   with _quiet():
     metadata: Any = ocp.metadata(path).custom_metadata
   return dict(metadata or {})
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-  """Tells whether a full disk caused an error."""
-  while error is not None:
-    full = isinstance(error, OSError) and error.errno in (
-      errno.ENOSPC,
-      errno.EDQUOT,
-    )
-    text = str(error).lower()
-    if full or "no space left on device" in text or "disk quota" in text:
-      return True
-    error = error.__cause__ or error.__context__
-  return False
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ class Trainer:
     programs: dict[str, Any] | None = None,
   ):
     train, val, tests = recipe_lib.checked(train, val, tests or {}, recipe)
-    self.recipe, self.train = recipe, train
+    self.recipe, self.train, self._seeds = recipe, train, seeds
     self.parts = {"val": val, **tests}
     self.description = recipe_lib.describe(train, recipe, seeds)
     self._moving = recipe_lib.scaled_targets(
@@ -131,8 +131,10 @@ class Trainer:
         log.info("seed %d is finished already", seed)
         return _read(folder)
     state, batch_fn = self.start(seed)
+    ahead = 1
     if folder is not None:
       workdirs.claim(folder.parent, self.config)
+      ahead = len(set(self._seeds) - set(workdirs.finished(folder.parent)))
       folder.mkdir(parents=True, exist_ok=True)
       digests.drop(folder)
       file = folder / workdirs.MODEL_FILE
@@ -146,6 +148,7 @@ class Trainer:
       folder,
       schedule=self._schedule,
       title=f"seed {seed}",
+      ahead=ahead,
     )
     params = jax.device_get(fitted.best_params)
     report, codes = self._report(params, seed)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sne_jax import digests
+from sne_jax import atomic, digests
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import calibration
 from sne_jax.learning.training import claims, records
@@ -72,6 +72,18 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     claims.WorkdirError: it holds one of others; the message names them.
   """
   claims.claim_workdir(workdir, config, ignore=FREE, file=FIT_FILE)
+
+
+def tidy(workdir: pathlib.Path) -> None:
+  """Removes what killed writes have left in a run that nobody writes in."""
+  atomic.remove_left(workdir, "figures", "seed*", "seed*/checkpoints")
+
+
+def finished(workdir: pathlib.Path) -> list[int]:
+  """Returns the seeds of a run that have finished."""
+  folders = (path.parent.name for path in workdir.glob(f"seed*/{RESULT_FILE}"))
+  numbers = (name.removeprefix("seed") for name in folders)
+  return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def finish(folder: pathlib.Path, contents: Mapping[str, str | bytes]) -> None:

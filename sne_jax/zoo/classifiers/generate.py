@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sne_jax import room
 from sne_jax.zoo.classifiers import (
   draws,
   fit,
@@ -139,6 +140,11 @@ def generate_image_zoo(
       networks.specs, options.batch_size, data
     ),
     make=make,
+    size=room.of_zoo(
+      len(ids),
+      max(spec.num_weights for spec in networks.specs),
+      len(properties.PROPERTIES) + 2,
+    ),
   )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sne_jax import room
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
 from sne_jax.networks.checked import Checked, option
@@ -195,6 +196,7 @@ def generate_inr_zoo(
       free_batch_members(options), options.num_networks
     ),
     make=make,
+    size=room.of_zoo(len(ids), inr_spec(options).num_weights, 5),
   )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sne_jax import errors
+from sne_jax import errors, room
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.public import listing, parts
 from sne_jax.zoo.public import options as options_lib
@@ -134,6 +134,9 @@ def _read_all(folder, source, skip_damaged, told) -> Iterator[parts.Part]:
     if part is None or first + len(part.places) > total:
       networks = _read_part(source, first, skip_damaged, told)
       part = parts.write(folder, first, networks)
+      if first == 0:  # Now it is known how large they are.
+        size = 2 * room.taken(folder) * total // len(part.places)
+        room.check(folder, size, "the zoo", there=room.taken(folder))
     first += len(part.places)
     told(first, total, "networks")
     yield part
@@ -154,6 +157,8 @@ def _read_part(
       network = str(reason)
     except Exception as error:
       if not skip_damaged and isinstance(error, errors.ZooError):
+        raise
+      if room.shortage(error) in room.OF_FILES:
         raise
       if not skip_damaged:
         raise errors.fault(

@@ -54,7 +54,7 @@ def write_rows(path: str, rows: Float[Any, "N P"]) -> str:
         digest.update(part.data)
         file.write(part.data)
 
-  atomic.replace_file(path, write)
+  atomic.replace_file(path, write, end)
   return digest.hexdigest()
 
 

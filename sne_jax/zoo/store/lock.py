@@ -10,7 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from sne_jax import errors
+from sne_jax import errors, room
 
 
 @contextlib.contextmanager
@@ -23,8 +23,9 @@ def folder_lock(path: str | os.PathLike) -> Iterator[None]:
   name = f"{os.fspath(path)}.lock"
   number = _acquire(path, name)
   try:
-    os.ftruncate(number, 0)
-    os.write(number, str(os.getpid()).encode())
+    with room.writing(name):
+      os.ftruncate(number, 0)
+      os.write(number, str(os.getpid()).encode())
     yield
   finally:
     with contextlib.suppress(FileNotFoundError):

@@ -19,7 +19,7 @@ import safetensors
 import safetensors.numpy
 from absl import logging as log
 
-from sne_jax import atomic, digests, errors
+from sne_jax import atomic, digests, errors, room
 from sne_jax.zoo.store import lock, store
 
 PLAN_FILE = "plan.json"
@@ -35,6 +35,7 @@ def make_zoo(
   batch_members: int,
   find_batch_members: Callable[[], int],
   make: Callable[[str, int], store.Zoo],
+  size: int = 0,
 ) -> store.Zoo:
   """Makes a zoo, resumes it, or opens it if it is there already.
 
@@ -47,6 +48,7 @@ def make_zoo(
     find_batch_members: is called for it.
     make: is given the partial folder and the members of a batch; does what is
       not yet done, and writes the zoo to `path` by way of `staging(partial)`.
+    size: bytes that it takes to make the zoo, where they are known.
 
   Returns:
     The zoo, opened.
@@ -54,6 +56,7 @@ def make_zoo(
   Raises:
     ZooError: `path` is a file, another process generates here, or `path` or
       `<path>.partial` hold a zoo of other options, which the message names.
+    NoRoom: the disk has no room for it; nothing was begun.
   """
   path = os.path.abspath(path)
   if os.path.exists(path) and not os.path.isdir(path):
@@ -74,6 +77,7 @@ def make_zoo(
       zoo = opened()
       shutil.rmtree(partial, ignore_errors=True)
       return zoo
+    room.check(path, size, "the zoo", there=room.taken(partial))
     batch = begin(partial, provenance, batch_members, find_batch_members)
     zoo = make(partial, batch)
     shutil.rmtree(partial)
@@ -103,7 +107,7 @@ def part(
     The arrays, and whether they were there.
 
   Raises:
-    OSError: the batch cannot be written, because a disk is full for one.
+    NoRoom: the batch cannot be written, because a disk is full for one.
 
   A batch that is not what was written is made anew, with a warning.
   """

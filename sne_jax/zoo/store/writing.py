@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sne_jax import atomic, digests, errors, version
+from sne_jax import atomic, digests, errors, room, version
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.store import correct, files, lock, reading, store, tables
 
@@ -128,6 +128,8 @@ def write_zoo(
     try:
       os.rename(staged, path)
     except OSError as error:
+      if room.shortage(error) is not None:
+        raise
       raise errors.fault(
         path, "", f"cannot be made ({error.strerror})", "choose another folder"
       ) from error

@@ -202,7 +202,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     raise OSError(28, "No space left on device")
 
   monkeypatch.setattr(os, "fsync", full)
-  with pytest.raises(OSError, match="No space"):
+  with pytest.raises(OSError, match="the disk is full: sha256.json"):
     report.write_results(tmp_path, {"a": 2})
   assert json.loads(path.read_text()) == {"a": 1}
   files = {path.name for path in tmp_path.iterdir()}

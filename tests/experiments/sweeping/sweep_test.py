@@ -60,6 +60,9 @@ BEHAVIOUR
 """
 
 
+PREPARE = ""
+
+
 class Ended(NamedTuple):
   code: int
   out: str
@@ -87,7 +90,7 @@ def programs(tmp_path):
   def write(behaviour=""):
     for name, text in (
       ("trial.py", TRIAL.replace("BEHAVIOUR", behaviour)),
-      ("prepare.py", ""),
+      ("prepare.py", PREPARE),
     ):
       (tmp_path / name).write_text(text)
     return search.Programs(tmp_path / "trial.py", tmp_path / "prepare.py")
@@ -247,6 +250,24 @@ def test_another_metric_ranks_what_is_there(start, tmp_path):
   assert start(GRID, "--metric=mse").code == 0
   assert starts(tmp_path) == dict.fromkeys(range(8), 1)
   assert results(tmp_path)["metric"] == "mse"
+
+
+def test_a_zoo_that_is_not_there_leaves_nothing(tmp_path, monkeypatch, start):
+  fail = "raise SystemExit('error: there is no zoo')"
+  monkeypatch.setitem(globals(), "PREPARE", fail)
+  assert "there is no zoo" in start(GRID).error
+  assert not (tmp_path / "run").exists()
+
+
+def test_no_room_ends_the_sweep(tmp_path, start):
+  text = "runs/0: the disk is full: it cannot be written; free space there"
+  fail = f"print('error: {text}'); sys.exit(75)"
+  grid = "--grid=learning_rate=1e-3,2e-3"
+  ended = start(grid, "--retries=1", behaviour=fail)
+  assert ended.code == 75
+  assert ended.err.splitlines()[-1] == f"error: {text}"
+  assert starts(tmp_path) == {0: 1}
+  assert start(grid).code == 0
 
 
 def test_a_wrong_metric_stops_the_sweep_at_its_first_trial(start, tmp_path):

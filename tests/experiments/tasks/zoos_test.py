@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
 from experiments.tasks import image_reference, members, zoos
+from sne_jax import room
 from sne_jax.cli.commands import zoo as make_zoo
 from sne_jax.networks import families
 from sne_jax.zoo.classifiers import images, labels
@@ -86,6 +88,28 @@ def test_making_that_fails_is_one_line(tmp_path, capfd):
 def test_names_that_are_refused(text, words):
   with pytest.raises(ValueError, match=words):
     zoos.check_there(*zoos.sources(text))
+
+
+@pytest.mark.parametrize(
+  ("code", "kind", "words"),
+  [
+    (room.EXIT_CODE, SystemExit, "75"),  # It has said its line.
+    (-signal.SIGKILL, ValueError, "as systems do where memory runs out"),
+  ],
+)
+def test_a_process_that_had_no_room_is_not_the_flagfiles_fault(
+  code, kind, words, tmp_path, monkeypatch
+):
+  process = types.SimpleNamespace(
+    start=lambda: None, join=lambda: None, exitcode=code
+  )
+  spawn = types.SimpleNamespace(Process=lambda **_: process)
+  monkeypatch.setattr(zoos.multiprocessing, "get_context", lambda _: spawn)
+  flagfile = tmp_path / "own.flags"
+  flagfile.write_text(f"--zoo={tmp_path / 'own'}\n")
+  [source] = zoos.sources(str(flagfile))
+  with pytest.raises(kind, match=words):
+    zoos.opened(source, generate.InrZooOptions())
 
 
 def test_spare_images_were_never_used(made):

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import logging as python_logging
 import os
 import pathlib
 import shutil
@@ -9,16 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from absl import logging
 
-from sne_jax import digests, errors
-from sne_jax.learning.training import loop, train_state
-from sne_jax.learning.training import records as logging
+from sne_jax import digests, errors, room
+from sne_jax.learning.training import loop, records, train_state
 
 STATE = loop.TrainState(
   step=np.int32(3),
@@ -148,6 +150,27 @@ def test_another_model_is_refused_with_the_folder_named(tmp_path):
     train_state.Checkpoints(tmp_path).restore_or_init(other)
 
 
+def test_a_kill_after_the_last_save_leaves_no_old_state(tmp_path):
+  checkpoints = train_state.Checkpoints(tmp_path, keep=3)
+  for step in (1, 2, 3):
+    checkpoints.save_best(step, STATE.params, {})
+    checkpoints.save(step, make_state(step), record(step))
+  checkpoints = train_state.Checkpoints(tmp_path, keep=2)
+  state, _ = checkpoints.restore_or_init(make_state())
+  assert state.step == 3
+  assert folders(tmp_path, "latest") == folders(tmp_path, "best") == ["2", "3"]
+
+
+@pytest.fixture
+def quiet():
+  """Takes away what a failure of the library silences."""
+  hook, logger = sys.unraisablehook, logging.get_absl_logger()
+  filters = list(logger.filters)
+  yield
+  sys.unraisablehook, logger.filters = hook, filters
+
+
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("kind", ["system", "wrapped", "text"])
 def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch, kind):
   checkpoints = train_state.Checkpoints(tmp_path)
@@ -169,7 +192,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch, kind):
     patch.setattr(train_state.ocp, "save", full)
     with pytest.raises(
       train_state.CheckpointError,
-      match=f"disk is full.*{tmp_path}.*step 1 is whole.*Free space",
+      match=f"^{tmp_path}.*disk is full.*step 2 .*needed.*free;.*again.*step 1",
     ):
       checkpoints.save(2, make_state(2), record(1))
     with pytest.raises(train_state.CheckpointError, match="disk is full"):
@@ -182,11 +205,47 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch, kind):
 
 def test_other_failures_are_not_called_a_full_disk(tmp_path, monkeypatch):
   def refuse(*unused, **unused_too):
-    raise PermissionError(errno.EACCES, "Permission denied")
+    raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
   monkeypatch.setattr(train_state.ocp, "save", refuse)
-  with pytest.raises(PermissionError):
+  with pytest.raises(FileNotFoundError):
     train_state.Checkpoints(tmp_path).save(2, make_state(2), record())
+
+
+@pytest.mark.usefixtures("quiet")
+def test_the_library_is_not_started_where_there_is_no_room(
+  tmp_path, monkeypatch
+):
+  def never(*unused, **unused_too):
+    raise AssertionError("it was started")
+
+  monkeypatch.setattr(train_state.ocp, "save", never)
+  monkeypatch.setattr(room, "free", lambda folder: 50_000)
+  with pytest.raises(train_state.CheckpointError, match="50 kB are free"):
+    train_state.Checkpoints(tmp_path).save(2, make_state(2), record())
+
+
+@pytest.mark.usefixtures("quiet")
+def test_threads_of_the_library_say_nothing_after_a_failure(monkeypatch):
+  said = []
+  monkeypatch.setattr(sys, "unraisablehook", said.append)
+  logger = logging.get_absl_logger()
+  before = sys.unraisablehook, list(logger.filters)
+  with train_state._without_threads():
+    pass
+  assert (sys.unraisablehook, logger.filters) == before
+  with pytest.raises(ValueError), train_state._without_threads():
+    raise ValueError("a save fails")
+  closed = RuntimeError("Event loop is closed")
+  other = RuntimeError("something else")
+  cases = [(closed, None), (other, None), (closed, "an object")]
+  for error, owner in cases:
+    sys.unraisablehook(types.SimpleNamespace(exc_value=error, object=owner))
+  assert [(u.exc_value, u.object) for u in said] == cases[1:]
+  [late] = [f for f in logger.filters if f not in before[1]]
+  line = lambda path: python_logging.makeLogRecord({"pathname": path})
+  assert not late.filter(line("/lib/orbax/checkpoint/future.py"))
+  assert late.filter(line("/lib/sne_jax/learning/training/loop.py"))
 
 
 # Interruptions. The work below is run here, and by the child that is killed.
@@ -249,7 +308,7 @@ def assert_equal_runs(result, expected, workdir):
     ]
 
   assert lasting(result.history) == lasting(expected.history)
-  assert logging.read_metrics(workdir) == result.history
+  assert records.read_metrics(workdir) == result.history
   _, found = train_state.load_best(workdir)
   assert found == {"step": expected.best_step, **expected.best_metrics}
 
@@ -263,7 +322,7 @@ def test_a_killed_run_ends_like_an_unbroken_one(tmp_path, unbroken):
   )
   try:
     deadline = time.monotonic() + 120
-    while not logging.read_metrics(tmp_path):
+    while not records.read_metrics(tmp_path):
       assert child.poll() is None and time.monotonic() < deadline
       time.sleep(0.01)
     # From the first metric on the child needs 2.5 seconds: 51 steps of 0.05.
@@ -272,7 +331,7 @@ def test_a_killed_run_ends_like_an_unbroken_one(tmp_path, unbroken):
   finally:
     child.send_signal(signal.SIGKILL)
     child.wait()
-  assert len(logging.read_metrics(tmp_path)) < len(unbroken.history)
+  assert len(records.read_metrics(tmp_path)) < len(unbroken.history)
   assert_equal_runs(work(tmp_path), unbroken, tmp_path)
 
 
@@ -288,7 +347,7 @@ class Killed(BaseException):
     (train_state, "_save", 5, "after"),
     (train_state, "_remove", 1, "before"),
     (train_state, "_remove", 2, "after"),
-    (logging.MetricWriter, "write", 8, "after"),
+    (records.MetricWriter, "write", 8, "after"),
   ],
 )
 def test_a_run_that_dies_anywhere_ends_like_an_unbroken_one(
