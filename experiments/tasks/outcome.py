@@ -8,10 +8,10 @@ from absl import logging as log
 
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
-from experiments.reports import maps, probe_figure
+from experiments.reports import maps
 from experiments.tasks import ceilings, image_reference, members
 from sne_jax.cli import config
-from sne_jax.cli.reports import figures, report, run_report
+from sne_jax.cli.reports import figures, probe_figure, report, run_report
 from sne_jax.learning.data import folders
 from sne_jax.learning.evaluation import (
   calibration,

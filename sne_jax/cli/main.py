@@ -23,6 +23,7 @@ COMMANDS = {
   "predict": "say it of other files, with intervals",
   "encode": "write the codes of networks",
   "inspect": "show what network a file holds",
+  "explore": "show a zoo, or a run, as a page for the browser",
 }
 """What each does, in a few words."""
 
