@@ -34,6 +34,12 @@ class Column:
   about: str = ""
 
 
+def taken(column: Column, places: np.ndarray) -> Column:
+  """Returns a column of the networks at some places."""
+  ends = [None if e is None else e[places] for e in (column.low, column.high)]
+  return Column(column.values[places], *ends, about=column.about)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Atlas:
   """Networks, their codes, and what is known of each.

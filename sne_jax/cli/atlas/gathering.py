@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sne_jax.cli import given_files
-from sne_jax.cli.atlas import content
+from sne_jax.cli.atlas import content, predicting
 from sne_jax.cli.reports import probe_figure
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import references
@@ -32,11 +32,6 @@ BATCH = 256
 
 STATISTICS = "statistics of tensors"
 CODES = "codes of the encoder"
-COVERAGE = 0.9
-"""Share of networks whose interval holds the truth."""
-
-LOG = "log10 "
-"""What the names of targets begin with that are logarithms."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,6 +84,21 @@ def zoos_of(workdir: pathlib.Path) -> list[str]:
         " --zoo where it is now"
       )
   return folders
+
+
+def where(
+  workdir: str | os.PathLike, zoos: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+  """Returns what results say of their zoos, for `zoos_of`.
+
+  Args:
+    workdir: of the run.
+    zoos: folders by name.
+  """
+  return {
+    name: {"path": os.path.relpath(path, workdir)}
+    for name, path in zoos.items()
+  }
 
 
 def split_of(workdir: pathlib.Path) -> str:
@@ -209,66 +219,16 @@ def of_run(
   found = list(map(predictor.predict_and_encode, _batches(pairs, progress)))
   predictions, codes = map(np.concatenate, zip(*found, strict=True))
   truth = {n: c.values for n, c in members.columns.items()}
-  columns = predicted(
+  columns = predicting.predicted(
     *(predictor.targets, predictor.classes, predictions, truth),
-    half=predictor.known.half_widths(
-      predictor.classes or predictor.targets, COVERAGE
-    ),
+    known=predictor.known,
+    is_share=predictor.description.get("loss") == "bce",
   )
-  unlike = predictor.known.unlikeness(codes)
-  if np.isfinite(unlike).any():
-    columns[content.NOVELTY] = content.Column(
-      unlike, about="above 1: unlike the networks of the training"
-    )
+  columns |= predicting.novelty(predictor.known, codes)
   return dataclasses.replace(
     _atlas(title, codes, CODES, members, columns, said),
     probes=probes_of(workdir),
   )
-
-
-def predicted(
-  targets: Sequence[str],
-  classes: Sequence[str],
-  predictions: np.ndarray,
-  truth: Mapping[str, np.ndarray],
-  *,
-  half: np.ndarray,
-) -> dict[str, content.Column]:
-  """Returns what is predicted of networks, as columns.
-
-  Args:
-    targets: their names.
-    classes: of the only target; empty: targets are numbers.
-    predictions: `[N, T]`, or probabilities `[N, K]`.
-    truth: what is known of the networks, by name; targets are compared.
-    half: half the width of the interval of each target `[T]`.
-  """
-  columns = {}
-  if classes:
-    (name,) = targets
-    guess = np.array(classes)[predictions.argmax(axis=1)]
-    columns[f"predicted {name}"] = content.Column(guess)
-    columns["probability of it"] = content.Column(
-      predictions.max(axis=1), about="of the class that is predicted"
-    )
-    if name in truth:
-      is_right = guess == np.asarray(truth[name]).astype(str)
-      columns["rightly predicted"] = content.Column(is_right)
-    return columns
-  for values, wide, name in zip(predictions.T, half, targets, strict=True):
-    columns[f"predicted {name}"] = content.Column(
-      *(values, values - wide, values + wide),
-      about=f"with an interval that holds {COVERAGE:.0%}",
-    )
-    known = truth.get(name.removeprefix(LOG))
-    if known is not None and known.dtype.kind in "fiub":
-      known = known.astype(float)
-      if name.startswith(LOG):
-        known = np.log10(np.where(known > 0, known, np.nan))
-      columns[f"error of {name}"] = content.Column(
-        values - known, about="predicted less true"
-      )
-  return columns
 
 
 def probes_of(workdir: pathlib.Path) -> dict[str, bytes]:

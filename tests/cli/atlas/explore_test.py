@@ -11,10 +11,11 @@ from absl import flags
 
 import sne_jax
 from sne_jax.cli import config, main
-from sne_jax.cli.atlas import gathering
+from sne_jax.cli.atlas import predicting
 from sne_jax.cli.commands import explore
 from sne_jax.encoders.baselines import stat_nn
 from sne_jax.learning.data.dataset import Networks
+from sne_jax.learning.evaluation import calibration
 from sne_jax.networks import families
 from sne_jax.zoo.store import store, writing
 from tests.cli.atlas import reading
@@ -207,8 +208,9 @@ def test_of_too_many_networks_some_are_drawn_and_it_is_said(zoo, tmp_path):
 def test_classes_are_named_and_judged():
   probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
   truth = {"kind": np.array(["a", "a", "b"])}
-  columns = gathering.predicted(
-    *(("kind",), ("a", "b"), probabilities, truth), half=np.full(2, np.nan)
+  columns = predicting.predicted(
+    *(("kind",), ("a", "b"), probabilities, truth),
+    known=calibration.Calibration(),
   )
   assert columns["predicted kind"].values.tolist() == ["a", "b", "b"]
   assert columns["probability of it"].values.tolist() == [0.9, 0.6, 0.8]
