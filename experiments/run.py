@@ -15,7 +15,8 @@ Everything that a run is told is a flag, and a flag after the flagfile
 overrides it; experiments/flags/ has one file per published number. --workdir
 names the folder for everything that it writes:
 
-  report.md, figures/    the results, to read
+  report.html            the results, to read
+  report.md, figures/    the same as text and pictures
   results.json           the same, to compute with
   flags.txt, config.json the options, resolved; --flagfile=flags.txt repeats it
   environment.json       versions, device, revision of the code

@@ -54,6 +54,7 @@ OWNERS = {
     "networks/tracing/traced_torch.py",
   ),
   "huggingface_hub": ("checkpoints/formats/hub.py", "sharing/hub.py"),
+  "plotly": ("cli/atlas/packing.py",),
   "tensorboardX": ("learning/training/records.py",),
   "absl": (
     "encoders/",

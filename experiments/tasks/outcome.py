@@ -1,5 +1,6 @@
 """Puts together what the seeds of a run gave: results, figures, report."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -8,10 +9,11 @@ from absl import logging as log
 
 from experiments.cli import options as options_lib
 from experiments.comparisons import comparison
-from experiments.reports import maps, probe_figure, shown_images
+from experiments.reports import maps, shown_images
 from experiments.tasks import ceilings, image_reference, members
 from sne_jax.cli import config
-from sne_jax.cli.reports import figures, report, run_report
+from sne_jax.cli.atlas import content, gathering, predicting
+from sne_jax.cli.reports import figures, probe_figure, report, run_report
 from sne_jax.learning.data import folders
 from sne_jax.learning.evaluation import (
   calibration,
@@ -62,7 +64,8 @@ def collect(
   results = common | {
     "target": ", ".join(targets),
     "zoos": {
-      name: {key: _values(zoo, key) for key in ("dataset", "architecture")}
+      name: common["zoos"][name]
+      | {key: _values(zoo, key) for key in ("dataset", "architecture")}
       for name, zoo in zip(data.names, data.zoos, strict=True)
     },
     "seeds": rows,
@@ -134,6 +137,10 @@ def of_training(
     "seconds": seconds
     | {f"training seed {e['seed']}": e["train_seconds"] for e in good},
     "sizes": data.sizes(),
+    gathering.ZOOS: gathering.where(
+      options.run.workdir,
+      {n: z.path for n, z in zip(data.names, data.zoos, strict=True)},
+    ),
     "num_params": good[0]["num_params"] if good else None,
     "networks_per_second": _mean(e["networks_per_second"] for e in good),
     "select": options.train.monitor,
@@ -227,7 +234,40 @@ def write(
     results["coverage"] = {
       name: target["coverage"] for name, target in targets.items()
     }
-  run_report.write(workdir, results, drawn)
+  atlas = _atlas(workdir, options, data, good)
+  run_report.write(workdir, results, drawn, atlas)
+
+
+def _atlas(
+  workdir: pathlib.Path,
+  options: options_lib.Options,
+  data: members.Data,
+  good: list[dict[str, Any]],
+) -> content.Atlas | None:
+  """Returns the map of the test networks; None where codes are not kept."""
+  known = calibration.read(workdir)
+  seeds = [workdir / f"seed{entry['seed']}" for entry in good]
+  codes = calibration.read_codes(seeds)
+  if "test" not in codes:
+    return None
+  placed = list(zip(*data.members["test"], strict=True))
+  lead = lambda z: f"{data.names[z]}/" if len(data.zoos) > 1 else ""
+  names = [lead(z) + str(data.zoos[z].members["id"][r]) for z, r in placed]
+  several = {"zoo": np.array(data.names)[data.members["test"].zoo]}
+  shared = [
+    name
+    for name in data.zoos[0].properties
+    if all(name in zoo.properties for zoo in data.zoos)
+  ]
+  return predicting.tested(
+    dataclasses.replace(data.parts["test"], names=tuple(names)),
+    codes["test"],
+    np.mean([np.asarray(e["predictions"]["test"]) for e in good], axis=0),
+    known=known._replace(codes=codes),
+    properties={name: data.property("test", name) for name in shared}
+    | (several if len(data.zoos) > 1 else {}),
+    is_share=options.run.loss == "bce",
+  )
 
 
 def _values(zoo, name: str) -> list[str]:

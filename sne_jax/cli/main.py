@@ -27,6 +27,7 @@ COMMANDS = {
   "zoo": "make a zoo of networks to learn from",
   "convert": "convert a published zoo",
   "models": "list models to begin with, or give one away",
+  "explore": "show a zoo, or a run, as a page for the browser",
 }
 """What each does, in a few words."""
 

@@ -8,6 +8,7 @@ import re
 import shutil
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from absl import flags
 
@@ -15,9 +16,10 @@ import sne_jax
 from experiments import run
 from experiments.cli import options as options_lib
 from sne_jax.cli import config, main
-from sne_jax.cli.commands import predict, train
+from sne_jax.cli.commands import explore, predict, train
 from sne_jax.encoders.baselines import stat_nn
 from sne_jax.learning.evaluation import references
+from tests.cli.atlas import reading as atlas_reading
 from tests.learning.data import own_networks
 
 QUICK = (
@@ -112,7 +114,8 @@ def test_a_training_leaves_a_model_and_a_report(trained, own):
   names = {path.name for path in workdir.iterdir()}
   assert names == {
     *("report.md", "figures", "results.json", "flags.txt", "fit.json"),
-    *("calibration.json", "strangers.npz", "seed0", "sha256.json"),
+    *("report.html", "calibration.json", "strangers.npz", "seed0"),
+    "sha256.json",
   }
   assert {path.name for path in workdir.parent.iterdir()} == {"run", "run_zoo"}
   title, sentence, *_ = (workdir / "report.md").read_text().split("\n\n")
@@ -126,6 +129,34 @@ def test_a_training_leaves_a_model_and_a_report(trained, own):
     *(f"--workdir={workdir}", str(own / "networks" / "net1.pt")),
   )
   assert found.code == 0 and "net1.pt" in found.out, found
+
+
+def test_the_page_of_a_report_has_a_map_and_explore_finds_the_zoo(
+  trained, tmp_path
+):
+  workdir, _ = trained
+  text = (workdir / "report.html").read_text()
+  header, arrays = atlas_reading.data_of(text)
+  zoo = sne_jax.Zoo.open(workdir.parent / "run_zoo")
+  test = sne_jax.Networks.from_zoo(zoo, "size", part="test")
+  assert tuple(header["names"]) == test.names
+  names = [column["name"] for column in header["columns"]]
+  assert names == ["predicted size", "error of size", "novelty", "size"]
+  np.testing.assert_allclose(arrays["column/3"], test.targets[:, 0], 1e-6)
+  predicted = result_of(workdir)["predictions"]["test"]
+  np.testing.assert_allclose(arrays["column/0"], np.ravel(predicted), rtol=1e-6)
+  out = tmp_path / "atlas.html"
+  ended = launched(
+    lambda values: main.define_flags(explore, values),
+    explore.main,
+    *(str(workdir), f"--out={out}", "--layouts=pca"),
+  )
+  assert ended.code == 0, ended
+  header, arrays = atlas_reading.data_of(out.read_text())
+  rows = [header["names"].index(name) for name in test.names]
+  np.testing.assert_allclose(
+    arrays["column/0"][rows], np.ravel(predicted), rtol=1e-4, atol=1e-5
+  )
 
 
 def test_a_finished_training_is_not_done_again(trained, own, monkeypatch):

@@ -17,10 +17,12 @@ import safetensors.numpy
 from experiments import run as run_lib
 from sne_jax import digests, predictor, room
 from sne_jax.cli import config
+from sne_jax.cli.atlas import gathering
 from sne_jax.learning.evaluation import references
 from sne_jax.learning.training import loop, records, train_state
 from sne_jax.networks import families
 from sne_jax.zoo.store import lock, store
+from tests.cli.atlas import reading
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -81,7 +83,7 @@ def test_a_run_leaves_what_it_promises(done):
   assert names == {
     *("report.md", "figures", "results.json", "flags.txt", "config.json"),
     *("environment.json", "data.json", "calibration.json", "fit.json"),
-    *("strangers.npz", "seed0", "seed1", "sha256.json"),
+    *("strangers.npz", "seed0", "seed1", "sha256.json", "report.html"),
   }
   assert {path.name for path in (workdir / "figures").iterdir()} == {
     *("predicted_frequency.png", "error_frequency.png"),
@@ -98,6 +100,11 @@ def test_a_run_leaves_what_it_promises(done):
   assert inexact in report.partition("## Notes")[2]
   results = json.loads((workdir / "results.json").read_text())
   assert results["sizes"] == {"train": 14, "val": 5, "test": 5}
+  (zoo,) = gathering.zoos_of(workdir)
+  header, _ = reading.data_of((workdir / "report.html").read_text())
+  opened = store.Zoo.open(zoo)
+  split = opened.split(gathering.split_of(workdir))
+  assert header["names"] == list(opened.members["id"][split["test"]])
   assert results["environment"]["versions"]["jax"]
   one, two = (s["metrics"]["test"]["mse"]["value"] for s in results["seeds"])
   assert one != two

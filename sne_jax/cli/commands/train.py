@@ -8,7 +8,8 @@ predict. Networks are read once, into a zoo beside the run, and split by group
 into training, validation and test. --workdir gets a model, which `sne-jax
 predict --workdir=RUN model.pt` and `Predictor.load` read, and
 
-  report.md, figures/    how well it predicts the test networks; begin there
+  report.html            how well it predicts the test networks; begin there
+  report.md, figures/    the same as text and pictures
   results.json           the same, to compute with
   flags.txt              the options; --flagfile=flags.txt repeats them
 
@@ -25,6 +26,7 @@ from absl import flags
 from sne_jax import atomic, fitting
 from sne_jax.atomic import write_atomically
 from sne_jax.cli import config, encoder_options, own
+from sne_jax.cli.atlas import gathering
 from sne_jax.cli.encoder_options import EncoderOptions
 from sne_jax.cli.reports import fitted, run_report
 from sne_jax.encoders import table
@@ -130,6 +132,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
   with atomic.made_folders(workdir), lock.folder_lock(str(workdir)):
     workdirs.tidy(workdir)
     zoo = given.zoo(learn.workdir, targets, learn.loss)
+    name = os.path.basename(os.path.abspath(zoo.path))
     parts = parts_of(zoo, targets)
     predictor = fitting.fit(
       parts["train"],
@@ -144,16 +147,19 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     results = fitted.results(
       predictor,
       parts,
-      title=f"{learn.targets} of {os.path.basename(os.path.abspath(zoo.path))}",
+      title=f"{learn.targets} of {name}",
       config=config.resolved(*options.values()),
       references=learn.references,
       notes=folders.remarks(zoo),
     )
+    results[gathering.ZOOS] = gathering.where(workdir, {name: zoo.path})
     figures = fitted.draw(workdir / "figures", predictor, parts["test"])
-    page = run_report.write(workdir, results, figures)
+    atlas = fitted.atlas(predictor, parts["test"])
+    page = run_report.write(workdir, results, figures, atlas)
   print(results["headline"])
-  print(f"The report is {page}")
+  print(f"The report is {page.with_suffix('.html')}, and {page}")
   print(f"For other files: sne-jax predict --workdir={workdir} FILES")
+  print(f"To look at all networks: sne-jax explore {workdir}")
 
 
 def how(options: dict[type, Any], learn: LearnOptions) -> dict[str, Any]:

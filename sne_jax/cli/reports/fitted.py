@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sne_jax.cli import environment
+from sne_jax.cli.atlas import content, predicting
 from sne_jax.cli.reports import figures, report
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import (
@@ -104,6 +105,21 @@ def draw(
     )
     for t, name in enumerate(predictor.targets)
   }
+
+
+def atlas(predictor: Predictor, test: Networks) -> content.Atlas | None:
+  """Returns the map of the test networks; None where no codes were kept."""
+  codes = predictor.known.codes.get("test")
+  good = [e for e in predictor.results if "failed" not in e]
+  if codes is None or not good:
+    return None
+  return predicting.tested(
+    _numbered(predictor, {"test": test})["test"],
+    codes,
+    np.mean([np.asarray(e["predictions"]["test"]) for e in good], axis=0),
+    known=predictor.known,
+    is_share=predictor.description["loss"] == "bce",
+  )
 
 
 def _numbered(

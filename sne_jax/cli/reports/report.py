@@ -1,4 +1,4 @@
-"""Reports: `report.md`, `results.json` and figures, whatever they are about.
+"""Reports: `report.md`, its page, `results.json` and figures, of anything.
 
 `results` is a dictionary of plain values, and `results.json` holds all of it:
 the `title`, `config` (`{class: {option: value}}`), `flagfile` (text) and
@@ -17,6 +17,8 @@ import numpy as np
 
 from sne_jax import digests
 from sne_jax.atomic import write_atomically as write_text
+from sne_jax.cli.atlas import content
+from sne_jax.cli.reports import html_report
 from sne_jax.learning.training import workdirs
 
 MISSING = "n/a"
@@ -54,8 +56,16 @@ def write_page(
       block = image(block.caption, f"figures/{path.name}")
     text.append(block)
   text += run_sections(results)
-  write_text(workdir / "report.md", "\n\n".join(text) + "\n")
+  write_report(workdir, "\n\n".join(text) + "\n")
   write_results(workdir, results)
+
+
+def write_report(
+  workdir: pathlib.Path, text: str, atlas: content.Atlas | None = None
+) -> pathlib.Path:
+  """Writes `report.md`, and beside it `report.html`; returns the former."""
+  html_report.write(workdir, text, atlas)
+  return write_text(workdir / "report.md", text)
 
 
 def write_results(

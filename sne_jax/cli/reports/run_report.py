@@ -30,6 +30,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sne_jax.cli.atlas import content
 from sne_jax.cli.reports import report
 from sne_jax.cli.reports.report import section
 from sne_jax.learning.evaluation import headline, metrics
@@ -58,13 +59,15 @@ def write(
   workdir: str | os.PathLike,
   results: Mapping[str, Any],
   figures: Mapping[str, str | os.PathLike] | None = None,
+  atlas: content.Atlas | None = None,
 ) -> pathlib.Path:
-  """Writes `report.md` and `results.json` of a run.
+  """Writes `report.md`, `report.html` and `results.json` of a run.
 
   Args:
     workdir: where they go.
     results: see the module.
     figures: pictures by caption; their paths are inside `workdir`.
+    atlas: networks for the map of the page; None: it has none.
   """
   workdir = pathlib.Path(workdir)
   links = {
@@ -72,7 +75,7 @@ def write(
     for caption, path in (figures or {}).items()
   }
   report.write_results(workdir, results)
-  return report.write_text(workdir / "report.md", text(results, links))
+  return report.write_report(workdir, text(results, links), atlas)
 
 
 def text(

@@ -5,7 +5,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from experiments.reports import probe_figure
+from sne_jax.cli.reports import probe_figure
 from sne_jax.encoders.responses import inputs
 from sne_jax.learning.training import train_state
 

@@ -1,0 +1,1 @@
+"""A zoo or a run as a page for the browser."""
