@@ -282,14 +282,21 @@ class Predictor:
       networks: as for `predict`.
       coverage: see `interval`.
     """
+    return self.judge_and_encode(networks, coverage=coverage)[0]
+
+  def judge_and_encode(
+    self, networks: Any, *, coverage: float = 0.9
+  ) -> tuple[judgement.Judgement, np.ndarray]:
+    """Returns what `judge` and `encode` do, from one encoding."""
     pairs = self._given(networks)
     predictions, codes = self.predict_and_encode(pairs)
-    return judgement.judged(
+    judged = judgement.judged(
       *(self.known, self._program.read(pairs), predictions, codes),
       targets=self.classes or self.targets,
       coverage=coverage,
       is_share=self.description["loss"] == "bce",
     )
+    return judged, codes
 
   def remarks(self, networks: Any) -> list[str]:
     """Returns what is to be said of how each network was read; "": nothing.

@@ -23,6 +23,7 @@ from sne_jax.learning.evaluation import (
 )
 from sne_jax.learning.evaluation.calibration import CODES_FILE, METRICS
 from sne_jax.learning.training import records as logging
+from sne_jax.learning.training.workdirs import MODEL_FILE
 
 # Training sees standardised targets; validation is measured in their own units.
 LOSSES = (
@@ -234,13 +235,12 @@ def write(
     results["coverage"] = {
       name: target["coverage"] for name, target in targets.items()
     }
-  atlas = _atlas(workdir, options, data, good)
+  atlas = _atlas(workdir, data, good)
   run_report.write(workdir, results, drawn, atlas)
 
 
 def _atlas(
   workdir: pathlib.Path,
-  options: options_lib.Options,
   data: members.Data,
   good: list[dict[str, Any]],
 ) -> content.Atlas | None:
@@ -264,9 +264,9 @@ def _atlas(
     codes["test"],
     np.mean([np.asarray(e["predictions"]["test"]) for e in good], axis=0),
     known=known._replace(codes=codes),
+    description=logging.read_json(seeds[0] / MODEL_FILE),
     properties={name: data.property("test", name) for name in shared}
     | (several if len(data.zoos) > 1 else {}),
-    is_share=options.run.loss == "bce",
   )
 
 

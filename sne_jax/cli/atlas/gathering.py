@@ -4,6 +4,7 @@ Dimensions: `N` networks, `T` targets, `K` classes, `D` width of a code.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import tempfile
@@ -16,7 +17,7 @@ from sne_jax.cli import given_files
 from sne_jax.cli.atlas import content, predicting
 from sne_jax.cli.reports import probe_figure
 from sne_jax.learning.data.dataset import Networks
-from sne_jax.learning.evaluation import references
+from sne_jax.learning.evaluation import judgement, references
 from sne_jax.learning.selfsup import pretraining
 from sne_jax.learning.training import records
 from sne_jax.networks.spec import NetworkSpec
@@ -216,15 +217,21 @@ def of_run(
     )
     return _atlas(title, codes, CODES, members, {}, said)
   predictor = Predictor.load(workdir, verify=verify)
-  found = list(map(predictor.predict_and_encode, _batches(pairs, progress)))
-  predictions, codes = map(np.concatenate, zip(*found, strict=True))
+  judge = functools.partial(
+    predictor.judge_and_encode, coverage=predicting.COVERAGE
+  )
+  found = list(map(judge, _batches(pairs, progress)))
+  judged = judgement.Judgement(
+    *(
+      np.concatenate(values)
+      for values in zip(*(one for one, _ in found), strict=True)
+    )
+  )
+  codes = np.concatenate([codes for _, codes in found])
   truth = {n: c.values for n, c in members.columns.items()}
   columns = predicting.predicted(
-    *(predictor.targets, predictor.classes, predictions, truth),
-    known=predictor.known,
-    is_share=predictor.description.get("loss") == "bce",
+    predictor.targets, predictor.classes, judged, truth
   )
-  columns |= predicting.novelty(predictor.known, codes)
   return dataclasses.replace(
     _atlas(title, codes, CODES, members, columns, said),
     probes=probes_of(workdir),

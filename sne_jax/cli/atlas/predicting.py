@@ -4,12 +4,14 @@ Dimensions: `N` networks, `T` targets, `K` classes, `D` width of a code.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from sne_jax.cli.atlas import content
 from sne_jax.learning.data.dataset import Networks
-from sne_jax.learning.evaluation import calibration
+from sne_jax.learning.evaluation import calibration, judgement
+from sne_jax.learning.training import program
 
 COVERAGE = 0.9
 """Share of networks whose interval holds the truth."""
@@ -27,23 +29,19 @@ MOST_WEIGHTS = 100_000_000
 def predicted(
   targets: Sequence[str],
   classes: Sequence[str],
-  predictions: np.ndarray,
+  judged: judgement.Judgement,
   truth: Mapping[str, np.ndarray],
-  *,
-  known: calibration.Calibration,
-  is_share: bool = False,
 ) -> dict[str, content.Column]:
   """Returns what is predicted of networks, as columns.
 
   Args:
     targets: their names.
     classes: of the only target; empty: targets are numbers.
-    predictions: `[N, T]`, or probabilities `[N, K]`.
+    judged: predictions `[N, T]`, or probabilities `[N, K]`, and what may be
+      said of them.
     truth: what is known of the networks, by name; targets are compared.
-    known: says how wide intervals are.
-    is_share: whether targets are in [0, 1], and intervals then too.
   """
-  columns = {}
+  columns, predictions = {}, judged.predictions
   if classes:
     (name,) = targets
     guess = np.array(classes)[predictions.argmax(axis=1)]
@@ -54,14 +52,15 @@ def predicted(
     if name in truth:
       is_right = guess == np.asarray(truth[name]).astype(str)
       columns["rightly predicted"] = content.Column(is_right)
-    return columns
-  half = known.half_widths(targets, COVERAGE)
-  low, high = (0.0, 1.0) if is_share else (-np.inf, np.inf)
-  for values, wide, name in zip(predictions.T, half, targets, strict=True):
+    return columns | _novelty(judged)
+  ends = judged.low.T, judged.high.T
+  for values, low, high, name in zip(
+    predictions.T, *ends, targets, strict=True
+  ):
     columns[f"predicted {name}"] = content.Column(
       values,
-      np.clip(values - wide, low, high),
-      np.clip(values + wide, low, high),
+      low,
+      high,
       about=f"with an interval that holds {COVERAGE:.0%}",
     )
     true = truth.get(name, truth.get(name.removeprefix(LOG)))
@@ -72,23 +71,15 @@ def predicted(
       columns[f"error of {name}"] = content.Column(
         values - true, about="predicted less true"
       )
-  return columns
+  return columns | _novelty(judged)
 
 
-def novelty(
-  known: calibration.Calibration, codes: np.ndarray
-) -> dict[str, content.Column]:
-  """Returns how unlike those of the training networks are, where it is known.
-
-  Args:
-    known: of the model.
-    codes: of the networks `[N, D]`.
-  """
-  unlike = known.unlikeness(codes)
-  if not np.isfinite(unlike).any():
+def _novelty(judged: judgement.Judgement) -> dict[str, content.Column]:
+  """Returns how unlike those of the training networks are, where known."""
+  if not np.isfinite(judged.unlike).any():
     return {}
   about = "above 1: unlike the networks of the training"
-  return {content.NOVELTY: content.Column(unlike, about=about)}
+  return {content.NOVELTY: content.Column(judged.unlike, about=about)}
 
 
 def tested(
@@ -97,8 +88,8 @@ def tested(
   predictions: np.ndarray,
   *,
   known: calibration.Calibration,
+  description: Mapping[str, Any],
   properties: Mapping[str, np.ndarray] | None = None,
-  is_share: bool = False,
 ) -> content.Atlas:
   """Returns the atlas of test networks, for a report.
 
@@ -107,19 +98,20 @@ def tested(
     codes: theirs `[N, D]`.
     predictions: the mean over seeds, `[N, T]` or `[N, K]`.
     known: of the model.
+    description: of the model, see `Predictor`.
     properties: what is known of them besides, `[N]` by name.
-    is_share: see `predicted`.
   """
   targets = test.targets.T
   if test.classes:
     targets = np.array(test.classes)[targets.astype(int)]
   truth = dict(zip(test.labels, targets, strict=True))
-  columns = predicted(
-    *(test.labels, test.classes, predictions, truth),
-    known=known,
-    is_share=is_share,
+  judged = judgement.judged(
+    *(known, program.as_read(description, test.pairs()), predictions, codes),
+    targets=test.labels,
+    coverage=COVERAGE,
+    is_share=description["loss"] == "bce",
   )
-  columns |= novelty(known, codes)
+  columns = predicted(test.labels, test.classes, judged, truth)
   others = {n: v for n, v in (properties or {}).items() if n not in truth}
   columns |= {n: content.Column(v) for n, v in (truth | others).items()}
   largest = max(test.specs[n].num_weights for n in set(test.numbers.tolist()))

@@ -118,7 +118,7 @@ def atlas(predictor: Predictor, test: Networks) -> content.Atlas | None:
     codes,
     np.mean([np.asarray(e["predictions"]["test"]) for e in good], axis=0),
     known=predictor.known,
-    is_share=predictor.description["loss"] == "bce",
+    description=predictor.description,
   )
 
 

@@ -148,19 +148,8 @@ class Program:
     return logits, codes
 
   def read(self, networks: Sequence[Any]) -> list[tuple[NetworkSpec, Any]]:
-    """Returns `(spec, weights)` as the encoder reads them: phases folded."""
-    if "phases" not in self.description:
-      return list(networks)
-    known = self.description["phases"]
-    return [
-      (
-        spec,
-        weights
-        if isinstance(weights, Mapping)
-        else phases.fold(phases.understood(spec, known), np.asarray(weights)),
-      )
-      for spec, weights in networks
-    ]
+    """Returns `(spec, weights)` as the encoder reads them; see `as_read`."""
+    return as_read(self.description, networks)
 
   def remark(self, spec: NetworkSpec, *, in_parts: bool = False) -> str:
     """Returns what the encoder says of the code of such a network, or "".
@@ -381,3 +370,26 @@ def init_params(net, encoder: interface.Encoder, spec: NetworkSpec, seed: Any):
   packed = packer.pack((0,), [np.zeros(spec.num_weights, np.float32)])
   key_params, key_ids = jax.random.split(jax.random.key(seed))
   return net.init({"params": key_params, "identifiers": key_ids}, packed)
+
+
+def as_read(
+  description: Mapping[str, Any], networks: Sequence[Any]
+) -> list[tuple[NetworkSpec, Any]]:
+  """Returns `(spec, weights)` as a model reads them: phases folded.
+
+  Args:
+    description: of the model, see `Predictor`.
+    networks: `(spec, weights)` of each.
+  """
+  if "phases" not in description:
+    return list(networks)
+  known = description["phases"]
+  return [
+    (
+      spec,
+      weights
+      if isinstance(weights, Mapping)
+      else phases.fold(phases.understood(spec, known), np.asarray(weights)),
+    )
+    for spec, weights in networks
+  ]

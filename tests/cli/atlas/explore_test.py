@@ -15,7 +15,7 @@ from sne_jax.cli.atlas import predicting
 from sne_jax.cli.commands import explore
 from sne_jax.encoders.baselines import stat_nn
 from sne_jax.learning.data.dataset import Networks
-from sne_jax.learning.evaluation import calibration
+from sne_jax.learning.evaluation import judgement
 from sne_jax.networks import families
 from sne_jax.zoo.store import store, writing
 from tests.cli.atlas import reading
@@ -208,10 +208,9 @@ def test_of_too_many_networks_some_are_drawn_and_it_is_said(zoo, tmp_path):
 def test_classes_are_named_and_judged():
   probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
   truth = {"kind": np.array(["a", "a", "b"])}
-  columns = predicting.predicted(
-    *(("kind",), ("a", "b"), probabilities, truth),
-    known=calibration.Calibration(),
-  )
+  none = np.full(3, np.nan)
+  judged = judgement.Judgement(probabilities, *[none] * 6)
+  columns = predicting.predicted(("kind",), ("a", "b"), judged, truth)
   assert columns["predicted kind"].values.tolist() == ["a", "b", "b"]
   assert columns["probability of it"].values.tolist() == [0.9, 0.6, 0.8]
   assert columns["rightly predicted"].values.tolist() == [True, False, True]
