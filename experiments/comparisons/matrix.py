@@ -282,8 +282,12 @@ def _heat_maps(
   arrays = {m: array for m, array in arrays.items() if np.isfinite(array).any()}
   if not arrays:
     return []
+  undefined = {  # As tau of predictions that are all equal.
+    model: np.array([[(r, c) in tables[model] for c in columns] for r in rows])
+    for model in arrays
+  }
   draw = lambda path: figures.heat_maps(
-    path, arrays, rows, columns, name=metric
+    path, arrays, rows, columns, name=metric, undefined=undefined
   )
   return [report.Picture(metric, f"{metric} by zoo, for each model", draw)]
 

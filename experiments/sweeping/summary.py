@@ -6,19 +6,15 @@ would be one more way to choose.
 
 import math
 import pathlib
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import optuna
-from matplotlib import pyplot
-from optuna.visualization import matplotlib as visualization
 
+from experiments.reports import sweep_figure
 from experiments.sweeping import space, trials
 from experiments.sweeping.plan import Plan
 from experiments.sweeping.trials import Outcome
-from sne_jax import atomic
 from sne_jax.cli.reports import report
 
 
@@ -92,16 +88,16 @@ def results(plan: Plan, order: Sequence[Outcome]) -> dict[str, Any]:
   }
 
 
-def _draw(path: pathlib.Path, plan: Plan, study: optuna.Study) -> None:
+def _draw(path: pathlib.Path, plan: Plan, order: Sequence[Outcome]) -> None:
   """Draws the validation metric over every swept option, a panel each."""
-  label = f"validation {plan.sweep.metric}"
-  with mpl.rc_context({"backend": "agg"}), warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Experimental; one value has no range.
-    visualization.plot_slice(study, list(plan.space), target_name=label)
-    pyplot.suptitle("")
-    how: Any = {"format": "png", "dpi": 150, "bbox_inches": "tight"}
-    atomic.replace_file(path, lambda name: pyplot.savefig(name, **how))
-    pyplot.close()
+  finished = [o for o in order if not (o.failed or o.stopped)]
+  sweep_figure.draw(
+    path,
+    [(outcome.changes, outcome.value) for outcome in finished],
+    list(plan.space),
+    label=f"validation {plan.sweep.metric}",
+    best=0,
+  )
 
 
 _PARTS = ("val", "test")
@@ -160,7 +156,7 @@ def _selection(
     report.Picture(
       "sweep",
       f"Validation {plan.sweep.metric} over the options",
-      lambda path: _draw(path, plan, study),
+      lambda path: _draw(path, plan, order),
     ),
     f"## Selected: trial {chosen['trial']}",
     f"With {space.show_all(chosen['changes'])}. It was chosen as the best"

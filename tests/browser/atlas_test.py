@@ -113,6 +113,15 @@ def box(browser):
   )
 
 
+def marked(browser):
+  """Returns how many networks stand out; None: nothing is selected."""
+  return browser.js(
+    "const t = document.getElementById('map').data;"
+    "return t[1].selectedpoints"
+    " ? t[0].selectedpoints.length + t[1].selectedpoints.length : null"
+  )
+
+
 def test_brushing_lists_networks(browser, small):
   path, atlas = small
   browser.open(path)
@@ -155,6 +164,19 @@ def test_brushing_lists_networks(browser, small):
   browser.driver.find_elements("css selector", "#selection tbody tr")[0].click()
   browser.until(lambda: browser.text("#network h2") == first())
   browser.shot("brush.png")
+  within = int(listed[len(listed) // 2][3:])
+  browser.js("scrollTo(0, 0)")
+  browser.mouse(browser.place(within), "click")  # Also within the box.
+  near = lambda: np.subtract(
+    browser.place(within), browser.place(int(browser.text("#network h2")[3:]))
+  )
+  browser.until(lambda: np.abs(near()).max() <= 6)
+  browser.until(lambda: marked(browser) == len(listed))
+  browser.driver.find_elements("css selector", "#selection .bar button")[
+    1
+  ].click()
+  browser.until(lambda: not browser.text("#selection h2"))
+  browser.until(lambda: marked(browser) is None)
 
 
 @pytest.mark.parametrize(

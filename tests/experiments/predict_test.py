@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from absl import flags
+from matplotlib import patches
 
 from sne_jax import checkpoints
 from sne_jax import predictor as predictor_lib
 from sne_jax.cli import config, given_files, memory
 from sne_jax.cli.commands import encode, predict
 from sne_jax.cli.commands import inspect as inspect_network
-from sne_jax.cli.reports import network_figure
+from sne_jax.cli.reports import drawing, network_figure, network_rows
 from sne_jax.learning.evaluation import calibration
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
@@ -506,6 +507,35 @@ def test_pictures_of_skips_and_transformers(tmp_path):
   ):
     path = network_figure.draw(tmp_path / f"{spec.digest}.png", spec)
     assert path.stat().st_size > 1000
+
+
+def test_a_picture_shows_layers_skips_norms_and_weights(tmp_path, monkeypatch):
+  spec = families.resnet((3, 8, 8), (4,), blocks=2)  # 27 tensors, 6 levels.
+  monkeypatch.setattr(network_figure, "MOST", 10)
+  seen, draw = [], drawing.drawing
+
+  @contextlib.contextmanager
+  def kept(*arguments):
+    with draw(*arguments) as axes:
+      yield axes
+      seen.append(axes)
+
+  monkeypatch.setattr(drawing, "drawing", kept)
+  weights = np.random.default_rng(0).normal(size=spec.num_weights)
+  network_figure.draw(tmp_path / "a", spec)
+  network_figure.draw(tmp_path / "b", spec, weights, title="b.pt")
+  for axes, bars in zip(seen, (0, 6 * network_rows.BINS), strict=True):
+    kinds = [type(patch).__name__ for patch in axes.patches]
+    assert kinds.count("FancyBboxPatch") == 6
+    assert kinds.count("FancyArrowPatch") == len(spec.skips) == 2
+    assert kinds.count("Rectangle") == bars
+    said = [text.get_text() for text in axes.texts]
+    assert "conv 4 x 4 x 3 x 3, norm, relu" in said
+    assert any("block1.conv1.weight" in text for text in said)
+  bars = [p for p in seen[1].patches if isinstance(p, patches.Rectangle)]
+  highest = max(-bar.get_height() for bar in bars)
+  assert highest == pytest.approx(0.45)
+  assert seen[1].get_title(loc="left") == f"b.pt: {spec.num_weights} weights"
 
 
 def test_coverage_is_measured_on_the_test_part(workdir):

@@ -17,7 +17,7 @@ from sne_jax.cli import given_files
 from sne_jax.cli.atlas import content, predicting
 from sne_jax.cli.reports import probe_figure
 from sne_jax.learning.data.dataset import Networks
-from sne_jax.learning.evaluation import judgement, references
+from sne_jax.learning.evaluation import headline, judgement, references
 from sne_jax.learning.selfsup import pretraining
 from sne_jax.learning.training import records
 from sne_jax.networks.spec import NetworkSpec
@@ -203,10 +203,7 @@ def of_run(
     (members.specs[n], vector)
     for n, vector in zip(members.numbers, members.vectors, strict=True)
   ]
-  headline = ""
-  if (workdir / RESULTS).exists():
-    headline = records.read_json(workdir / RESULTS).get("headline") or ""
-  said = (headline,) if headline else ()
+  said = tuple(filter(None, [_headline(workdir)]))
   pretrained = pretraining.load_all(str(workdir), verify=verify)
   if pretrained:
     codes = np.concatenate(
@@ -246,6 +243,25 @@ def probes_of(workdir: pathlib.Path) -> dict[str, bytes]:
       if drawn:
         return {caption: path.read_bytes() for caption, path in drawn.items()}
   return {}
+
+
+def title_of(folder: pathlib.Path) -> str:
+  """Returns what a run, or else its folder, is called."""
+  title = folder.resolve().name
+  if (folder / RESULTS).exists():
+    title = records.read_json(folder / RESULTS).get("title") or title
+  return str(title)
+
+
+def _headline(workdir: pathlib.Path) -> str:
+  """Returns how well a run went, in one sentence; "" where it is not said."""
+  if not (workdir / RESULTS).exists():
+    return ""
+  results = records.read_json(workdir / RESULTS)
+  known = results.get("headline")
+  if known is None and "seeds" in results and "target" in results:
+    known = headline.sentence(results)
+  return str(known or "")
 
 
 def _atlas(title, codes, code_name, members, columns, said) -> content.Atlas:

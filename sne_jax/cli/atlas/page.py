@@ -93,7 +93,7 @@ def document(
 {_static("theme.js")}</script>
 </head>
 <body>
-<header><h1>{title}</h1><button id="theme" type="button" \
+<header class="{kind}"><h1>{title}</h1><button id="theme" type="button" \
 aria-label="light or dark">◐</button></header>
 <main class="{kind}">
 {body}
@@ -159,7 +159,8 @@ def described(
         "parameters": spec.num_weights,
         "skips": [list(pair) for pair in spec.skips],
         "rows": [
-          row._asdict() | {"activation": _activation(spec, row)} for row in rows
+          row._asdict() | {"activation": network_rows.activation(spec, row)}
+          for row in rows
         ],
       }
     )
@@ -201,15 +202,6 @@ def _column(
   about["words"] = [given_files.shown(str(words[n])) for n in order[:MISSING]]
   about["colours"] = 1 < len(words) <= WORDS
   return about, {"column": ranks.astype(np.uint16)}
-
-
-def _activation(spec, row: network_rows.Row) -> str:
-  """Returns what follows a row, where it is a layer of weights."""
-  is_layer = row.word in ("linear", "conv") and len(row.shape) > 1
-  if not is_layer or row.last >= len(spec.activations):
-    return ""
-  name = spec.activations[row.last]
-  return "" if name in ("none", "unknown") else name
 
 
 def _probes(probes: Mapping[str, bytes]) -> list[str]:

@@ -37,7 +37,7 @@ class ExploreOptions(Checked):
     most: networks to show, at most, drawn at random where there are more; 0 is
       all.
     draw_seed: of that draw, and of the maps.
-    title: of the page; empty is the name of the folder.
+    title: of the page; empty is that of the run, or the name of the folder.
     encoder_file: Python files that register encoders of your own, separated by
       commas, for a run of one; they are run first.
     verify: refuse a run of which a file is not what was written; --noverify
@@ -87,7 +87,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     most=options.most,
     seed=options.draw_seed,
   )
-  title = options.title or folder.resolve().name
+  title = options.title or gathering.title_of(folder)
   if gathering.is_zoo(folder):
     atlas = gathering.of_zoo(title, members)
   else:

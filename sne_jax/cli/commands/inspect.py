@@ -30,7 +30,8 @@ class InspectOptions:
   """What to write besides the table.
 
   Attributes:
-    picture: file for a picture of the network (.png); empty: none.
+    picture: file for a picture of the network (.png): layers, skips, and what
+      their weights are like; empty: none.
     json: file for the spec as JSON; empty: none.
     check: whether all weights are read, to see that they are finite.
     verify: whether what is claimed is tried, where the file says how its
@@ -42,6 +43,9 @@ class InspectOptions:
   check: bool = True
   verify: bool = False
 
+
+PICTURED = 200_000_000
+"""Weights of a network, at most, of which a picture has histograms."""
 
 TOLERANCE = 1e-4
 """How far outputs may move by rounding, as a share of their size."""
@@ -110,9 +114,12 @@ def show(
       text = f"All weights are finite; others are not: {shortened(others)}."
     print(f"\n{text}")  # noqa: T201
   if options.picture:
-    picture = network_figure.draw(
-      options.picture, network.spec, title=pathlib.Path(path).name
-    )
+    spec = network.spec
+    weights = None  # Very large ones are drawn without histograms.
+    if spec.num_weights <= PICTURED:
+      weights = network.weights()
+    name = given_files.shown(pathlib.Path(path).name)
+    picture = network_figure.draw(options.picture, spec, weights, title=name)
     print(f"The picture is {picture}")  # noqa: T201
   if options.json:
     text = json.dumps(network.spec.to_json(), indent=2) + "\n"

@@ -294,6 +294,7 @@ def heat_maps(
   columns: Sequence[str],
   *,
   name: str,
+  undefined: Mapping[str, np.ndarray] | None = None,
 ) -> pathlib.Path:
   """Draws a panel for each model, all on one scale.
 
@@ -303,6 +304,8 @@ def heat_maps(
     rows: what was trained on.
     columns: what was tested on.
     name: of the values, for the colour bar.
+    undefined: by model, which cells without a value were measured, bool
+      `[R, C]`: they say "undefined". None: none.
   """
   high = -(-len(models) // PANELS)
   wide = -(-len(models) // high)
@@ -317,9 +320,15 @@ def heat_maps(
     grid = picture.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
     image = None
     for axes, (model, array) in zip(grid.flat, models.items(), strict=False):
+      said = np.zeros(array.shape, bool)
+      if undefined is not None:
+        said |= undefined[model]
       texts = [
-        [f"{value:.2f}" if np.isfinite(value) else "" for value in row]
-        for row in array
+        [
+          f"{value:.2f}" if np.isfinite(value) else "undefined" * bool(is_said)
+          for value, is_said in zip(*both, strict=True)
+        ]
+        for both in zip(array, said, strict=True)
       ]
       image = drawing.heat_map(axes, array, texts, rows, columns, limits)
       axes.set_title(model)

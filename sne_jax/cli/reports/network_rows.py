@@ -39,6 +39,7 @@ class Row(NamedTuple):
     last: its highest.
     size: number of weights.
     places: of its tensors in the spec.
+    others: the further `WORDS` that it has.
   """
 
   label: str
@@ -48,6 +49,7 @@ class Row(NamedTuple):
   last: int
   size: int
   places: tuple[int, ...]
+  others: tuple[str, ...]
 
 
 class Weights(NamedTuple):
@@ -85,6 +87,15 @@ def rows_of(spec: NetworkSpec, most: int = MOST) -> tuple[Row, ...]:
   )
 
 
+def activation(spec: NetworkSpec, row: Row) -> str:
+  """Returns what follows a row of weights; "" where nothing is known to."""
+  is_layer = row.word in ("linear", "conv") and len(row.shape) > 1
+  if not is_layer or row.last >= len(spec.activations):
+    return ""
+  name = spec.activations[row.last]
+  return "" if name in ("none", "unknown") else name
+
+
 def word_of(kind: str) -> str:
   """Returns which of `WORDS` a kind of tensor is drawn as."""
   word = kind.partition("_")[0]
@@ -119,10 +130,13 @@ def _row(spec: NetworkSpec, places: list[int]) -> Row:
   if len(tensors) > 1:
     more = f"level {first}" if first == last else f"levels {first} to {last}"
     label = f"{more}: {largest.name} and {len(tensors) - 1} more"
+  word = word_of(largest.kind)
+  every = dict.fromkeys(word_of(t.kind) for t in tensors)
   return Row(
-    *(label, word_of(largest.kind), largest.shape, first, last),
+    *(label, word, largest.shape, first, last),
     size=sum(t.size for t in tensors),
     places=tuple(places),
+    others=tuple(other for other in every if other != word),
   )
 
 

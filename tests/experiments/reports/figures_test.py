@@ -121,6 +121,29 @@ def test_curves_of_different_units_share_no_axis(tmp_path, monkeypatch):
   assert image.imread(path).shape[1] == round(150 * 8.6)
 
 
+def test_a_cell_that_was_measured_says_undefined(tmp_path, monkeypatch):
+  seen, drawn = [], drawing.drawn
+
+  @contextlib.contextmanager
+  def kept(*arguments):
+    with drawn(*arguments) as picture:
+      yield picture
+      seen.extend(picture.axes)
+
+  monkeypatch.setattr(drawing, "drawn", kept)
+  values = np.array([[0.5, np.nan], [np.nan, 0.25]])
+  measured = np.array([[True, True], [False, True]])
+  for undefined in (None, {"a": measured}):
+    figures.heat_maps(
+      *(tmp_path / "a", {"a": values}, ["r", "s"], ["c", "d"]),
+      name="tau",
+      undefined=undefined,
+    )
+  texts = [[t.get_text() for t in axes.texts] for axes in seen if axes.texts]
+  assert texts[0] == ["0.50", "", "", "0.25"]
+  assert texts[1] == ["0.50", "undefined", "", "0.25"]
+
+
 @pytest.mark.parametrize("name", ["scatter_seeds", "lines", "heat_maps"])
 def test_equal_data_give_equal_bytes(name, tmp_path):
   first, second = (DRAW[name](tmp_path / n).read_bytes() for n in "ab")

@@ -88,7 +88,7 @@ function networkPicture(data, network) {
       x: BOX.left, y: top, width: BOX.width, height: BOX.height, rx: 4,
       fill: colour, "fill-opacity": 0.16, stroke: colour,
     }, drawn("title", {}, `${of.label}: ${of.size} weights`)));
-    const told = [of.shape.join(" × "), of.activation].filter(Boolean);
+    const told = [of.shape.join(" × "), ...of.others, of.activation].filter(Boolean);
     svg.append(
       drawn("text", { x: BOX.left + 8, y: top + 14 }, shortened(of.label, 26)),
       drawn("text", { x: BOX.left + 8, y: top + 28, class: "small" },
@@ -109,15 +109,17 @@ function networkPicture(data, network) {
 function showNetwork(panel, data, state, network, choose) {
   const spec = data.specs[data.arrays.spec[network]];
   const facts = element("dl", { class: "facts" });
-  const fact = (name, value, about = "") => facts.append(
+  const rest = element("dl", { class: "facts" });
+  const fact = (list, name, value, about = "") => list.append(
     element("dt", { title: about }, name), element("dd", {}, value),
   );
-  fact("architecture", spec.architecture);
-  fact("parameters", spec.parameters.toLocaleString("en"));
+  fact(facts, "architecture", spec.architecture);
+  fact(facts, "parameters", spec.parameters.toLocaleString("en"));
   data.columns.forEach((column, place) => {
-    if (column.name !== "architecture" && column.name !== "parameters") {
-      fact(column.name, valueText(data, place, network), column.about);
-    }
+    if (column.name === "parameters") return;
+    const isFirst = column.inTip || place === state.colour;
+    fact(isFirst ? facts : rest, column.name, valueText(data, place, network),
+      column.about);
   });
   const near = element("ol", { class: "near" });
   const width = data.neighbours;
@@ -137,5 +139,6 @@ function showNetwork(panel, data, state, network, choose) {
     element("h3", {}, "Layers, and their weights"),
     networkPicture(data, network),
     element("h3", {}, `Nearest by ${data.codeName}`), near,
+    element("h3", {}, "What else is known"), rest,
   );
 }

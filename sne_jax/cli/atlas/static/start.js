@@ -21,15 +21,19 @@ function choose(network) {
   return redraw();
 }
 
-/** Lists networks in the table; Plotly itself has marked what was brushed. */
+/** Marks networks, and lists them. The line around them goes: what lies within
+ * it could not be clicked. */
 function select(networks) {
   state.selected = networks && networks.length ? new Set(networks) : null;
+  state.selectionNumber += 1;
   table();
+  return redraw();
 }
 
 function table() {
   showTable(at("selection"), data, state, {
     choose,
+    clear: () => select(null),
     order: (place) => {
       const falls = state.order.place === place && !state.order.falls;
       state.order = { place, falls };
@@ -121,9 +125,8 @@ at("find").addEventListener("change", () => {
     if (part && name.toLowerCase().includes(part)) found.push(i);
   });
   at("found").textContent = part ? `${found.length} found` : "";
-  state.selectionNumber += 1; // What was brushed is forgotten.
-  select(found);
-  return found.length ? choose(found[0]) : redraw();
+  if (found.length) choose(found[0]);
+  return select(found);
 });
 document.documentElement.addEventListener("theme", redraw);
 await redraw();

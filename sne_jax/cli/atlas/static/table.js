@@ -51,12 +51,11 @@ function asCsv(data, networks) {
   return rows.map((row) => row.map(quoted).join(",")).join("\n") + "\n";
 }
 
-/** Fills the table; `calls` has `choose(network)` and `order(place)`. */
+/** Fills the table; `calls` has `choose`, `clear` and `order`. */
 function showTable(node, data, state, calls) {
   if (!state.selected) {
     node.replaceChildren(element("p", { class: "hint" },
-      "Draw a box or a lasso around networks to list them here; a double click" +
-      " on the map ends it."));
+      "Draw a box or a lasso around networks to list them here."));
     return;
   }
   const networks = sorted(data, state.selected, state.order);
@@ -88,7 +87,8 @@ function showTable(node, data, state, calls) {
   node.replaceChildren(
     element("div", { class: "bar" },
       element("h2", {}, `${networks.length} selected${more}`),
-      element("button", { type: "button", onclick: save }, "Save as CSV")),
+      element("button", { type: "button", onclick: save }, "Save as CSV"),
+      element("button", { type: "button", onclick: calls.clear }, "Clear")),
     element("div", { class: "scroll" },
       element("table", {}, element("thead", {}, head), body)),
   );
