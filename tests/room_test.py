@@ -13,7 +13,8 @@ from sne_jax.checkpoints import foreign
 from sne_jax.cli import config
 from sne_jax.learning.training import train_state
 from sne_jax.networks import families
-from sne_jax.zoo.store import writing
+from sne_jax.zoo.inrs import generate
+from sne_jax.zoo.store import partial, writing
 
 
 def left(main, capsys):
@@ -147,6 +148,23 @@ def test_a_zoo_takes_what_is_expected(tmp_path):
   taken = room.taken(tmp_path / "zoo") + weights.nbytes  # And its parts.
   expected = room.of_zoo(count, spec.num_weights, 2)
   assert 0.8 * expected < taken < room.MARGIN * expected
+
+
+@pytest.mark.parametrize("networks", [100, 200])
+def test_a_zoo_that_will_not_fit_is_not_begun(networks, tmp_path, monkeypatch):
+  options = generate.InrZooOptions(num_networks=networks)
+  weights = 4 * generate.inr_spec(options).num_weights
+  monkeypatch.setattr(room, "free", lambda folder: 2 * networks * weights)
+  with pytest.raises(room.NoRoom, match=f"^{tmp_path}: .*the zoo .*needed"):
+    generate.generate_inr_zoo(tmp_path / "zoo", options)
+  assert not list(tmp_path.iterdir())
+  begun = []
+  monkeypatch.setattr(room, "free", lambda folder: 3 * networks * weights)
+  monkeypatch.setattr(partial, "begin", lambda *_: begun.append(1) or 1)
+  monkeypatch.setattr(generate, "_fit_all", lambda *_: 1 / 0)
+  with pytest.raises(ZeroDivisionError):
+    generate.generate_inr_zoo(tmp_path / "zoo", options)
+  assert begun
 
 
 def test_a_training_takes_what_is_expected(tmp_path):

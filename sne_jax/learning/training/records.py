@@ -78,7 +78,8 @@ class MetricWriter:
     self._file = path.open("a")
     if tensorboard:
       purge = None if resume_step is None or not written else resume_step + 1
-      self._events = _Events(workdir / EVENTS, purge)
+      with room.writing(workdir / EVENTS, "events for TensorBoard"):
+        self._events = _Events(workdir / EVENTS, purge)
 
   def write(self, step: int, values: Mapping[str, Any], prefix: str = ""):
     """Records scalars of a step, each under `prefix` and its name.
@@ -100,7 +101,8 @@ class MetricWriter:
   def sync(self) -> None:
     """Waits until the records are on the disk, as before a checkpoint."""
     if self._file is not None:
-      os.fsync(self._file.fileno())
+      with room.writing(self._file.name):
+        os.fsync(self._file.fileno())
 
   def close(self) -> None:
     """Closes the files; `records` stays."""

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from sne_jax import room
 from sne_jax.learning.data import prefetch
 from sne_jax.learning.training import (
   loop,
@@ -319,6 +320,28 @@ def test_rates_of_learned_inputs_are_continued_too(tmp_path):
     assert same_bits(*pair)
   moved = jax.tree.map(lambda x: np.abs(x - 1).max(), unbroken.state.params)
   assert moved["probes"] > 3 * moved["w"]
+
+
+def test_a_training_that_will_not_fit_is_not_begun(
+  problem, tmp_path, monkeypatch
+):
+  start, update = problem
+  options = loop.TrainOptions(num_steps=4, monitor="mse", **OPTIONS)
+  asked = []
+
+  def free(folder):
+    asked.append(folder)
+    return 900_000
+
+  monkeypatch.setattr(room, "free", free)
+  begin = lambda ahead: loop.fit(
+    *(start(), update, make_batch, distance, options, tmp_path / "run"),
+    ahead=ahead,
+  )
+  with pytest.raises(room.NoRoom, match=f"{tmp_path}.*training of 3 seeds"):
+    begin(3)
+  assert not list(tmp_path.iterdir())
+  assert begin(1).state.step == 4  # One has room.
 
 
 def test_a_finished_run_is_only_read(problem, tmp_path):
