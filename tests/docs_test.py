@@ -21,6 +21,7 @@ from sne_jax.cli.commands import predict, train
 from sne_jax.networks import families
 from tests.cli import own_test
 from tests.learning.data import own_networks
+from tests.sharing import shipped_fixtures
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = """sne_jax.SNEOptions(
@@ -176,6 +177,36 @@ def test_the_command_needs_the_wheel_alone(wheel, tmp_path):
   assert tau > 0.7, said
   assert (tmp_path / "run" / "report.md").exists()
   assert "net1.pt" in run("predict", "--workdir=run", "networks/net1.pt")
+
+
+@pytest.mark.slow
+def test_a_model_that_ships_needs_the_wheel_alone(wheel, tmp_path):
+  """A prediction from a wheel, within 20 s of one core, without a network."""
+  (spec, weights), *_ = shipped_fixtures.read("sines", "frequency")[0]
+  arrays = {
+    f"net.{n // 2}.{('weight', 'bias')[n % 2]}": array
+    for n, array in enumerate(spec.unflatten(weights).values())
+  }
+  safetensors.numpy.save_file(arrays, tmp_path / "model.safetensors")
+  known = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+  known |= {"JAX_PLATFORMS": "cpu", "https_proxy": "http://127.0.0.1:9"}
+  for words, said in (
+    (["models"], "sine-frequency"),
+    (["predict", "--model=sine-frequency", "model.safetensors"], "] "),
+  ):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+      [wheel[0].parent / "sne-jax", *words],
+      cwd=tmp_path,
+      env=known,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0 and said in done.stdout, done
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert used < 20
 
 
 def test_the_commands_and_the_script_of_ones_own_folder(

@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
   if word in ("--version", "-version"):
     sys.stdout.write(f"{PROGRAM} {VERSION}\n")
     sys.exit(0)
+  if word in ("--completion", "-completion"):
+    completion = importlib.import_module("sne_jax.cli.completion")
+    sys.stdout.write(completion.script())
+    sys.exit(0)
   if word not in COMMANDS:
     near = difflib.get_close_matches(word, COMMANDS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
@@ -112,6 +116,8 @@ def page() -> str:
       "",
       f"{PROGRAM} COMMAND --help shows its flags; --flagfile=FILE reads flags"
       " from a file.",
+      f"{PROGRAM} --completion > FILE, and source FILE in a shell, completes"
+      " both.",
       "",
     ]
   )

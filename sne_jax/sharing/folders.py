@@ -99,7 +99,7 @@ def write(
   }
   if known.codes:
     codes = {
-      f"{place}/{part}": np.asarray(values, np.float32)
+      f"{place}/{part}": _halved(np.asarray(values, np.float32))
       for place, (part, values) in enumerate(known.codes.items())
     }
     contents[CODES_FILE] = safetensors.numpy.save(codes)
@@ -213,6 +213,17 @@ def _made(folder: Path) -> newcomers.Newcomers | None:
   if not path.exists():
     return None
   return newcomers.of_arrays(safetensors.numpy.load_file(path))
+
+
+def _halved(codes: np.ndarray) -> np.ndarray:
+  """Returns codes in half precision, where it holds their range.
+
+  Distances between them are compared to a per cent at best, and they may be
+  most of what such a folder holds.
+  """
+  if np.abs(codes).max(initial=0) > np.finfo(np.float16).max:
+    return codes
+  return codes.astype(np.float16)
 
 
 def _codes(folder: Path) -> dict[str, np.ndarray]:
