@@ -68,5 +68,5 @@ def judged(
   familiar = [not seen or novelty.architecture(s) in seen for s, _ in networks]
   return Judgement(
     *(predictions, low, high, unlike, np.array(familiar), own_p),
-    promised=~np.isinf(half).any(axis=1),
+    promised=np.asarray(~np.isinf(half).any(axis=1)),
   )

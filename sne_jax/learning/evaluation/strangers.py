@@ -195,7 +195,8 @@ def look(train: Sample, shuffled: Float[np.ndarray, "M traits"]) -> Looks:
   used = train.traits[:, columns]
   mean = np.nanmean(used, axis=0)
   spread = np.maximum(np.nanstd(used, axis=0), _LEAST_SPREAD)
-  looks = Looks(columns, mean, spread, *(np.zeros(0),) * 3, train.codes)
+  none = np.zeros(0)
+  looks = Looks(columns, mean, spread, none, none, none, train.codes)
   real, false = _standard(looks, train.traits), _standard(looks, shuffled)
   names, counts = np.unique(train.groups, return_counts=True)
   whole = names[counts >= _LEAST_GROUP]

@@ -244,7 +244,7 @@ def _made(varied: makers_lib.Members | None) -> dict[str, writing.Property]:
     "maker": writing.Property(np.array(varied.maker), "who made the network"),
     "optimizer": writing.Property(np.array(varied.optimizer), "optimiser"),
     "learning_rate": writing.Property(
-      varied.hyper.rate.astype(np.float64), "of the optimiser, constant"
+      np.asarray(varied.hyper.rate, np.float64), "of the optimiser, constant"
     ),
   }
 

@@ -140,7 +140,7 @@ def spreads(
   uniform, normal = [], []
   for maker in MAKERS:
     for t in spec.tensors:
-      of = t if t.kind in spec_lib.WEIGHT_KINDS else spec.tensor(t.of)
+      of = spec.tensor(t.of) if t.of else t
       linear, sine = of.fan_in**-0.5, math.sqrt(6 / of.fan_in) / w0
       wide, deviation = linear, 0.0
       if t is not of:
@@ -156,7 +156,8 @@ def spreads(
       uniform.append(np.full(t.size, wide, np.float32))
       normal.append(np.full(t.size, deviation, np.float32))
   shape = (len(MAKERS), spec.num_weights)
-  return tuple(np.concatenate(a).reshape(shape) for a in (uniform, normal))
+  wide_of = np.concatenate(uniform).reshape(shape)
+  return wide_of, np.concatenate(normal).reshape(shape)
 
 
 def make_fit_fn(
