@@ -32,17 +32,26 @@ COLUMNS = {
   "count": "networks",
   "held": "held by the interval",
   "width": "width, median",
-  "flagged": "called unlike",
+  "flagged": "warned of",
   "unpromised": "nothing promised",
-  "kept": "held, or called unlike",
+  "kept": "held, or warned of",
   "mse": "MSE",
 }
+
+
+SENSES = {
+  "in distribution": {"label_noise": 0.0, "epoch": [1, 4, 12]},
+  "untrained": {"epoch": 0},
+  "trained on noise": {"label_noise": 1.0, "epoch": [4, 12]},
+}
+"""Members of the zoo of digits: as one would use them, and of no use."""
 
 
 def measured(predictor: Any, networks: Networks) -> dict[str, float]:
   """Returns what became of the predictions of some networks."""
   judged = predictor.judge(networks, coverage=COVERAGE)
-  truth, flagged = networks.targets, judged.unlike > 1
+  truth = networks.targets
+  flagged = (judged.unlike > 1) | ~judged.known
   held = ((judged.low <= truth) & (truth <= judged.high))[:, 0]
   errors = (judged.predictions - truth) ** 2
   row = {
@@ -65,7 +74,9 @@ def measured(predictor: Any, networks: Networks) -> dict[str, float]:
 def train(args: argparse.Namespace, parts: dict[str, Networks], name: str):
   """Trains the model of a table, or takes the one that is there."""
   data = sne_jax.DataOptions(
-    fold_phases=args.kind == "sines", augment_offset=args.offset
+    fold_phases=args.kind == "sines",
+    augment_offset=args.offset,
+    augment_biases=args.biases,
   )
   steps = sne_jax.TrainOptions(
     num_steps=args.steps, eval_every=50, save_every=args.steps
@@ -96,6 +107,22 @@ def parts_of(zoo: Any, kind: str, left_out: str) -> dict[str, Networks]:
   }
 
 
+def left_out(kind: str, zoo, name: str, target: str) -> dict[str, Networks]:
+  """Returns the networks of a maker that was left out."""
+  if kind == "sines":
+    rows = {f"{name}, left out": zoo.select(where={"maker": name})}
+  else:
+    rows = {
+      f"{name}, left out{'' if sense == 'in distribution' else f': {sense}'}": (
+        zoo.select(where=where | {"maker": name})
+      )
+      for sense, where in SENSES.items()
+    }
+  return {
+    label: kinds.of_zoo(zoo, some, target) for label, some in rows.items()
+  }
+
+
 def rows_of(args, zoo, predictor, test: Networks) -> dict[str, dict]:
   """Returns the rows of the model that knows all makers."""
   found = {}
@@ -103,15 +130,8 @@ def rows_of(args, zoo, predictor, test: Networks) -> dict[str, dict]:
     found["in distribution"] = test
     found |= kinds.sines(args.folder)
   else:
-    chosen = {"split": "default", "part": "test"}
-    sane = {"label_noise": 0.0, "epoch": [1, 4, 12]}
-    some = {
-      "in distribution": sane,
-      "untrained": {"epoch": 0},
-      "trained on noise": {"label_noise": 1.0, "epoch": [4, 12]},
-    }
-    for name, where in some.items():
-      rows = zoo.select(**chosen, where=where)
+    for name, where in SENSES.items():
+      rows = zoo.select(split="default", part="test", where=where)
       found[name] = kinds.of_zoo(zoo, rows, "test_accuracy")
     found |= kinds.digits(args.folder)
   found["weights lost (30 %)"] = kinds.damaged(found["in distribution"])
@@ -131,6 +151,7 @@ def main() -> None:
   parser.add_argument("--encoder", default="stat_pool")
   parser.add_argument("--steps", type=int, default=600)
   parser.add_argument("--offset", type=float, default=0.3)
+  parser.add_argument("--biases", type=float, default=0.0)
   parser.add_argument("--left_out", nargs="*", default=list(kinds.MAKERS[1:]))
   parser.add_argument("--out", type=pathlib.Path)
   args = parser.parse_args()
@@ -148,9 +169,7 @@ def main() -> None:
     if not name:
       table |= rows_of(args, zoo, predictor, parts["test"])
       continue
-    whole = zoo.select(where={"maker": name})
-    target = predictor.targets[0]
-    left = {f"{name}, left out": kinds.of_zoo(zoo, whole, target)}
+    left = left_out(args.kind, zoo, name, predictor.targets[0])
     if name == "pytorch":
       left |= {
         f"PyTorch itself ({f.name}), pytorch left out": kinds.from_files(
@@ -158,7 +177,8 @@ def main() -> None:
         )
         for f in args.torch
       }
-    left[f"in distribution, without {name}"] = parts["test"]
+    if args.kind == "sines":
+      left[f"in distribution, without {name}"] = parts["test"]
     table |= {row: measured(predictor, some) for row, some in left.items()}
     print(f"without {name}: done", flush=True)  # noqa: T201
   print(as_markdown(table))  # noqa: T201
@@ -172,7 +192,7 @@ def as_markdown(table: dict[str, dict[str, float]]) -> str:
   more = "flagged or at chance"
   columns = dict(COLUMNS)
   if any(more in row for row in table.values()):
-    columns[more] = "called unlike, or predicted at chance"
+    columns[more] = "warned of, or predicted at chance"
   lines = [
     [name, *(report.number(row.get(column)) for column in columns)]
     for name, row in table.items()

@@ -51,6 +51,27 @@ def shift_output(
   return np.asarray(spec.flatten(tensors, np), np.float32)
 
 
+def draw_biases(
+  spec: spec_lib.NetworkSpec,
+  weights: Weights,
+  share: float,
+  rng: np.random.Generator,
+) -> Weights:
+  """Adds to biases what those who draw first biases begin with.
+
+  Evenly within `share / sqrt(fan_in)` of the weight that a bias belongs to; a
+  share of 1 is what PyTorch draws. Biases that are all 0 have some then, which
+  noise in units of their own would not give them.
+  """
+  tensors = dict(spec.unflatten(np.array(weights, np.float32)))
+  fans = {t.name: t.fan_in for t in spec.tensors}
+  for t in spec.tensors:
+    if t.kind.endswith("_bias") and t.of in fans:
+      drawn = rng.uniform(-1, 1, t.shape) * share / np.sqrt(fans[t.of])
+      tensors[t.name] = tensors[t.name] + drawn.astype(np.float32)
+  return np.asarray(spec.flatten(tensors, np), np.float32)
+
+
 def mask(
   weights: Weights, probability: float, rng: np.random.Generator
 ) -> Weights:

@@ -65,3 +65,15 @@ def test_a_constant_moves_the_outputs_and_nothing_else():
   )
   np.testing.assert_allclose(after - before, 0.7, atol=1e-5)
   assert (moved != weights).sum() == 4
+
+
+def test_biases_are_drawn_as_wide_as_pytorch_does():
+  weights = weights_of()
+  weights[1200:1240] = 0  # The biases of the first layer.
+  found = noise.draw_biases(SPEC, weights, 0.5, np.random.default_rng(0))
+  before, after = SPEC.unflatten(weights), SPEC.unflatten(found)
+  for name in ("layer0.weight", "layer1.weight"):
+    np.testing.assert_array_equal(after[name], before[name])
+  drawn = np.abs(after["layer0.bias"])
+  assert 0.4 / 30**0.5 < drawn.max() <= 0.5 / 30**0.5
+  assert (after["layer1.bias"] != before["layer1.bias"]).all()

@@ -70,6 +70,9 @@ class DataOptions(Checked):
     augment_offset: add a constant to all outputs, by up to this much either
       way: a classifier stays the same function, but for its logits' mean; the
       mean of a signal moves, on which the properties must not depend.
+    augment_biases: add to biases what others begin with, anew at every step: up
+      to this share of what PyTorch draws. Who began with 0 is then no longer
+      known by that. 0: none.
     augment_mixup: weights and targets between those of two networks of one
       architecture, at a random share: none, plain, permuted (the neurons of one
       are shuffled first) or aligned (its neurons are matched to the other's, by
@@ -97,6 +100,7 @@ class DataOptions(Checked):
   augment_rotate: float = option(0.0, least=0, most=180)
   augment_zoom: float = option(0.0, least=0, below=1)
   augment_offset: float = option(0.0, least=0)
+  augment_biases: float = option(0.0, least=0)
   augment_mixup: str = option("none", choices=mixing.KINDS)
   fold_phases: bool = False
   assume_activation: str = option("", choices=("", *families.ACTIVATIONS))
@@ -135,6 +139,9 @@ def augmented(
   if o.augment_offset:
     amount = rng.uniform(-o.augment_offset, o.augment_offset)
     vector = noise.shift_output(spec, vector, amount)
+  if o.augment_biases:
+    share = rng.uniform(0, o.augment_biases)
+    vector = noise.draw_biases(spec, vector, share, rng)
   if o.augment_noise:
     vector = noise.add_noise(spec, vector, o.augment_noise, rng)
   if o.augment_mask:

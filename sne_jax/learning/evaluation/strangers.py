@@ -23,10 +23,10 @@ References:
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from sklearn import covariance
 
 from sne_jax.learning.evaluation import conformal, novelty
@@ -38,6 +38,7 @@ VIEWS = ("weights", "training", "code")
 
 _LEAST_SPREAD = 0.05  # Of a trait that hardly varies: all are of order 1.
 _LEAST_GROUP = 8  # Networks of a group that has a centre of its own.
+_LEAST_USUAL = 15  # Validation networks that say what is usual of a group.
 _LOW = 0.05  # How unlike networks are of which nothing is unusual, at most.
 _FARTHEST = 50.0  # Deviations beyond which a trait is not told apart.
 
@@ -89,8 +90,9 @@ class Known(NamedTuple):
 
   Attributes:
     looks: of the training.
-    middle: of the views of validation networks, `[V]`.
-    usual: from there to what one in twenty of them exceeds, `[V]`.
+    middle: of the views of validation networks, by the group that they are
+      nearest to, `[G, V]`.
+    usual: from there to what one in twenty of them exceeds, `[G, V]`.
     own: how unlike validation networks are, `[K]`.
     newcomers: how unlike the networks of makers are that were left out, `[K]`;
       empty where training has one maker.
@@ -104,10 +106,9 @@ class Known(NamedTuple):
 
   def unlike(self, given: Sample) -> Float[np.ndarray, "N"]:
     """Returns how unlike networks are: above 1, one in twenty of ours is."""
-    return self._unit(views(self.looks, given))
-
-  def _unit(self, seen: np.ndarray) -> np.ndarray:
-    worst = np.nanmax((seen - self.middle) / self.usual, axis=1)
+    seen, group = views(self.looks, given)
+    away = (seen - self.middle[group]) / self.usual[group]
+    worst = np.nanmax(away, axis=1)
     # Above 0, and still in their order, where all is as usual.
     low = _LOW * np.exp(np.minimum(worst, _LOW) - _LOW)
     return np.where(worst > _LOW, worst, low)
@@ -161,32 +162,39 @@ def fit(
       f"need networks of the training and others, got {len(train.traits)} and"
       f" {len(val.traits)}"
     )
+  known = _calibrated(train, shuffled, val)
+  left_out = [
+    _calibrated(
+      *(train.where(others), shuffled[others]),
+      val.where(val.makers != maker) if any(val.makers != maker) else val,
+    ).unlike(val.where(val.makers == maker))
+    for maker in np.unique(val.makers)
+    for others in [train.makers != maker]
+    if 0 < others.sum() < len(others)
+  ]
+  newcomers = np.concatenate(left_out) if left_out else np.zeros(0)
+  return known._replace(newcomers=newcomers)
+
+
+def _calibrated(train: Sample, shuffled: np.ndarray, val: Sample) -> Known:
+  """Returns what is usual, as one training knows it."""
   looks = look(train, shuffled)
-  seen = views(looks, val)
-  middle = np.median(seen, axis=0)
-  usual = np.maximum(np.quantile(seen, 1 - ALPHA, axis=0) - middle, 1e-6)
+  seen, group = views(looks, val)
+  rows = []
+  for number in range(len(looks.centres)):
+    here = seen[group == number]
+    here = seen if len(here) < _LEAST_USUAL else here
+    middle = np.median(here, axis=0)
+    most = np.quantile(here, 1 - ALPHA, axis=0) - middle
+    rows.append((middle, np.maximum(most, 1e-6)))
+  middle, usual = (np.stack(part) for part in zip(*rows, strict=True))
   known = Known(looks, middle, usual, np.zeros(0), np.zeros(0))
   own = known.unlike(val)
   # In units of what one in twenty exceeds, by the rank of a p-value.
-  width = conformal.half_width(own, 1 - ALPHA) if len(own) > 1 else np.inf
-  usual = usual * (width if np.isfinite(width) else max(own.max(), 1e-6))
-  known = known._replace(usual=usual)
-  left_out = [
-    known._unit(views(look(*_without(train, shuffled, maker)), ones))
-    for maker in np.unique(val.makers)
-    if 0 < np.sum(train.makers != maker) < len(train.makers)
-    for ones in [val.where(val.makers == maker)]
-  ]
-  return known._replace(
-    own=known.unlike(val),
-    newcomers=np.concatenate(left_out) if left_out else np.zeros(0),
-  )
-
-
-def _without(train: Sample, shuffled: np.ndarray, maker: Any):
-  """Returns what training would have without the networks of a maker."""
-  others = train.makers != maker
-  return train.where(others), shuffled[others]
+  width = conformal.half_width(own, 1 - ALPHA)
+  width = width if np.isfinite(width) else float(own.max())
+  known = known._replace(usual=usual * max(width, _LOW))
+  return known._replace(own=known.unlike(val))
 
 
 def look(train: Sample, shuffled: Float[np.ndarray, "M traits"]) -> Looks:
@@ -217,8 +225,13 @@ def look(train: Sample, shuffled: Float[np.ndarray, "M traits"]) -> Looks:
   )
 
 
-def views(looks: Looks, given: Sample) -> Float[np.ndarray, "N V"]:
-  """Returns `VIEWS` of networks: each is larger for what is more unlike."""
+def views(
+  looks: Looks, given: Sample
+) -> tuple[Float[np.ndarray, "N V"], Int[np.ndarray, "N"]]:
+  """Returns `VIEWS` of networks, and the group that each is nearest to.
+
+  A view is larger for what is more unlike.
+  """
   standard = _standard(looks, given.traits)
   away = standard[:, None] - looks.centres  # [N, G, F]
   squares = np.einsum("ngf,fh,ngh->ng", away, looks.precision, away)
@@ -230,7 +243,7 @@ def views(looks: Looks, given: Sample) -> Float[np.ndarray, "N V"]:
     for values in (weights, standard @ looks.direction)
   )
   codes = novelty.distances(given.codes.astype(np.float64), looks.reference)
-  return np.stack([weights, trained, codes], axis=1)
+  return np.stack([weights, trained, codes], axis=1), squares.argmin(axis=1)
 
 
 def p_values(

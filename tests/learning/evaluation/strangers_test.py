@@ -81,7 +81,7 @@ def test_what_was_never_trained_is_unlike(made):
   seen = [
     strangers.views(
       made.known.looks, newcomers.sample_of(n.pairs(), run(n)[1])
-    )[:, strangers.VIEWS.index("training")]
+    )[0][:, strangers.VIEWS.index("training")]
     for n in (test, shuffled)
   ]
   assert np.median(seen[1]) > np.quantile(seen[0], 0.95)
