@@ -14,10 +14,10 @@ import pytest
 from absl import flags
 
 import sne_jax
-from experiments import make_zoo
 from experiments.cli import options
 from experiments.sweeping import plan
 from sne_jax.cli import main
+from sne_jax.cli.commands import zoo as make_zoo
 from tests import docs_test
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"

@@ -50,3 +50,13 @@ def test_the_sine_frequency():
   inside = (judged.low[:, 0] <= truth) & (truth <= judged.high[:, 0])
   assert inside.mean() > 0.75  # 90 % are due, of 36.
   assert (judged.unlike < 1).mean() > 0.7
+
+
+def test_the_digits_cnn_optimizer():
+  pairs, truth = shipped_fixtures.read("classifiers", "optimizer")
+  model = sne_jax.Predictor.from_pretrained("digits-cnn-optimizer")
+  found = np.array(model.classes)[model.predict(pairs).argmax(axis=-1)]
+  published = figure("digits-cnn-optimizer", "accuracy")["value"]
+  spread = np.sqrt(published * (1 - published) / len(truth))
+  assert published > 0.6
+  assert abs((found == truth).mean() - published) < 3 * spread
