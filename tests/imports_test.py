@@ -25,7 +25,9 @@ FLOORS = {
   "zoo": 2,
   "learning": 3,
   "predictor": 4,
+  "editor": 4,
   "fitting": 5,
+  "editing": 5,
   "unlabelled": 5,
   "cli": 7,  # Programs stand on everything.
 }
@@ -44,6 +46,7 @@ OWNERS = {
   ),
   # Optional; their readers import them when a file needs them.
   "h5py": ("checkpoints/formats/keras_file.py",),
+  "skimage": ("learning/editing/targets.py",),
   "onnx": ("checkpoints/formats/onnx_file.py", "checkpoints/graphs/"),
   "gguf": ("checkpoints/formats/gguf_file.py",),
   "torch": (
