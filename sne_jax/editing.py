@@ -72,6 +72,7 @@ class EditRecipe(Checked):
 
   def __post_init__(self):
     super().__post_init__()
+    editor_model.of_every_weight(self.encoder)  # Raises.
     wanted = table.row(self.encoder).options
     if self.options is None:
       object.__setattr__(self, "options", wanted())

@@ -3,7 +3,7 @@
 Dimensions: `B` networks of one architecture, of `P` weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -48,6 +48,21 @@ def named() -> tuple[str, ...]:
   return tuple(name for name, row in rows if row.per_weight is not None)
 
 
+def of_every_weight(name: str) -> Callable[..., nn.Module]:
+  """Returns `per_weight` of an encoder's row.
+
+  Raises:
+    ValueError: there is no such encoder, or it has none.
+  """
+  per_weight = table.row(name).per_weight
+  if per_weight is None:
+    raise ValueError(
+      f"encoder {name} cannot edit: it gives no value for every weight; choose"
+      f" one of {', '.join(named())}"
+    )
+  return per_weight
+
+
 def build(
   name: str,
   spec: NetworkSpec,
@@ -69,14 +84,9 @@ def build(
   Raises:
     ValueError: it has no value for every weight, or an option is wrong.
   """
-  row = table.row(name)
-  if row.per_weight is None:
-    raise ValueError(
-      f"encoder {name} cannot edit: it gives no value for every weight; choose"
-      f" one of {', '.join(named())}"
-    )
-  rebuilt = checked.rebuilt(row.options, options)
-  module = row.per_weight(rebuilt, {**measured, "chunk_options": chunk_options})
+  per_weight = of_every_weight(name)
+  rebuilt = checked.rebuilt(table.row(name).options, options)
+  module = per_weight(rebuilt, {**measured, "chunk_options": chunk_options})
   encoder = table.build(name, options, chunk_options, measured)
   sizes = tuple(tensor.size for tensor in spec.tensors)
   return Editor(module, sizes, scale), encoder.make_packer((spec,))

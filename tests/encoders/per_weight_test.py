@@ -18,8 +18,8 @@ SMALL = {
   "sne": {"width": 8, "identifier_dim": 8},
   "nfn_np": {"channels": 4, "layers": 2},
   "nfn_hnp": {"channels": 4, "layers": 2, "fourier": 3},
-  "nft": {"channels": 8, "blocks": 1},
-  "dws": {"channels": 4, "layers": 2},
+  "nft": {"channels": 4, "heads": 2, "blocks": 1},
+  "dws": {"channels": 4, "layers": 1},
   "neural_graph": {"width": 8, "layers": 2},
 }
 CHUNKS = {"chunk_size": 128, "linear_rule": "neuron", "conv_rule": "neuron"}
@@ -31,8 +31,8 @@ def float64():
     yield
 
 
-def values_of(name, spec, weights, *moved, **changes):
-  """Returns values `[B, P]` of networks, and of moved ones."""
+def built(name, spec, weights, **changes):
+  """Returns a packer of float64, and the compiled function of its batches."""
   row = table.row(name)
   options = row.options(**(SMALL[name] | changes))
   if name == "sne":  # All of it, not its parameters alone, in float64.
@@ -42,19 +42,24 @@ def values_of(name, spec, weights, *moved, **changes):
   packer = row.build(options, measured).make_packer((spec,))
   module = row.per_weight(options, measured)
 
+  def pack(rows):
+    batch = packer.pack([0] * len(rows), list(rows))
+    return batch._replace(weights=batch.weights.astype(np.float64))
+
   def apply(params, batch):
     rngs = {"identifiers": jax.random.key(1)}
     return module.apply(params, batch, rngs=rngs)
 
-  apply = jax.jit(apply, compiler_options=FAST)
+  params = drawn(module, pack(weights))
+  return pack, params, jax.jit(apply, compiler_options=FAST)
 
-  outcomes, params = [], None
+
+def values_of(name, spec, weights, *moved, **changes):
+  """Returns values `[B, P]` of networks, and of moved ones."""
+  pack, params, apply = built(name, spec, weights, **changes)
+  outcomes = []
   for rows in (weights, *moved):
-    batch = packer.pack([0] * len(rows), list(rows))
-    batch = batch._replace(weights=batch.weights.astype(np.float64))
-    if params is None:
-      params = drawn(module, batch)
-    values = apply(params, batch)
+    values = apply(params, pack(rows))
     assert values.shape == (weights.size, 1)
     assert values.dtype == np.float64
     outcomes.append(np.asarray(values).reshape(weights.shape))
@@ -131,12 +136,17 @@ def test_random_identifiers_do_not():
   assert compared("sne", INR, identifiers="random")[0] > 1e-3
 
 
+READ = ("weight", "chunk", "own", "other", "marks", "network", "place")
+
+
 @pytest.mark.slow
-def test_ends_are_told_apart_by_identifiers():
-  """Two equal weights of one neuron, to different ones, get two values."""
-  weights = networks_of(INR, 1)
-  at = dict(zip([t.name for t in INR.tensors], INR.offsets, strict=True))
-  first = at["layer1.weight"]
-  weights[0, first] = weights[0, first + 1] = 0.3
-  (values,) = values_of("sne", INR, weights)
-  assert abs(values[0, first] - values[0, first + 1]) > 1e-3
+def test_sne_reads_all_that_is_said_of_a_weight():
+  weights = networks_of(INR)
+  pack, params, apply = built("sne", INR, weights)
+  batch = pack(weights)
+  values = apply(params, batch)
+  for name in READ:
+    without = jax.tree.map(np.copy, params)
+    for array in without["params"][name].values():
+      array *= 0
+    assert np.abs(apply(without, batch) - values).max() > 1e-3, name
