@@ -22,6 +22,7 @@ COMMANDS = {
   "train": "learn a property of networks from a folder and a table",
   "predict": "say it of other files, with intervals",
   "encode": "write the codes of networks",
+  "edit": "change networks that are images, by their weights",
   "inspect": "show what network a file holds",
 }
 """What each does, in a few words."""

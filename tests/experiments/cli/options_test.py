@@ -18,7 +18,7 @@ from sne_jax.networks import checked
 from sne_jax.zoo.classifiers import fine_tune
 
 PROGRAMS = ("make_zoo", "convert_zoo")
-SCRIPTS = ("predict", "encode", "inspect_network")
+SCRIPTS = ("predict", "encode", "edit", "inspect_network")
 """Scripts that run a subcommand of `sne-jax`."""
 
 MODULES = {name: f"experiments.{name}" for name in PROGRAMS}
