@@ -23,7 +23,7 @@ from experiments.cli import options as options_lib
 from experiments.tasks import members, outcome, zoos
 from sne_jax import atomic, editing
 from sne_jax.cli.reports import edited_images, report, run_report
-from sne_jax.learning.editing import program, targets
+from sne_jax.learning.editing import program, rendering, targets
 from sne_jax.learning.evaluation import metrics
 from sne_jax.learning.training import loop, progress, records, workdirs
 from sne_jax.networks import checked, symmetry
@@ -33,6 +33,9 @@ from sne_jax.zoo.inrs import image_options, image_zoo, refit
 
 METRIC = "mse"
 NO_EDIT, ANEW = "no edit", "fitted anew to the processed images"
+MEAN = "the mean of the processed training images"
+"""The same for all: what is known without a look at the network."""
+
 MOVED = 16
 """Networks on which it is measured how edits move along with neurons."""
 
@@ -212,7 +215,18 @@ def _stacked(pairs) -> np.ndarray:
 
 def measured(data: Data, part: str, weights: np.ndarray) -> dict[str, Any]:
   """Returns the mean error of what networks show, with its interval."""
-  errors = program.errors(data.spec, weights, data.after[part])
+  return _mean(data, part, program.errors(data.spec, weights, data.after[part]))
+
+
+def _of_mean(data: Data, part: str) -> dict[str, Any]:
+  """Returns the error of one image for all networks."""
+  mean = rendering.signed(data.after["train"]).mean(axis=0, dtype=np.float64)
+  off = rendering.signed(data.after[part]) - mean
+  return _mean(data, part, (off**2).mean(axis=(1, 2, 3)))
+
+
+def _mean(data: Data, part: str, errors: np.ndarray) -> dict[str, Any]:
+  """Returns the mean of errors `[N]`, with its interval over networks."""
   zero = np.zeros(len(errors))
   # The error of a network is one number: its root is what is off.
   return metrics.evaluate(
@@ -252,7 +266,8 @@ def collect(
     NO_EDIT: {
       part: measured(data, part, editing.stacked(data.parts[part]))
       for part in parts
-    }
+    },
+    MEAN: {part: _of_mean(data, part) for part in parts},
   }
   notes = [
     "Errors are mean squared errors per pixel, of images from -1 (black) to 1"
@@ -315,8 +330,9 @@ def _tables(results, good) -> list[dict[str, Any]]:
       if "metrics" in e
     ]
   )
-  floor = known.get(ANEW, 0.0)
-  share = (known[NO_EDIT] - mean) / max(known[NO_EDIT] - floor, 1e-12)
+  share = None
+  if ANEW in known:
+    share = (known[NO_EDIT] - mean) / max(known[NO_EDIT] - known[ANEW], 1e-12)
   names = good[0]["scale"]
   scales = [
     [name, float(np.mean([entry["scale"][name] for entry in good]))]

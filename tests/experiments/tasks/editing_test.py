@@ -77,6 +77,10 @@ def test_errors_are_those_worked_out_from_renderings(done, zoo, resolve):
   results = json.loads((workdir / "results.json").read_text())
   value = results["references"][editing.NO_EDIT]["test"]["mse"]["value"]
   assert value == pytest.approx(4 * np.mean((shown - target) ** 2), rel=1e-4)
+  data = editing.gathered(resolve(f"--zoo={zoo}", *FLAGS))
+  mean = data.after["train"].mean(axis=0) / 255
+  value = results["references"][editing.MEAN]["test"]["mse"]["value"]
+  assert value == pytest.approx(4 * np.mean((mean - target) ** 2), rel=1e-4)
 
 
 def test_a_run_that_goes_on_gives_the_same(done, launch, zoo):
