@@ -45,6 +45,7 @@ def done(launch, zoo, tmp_path_factory):
   return workdir, ended
 
 
+@pytest.mark.slow
 def test_a_run_reports_the_editor_between_no_edit_and_the_floor(done):
   workdir, ended = done
   results = json.loads((workdir / "results.json").read_text())
@@ -65,6 +66,7 @@ def test_a_run_reports_the_editor_between_no_edit_and_the_floor(done):
   assert "test mse" in ended.out
 
 
+@pytest.mark.slow
 def test_errors_are_those_worked_out_from_renderings(done, zoo, resolve):
   """The error of no edit, from images of 0 to 1: 4 times their difference."""
   workdir, _ = done
@@ -83,6 +85,7 @@ def test_errors_are_those_worked_out_from_renderings(done, zoo, resolve):
   assert value == pytest.approx(4 * np.mean((mean - target) ** 2), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_gives_the_same(done, launch, zoo):
   workdir, _ = done
   before = (workdir / "results.json").read_text()
@@ -148,6 +151,7 @@ def test_renderings_stand_in_for_images(resolve, zoo):
   )
 
 
+@pytest.mark.slow
 def test_refits_come_near_their_images_from_other_weights(zoo):
   digits = images.load_images(images.ImageOptions(test_images=5)).x_test
   fit = refit.fitted(HOW, digits)
