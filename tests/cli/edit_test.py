@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -31,7 +32,7 @@ def editor(tmp_path_factory):
     chunks=chunking.ChunkOptions(),
     scale=0.1,
   )
-  params = program.Program(description).init(0)
+  params = jax.jit(program.Program(description).init)(0)
   made = sne_jax.Editor(description, params)
   made.save(folder)
   return made, folder

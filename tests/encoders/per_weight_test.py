@@ -132,6 +132,7 @@ def test_values_move_with_the_neurons(name, spec, changes):
   assert shuffled > 1e-4
 
 
+@pytest.mark.slow
 def test_random_identifiers_do_not():
   assert compared("sne", INR, identifiers="random")[0] > 1e-3
 
