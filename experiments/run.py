@@ -31,7 +31,8 @@ one zoo, each with the same search; those that are finished are not run again.
 --pretrain=sane trains
 without labels and probes the codes; --probes=all compares such encoders;
 --sample_from=WORKDIR samples networks from what --pretrain has trained there,
-or will train (a flagfile), and fine-tunes them.
+or will train (a flagfile), and fine-tunes them. --edit=dilate trains an
+editor of networks that are images.
 """
 
 import contextlib
@@ -49,6 +50,7 @@ from experiments.cli import options as options_lib
 from experiments.comparisons import comparison as comparison_lib
 from experiments.comparisons import contest, matrix, probing, variants
 from experiments.tasks import (
+  editing,
   members,
   outcome,
   own_networks,
@@ -261,14 +263,16 @@ def run(
   """
   workdir = pathlib.Path(options.run.workdir)
   began = time.monotonic()
-  data = members.gathered(options)
+  task, train, gathered = outcome, property_lib.train, members.gathered
+  if options.run.pretrain:
+    task, train = pretrain, pretrain.train
+  if options.run.edit:
+    task, train, gathered = editing, editing.train, editing.gathered
+  data: Any = gathered(options)
   claim(workdir, data.names, members.fingerprint(data))
-  unlabelled = bool(options.run.pretrain)
-  task = pretrain if unlabelled else outcome
   seconds = {"loading the networks": time.monotonic() - began}
   sizes = ", ".join(f"{n} {part}" for part, n in data.sizes().items())
   logging.info("%s: networks: %s", options.run.title, sizes)
-  train = pretrain.train if unlabelled else property_lib.train
   programs = {} if programs is None else programs
   began = time.monotonic()
   seeds = train(options, data, workdir, programs)

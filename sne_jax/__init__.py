@@ -1,5 +1,7 @@
 """Weight-space learning in JAX: networks in, properties out."""
 
+from sne_jax.editing import fit_editor
+from sne_jax.editor import Editor
 from sne_jax.encoders.interface import register as register_encoder
 from sne_jax.encoders.sne.module import SNE
 from sne_jax.encoders.sne.options import SNEOptions
@@ -23,6 +25,7 @@ __all__ = [
   "SNE",
   "ChunkOptions",
   "DataOptions",
+  "Editor",
   "Factor",
   "HeadOptions",
   "InvarianceOptions",
@@ -37,6 +40,7 @@ __all__ = [
   "__version__",
   "encoder_for",
   "fit",
+  "fit_editor",
   "pretrain",
   "register_encoder",
   "zoo_of_files",

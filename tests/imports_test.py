@@ -27,7 +27,9 @@ FLOORS = {
   "learning": 3,
   "sharing": 4,
   "predictor": 5,
+  "editor": 5,
   "fitting": 6,
+  "editing": 6,
   "unlabelled": 6,
   "sklearn": 7,
   "cli": 8,  # Programs stand on everything.
@@ -47,6 +49,7 @@ OWNERS = {
   ),
   # Optional; their readers import them when a file needs them.
   "h5py": ("checkpoints/formats/keras_file.py",),
+  "skimage": ("learning/editing/targets.py",),
   "onnx": ("checkpoints/formats/onnx_file.py", "checkpoints/graphs/"),
   "gguf": ("checkpoints/formats/gguf_file.py",),
   "torch": (

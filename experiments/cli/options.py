@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import flags, logging
 
+from experiments.cli.editing_options import EditingOptions
 from experiments.cli.run_options import RunOptions
 from experiments.cli.sampling_options import SamplingOptions
 from sne_jax.cli import config, encoder_options, help_text
@@ -37,6 +38,7 @@ PREFIXES: dict[type, str] = {
   ContrastOptions: "loss_",
   SamplingOptions: "sample_",
   GenerationOptions: "sample_",
+  EditingOptions: "edit_",
 }
 TOPICS = {
   "Networks of your own": (
@@ -86,6 +88,9 @@ TOPICS = {
     *("sample_from", "sample_methods", "sample_networks", "sample_epochs"),
     *("sample_images", "sample_bandwidths", "sample_mode"),
   ),
+  "Editing": (
+    *("edit", "edit_images", "edit_size", "edit_scale", "edit_floor"),
+  ),
 }
 """What `run.py --help` shows; `--helpfull` shows all."""
 
@@ -108,6 +113,7 @@ class Options:
   contrast: ContrastOptions
   sampling: SamplingOptions
   generation: GenerationOptions
+  editing: EditingOptions
 
   def replaced(self, **changes: Any) -> "Options":
     """Returns the options with some changed, by names of flags.

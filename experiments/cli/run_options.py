@@ -6,6 +6,7 @@ import os
 
 from sne_jax.cli import config
 from sne_jax.encoders import table
+from sne_jax.learning.editing.targets import EDITS
 from sne_jax.networks.checked import Checked, option
 
 PRETRAINED = ("sane", "hyper_representation", "sne")
@@ -55,6 +56,11 @@ class RunOptions(Checked):
       encoder begins with its parameters and keeps what it has measured; the
       head is new. Of a run, each seed takes the seed of its number. Empty: it
       begins at random.
+    edit: train an editor instead: weights of networks that are images in, a
+      change of every weight out, so that what they show is their image after
+      an edit: dilate, erode, gradient or contrast (sne_jax/learning/editing/
+      targets.py). --encoder names one that gives a value for every weight.
+      Empty: no editor.
     variants: name of a list of variants to compare (see
       experiments/comparisons/variants.py); empty: one run.
     only: names of the variants to run, separated by semicolons; empty: all. A
@@ -144,6 +150,7 @@ class RunOptions(Checked):
   image_counts: str = ""
   maps: bool = False
   sample_from: str = ""
+  edit: str = option("", choices=("", *EDITS))
   title: str = "Properties of networks from their weights"
   compilation_cache: str = ""
 
@@ -167,14 +174,15 @@ class RunOptions(Checked):
       _ = self.rate_values  # Raises.
     self._check_pretraining()
     kinds = ("sample_from", "matrix", "variants", "rates", "probes", "pretrain")
+    kinds += ("edit",)
     asked = [f"{n} is {getattr(self, n)}" for n in kinds if getattr(self, n)]
-    if self.sample_from and self.init_from:
+    if (self.sample_from or self.edit) and self.init_from:
       asked.append(f"init_from is {self.init_from}")
     if len(asked) > 1:
       raise ValueError(
-        f"{' and '.join(asked)}; a run is a matrix, a pretraining, samples"
-        " networks, or compares variants, probes, or encoders at several rates:"
-        " keep one of them"
+        f"{' and '.join(asked)}; a run is a matrix, a pretraining, an editor's"
+        " training, samples networks, or compares variants, probes, or encoders"
+        " at several rates: keep one of them"
       )
     for name in self.encoder_steps if self.matrix or self.rates else ():
       if name not in table.ENCODERS:

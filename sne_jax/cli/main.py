@@ -23,6 +23,7 @@ COMMANDS = {
   "train": "learn a property of networks from a folder and a table",
   "predict": "say it of other files, with intervals",
   "encode": "write the codes of networks",
+  "edit": "change networks that are images, by their weights",
   "inspect": "show what network a file holds",
   "zoo": "make a zoo of networks to learn from",
   "convert": "convert a published zoo",

@@ -93,6 +93,9 @@ class Row:
     remark: `(options, measured, spec, in_parts) -> str`: what is to be said of
       the code of such a network, encoded part by part or not; "": nothing. It
       raises `ValueError` where such a code would be worth nothing.
+    per_weight: `(options, measured) -> module` that gives a value for every
+      weight of a batch, `[T, 1]`, which moves along with the neurons; batches
+      are packed as for `build`. None: the encoder has none.
   """
 
   accepts: Literal["any", "one"]
@@ -106,6 +109,7 @@ class Row:
   remark: Callable[[Any, Mapping[str, Any], NetworkSpec, bool], str] = (
     lambda options, measured, spec, in_parts: ""
   )
+  per_weight: Callable[[Any, Mapping[str, Any]], nn.Module] | None = None
 
 
 ENCODERS: dict[str, Row] = {}

@@ -20,6 +20,7 @@ from sne_jax.encoders.graphs import (
   scale_gmn,
   transformer,
 )
+from sne_jax.encoders.graphs import per_weight as graph_per_weight
 from sne_jax.encoders.interface import (
   ENCODERS,
   Encoder,
@@ -29,8 +30,9 @@ from sne_jax.encoders.interface import (
 )
 from sne_jax.encoders.responses import probing
 from sne_jax.encoders.responses import seen as seen_lib
-from sne_jax.encoders.sne import module, slots, streaming
 from sne_jax.encoders.sne import options as sne_options
+from sne_jax.encoders.sne import per_weight as sne_per_weight
+from sne_jax.encoders.sne import slots, streaming
 from sne_jax.encoders.tokens import hyper_representation, sane_coder
 from sne_jax.networks import checked, chunking, scales
 from sne_jax.networks.spec import NetworkSpec
@@ -54,9 +56,6 @@ def build_sne(
     chunking.ChunkOptions, measured["chunk_options"]
   )
   is_read = options.responses != "none"
-  seen = seen_lib.Seen()
-  if is_read:
-    seen = seen_lib.seen_of(measured["seen"])
   make_large_fn = lambda memory_limit: streaming.make_encode_fn(
     options,
     chunk_options,
@@ -69,13 +68,7 @@ def build_sne(
   is_streamed = knows_weights and not options.reads_tensors
   return Encoder(
     make_packer=lambda specs: slots.packer(specs, options, chunk_options),
-    module=module.SNE(
-      options,
-      measured["global_scale"],
-      tuple(measured["place_scales"]),
-      seen,
-      name="encoder",
-    ),
+    module=sne_per_weight.encoder(options, measured),
     stochastic=options.identifiers == "random",
     make_large_fn=make_large_fn if is_streamed else None,
   )
@@ -105,6 +98,7 @@ _ROWS = {
     build=build_sne,
     has_probes=lambda options: options.responses != "none",
     remark=remark_of_sne,
+    per_weight=sne_per_weight.build,
   ),
   "mlp": tied.row(
     *("mlp", mlp.MLP),
@@ -149,6 +143,7 @@ _ROWS = {
   ),
   "nft": tied.row(
     *("nft", nft.NFT),
+    per_weight=nft.per_weight,
     check=lambda options, spec: nft.layout_of(spec),
     needs="a chain of dense and conv layers with biases",
     symmetry="exact, hidden neurons",
@@ -157,6 +152,7 @@ _ROWS = {
   ),
   "dws": tied.row(
     *("dws", dws.DWS),
+    per_weight=dws.per_weight,
     check=lambda options, spec: dws.layout_of(spec),
     needs="dense layers with biases, three or more",
     symmetry="exact, hidden neurons",
@@ -165,6 +161,7 @@ _ROWS = {
   ),
   "neural_graph": featuriser.row(
     message_passing.NeuralGraph,
+    per_weight=graph_per_weight.build,
     dense=False,
     symmetry="exact, hidden neurons",
     options=message_passing.NeuralGraphOptions,

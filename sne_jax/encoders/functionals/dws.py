@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from sne_jax.encoders import interface
 from sne_jax.encoders.batches import joining, tied
 from sne_jax.encoders.functionals import feature_layers, features
+from sne_jax.encoders.functionals import per_weight as per_weight_lib
 from sne_jax.encoders.functionals.features import Features
 from sne_jax.encoders.sets import stacks
 from sne_jax.encoders.sets.layers import Dense
@@ -305,6 +306,15 @@ def layout_of(spec: NetworkSpec) -> features.Layout:
   if any(layer.places > 1 for layer in layout.layers):
     raise interface.unsupported(NAME, spec, "it has convolutions")
   return layout
+
+
+def per_weight(options: DWSOptions, measured) -> nn.Module:
+  """Returns the module of a value for every weight; see `interface.Row`."""
+  normaliser = tied.opened(measured)
+  layout = layout_of(normaliser.spec)
+  body = Equivariant(options, layout)
+  last = DWSLayer(layout, 1, options)
+  return per_weight_lib.PerWeight(normaliser, layout, body, last)
 
 
 def _is_near(source: Tensor, target: Tensor) -> bool:

@@ -19,6 +19,7 @@ import jax
 from sne_jax.encoders import interface
 from sne_jax.encoders.batches import joining, tied
 from sne_jax.encoders.functionals import feature_layers, features, nfn_linear
+from sne_jax.encoders.functionals import per_weight as per_weight_lib
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
 
@@ -92,10 +93,7 @@ class Equivariant(nn.Module):
     return x
 
   def _linear(self, channels: int, name: str) -> nn.Module:
-    o, layout = self.options, self.layout
-    if self.kind == "nfn_np":
-      return nfn_linear.NPLinear(layout, channels, o.io_embed, name=name)
-    return nfn_linear.HNPLinear(layout, channels, o.complete, name=name)
+    return linear(self.kind, self.options, self.layout, channels, name=name)
 
 
 class NFN(nn.Module):
@@ -126,12 +124,35 @@ def layout_of(
   return features.layout_of(spec, kind, least=least)
 
 
+def linear(
+  kind: str,
+  options: NFNOptions,
+  layout: features.Layout,
+  channels: int,
+  **words,
+) -> nn.Module:
+  """Returns an equivariant linear layer of the kind."""
+  if kind == "nfn_np":
+    return nfn_linear.NPLinear(layout, channels, options.io_embed, **words)
+  return nfn_linear.HNPLinear(layout, channels, options.complete, **words)
+
+
+def per_weight(kind: str, options: NFNOptions, measured) -> nn.Module:
+  """Returns the module of a value for every weight; see `interface.Row`."""
+  normaliser = tied.opened(measured)
+  layout = layout_of(kind, options, normaliser.spec)
+  body = Equivariant(options, layout, kind)
+  last = linear(kind, options, layout, 1)
+  return per_weight_lib.PerWeight(normaliser, layout, body, last)
+
+
 def row(kind: str, **words) -> interface.Row:
   """Returns the row of `nfn_np` or `nfn_hnp`."""
   return tied.row(
     kind,
     functools.partial(NFN, kind=kind),
     check=functools.partial(layout_of, kind),
+    per_weight=functools.partial(per_weight, kind),
     options=NFNOptions,
     prefix="nfn_",
     **words,

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from sne_jax.encoders.batches import joining, tied
 from sne_jax.encoders.functionals import feature_layers, features, perceiver
+from sne_jax.encoders.functionals import per_weight as per_weight_lib
 from sne_jax.encoders.functionals.feature_layers import Map
 from sne_jax.encoders.functionals.features import Features
 from sne_jax.encoders.sets.layers import affine
@@ -234,6 +235,17 @@ class NFT(nn.Module):
 def layout_of(spec: NetworkSpec) -> features.Layout:
   """Returns the layout; an error names encoders that can read the spec."""
   return features.layout_of(spec, "nft")
+
+
+def per_weight(options: NFTOptions, measured) -> nn.Module:
+  """Returns the module of a value for every weight; see `interface.Row`."""
+  normaliser = tied.opened(measured)
+  layout = layout_of(normaliser.spec)
+  body = Equivariant(options, layout)
+  last = feature_layers.Pointwise(layout, 1)
+  return per_weight_lib.PerWeight(
+    normaliser, layout, body, last, is_normed=True
+  )
 
 
 def _attend(tokens):

@@ -237,8 +237,14 @@ class SNE(nn.Module):
 
   def __call__(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a packed batch to network codes `[B, h]`."""
-    codes, answered = self._read(batch, deterministic)
-    return codes if answered is None else self._alone(codes, *answered).mean(0)
+    return self.in_parts(batch, deterministic)[0]
+
+  def in_parts(self, batch: joining.Joined, deterministic: bool = True):
+    """Returns codes `[B, h]`, and the `slots.Parts` they are made of."""
+    codes, answered, parts = self._read(batch, deterministic)
+    if answered is not None:
+      codes = self._alone(codes, *answered).mean(0)
+    return codes, parts
 
   @property
   def num_readers(self) -> int:
@@ -250,7 +256,7 @@ class SNE(nn.Module):
 
   def of_each_reader(self, batch: joining.Joined, deterministic: bool = True):
     """Maps a batch to the codes that each reader gives alone, `[R, B, h]`."""
-    codes, answered = self._read(batch, deterministic)
+    codes, answered, _ = self._read(batch, deterministic)
     return codes[None] if answered is None else self._alone(codes, *answered)
 
   def _alone(self, codes, answered, read):
@@ -264,10 +270,10 @@ class SNE(nn.Module):
     return jnp.concatenate([codes[None], apart])
 
   def _read(self, batch: joining.Joined, deterministic: bool):
-    """Returns codes `[B, h]`, and what readers add, or None.
+    """Returns codes, what readers add, and the `Parts`.
 
     Returns:
-      The codes; `[R, B, h]` of the readers with of whom they are, `[B]`.
+      `[B, h]`; `[R, B, h]` with of whom they are, `[B]`, or None; `Parts`.
     """
     o = self.options
     batch = jax.tree.map(jnp.asarray, batch)
@@ -280,6 +286,9 @@ class SNE(nn.Module):
     if o.responses != "none":
       of_chunks, *answered = self.responses(batch, deterministic)
       rows = rows if of_chunks is None else rows + of_chunks[:, None, :]
+    parts = slots_lib.Parts(
+      slots, self.index(slots, tables), neurons, rows[:, 0]
+    )
     if o.layer_function != "none":
       # Layers, in the order of their table: [L, seeds, h].
       rows = _pooled(self.layer, rows, batch, "layers", deterministic)
@@ -292,7 +301,8 @@ class SNE(nn.Module):
       tokens = self.tensors(batch, *slots_lib.scaled(batch, self.scaling))
       rows = jnp.concatenate([rows, tokens])
     codes = _pooled(self.network, rows, batch, "networks", deterministic)
-    return codes[:, 0].astype(jnp.float32), answered
+    wide = jnp.promote_types(codes.dtype, jnp.float32)
+    return codes[:, 0].astype(wide), answered, parts
 
   @property
   def scaling(self) -> slots_lib.Scaling:

@@ -38,6 +38,15 @@ class Slots(NamedTuple):
   level: Any  # float32 [M, 2], level, and level / deepest level
 
 
+class Parts(NamedTuple):
+  """What is known of the chunks of a batch."""
+
+  slots: Slots
+  marks: Any  # [M, C, d], index features of weights, or None
+  neurons: Any  # [K, d], identifiers, or None
+  rows: Any  # [M, h], codes
+
+
 class Scaling(NamedTuple):
   """How weights are scaled before they are encoded.
 
@@ -154,7 +163,10 @@ def describe(
       "place": scales.place_of(spec),
       "tensor": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
     },
-    "tensors": {"size": np.array(sizes, np.int32)},
+    "tensors": {
+      "size": np.array(sizes, np.int32),
+      "network": np.zeros(len(sizes), np.int32),
+    },
     "chunks": chunks,
     "layers": {"kind": layout.layer_kind, "level": level},
   }

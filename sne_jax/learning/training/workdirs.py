@@ -25,9 +25,12 @@ FIT_FILE = "fit.json"
 PRETRAINED_FILE = "pretrained.json"
 """What describes an encoder that was trained without labels."""
 
+EDITOR_FILE = "editor.json"
+"""What describes an editor."""
+
 OF_SEED = (
-  *(MODEL_FILE, PRETRAINED_FILE, calibration.CODES_FILE, records.FILE),
-  RESULT_FILE,
+  *(MODEL_FILE, PRETRAINED_FILE, EDITOR_FILE),
+  *(calibration.CODES_FILE, records.FILE, RESULT_FILE),
 )
 """Files of a seed that has finished, beside its checkpoints."""
 

@@ -17,7 +17,10 @@ from sne_jax.encoders.tokens import sane, token_layers
 from sne_jax.networks import checked
 from sne_jax.zoo.classifiers import fine_tune
 
-SCRIPTS = ("predict", "encode", "inspect_network", "make_zoo", "convert_zoo")
+SCRIPTS = (
+  *("predict", "encode", "edit", "inspect_network"),
+  *("make_zoo", "convert_zoo"),
+)
 """Scripts that run a subcommand of `sne-jax`."""
 
 MODULES = {f"sne-jax {n}": f"sne_jax.cli.commands.{n}" for n in main.COMMANDS}

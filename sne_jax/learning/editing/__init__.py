@@ -1,0 +1,1 @@
+"""Networks that are images, edited as images are."""
