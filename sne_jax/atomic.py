@@ -104,8 +104,8 @@ def made_folders(path: str | os.PathLike) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     yield
   except (Exception, SystemExit):
-    with contextlib.suppress(OSError):
-      for folder in made:
+    for folder in made:  # The path itself may never have been made.
+      with contextlib.suppress(OSError):
         folder.rmdir()
     raise
 
