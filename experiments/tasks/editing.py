@@ -18,10 +18,10 @@ import numpy as np
 from absl import logging as log
 
 import sne_jax
-from experiments import make_zoo
 from experiments.cli import options as options_lib
 from experiments.tasks import members, outcome, zoos
 from sne_jax import atomic, editing
+from sne_jax.cli.commands import zoo as make_zoo
 from sne_jax.cli.reports import edited_images, report, run_report
 from sne_jax.learning.editing import program, rendering, targets
 from sne_jax.learning.evaluation import metrics

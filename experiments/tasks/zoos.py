@@ -271,8 +271,10 @@ def _image_zoo(source: Source) -> store.Zoo:
   wanted = dataclasses.asdict(networks) | {"dataset": image.dataset}
   del wanted["batch_members"]
   there = zoo.provenance.get("options") or {}
+  # Options that are newer than a zoo do not stand in it.
+  unsaid = dataclasses.asdict(type(networks)())
   for name, value in wanted.items():
-    if there.get(name) != value:
+    if there.get(name, unsaid.get(name)) != value:
       raise ValueError(
         f"{source.path} was made with {name}={there.get(name)!r}, and"
         f" {source.arguments[0]} says {value!r}; delete the folder, or name it"

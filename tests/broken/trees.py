@@ -19,7 +19,7 @@ CLOCKS = re.compile(
 OF_ORBAX = ("_CHECKPOINT_METADATA", "commit_success.txt", "orbax.checkpoint")
 OF_TIME = re.compile(r"second|\[s\]|\btrain s\b|networks/s|revision")
 PASSING = re.compile(r"events\.out\.tfevents.*")
-UNSURE = re.compile(r"costs\.png|zoo\.log|log\.txt|study\.journal")
+UNSURE = re.compile(r"costs\.png|report\.html|zoo\.log|log\.txt|study\.journal")
 """Files that hold times, or tell what has happened."""
 
 

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 from absl import logging
 
-from sne_jax import checkpoints
+from sne_jax import checkpoints, errors
 from sne_jax.encoders.sne import tensor_source
 from sne_jax.learning.data import models
 from sne_jax.learning.training.progress import Progress
@@ -140,7 +140,11 @@ def network_of(
   if kind == "torch":
     given = given.state_dict()
   elif kind:
-    return models.read(given, override=override, familiar=familiar)
+    try:
+      return models.read(given, override=override, familiar=familiar)
+    except errors.CheckpointError as error:
+      # Not by the name of the file that was between.
+      raise ValueError(f"{label}: {error.problem or error}") from error
   if isinstance(given, Mapping):
     return _of_state_dict(given, label, override, familiar)
   if (

@@ -48,7 +48,7 @@ def contrasted(images: Pixels) -> Pixels:
     from skimage import color, exposure
   except ImportError as error:
     raise ValueError(
-      "edit contrast needs scikit-image: pip install 'sne_jax[edit]'"
+      "edit contrast needs scikit-image: pip install scikit-image"
     ) from error
   height, width = images.shape[2:]
   tile = (max(1, height // TILES), max(1, width // TILES))
