@@ -157,9 +157,17 @@ def register(name: str, row: Row) -> None:
 
 
 def any_architecture() -> tuple[str, ...]:
-  """Returns the encoders that read every architecture: errors point to them."""
-  rows = ENCODERS.items()
-  return tuple(n for n, row in rows if row.accepts == "any" and not row.needs)
+  """Returns the encoders that read every architecture: errors point to them.
+
+  One that sees no weight is a control, and no answer.
+  """
+  return tuple(
+    name
+    for name, row in ENCODERS.items()
+    if row.accepts == "any"
+    and not row.needs
+    and "blind to all weights" not in row.symmetry
+  )
 
 
 def refusal(name: str, spec: NetworkSpec, other: NetworkSpec) -> ValueError:
