@@ -59,7 +59,8 @@ def test_contrast_without_its_library_is_one_line(monkeypatch):
     return real(name, *rest)
 
   monkeypatch.setattr(builtins, "__import__", missing)
-  with pytest.raises(ValueError, match="needs scikit-image: pip install scikit-image"):
+  message = "needs scikit-image: pip install scikit-image"
+  with pytest.raises(ValueError, match=message):
     targets.processed("contrast", np.zeros((1, 1, 4, 4), np.uint8))
 
 
