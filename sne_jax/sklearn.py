@@ -28,7 +28,7 @@ class _Estimator(base.BaseEstimator):
   """What regressor and classifier share.
 
   Attributes after `fit`:
-    predictor_: the `Predictor`; intervals and novelty are asked of it.
+    `predictor_`: the `Predictor`; intervals and novelty are asked of it.
   """
 
   # Any values: scikit-learn has them refused by `fit`, not here.
@@ -167,8 +167,8 @@ class SNEClassifier(base.ClassifierMixin, _Estimator):
   """Predicts classes of networks; for its arguments see `SNERegressor`.
 
   Attributes after `fit`:
-    predictor_: the `Predictor`.
-    classes_: the labels, sorted, `[K]`.
+    `predictor_`: the `Predictor`.
+    `classes_`: the labels, sorted, `[K]`.
   """
 
   def fit(self, X: Any, y: Any) -> "SNEClassifier":
