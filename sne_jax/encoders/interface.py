@@ -80,6 +80,8 @@ class Row:
     accepts: any: networks of any architectures, mixed in one batch; one: of one
       architecture.
     needs: what such networks must be besides; "": nothing.
+    sees_weights: False: a control that reads the spec alone; errors that
+      recommend encoders leave it out.
     symmetry: what leaves its codes unchanged. Tests read two words of it: none
       (alone): permutations of neurons change the codes; blind, anywhere: so
       little is seen that shuffles of weights that change the function do not.
@@ -100,6 +102,7 @@ class Row:
 
   accepts: Literal["any", "one"]
   needs: str = ""
+  sees_weights: bool = True
   symmetry: str
   options: type
   prefix: str
@@ -157,16 +160,11 @@ def register(name: str, row: Row) -> None:
 
 
 def any_architecture() -> tuple[str, ...]:
-  """Returns the encoders that read every architecture: errors point to them.
-
-  One that sees no weight is a control, and no answer.
-  """
+  """Returns the encoders that read every architecture: errors point to them."""
   return tuple(
     name
     for name, row in ENCODERS.items()
-    if row.accepts == "any"
-    and not row.needs
-    and "blind to all weights" not in row.symmetry
+    if row.accepts == "any" and not row.needs and row.sees_weights
   )
 
 

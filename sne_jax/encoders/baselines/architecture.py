@@ -149,6 +149,7 @@ def build(
 
 ROW = interface.Row(
   accepts="any",
+  sees_weights=False,
   symmetry="exact, and blind to all weights",
   options=ArchitectureOptions,
   prefix="architecture_",
