@@ -70,28 +70,29 @@ def from_files(folder: pathlib.Path, predictor: Any) -> Networks:
   return Networks.of(pairs, labels, names=[str(path) for path in paths])
 
 
-def damaged(networks: Networks) -> Networks:
+def damaged(networks: Networks, seed: int) -> Networks:
   """Returns networks some of whose weights are lost."""
-  rng = np.random.default_rng(0)
+  rng = np.random.default_rng(seed)
   return dataclasses.replace(
     networks, vectors=[noise.mask(v, DAMAGED, rng) for v in networks.vectors]
   )
 
 
-def sines_zoo(folder: pathlib.Path) -> store.Zoo:
+def sines_zoo(folder: pathlib.Path, seed: int) -> store.Zoo:
   """Returns the zoo of `SINES`, made where it is missing, with its split."""
-  zoo = generate.generate_inr_zoo(folder / "sines", SINES)
+  options = dataclasses.replace(SINES, seed=2 * seed)
+  zoo = generate.generate_inr_zoo(folder / "sines", options)
   if generate.SPLIT in zoo.splits:
     return zoo
   ids = [str(name) for name in zoo.members["id"]]
-  parts = splits.random_split(ids, seed=SINES.seed, parts=PARTS)
+  parts = splits.random_split(ids, seed=options.seed, parts=PARTS)
   writing.add_split(zoo.path, generate.SPLIT, parts)
   return store.Zoo.open(zoo.path)
 
 
-def sines(folder: pathlib.Path) -> dict[str, Networks]:
+def sines(folder: pathlib.Path, seed: int) -> dict[str, Networks]:
   """Returns sine networks of other kinds than `SINES`, made where missing."""
-  few = {"num_networks": 40, "seed": 1}
+  few = {"num_networks": 40, "seed": 2 * seed + 1}
   other = dataclasses.replace(SINES, **few)
   made = {
     "sitzmann's first weights": dataclasses.replace(other, makers="sitzmann"),
@@ -116,9 +117,10 @@ def _senseless(options: generate.InrZooOptions) -> tuple[Networks, Networks]:
   spec, varied = generate.inr_spec(options), options.varied
   assert varied is not None
   start, advance = generate.fit_fns(options)
-  keys = jax.random.split(jax.random.key(7), options.num_networks)
+  keys = jax.random.split(jax.random.key(options.seed), options.num_networks)
   shape = (options.num_networks, options.num_points)
-  targets = np.random.default_rng(7).standard_normal(shape, np.float32)
+  rng = np.random.default_rng(options.seed)
+  targets = rng.standard_normal(shape, np.float32)
   fitted = inr_fit.fit_batch(
     *(spec, start, advance, (keys, varied.hyper), targets),
     sizes=[options.num_networks],
@@ -143,18 +145,23 @@ def _senseless(options: generate.InrZooOptions) -> tuple[Networks, Networks]:
   return unknown(np.asarray(drawn)), unknown(fitted.weights)
 
 
-def digits_zoo(folder: pathlib.Path) -> Any:
+def digits_zoo(folder: pathlib.Path, seed: int) -> Any:
   """Returns the zoo of `DIGITS`, made where it is missing."""
+  options = dataclasses.replace(DIGITS, seed=2 * seed)
   data = images.load_images(IMAGES)
   return classifiers.generate_image_zoo(
-    folder / "digits", DIGITS, data, dataset="digits"
+    folder / "digits", options, data, dataset="digits"
   )
 
 
-def digits(folder: pathlib.Path) -> dict[str, Networks]:
+def digits(folder: pathlib.Path, seed: int) -> dict[str, Networks]:
   """Returns classifiers of other kinds than `DIGITS`, made where missing."""
   few = dataclasses.replace(
-    DIGITS, num_networks=30, seed=1, label_noise="0", snapshots="1,4,12"
+    *(DIGITS,),
+    num_networks=30,
+    seed=2 * seed + 1,
+    label_noise="0",
+    snapshots="1,4,12",
   )
   turned = dataclasses.replace(IMAGES, dataset="digits_rotated")
   found = {}

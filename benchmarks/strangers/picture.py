@@ -25,16 +25,17 @@ def main() -> None:
   parser.add_argument("--folder", type=pathlib.Path, required=True)
   parser.add_argument("--encoder", default="stat_pool")
   parser.add_argument("--torch", type=pathlib.Path, required=True)
+  parser.add_argument("--seed", type=int, default=0, help="as of the table")
   parser.add_argument("--out", type=pathlib.Path, required=True)
   args = parser.parse_args()
   predictor = Predictor.load(args.folder / f"sines_{args.encoder}_all")
-  parts = table.parts_of(kinds.sines_zoo(args.folder), "sines", "")
-  others = kinds.sines(args.folder)
+  parts = table.parts_of(kinds.sines_zoo(args.folder, args.seed), "sines", "")
+  others = kinds.sines(args.folder, args.seed)
   rows = {
     "in distribution": parts["test"],
     "PyTorch itself": kinds.from_files(args.torch, predictor),
     **{n: others[n] for n in list(others)[:3]},
-    "weights lost (30 %)": kinds.damaged(parts["test"]),
+    "weights lost (30 %)": kinds.damaged(parts["test"], args.seed),
   }
   with drawing.drawing(args.out, (6.4, 4.0)) as axes:
     for place, (name, networks) in enumerate(rows.items()):

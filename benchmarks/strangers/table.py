@@ -86,6 +86,7 @@ def train(args: argparse.Namespace, parts: dict[str, Networks], name: str):
     tests={"test": parts["test"]},
     encoder=args.encoder,
     loss="bce" if args.kind == "digits" else "mse",
+    seeds=(args.seed,),
     data=data,
     training=steps,
     workdir=args.folder
@@ -128,13 +129,15 @@ def rows_of(args, zoo, predictor, test: Networks) -> dict[str, dict]:
   found = {}
   if args.kind == "sines":
     found["in distribution"] = test
-    found |= kinds.sines(args.folder)
+    found |= kinds.sines(args.folder, args.seed)
   else:
     for name, where in SENSES.items():
       rows = zoo.select(split="default", part="test", where=where)
       found[name] = kinds.of_zoo(zoo, rows, "test_accuracy")
-    found |= kinds.digits(args.folder)
-  found["weights lost (30 %)"] = kinds.damaged(found["in distribution"])
+    found |= kinds.digits(args.folder, args.seed)
+  found["weights lost (30 %)"] = kinds.damaged(
+    found["in distribution"], args.seed
+  )
   for folder in args.torch:
     found[f"PyTorch itself ({folder.name})"] = kinds.from_files(
       folder, predictor
@@ -153,15 +156,16 @@ def main() -> None:
   parser.add_argument("--offset", type=float, default=0.3)
   parser.add_argument("--biases", type=float, default=0.0)
   parser.add_argument("--left_out", nargs="*", default=list(kinds.MAKERS[1:]))
+  parser.add_argument("--seed", type=int, default=0, help="zoos and training")
   parser.add_argument("--out", type=pathlib.Path)
   args = parser.parse_args()
   args.folder.mkdir(parents=True, exist_ok=True)
   cache = str(args.folder / "compiled")
   jax.config.update("jax_compilation_cache_dir", cache)
   if args.kind == "sines":
-    zoo = kinds.sines_zoo(args.folder)
+    zoo = kinds.sines_zoo(args.folder, args.seed)
   else:
-    zoo = kinds.digits_zoo(args.folder)
+    zoo = kinds.digits_zoo(args.folder, args.seed)
   table = {}
   for name in ("", *args.left_out):
     parts = parts_of(zoo, args.kind, name)
@@ -183,7 +187,8 @@ def main() -> None:
     print(f"without {name}: done", flush=True)  # noqa: T201
   print(as_markdown(table))  # noqa: T201
   if args.out:
-    content = {"rows": table, "encoder": args.encoder, "steps": args.steps}
+    said = ("encoder", "steps", "seed")
+    content = {"rows": table, **{name: getattr(args, name) for name in said}}
     results.write(args.out, content)
 
 
