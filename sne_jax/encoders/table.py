@@ -209,6 +209,31 @@ def row(name: str) -> Row:
   return ENCODERS[name]
 
 
+def options_for(
+  name: str, given: Any, *, field: str = "options", whose: str = "encoder"
+) -> Any:
+  """Returns the options of an encoder: those given, or its defaults for None.
+
+  Args:
+    name: of the encoder.
+    given: its options, or None.
+    field: what an error calls them.
+    whose: what an error calls `name`.
+
+  Raises:
+    ValueError: they are options of another encoder.
+  """
+  wanted = row(name).options
+  given = wanted() if given is None else given
+  if type(given) is not wanted:
+    article = "are" if field.endswith("s") else "is"
+    raise ValueError(
+      f"{field} {article} {type(given).__name__}, but the {whose} {name} takes"
+      f" {wanted.__name__}; give these, or none"
+    )
+  return given
+
+
 def measure(
   name: str, options: Any, networks: Sequence[Network]
 ) -> dict[str, Any]:
