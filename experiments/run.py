@@ -59,13 +59,12 @@ from experiments.tasks import (
   zoos,
 )
 from experiments.tasks import property as property_lib
-from sne_jax import atomic, digests
+from sne_jax import digests
 from sne_jax.atomic import write_atomically
-from sne_jax.cli import config, encoder_options, environment
+from sne_jax.cli import claimed as claimed_lib
+from sne_jax.cli import config, environment
 from sne_jax.cli.reports import report
-from sne_jax.learning.training import claims, workdirs
 from sne_jax.learning.training.records import read_json
-from sne_jax.zoo.store import lock
 
 NOT_IDENTITY = (
   "RunOptions.workdir",
@@ -81,13 +80,6 @@ NOT_IDENTITY = (
   "TrainOptions.keep",
 )
 """Options that may change when a run continues."""
-
-DATA_FILE = "data.json"
-BEGUN = (
-  *(claims.CONFIG, DATA_FILE, "flags.txt", "environment.json"),
-  *("study.journal", "zoo.flags", "zoo.log"),
-)
-"""What a run, or a sweep, writes before anything is trained."""
 
 
 class RunFailed(RuntimeError):
@@ -201,49 +193,11 @@ def claimed(options: options_lib.Options) -> Iterator[pathlib.Path]:
     yield workdir
 
 
-@contextlib.contextmanager
 def claim_workdir(
   folder: str | os.PathLike, resolved: Mapping[str, Any], flagfile: str
-) -> Iterator[pathlib.Path]:
-  """Makes a work directory the home of some options, and of no others.
-
-  Options that turn out to be wrong before anything was trained leave it free
-  for others.
-
-  Args:
-    folder: the work directory.
-    resolved: what `config.json` holds.
-    flagfile: what `flags.txt` holds.
-
-  Yields:
-    The work directory. Until the body ends, other processes are refused.
-
-  Raises:
-    ValueError: it belongs to other options, or another process is at work.
-  """
-  workdir = pathlib.Path(folder)
-  unused = (
-    encoder_options.known().keys() - resolved.get("EncoderOptions", {}).keys()
-  )
-  ignore = (*NOT_IDENTITY, *(f"EncoderOptions.{name}" for name in unused))
-  with atomic.made_folders(workdir), lock.folder_lock(str(workdir)):
-    is_new = claims.claim_workdir(workdir, resolved, ignore=ignore)
-    workdirs.tidy(workdir)
-    write_atomically(workdir / "flags.txt", flagfile)
-    try:
-      yield workdir
-    except (Exception, SystemExit):
-      if is_new and not _holds_training(workdir):
-        for name in BEGUN:
-          (workdir / name).unlink(missing_ok=True)
-      raise
-
-
-def _holds_training(workdir: pathlib.Path) -> bool:
-  """Whether anything in a work directory took training to make."""
-  if any(p.is_file() for p in workdir.glob("**/checkpoints/**/*")):
-    return True
-  return any(any(workdir.glob(p)) for p in ("**/result.json", "trials/*"))
+) -> contextlib.AbstractContextManager[pathlib.Path]:
+  """Makes a work directory the home of some options; see `claimed`."""
+  return claimed_lib.claim_workdir(folder, resolved, flagfile, NOT_IDENTITY)
 
 
 def run(
@@ -286,8 +240,8 @@ def claim(
   workdir: pathlib.Path, names: Sequence[str], now: Mapping[str, str]
 ) -> None:
   """Notes checksums of what a run is about; refuses if they have changed."""
-  path = workdir / DATA_FILE
-  digests.check(workdir, (DATA_FILE,))
+  path = workdir / claimed_lib.DATA_FILE
+  digests.check(workdir, (claimed_lib.DATA_FILE,))
   if not path.exists():
     write_atomically(path, json.dumps(now, indent=2) + "\n")
     return

@@ -31,84 +31,37 @@ if any has failed. --num_trials=32 after --num_trials=16 runs sixteen more.
 """
 
 import dataclasses
-import time
 
-from absl import flags, logging
+from absl import flags
 
-from experiments import run
 from experiments.cli import console
 from experiments.cli import options as options_lib
-from experiments.sweeping import executors, search, summary, trials
-from experiments.sweeping import plan as plan_lib
-from experiments.sweeping.plan import Plan
-from sne_jax import errors
+from experiments.sweeping import runs
 from sne_jax.cli import config
-from sne_jax.zoo.store import lock
-
-PATIENCE = 60.0
-"""Seconds that trials of a sweep that was killed are given to end."""
+from sne_jax.cli.sweeping import options as sweep_options
+from sne_jax.cli.sweeping.subject import Programs
 
 
 def main(
   argv: list[str],
   flag_values: flags.FlagValues = flags.FLAGS,
-  programs: search.Programs | None = None,
+  programs: Programs | None = None,
 ) -> int:
   """Reads the flags and runs the trials that they ask for.
 
-  Returns:
-    0, or 1 where trials have failed; the report is written all the same.
-
   Raises:
-    ValueError: options that are wrong, or do not fit the work directory or the
-      zoo; Ray is missing; another process is at work in the folder.
-    RayFailed: Ray cannot be started or reached.
+    ValueError, RayFailed: see `sweep.run`; Optuna is missing.
   """
   del argv
-  plan = plan_lib.make(flag_values)
-  context = executors.choose(plan.sweep)
-  with run.claim_workdir(plan.workdir, plan.identity(), plan.flagfile()):
-    study = trials.study_of(plan)
-    failures: dict[int, str] = {}
-    if not all(trial.state.is_finished() for trial in study.trials):
-      wait_for_orphans(plan)
-      with context as executor:
-        programs = programs or search.Programs()
-        search.prepare(plan, executor, programs)
-        failures = search.Search(plan, study, executor, programs).run()
-    outcomes = [
-      trials.read(plan, number, failures.get(number, ""))
-      for number in range(len(plan.planned))
-    ]
-    print(summary.write(plan, study, outcomes))
-  print(f"The report is {plan.workdir / 'report.md'}")
-  return 1 if any(outcome.failed for outcome in outcomes) else 0
+  sweep_options.need("optuna")
+  from sne_jax.cli.sweeping import sweep  # It needs Optuna.
 
-
-def wait_for_orphans(plan: Plan) -> None:
-  """Waits until trials of a sweep that was killed have ended, too.
-
-  They end by themselves, but on other machines that can take some seconds.
-
-  Raises:
-    ValueError: one does not.
-  """
-  deadline = time.monotonic() + PATIENCE
-  for folder in sorted(plan.workdir.glob("trials/[0-9]*[0-9]")):
-    while True:
-      try:
-        with lock.folder_lock(str(folder)):
-          break
-      except errors.ZooError:
-        if time.monotonic() > deadline:
-          raise
-        logging.info("waiting for %s to end", folder)
-        time.sleep(1.0)
+  return sweep.run(runs.SUBJECT, flag_values, programs)
 
 
 if __name__ == "__main__":
-  plan_lib.define_flags()
+  runs.define_flags()
   console.setup()
-  names = [field.name for field in dataclasses.fields(plan_lib.SweepOptions)]
-  page = options_lib.page(__doc__, {"What to vary, and where": names})
-  config.run_main(main, page=page)
+  swept = dataclasses.fields(sweep_options.SweepOptions)
+  topics = {"What to vary, and where": [field.name for field in swept]}
+  config.run_main(main, page=options_lib.page(__doc__, topics))

@@ -62,8 +62,8 @@ class Predictor:
     known: errors and codes of the training, for intervals and novelty.
     results: what is reported of each seed, of `fit`.
     compiled: the program of this description, if there is one already.
-    **kwargs: `batch_size`, `draws`, `stream_above` and `memory_limit` of
-      `learning.training.program.Program`.
+    **kwargs: `batch_size`, `draws`, `stream_above`, `memory_limit`,
+      `long_seconds` and `before_long` of `learning.training.program.Program`.
 
   Raises:
     MemoryLimitError: the encoder cannot hold a limit that is given.

@@ -49,6 +49,8 @@ OWNERS = {
   ),
   # Optional; their readers import them when a file needs them.
   "h5py": ("checkpoints/formats/keras_file.py",),
+  "optuna": ("cli/sweeping/",),
+  "ray": ("cli/sweeping/executors.py",),
   "skimage": ("learning/editing/targets.py",),
   "onnx": ("checkpoints/formats/onnx_file.py", "checkpoints/graphs/"),
   "gguf": ("checkpoints/formats/gguf_file.py",),

@@ -10,10 +10,11 @@ import pytest
 
 import sne_jax
 from sne_jax import predictor
-from sne_jax.encoders.sne import encodings
+from sne_jax.encoders.sne import encodings, pace
 from sne_jax.encoders.sne import options as sne_options
 from sne_jax.learning.data import pipeline
 from sne_jax.learning.objectives import invariance
+from sne_jax.learning.training import large as large_lib
 from sne_jax.learning.training import loop, program, train_state, workdirs
 from sne_jax.networks import families
 from sne_jax.zoo.store import writing
@@ -469,3 +470,38 @@ def test_a_limit_that_cannot_be_held_is_named(
   assert not predictor.Predictor.load(tmp_path).can_stream
   with pytest.raises(program.MemoryLimitError, match="no form of bounded"):
     predictor.Predictor.load(tmp_path, memory_limit=2**30)
+
+
+def test_what_takes_long_is_announced_before_and_may_be_refused(
+  description, params, networks, monkeypatch
+):
+  monkeypatch.setattr(pace, "FEW_PARTS", 0)
+  told = []
+
+  def refuse(spec, seconds):
+    told.append((spec, seconds))
+    raise ValueError("not now")
+
+  large = {"stream_above": 0, "draws": 1}
+  asking = predictor.Predictor(
+    description, [params] * 2, **large, long_seconds=0, before_long=refuse
+  )
+  with pytest.raises(ValueError, match="not now"):
+    asking.predict(networks[:1])
+  ((spec, seconds),) = told  # Once, of both seeds.
+  assert spec == networks[0][0] and seconds > 0
+  patient = predictor.Predictor(
+    description, [params] * 2, **large, long_seconds=1e9, before_long=refuse
+  )
+  codes = patient.encode(networks[:1])
+  assert len(told) == 1  # The control: it is not long.
+  shown = []
+  monkeypatch.setattr(
+    large_lib.progress_lib.Progress,
+    "update",
+    lambda self, *now: shown.append(now),
+  )
+  calm = predictor.Predictor(description, [params] * 2, **large, long_seconds=0)
+  np.testing.assert_allclose(calm.encode(networks[:1]), codes, rtol=1e-5)
+  assert shown[-1] == (100, 100) and shown == sorted(shown)
+  assert {50} < {done for done, _ in shown}  # The first seed of two.

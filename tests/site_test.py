@@ -15,7 +15,7 @@ from absl import flags
 
 import sne_jax
 from experiments.cli import options
-from experiments.sweeping import plan
+from experiments.sweeping import runs
 from sne_jax.cli import main
 from sne_jax.cli.commands import zoo as make_zoo
 from tests import docs_test
@@ -43,7 +43,7 @@ def known_flags(program):
   of_scripts = {
     "run.py": options.define_flags,
     "make_zoo.py": make_zoo.define_flags,
-    "sweep.py": plan.define_flags,
+    "sweep.py": runs.define_flags,
     "convert_zoo.py": lambda values: None,
   }
   define = of_scripts.get(program)

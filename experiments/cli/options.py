@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
 from experiments.cli.editing_options import EditingOptions
 from experiments.cli.run_options import RunOptions
@@ -144,6 +144,43 @@ class Options:
       raise ValueError(f"no option is called {', '.join(sorted(changes))}")
     return Options(**parts)
 
+  @property
+  def workdir(self) -> str:
+    """Folder of the run."""
+    return self.run.workdir
+
+  @property
+  def title(self) -> str:
+    """What the run is called."""
+    return self.run.title
+
+  @property
+  def seeds(self) -> range:
+    """Seeds of its trainings."""
+    first = self.run.first_seed
+    return range(first, first + self.run.seeds)
+
+  @property
+  def num_steps(self) -> int:
+    """Steps of a training."""
+    return self.train.num_steps
+
+  @property
+  def eval_every(self) -> int:
+    """Steps between two evaluations."""
+    return self.train.eval_every
+
+  def encoders_in_use(self) -> tuple[str, ...]:
+    """Returns the encoders that take part."""
+    return self.run.encoders_in_use()
+
+  def of_trial(
+    self, folder: os.PathLike, title: str, changes: Mapping[str, Any]
+  ) -> "Options":
+    """Returns the options of a trial of a sweep; see `replaced`."""
+    mine = {"title": title, "workdir": str(folder), "references": False}
+    return self.replaced(**changes, **mine)
+
   def encoder_options(self, name: str) -> Any:
     """Returns the options of the encoder of a name.
 
@@ -172,13 +209,7 @@ class Options:
     They are no error: flagfiles of comparisons set those of many encoders.
     """
     names = tuple(encoders) or self.run.encoders_in_use()
-    for option, of in self.encoders.unused(names).items():
-      logging.warning(
-        "encoder_option: %s is left out: it is for %s, and the encoder is %s",
-        option,
-        " and ".join(of),
-        ", ".join(names) or self.run.encoder,
-      )
+    self.encoders.warn_of_unused(names, self.run.encoder)
 
 
 CLASSES: tuple[type, ...] = tuple(
@@ -253,16 +284,7 @@ def fields() -> dict[str, tuple[type, str, type]]:
   The name is that of the flag, or, of an option of an encoder, that which
   `--encoder_option` knows.
   """
-  by_name: dict[str, tuple[type, str, type]] = {}
-  for cls in CLASSES:
-    kinds = typing.get_type_hints(cls)
-    for field in config.flag_fields(cls):
-      if cls is not EncoderOptions:
-        name = PREFIXES.get(cls, "") + field.name
-        by_name[name] = (cls, field.name, kinds[field.name])
-  for name, known in encoder_options.known().items():
-    by_name[name] = (EncoderOptions, name, known.kind)
-  return by_name
+  return encoder_options.fields(CLASSES, PREFIXES)
 
 
 def page(

@@ -14,10 +14,10 @@ import importlib.util
 import pathlib
 import sys
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from sne_jax.cli import config, help_text
 from sne_jax.encoders import table
@@ -180,9 +180,44 @@ class EncoderOptions:
     having = {name: owners(name) for name in self.values}
     return {n: of for n, of in having.items() if not set(of) & set(names)}
 
+  def warn_of_unused(self, names: Sequence[str], encoder: str = "") -> None:
+    """Logs the options that are set of encoders which take no part.
+
+    Args:
+      names: encoders that take part.
+      encoder: what is said where there are none.
+    """
+    for option, of in self.unused(names).items():
+      logging.warning(
+        "encoder_option: %s is left out: it is for %s, and the encoder is %s",
+        option,
+        " and ".join(of),
+        ", ".join(names) or encoder,
+      )
+
   def to_json(self) -> dict[str, Any]:
     """Returns what `config.json` holds."""
     return dict(self.values)
+
+
+def fields(
+  classes: Iterable[type], prefixes: Mapping[type, str] | None = None
+) -> dict[str, tuple[type, str, type]]:
+  """Returns class, name there and type of every option, by name.
+
+  The name is that of the flag, or, of an option of an encoder, that which
+  `--encoder_option` knows.
+  """
+  by_name: dict[str, tuple[type, str, type]] = {}
+  for cls in classes:
+    kinds = typing.get_type_hints(cls)
+    for field in config.flag_fields(cls):
+      if cls is not EncoderOptions:
+        name = (prefixes or {}).get(cls, "") + field.name
+        by_name[name] = (cls, field.name, kinds[field.name])
+  for name, row in known().items():
+    by_name[name] = (EncoderOptions, name, row.kind)
+  return by_name
 
 
 def described(name: str) -> str:

@@ -120,6 +120,7 @@ def each(
     groups = _groups(paths, read, failures, lazy_above)
     for count, group in groups:
       networks, weights = [n for n, _ in group], [w for _, w in group]
+      shown.hide()  # A large network has a line of its own, and may ask.
       try:
         handle(networks, weights)
       except Exception as error:  # noqa: BLE001 of a stranger's file

@@ -27,6 +27,7 @@ COMMANDS = {
   "inspect": "show what network a file holds",
   "zoo": "make a zoo of networks to learn from",
   "convert": "convert a published zoo",
+  "sweep": "search over the options of train",
   "models": "list models to begin with, or give one away",
   "explore": "show a zoo, or a run, as a page for the browser",
 }

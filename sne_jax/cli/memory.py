@@ -2,10 +2,13 @@
 
 import dataclasses
 import re
+import sys
+from typing import Any
 
 import sne_jax
-from sne_jax.learning.training import program
+from sne_jax.learning.training import large, program
 from sne_jax.networks.checked import Checked, option
+from sne_jax.networks.spec import NetworkSpec
 
 UNITS = {
   "": 1,
@@ -38,6 +41,9 @@ class ModelOptions(Checked):
     memory_limit: memory that such a network may take, beside what the program
       itself takes, such as 512MiB or 2GiB; empty is 1GiB. An encoder that reads
       networks whole refuses it.
+    ask_above: seconds. Such a network whose encoding will take longer, as a
+      small piece of it shows, is announced, its progress is shown, and on a
+      terminal it is asked about first.
   """
 
   workdir: str = ""
@@ -46,6 +52,7 @@ class ModelOptions(Checked):
   encoder_file: str = ""
   stream_above: int = option(program.STREAM_ABOVE, least=0)
   memory_limit: str = ""
+  ask_above: float = option(large.LONG_SECONDS, least=0)
   verify: bool = True
 
   def __post_init__(self):
@@ -76,19 +83,35 @@ class ModelOptions(Checked):
     limit = None
     if self.memory_limit:
       limit = num_bytes("memory_limit", self.memory_limit)
+    how: dict[str, Any] = {
+      "verify": self.verify,
+      "stream_above": self.stream_above,
+      "memory_limit": limit,
+      "long_seconds": self.ask_above,
+      "before_long": ask,
+    }
     if self.model:
       return sne_jax.Predictor.from_pretrained(
-        self.model,
-        revision=self.revision,
-        verify=self.verify,
-        stream_above=self.stream_above,
-        memory_limit=limit,
+        self.model, revision=self.revision, **how
       )
-    return sne_jax.Predictor.load(
-      self.workdir,
-      verify=self.verify,
-      stream_above=self.stream_above,
-      memory_limit=limit,
+    return sne_jax.Predictor.load(self.workdir, **how)
+
+
+def ask(spec: NetworkSpec, seconds: float) -> None:
+  """Says how long an encoding will take; on a terminal, asks whether to go on.
+
+  Raises:
+    ValueError: it is not to go on.
+  """
+  said = large.announcement(spec, seconds)
+  if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    sys.stderr.write(f"{said}; it goes on\n")
+    return
+  sys.stderr.write(f"{said}. Go on? [Y/n] ")
+  sys.stderr.flush()
+  if sys.stdin.readline().strip().lower() in ("n", "no"):
+    raise ValueError(
+      f"left out: {said}; --ask_above={round(seconds) + 1} does not ask"
     )
 
 

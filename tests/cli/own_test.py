@@ -270,13 +270,14 @@ def test_faults_take_one_line_and_leave_nothing(
 
 def test_a_sweep_is_of_the_same_zoo(own, tmp_path):
   pytest.importorskip("optuna")
-  from experiments.sweeping import plan
+  from experiments.sweeping import runs
+  from sne_jax.cli.sweeping import plan
 
   values = flags.FlagValues()
-  plan.define_flags(values)
+  runs.define_flags(values)
   given = named(own, tmp_path / "sweep")
   config.parse(["sweep.py", *given, "--grid=learning_rate=1e-3,3e-3"], values)
-  made = plan.make(values)
+  made = plan.make(runs.SUBJECT, values)
   assert made.base.run.zoo == str(tmp_path / "sweep_zoo")
   assert made.options(1, made.planned[1]).run.zoo == made.base.run.zoo
   assert len(sne_jax.Zoo.open(made.base.run.zoo)) == 24

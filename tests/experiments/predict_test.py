@@ -20,6 +20,7 @@ from sne_jax.cli import config, given_files, memory
 from sne_jax.cli.commands import encode, predict
 from sne_jax.cli.commands import inspect as inspect_network
 from sne_jax.cli.reports import drawing, network_figure, network_rows
+from sne_jax.encoders.sne import pace
 from sne_jax.learning.evaluation import calibration
 from sne_jax.networks import families
 from sne_jax.networks import spec as spec_lib
@@ -295,6 +296,35 @@ def test_streamed_networks_are_judged_as_loaded_ones(
   with np.load(out) as archive:
     assert code == 1 and len(archive["files"]) == 3
     np.testing.assert_allclose(archive["codes"], codes, rtol=1e-4, atol=1e-6)
+
+
+def test_a_long_encoding_is_asked_about(workdir, tmp_path, start, monkeypatch):
+  """Of a threshold of nothing; where there is no terminal, it goes on."""
+  monkeypatch.setattr(pace, "FEW_PARTS", 0)
+  written(tmp_path / "files", 1)
+  given = (f"--workdir={workdir}", "--stream_above=0", tmp_path / "files")
+  words = f"a network of {SPEC.num_weights} weights takes about"
+  assert words not in start(predict, *given)[2]  # It takes no minute.
+  code, out, err = start(predict, "--ask_above=0", *given)
+  assert code == 0 and words in err and "it goes on" in err
+  assert "net0.safetensors" in out
+
+  class Terminal(io.StringIO):
+    def isatty(self):
+      return True
+
+  for answer, wanted in (("n\n", 1), ("y\n", 0), ("\n", 0)):
+    monkeypatch.setattr(memory.sys, "stdin", Terminal(answer))
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+      patch.setattr(memory.sys, "stderr", terminal)
+      if wanted:
+        with pytest.raises(ValueError, match=r"left out: .*--ask_above=\d+ "):
+          memory.ask(SPEC, 75.0)
+      else:
+        memory.ask(SPEC, 75.0)
+    assert "about 1 min 15 s to encode" in terminal.getvalue()
+    assert terminal.getvalue().endswith("Go on? [Y/n] ")
 
 
 def test_amounts_of_memory_are_read():

@@ -122,11 +122,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     cls: config.from_flags(cls, flag_values=flag_values) for cls in CLASSES
   }
   given, learn = options[own.OwnOptions], options[LearnOptions]
-  if not given.networks:
-    raise ValueError(
-      "networks is empty; name a folder of checkpoints by --networks, and their"
-      " labels by --table"
-    )
+  check_given(given)
   targets = config.words(learn.targets)
   workdir = pathlib.Path(learn.workdir)
   with atomic.made_folders(workdir), lock.folder_lock(str(workdir)):
@@ -160,6 +156,19 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
   print(f"The report is {page.with_suffix('.html')}, and {page}")
   print(f"For other files: sne-jax predict --workdir={workdir} FILES")
   print(f"To look at all networks: sne-jax explore {workdir}")
+
+
+def check_given(given: own.OwnOptions) -> None:
+  """Checks that networks are named.
+
+  Raises:
+    ValueError: they are not.
+  """
+  if not given.networks:
+    raise ValueError(
+      "networks is empty; name a folder of checkpoints by --networks, and their"
+      " labels by --table"
+    )
 
 
 def how(options: dict[type, Any], learn: LearnOptions) -> dict[str, Any]:

@@ -17,9 +17,6 @@ from sne_jax.networks import scales
 from sne_jax.networks.chunking import ranges
 from sne_jax.networks.spec import NetworkSpec
 
-Progress = Callable[[int, int], None]
-"""Called with the chunks that are done and those to do, over all passes."""
-
 
 class ChunkStream:
   """The chunks of one network, to be gone through more than once.
@@ -30,7 +27,9 @@ class ChunkStream:
     scaling: how its weights are scaled.
     size: chunks of a micro-batch, at most. All have one shape; those at no end
       of the network leave `positions` out, which saves most of the gathers.
-    progress: is told of every micro-batch.
+
+  Attributes:
+    size: chunks of a micro-batch.
 
   Raises:
     ValueError: a tensor is missing, or has another shape than the spec says.
@@ -42,12 +41,11 @@ class ChunkStream:
     tensors: Mapping[str, Any],
     scaling: slots_lib.Scaling,
     size: int,
-    progress: Progress | None = None,
   ):
     o = self._options = scaling.options
     self._plan = plan
     self._source = tensor_source.TensorSource(plan.spec, tensors)
-    self._size = min(size, buckets.round_up(plan.num_chunks))
+    self.size = min(size, buckets.round_up(plan.num_chunks))
     self._factors, self._log_scales = _scales(self._source, plan.spec, scaling)
     wanted = {
       "role": True,
@@ -58,12 +56,11 @@ class ChunkStream:
     }
     self._fields = [name for name, is_wanted in wanted.items() if is_wanted]
     self._level = levels(plan)
-    self._progress = progress or (lambda done, total: None)
-    self._done = 0
-    self._total = (1 + (o.identifiers == "content")) * plan.num_chunks
 
   def map(
-    self, function: Callable[[slots_lib.Slots], Any]
+    self,
+    function: Callable[[slots_lib.Slots], Any],
+    tell: Callable[[int], None] = lambda count: None,
   ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Applies a function to all chunks, micro-batch by micro-batch.
 
@@ -71,28 +68,28 @@ class ChunkStream:
 
     Args:
       function: of `Slots` to an array with a row for each chunk.
+      tell: is told how many chunks were done since the last call.
 
     Yields:
       The neurons that chunks belong to `[M]`, and the rows `[M, ...]`, in
       order and without padding.
     """
     total, waiting = self._plan.num_chunks, None
-    for start in range(0, total, self._size):
-      slots = self._slots(start, min(start + self._size, total))
+    for start in range(0, total, self.size):
+      slots = self.slots(start, min(start + self.size, total))
       rows = function(slots)
       if waiting is not None:
-        yield self._finished(*waiting)
+        yield self._finished(*waiting, tell)
       waiting = rows, slots.neuron[: total - start]
     if waiting is not None:
-      yield self._finished(*waiting)
+      yield self._finished(*waiting, tell)
 
-  def _finished(self, rows, neurons) -> tuple[np.ndarray, np.ndarray]:
+  def _finished(self, rows, neurons, tell) -> tuple[np.ndarray, np.ndarray]:
     rows = np.asarray(rows)[: len(neurons)]
-    self._done += len(neurons)
-    self._progress(self._done, self._total)
+    tell(len(neurons))
     return neurons, rows
 
-  def _slots(self, start: int, stop: int) -> slots_lib.Slots:
+  def slots(self, start: int, stop: int) -> slots_lib.Slots:
     """Gathers chunks `start` to `stop`, padded to the size of all."""
     plan = self._plan
     chunks = ranges.arrays(plan, start, stop, self._fields)
@@ -120,7 +117,7 @@ class ChunkStream:
       kind=plan.kind[chunks.layer],
       level=self._level[chunks.layer],
     )
-    missing = self._size - (stop - start)
+    missing = self.size - (stop - start)
     if not missing:
       return slots
     pad = lambda x: np.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1))

@@ -18,7 +18,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Shaped
 
 from sne_jax.encoders.sets import attention, deepsets, stacks
 from sne_jax.encoders.sne import module as sne
@@ -31,13 +30,41 @@ SIZES = (32, 256, BLOCK)
 """What smaller sets are padded to: one compilation each."""
 
 
+Tell = Callable[[int], None]
+
+
+def _nobody(count: int) -> None:
+  del count
+
+
+def steps(
+  options: SNEOptions, stage: str, count: int, *, block: int = BLOCK
+) -> int:
+  """Returns the parts that the encoding of a set is made of.
+
+  A part is a block with a block, or by itself; a set that fits one is one part.
+
+  Args:
+    options: of SNE.
+    stage: `layer` or `network`.
+    count: members of the set.
+    block: most members at a time.
+  """
+  if count <= block:
+    return 1
+  num, function = -(-count // block), getattr(options, f"{stage}_function")
+  blocks = 0 if function == "none" else getattr(options, f"{stage}_blocks")
+  return blocks * num * (1 + (num if function == "sab" else 1)) + num
+
+
 def make_set_fn(
   options: SNEOptions, stage: str, *, block: int = BLOCK
-) -> Callable[[Any, Shaped[np.ndarray, "Q h"]], np.ndarray]:
-  """Returns a jitted `encode(params, members) -> vectors` of a stage of SNE.
+) -> Callable[..., np.ndarray]:
+  """Returns a jitted `encode(params, members, tell) -> vectors` of a stage.
 
-  The result is that of `sne.SetEncoder` on the whole set, `[seeds, h]`. Members
-  may be overwritten.
+  The result is that of `sne.SetEncoder` on the whole set `[Q, h]`, `[seeds,
+  h]`. Members may be overwritten. `tell`, if it is given, is called with the
+  number of `steps` that were done since the last call.
 
   Args:
     options: of SNE.
@@ -49,17 +76,19 @@ def make_set_fn(
   at_once = jax.jit(lambda params, *x: module.apply({"params": params}, *x))
   in_blocks = _make_blocks_fn(options, stage, block)
 
-  def encode(params, members):
+  def encode(params, members, tell: Tell = _nobody):
     if len(members) > block:
-      return in_blocks(params, members)
+      return in_blocks(params, members, tell)
     size = next(size for size in sizes if size >= len(members))
-    return np.asarray(at_once(params, *_padded(members, size)))
+    code = np.asarray(at_once(params, *_padded(members, size)))
+    tell(1)
+    return code
 
   return encode
 
 
 def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
-  """Returns `encode(params, members)` of sets larger than a block."""
+  """Returns `encode(params, members, tell)` of sets larger than a block."""
   function = getattr(o, f"{stage}_function")
   num_blocks = getattr(o, f"{stage}_blocks")
   seeds = o.layer_seeds if stage == "layer" else 1
@@ -78,7 +107,7 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
   run_block, run_pma = apply(turn_block), apply(pma)
   mean_part = jax.jit(deepsets.mean_part)
 
-  def turned(params, members):
+  def turned(params, members, tell):
     """Returns the members after one block of the stack."""
     if function == "sab":
       changed = np.empty_like(members)
@@ -91,6 +120,7 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
           ),
         )
         changed[place] = _real(run_block(params, x, mask, whole=whole), mask)
+        tell(1 + -(-len(members) // block))
       return changed
     whole = functools.reduce(
       merge,
@@ -101,6 +131,7 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
     )
     for place, x, mask in _cut(members, block):
       members[place] = _real(run_block(params, x, mask, whole=whole), mask)
+      tell(2)
     return members
 
   def pooled(params, members):
@@ -116,10 +147,11 @@ def _make_blocks_fn(o: SNEOptions, stage: str, block: int):
     whole = functools.reduce(merge, parts)
     return run_pma(params, whole=whole)
 
-  def encode(params, members):
+  def encode(params, members, tell):
     for number in range(num_blocks):
-      members = turned(params["phi"][f"block_{number}"], members)
+      members = turned(params["phi"][f"block_{number}"], members, tell)
     code = pooled(params.get("psi", {}), members)
+    tell(-(-len(members) // block))
     if stage == "network" and o.norm == "pre":
       code = nn.LayerNorm().apply({"params": params["norm"]}, code)
     return np.asarray(code)

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from sne_jax.encoders.batches import buckets
 from sne_jax.encoders.sne import chunk_stream, large_sets
 from sne_jax.encoders.sne import module as sne
+from sne_jax.encoders.sne import pace as pace_lib
 from sne_jax.encoders.sne import slots as slots_lib
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.networks import chunking
@@ -53,8 +54,8 @@ def make_encode_fn(
   place_scales: tuple[float, ...] = (),
   *,
   memory_limit: int = MEMORY_LIMIT,
-) -> Callable[..., np.ndarray]:
-  """Returns `encode(params, spec, tensors, ...) -> [h]`, which jits its parts.
+) -> "Encode":
+  """Returns what encodes a network in bounded memory; it jits its parts.
 
   Half of `memory_limit` is for a micro-batch (`chunks_at_a_time`), half for
   what is held (`held_bytes`): identifiers, tables of positions, and the chunk
@@ -69,21 +70,6 @@ def make_encode_fn(
     place_scales: as of `sne.SNE`.
     memory_limit: bytes.
 
-  Returns:
-    `encode(params, spec, tensors, *, identifiers=None, progress=None)`:
-
-    params: of `sne.SNE`, without the "params" around them.
-    spec: the network.
-    tensors: arrays of the spec's shapes, by the spec's names: numpy arrays of
-      any float type, views, memory-mapped files, or objects with a `shape` and
-      a `read()` that returns one of these.
-    identifiers: where `options.identifiers` is "random", a function of `1 + K`
-      that draws so many, `[1 + K, d]`, as `sne.SNE.draw_identifiers` does.
-    progress: see `chunk_stream.Progress`.
-
-    It raises `ValueError` if a tensor is missing or has another shape, or if
-    the network needs more than the limit.
-
   Raises:
     ValueError: the limit does not hold one chunk, or the encoder has tokens of
       whole tensors.
@@ -93,46 +79,133 @@ def make_encode_fn(
       "statistics_tokens and gram_tokens read whole tensors, which are not held"
       " in bounded memory; encode the network at once, or train without them"
     )
-  o, module = options, sne.SNE(options, global_scale, place_scales)
+  module = sne.SNE(options, global_scale, place_scales)
   most = chunk_options.chunk_size or chunking.MOST_SLOTS
-  size = chunks_at_a_time(o, most, memory_limit)
-  stages = _stages(module)
+  size = chunks_at_a_time(options, most, memory_limit)
+  return Encode(module, chunk_options, size, memory_limit)
 
-  def encode(
+
+class Encode:
+  """Encodes one network at a time, `[h]`; `make_encode_fn` makes it."""
+
+  def __init__(
+    self,
+    module: sne.SNE,
+    chunk_options: chunking.ChunkOptions,
+    size: int,
+    memory_limit: int,
+  ):
+    """Notes how; nothing is compiled yet."""
+    self._options, self._module = module.options, module
+    self._chunk_options, self._size = chunk_options, size
+    self._limit = memory_limit
+    self._stages = _stages(module)
+
+  def __call__(
+    self,
     params: Any,
     spec: NetworkSpec,
     tensors: Mapping[str, Any],
     *,
     identifiers: Callable[[int], Any] | None = None,
-    progress: chunk_stream.Progress | None = None,
+    progress: pace_lib.Progress | None = None,
+    pace: pace_lib.Pace | None = None,
   ) -> Float[np.ndarray, "h"]:
-    plan = ranges.plan(spec.layout, chunk_options)
-    _check_held(o, plan, memory_limit)
-    stream = chunk_stream.ChunkStream(
-      plan, tensors, module.scaling, size, progress
-    )
+    """Encodes a network.
+
+    Args:
+      params: of `sne.SNE`, without the "params" around them.
+      spec: the network.
+      tensors: arrays of the spec's shapes, by the spec's names: numpy arrays of
+        any float type, views, memory-mapped files, or objects with a `shape`
+        and a `read()` that returns one of these.
+      identifiers: where `options.identifiers` is "random", a function of
+        `1 + K` that draws so many, `[1 + K, d]`, as `sne.SNE.draw_identifiers`
+        does.
+      progress: is told how much of the work is done.
+      pace: what the work costs; see `pace.Work`.
+
+    Raises:
+      ValueError: a tensor is missing or has another shape, or the network needs
+        more than the limit.
+    """
+    o, stages, plan, stream = self._prepared(spec, tensors)
+    _warn_of_many(o, plan)
+    work = pace_lib.Work(o, plan, pace, progress)
     tables = stages["tables"](params, chunk_stream.positions(o, plan))
     table = None
     if o.identifiers == "content":
       summaries = stream.map(
-        lambda slots: stages["summary"](params, slots, tables)
+        lambda slots: stages["summary"](params, slots, tables),
+        lambda count: work.add(count, work.pace.passes[0]),
       )
       means = _means_by_neuron(summaries, plan.neurons.total, o.width)
       table = stages["identifiers"](params, means)
     elif o.identifiers == "random":
-      if identifiers is None:
-        raise ValueError(
-          "the options say random identifiers; pass a function that draws them"
-        )
-      table = identifiers(1 + plan.neurons.total)
+      table = _draw(identifiers, plan)
     codes = stream.map(
-      lambda slots: stages["chunks"](params, slots, tables, table)
+      lambda slots: stages["chunks"](params, slots, tables, table),
+      lambda count: work.add(count, work.pace.passes[-1]),
     )
-    rows = _rows(o, plan, stages, params, codes)
-    (code,) = stages["network"](params.get("network", {}), rows)
+    rows = _rows(o, plan, stages, params, codes, work)
+    tell = lambda count: work.add(count, work.pace.network)
+    (code,) = stages["network"](params.get("network", {}), rows, tell)
     return np.asarray(code, np.float32)
 
-  return encode
+  def pace(
+    self,
+    params: Any,
+    spec: NetworkSpec,
+    tensors: Mapping[str, Any],
+    *,
+    identifiers: Callable[[int], Any] | None = None,
+  ) -> tuple[pace_lib.Pace | None, float]:
+    """Estimates how long an encoding takes, from a small piece of it.
+
+    Args:
+      params: as of a call.
+      spec: likewise.
+      tensors: likewise.
+      identifiers: likewise.
+
+    Returns:
+      What parts cost, in seconds, and the seconds of all; `(None, 0.0)` where
+      there are too few to be worth it.
+    """
+    o, stages, plan, stream = self._prepared(spec, tensors)
+    if not pace_lib.is_worth_an_estimate(o, plan, stream.size):
+      return None, 0.0
+    tables = stages["tables"](params, chunk_stream.positions(o, plan))
+    table, functions = None, []
+    if o.identifiers == "content":
+      rows = buckets.round_up(1 + plan.neurons.total)
+      means = np.zeros((rows, o.width), np.float32)
+      table = stages["identifiers"](params, means)
+      functions = [lambda slots: stages["summary"](params, slots, tables)]
+    elif o.identifiers == "random":
+      table = _draw(identifiers, plan)
+    functions.append(
+      lambda slots: stages["chunks"](params, slots, tables, table)
+    )
+    pace = pace_lib.measure(o, plan, stages, params, stream, functions)
+    return pace, pace_lib.Work(o, plan, pace).total
+
+  def _prepared(self, spec: NetworkSpec, tensors: Mapping[str, Any]):
+    """Returns options, stages, the plan of a network, and its chunks."""
+    plan = ranges.plan(spec.layout, self._chunk_options)
+    _check_held(self._options, plan, self._limit)
+    stream = chunk_stream.ChunkStream(
+      plan, tensors, self._module.scaling, self._size
+    )
+    return self._options, self._stages, plan, stream
+
+
+def _draw(identifiers: Callable[[int], Any] | None, plan: ranges.Plan) -> Any:
+  if identifiers is None:
+    raise ValueError(
+      "the options say random identifiers; pass a function that draws them"
+    )
+  return identifiers(1 + plan.neurons.total)
 
 
 def _stages(module: sne.SNE) -> dict[str, Callable]:
@@ -157,14 +230,16 @@ def _stages(module: sne.SNE) -> dict[str, Callable]:
   }
 
 
-def _rows(o: SNEOptions, plan: ranges.Plan, stages, params, codes):
+def _rows(o: SNEOptions, plan: ranges.Plan, stages, params, codes, work):
   """Returns the members of the network's set `[Q, h]`, from codes of chunks."""
   if o.layer_function == "none":
     (rows,) = _by_layer(codes, [plan.num_chunks])
   else:
     of_layer = params.get("layer", {})  # Without blocks it has none.
     sizes = np.diff(plan.starts)
-    rows = [stages["layer"](of_layer, c) for c in _by_layer(codes, sizes)]
+    tell = lambda count: work.add(count, work.pace.layer)
+    layers = _by_layer(codes, sizes)
+    rows = [stages["layer"](of_layer, c, tell) for c in layers]
     marks = plan.kind, chunk_stream.levels(plan)
     rows = stages["marks"](params, np.stack(rows), *marks)
     rows = np.asarray(rows).reshape(-1, o.width)
@@ -243,7 +318,7 @@ def held_bytes(options: SNEOptions, plan: ranges.Plan) -> dict[str, int]:
 
 
 def _check_held(o: SNEOptions, plan: ranges.Plan, memory_limit: int) -> None:
-  """Refuses networks beyond the limit; says where `sab` will be slow."""
+  """Refuses networks beyond the limit."""
   held = held_bytes(o, plan)
   if 2 * sum(held.values()) > memory_limit:
     what = max(held, key=lambda name: held[name])
@@ -253,6 +328,10 @@ def _check_held(o: SNEOptions, plan: ranges.Plan, memory_limit: int) -> None:
       f" {2 * sum(held.values())}"
       + (" or layer_function to isab" if o.layer_function == "none" else "")
     )
+
+
+def _warn_of_many(o: SNEOptions, plan: ranges.Plan) -> None:
+  """Says where `sab` will be slow."""
   largest = int(np.diff(plan.starts).max())
   if o.layer_function == "sab" and largest > MANY_MEMBERS:
     logging.warning(

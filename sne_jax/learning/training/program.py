@@ -20,10 +20,10 @@ from scipy import special
 
 from sne_jax.encoders import interface, table
 from sne_jax.encoders.batches import folded
-from sne_jax.encoders.sne import streaming
 from sne_jax.learning.data import pipeline
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.objectives import model
+from sne_jax.learning.training import large
 from sne_jax.networks import checked, chunking, phases
 from sne_jax.networks.spec import NetworkSpec
 
@@ -31,8 +31,7 @@ STREAM_ABOVE = 1_000_000
 """Weights of a network above which it is encoded by itself, part by part."""
 
 
-class MemoryLimitError(ValueError):
-  """A limit of memory that an encoder cannot hold; the message says why."""
+MemoryLimitError = large.MemoryLimitError
 
 
 class Program:
@@ -48,6 +47,9 @@ class Program:
     memory_limit: bytes for that, for an encoder that can do it; see
       `streaming.make_encode_fn`. None: `streaming.MEMORY_LIMIT`, and other
       encoders have none.
+    long_seconds: a network that is encoded by itself, and will take longer than
+      that, is announced, and its progress is shown.
+    before_long: what announces it; may refuse. The default logs a warning.
 
   Attributes:
     encoder: the encoder.
@@ -66,6 +68,8 @@ class Program:
     draws: int = 8,
     stream_above: int = STREAM_ABOVE,
     memory_limit: int | None = None,
+    long_seconds: float | int = large.LONG_SECONDS,
+    before_long: large.BeforeLong = large.announce,
   ):
     self.description = description
     self._row = table.row(description["encoder"])
@@ -80,7 +84,15 @@ class Program:
     self._depth_warned = False
     self._packer = functools.lru_cache(maxsize=16)(self.encoder.make_packer)
     self._apply = jax.jit(self._outputs)
-    self._encode_large = self._large_encoder(memory_limit)
+    encode = large.encode_fn(self.encoder, description["encoder"], memory_limit)
+    self._large = encode and large.Large(
+      self.net,
+      encode,
+      draws=self._draws,
+      is_stochastic=self.encoder.stochastic,
+      long_seconds=long_seconds,
+      before_long=before_long,
+    )
 
   def function(self, params: Sequence[Any], spec: NetworkSpec) -> Callable:
     """Returns a differentiable `f(weights [P]) -> [T]`, the mean over seeds."""
@@ -126,28 +138,24 @@ class Program:
       params: of each seed.
       networks: `(spec, weights [P])` or `(spec, tensors)`.
     """
-    large = [self._is_large(*network) for network in networks]
-    for (spec, _), alone in zip(networks, large, strict=True):
-      self.remark(spec, in_parts=alone)
-    small = [n for n, alone in zip(networks, large, strict=True) if not alone]
-    batches, count = [], len(small)
+    alone = [self._is_large(*network) for network in networks]
+    for (spec, _), is_alone in zip(networks, alone, strict=True):
+      self.remark(spec, in_parts=is_alone)
+    small = [n for n, one in zip(networks, alone, strict=True) if not one]
+    together = iter(())
     if small:
       batches = self.batches(Networks.of(small))
+      by_seed = [self.run(one, batches, len(small)) for one in params]
+      each = (np.stack(part, axis=1) for part in zip(*by_seed, strict=True))
+      together = iter(zip(*each, strict=True))
     rows = []
-    for one in params:
-      together = iter(
-        zip(*self.run(one, batches, count), strict=True) if small else ()
-      )
-      rows.append(
-        [
-          self._run_large(one, *network) if alone else next(together)
-          for network, alone in zip(networks, large, strict=True)
-        ]
-      )
-    logits, codes = (
-      np.stack([[row[part] for row in seed] for seed in rows])
-      for part in (0, 1)
-    )
+    for (spec, weights), is_alone in zip(networks, alone, strict=True):
+      if is_alone and self._large is not None:
+        self._warn_of_depth((spec,))
+        rows.append(self._large.run(params, spec, weights))
+      else:
+        rows.append(next(together))
+    logits, codes = (np.stack(part, axis=1) for part in zip(*rows, strict=True))
     return logits, codes
 
   def read(self, networks: Sequence[Any]) -> list[tuple[NetworkSpec, Any]]:
@@ -186,59 +194,7 @@ class Program:
   @property
   def can_stream(self) -> bool:
     """Whether a network can be encoded in bounded memory, from its tensors."""
-    return self._encode_large is not None
-
-  def _large_encoder(self, memory_limit: int | None) -> Any:
-    """Returns what encodes one network in bounded memory, or None.
-
-    Raises:
-      MemoryLimitError: a limit that the encoder cannot hold.
-    """
-    make = self.encoder.make_large_fn
-    if make is None and memory_limit is not None:
-      raise MemoryLimitError(
-        f"memory_limit is {memory_limit} bytes, but the encoder"
-        f" {self.description['encoder']} has no form of bounded memory; leave"
-        " the limit out, or use a model of sne without statistics_tokens and"
-        " gram_tokens"
-      )
-    if make is None:
-      return None
-    limit = streaming.MEMORY_LIMIT if memory_limit is None else memory_limit
-    try:
-      return make(limit)
-    except ValueError as error:
-      raise MemoryLimitError(str(error)) from error
-
-  def _run_large(self, params, spec: NetworkSpec, weights: Any):
-    """Returns logits and code of one network, averaged over draws."""
-    self._warn_of_depth((spec,))
-    if not isinstance(weights, Mapping):
-      weights = spec.unflatten(np.asarray(weights))
-    encoder_params = params["params"]["encoder"]
-    codes = np.stack(
-      [
-        self._encode_large(
-          encoder_params,
-          spec,
-          weights,
-          identifiers=self._drawer(params, draw),
-        )
-        for draw in range(self._draws)
-      ]
-    )
-    logits = model.head(self.net, params, codes)
-    return np.asarray(logits).mean(axis=0), codes.mean(axis=0)
-
-  def _drawer(self, params, draw: int):
-    """Returns what draws a table of random identifiers; None without them."""
-    if not self.encoder.stochastic:
-      return None
-    return lambda count: self.net.apply(
-      params,
-      rngs={"identifiers": jax.random.key(draw)},
-      method=lambda net: net.encoder.draw_identifiers(count),
-    )
+    return self._large is not None
 
   def batches(self, networks: Networks) -> list:
     """Packs networks for `run`, once for many parameters."""

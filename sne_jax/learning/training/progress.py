@@ -56,11 +56,15 @@ class Progress:
 
   def __exit__(self, *unused):
     """Ends the live line, or logs what was not yet shown."""
+    self.hide()
+    if self._last is not None:
+      self._log(*self._last)
+
+  def hide(self) -> None:
+    """Takes the live line away, as before a question; an update shows it."""
     if self._live is not None:
       self._live.stop()
       self._live = None
-    elif self._last is not None:
-      self._log(*self._last)
 
   def update(self, done: int, total: int, message: str = "") -> None:
     """Says that `done` of `total` parts are done.

@@ -18,6 +18,7 @@ import pytest
 from sne_jax.encoders.sne import (
   chunk_stream,
   large_sets,
+  pace,
   streaming,
   tensor_source,
 )
@@ -210,7 +211,9 @@ def test_tensors_are_read_where_they_lie(resnet, tmp_path):
   )
   np.testing.assert_allclose(got, code, rtol=1e-4, atol=1e-5)
   num_chunks = chunking.num_chunks(spec, NEURON)
-  assert calls[-1] == (2 * num_chunks, 2 * num_chunks)
+  done, total = calls[-1]
+  assert done == total and total >= 2 * num_chunks
+  assert [done for done, _ in calls] == sorted({done for done, _ in calls})
   mapped[spec.tensors[0].name] = mapped[spec.tensors[0].name] * 2
   assert far(streamed(encoder, net, NEURON, mapped), code) > 1e-3  # Control.
 
@@ -402,9 +405,35 @@ def test_sets_in_blocks(function):
     code = module.apply({"params": params}, *x)
     for block in (4, 64):  # In six, of which the last is not full; at once.
       encode = large_sets.make_set_fn(options, stage, block=block)
-      got = encode(params, members.copy())
+      told = []
+      got = encode(params, members.copy(), told.append)
+      steps = large_sets.steps(options, stage, len(members), block=block)
+      assert sum(told) == steps and (block > 21) == (steps == 1)
       np.testing.assert_allclose(got, code, rtol=1e-4, atol=1e-5)
     assert far(encode(params, members[:20].copy()), code) > 1e-4  # Control.
+
+
+def test_an_estimate_is_the_work_at_the_pace_of_a_piece(resnet, monkeypatch):
+  (spec, weights), encoder, code = resnet
+  encode = encode_fn(encoder.options, NEURON, streaming.MOST_SLOTS)
+  params, tensors = encoder.params["params"], spec.unflatten(weights)
+  assert encode.pace(params, spec, tensors) == (None, 0.0)  # It is small.
+  monkeypatch.setattr(pace, "FEW_PARTS", 0)
+  clock = iter(np.arange(1000.0).tolist())  # Each piece takes a second.
+  monkeypatch.setattr(pace.time, "perf_counter", lambda: next(clock))
+  found, seconds = encode.pace(params, spec, tensors)
+  plan = ranges.plan(spec.layout, NEURON)
+  assert found.passes == (1 / plan.num_chunks,) * 2  # One micro-batch.
+  assert (found.layer, found.network) == (1.0, 0.0)
+  assert seconds == pytest.approx(2 + len(plan.starts) - 1)
+  told = []
+  got = encode(
+    *(params, spec, tensors),
+    pace=found,
+    progress=lambda *both: told.append(both),
+  )
+  assert told[-1] == pytest.approx((seconds, seconds))
+  np.testing.assert_allclose(got, code, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import pytest
 from absl import flags
 
 from experiments.cli import options as options_lib
-from experiments.sweeping import plan
 from sne_jax.cli import config, encoder_options, help_text, main
 from sne_jax.encoders import table
 from sne_jax.encoders.sets import layers
@@ -32,7 +31,6 @@ def classes():
   found = [*options_lib.CLASSES, layers.SetOptions, sane.SANEOptions]
   found += [row.options for row in table.ENCODERS.values()]
   found += [fine_tune.TuneSettings, token_layers.ProjectionOptions]
-  found += [plan.SweepOptions]
   for name in MODULES.values():
     found += importlib.import_module(name).CLASSES
   return list(dict.fromkeys(found))

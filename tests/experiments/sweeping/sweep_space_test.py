@@ -8,9 +8,10 @@ import optuna
 import pytest
 from absl import flags
 
-from experiments.sweeping import plan as plan_lib
-from experiments.sweeping import space
+from experiments.sweeping import runs
 from sne_jax.cli import config
+from sne_jax.cli.sweeping import plan as plan_lib
+from sne_jax.cli.sweeping import space
 
 ROOT = pathlib.Path(__file__).parents[3]
 SWEEPS = sorted((ROOT / "experiments" / "flags" / "sweeps").glob("*.flags"))
@@ -18,14 +19,14 @@ SWEEPS = sorted((ROOT / "experiments" / "flags" / "sweeps").glob("*.flags"))
 
 def defined():
   values = flags.FlagValues()
-  plan_lib.define_flags(values)
+  runs.define_flags(values)
   return values
 
 
 def plan(*arguments):
   values = defined()
   config.parse(["sweep.py", *arguments], values)
-  return plan_lib.make(values)
+  return plan_lib.make(runs.SUBJECT, values)
 
 
 def changes(*arguments):
@@ -182,7 +183,7 @@ def test_there_is_an_example():
 
 
 def test_the_options_of_a_task_cannot_be_swept():
-  names = set(plan_lib.swept_fields())
+  names = set(runs.swept_fields())
   assert names >= {"learning_rate", "head_width", "encoder", "chunk_size"}
   assert not names & {"workdir", "zoo", "split", "targets", "first_seed"}
   assert not any(name.startswith("zoo_") for name in names)

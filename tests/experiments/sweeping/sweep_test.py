@@ -5,7 +5,6 @@ Most tests put a program that takes no time in the place of run.py.
 
 import contextlib
 import functools
-import importlib
 import io
 import json
 import os
@@ -15,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import types
 from typing import NamedTuple
 
@@ -22,11 +22,15 @@ import optuna
 import pytest
 from absl import flags
 
-from experiments import sweep, sweeping
+from experiments import sweep
 from experiments.cli import options as options_lib
-from experiments.sweeping import executors, launch, prepare, search
-from experiments.sweeping import plan as plan_lib
+from experiments.sweeping import prepare, runs
 from sne_jax.cli import config
+from sne_jax.cli.sweeping import executors, launch
+from sne_jax.cli.sweeping import options as sweep_options
+from sne_jax.cli.sweeping import plan as plan_lib
+from sne_jax.cli.sweeping import sweep as sweep_lib
+from sne_jax.cli.sweeping.subject import Programs
 from sne_jax.zoo.store import lock, store
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -79,7 +83,7 @@ class Ended(NamedTuple):
 
 def defined():
   values = flags.FlagValues()
-  plan_lib.define_flags(values)
+  runs.define_flags(values)
   return values
 
 
@@ -93,7 +97,7 @@ def programs(tmp_path):
       ("prepare.py", PREPARE),
     ):
       (tmp_path / name).write_text(text)
-    return search.Programs(tmp_path / "trial.py", tmp_path / "prepare.py")
+    return Programs(tmp_path / "trial.py", tmp_path / "prepare.py")
 
   return write
 
@@ -389,7 +393,7 @@ def test_hyperband_is_told_the_steps_of_training():
   values = defined()
   asked = ["--pruner=hyperband", "--num_steps=900", "--eval_every=100", GRID]
   config.parse(["sweep.py", *asked], values)
-  pruner = plan_lib.make(values).pruner()
+  pruner = plan_lib.make(runs.SUBJECT, values).pruner()
   study = optuna.create_study(direction="maximize", pruner=pruner)
   stopped = []
   for number in range(20):
@@ -425,9 +429,10 @@ import sys
 from experiments import sweep
 from experiments.cli import console
 from sne_jax.cli import config
-from experiments.sweeping import plan, search
-programs = search.Programs(sys.argv.pop(1), sys.argv.pop(1))
-plan.define_flags()
+from experiments.sweeping import runs
+from sne_jax.cli.sweeping.subject import Programs
+programs = Programs(sys.argv.pop(1), sys.argv.pop(1))
+runs.define_flags()
 console.setup()
 config.run_main(lambda argv: sweep.main(argv, programs=programs))
 """
@@ -489,7 +494,7 @@ def test_a_sweep_of_eight_that_is_killed_and_restarted(
 
 
 def test_a_trial_that_outlives_a_killed_sweep(start, tmp_path, monkeypatch):
-  monkeypatch.setattr(sweep, "PATIENCE", 0.0)
+  monkeypatch.setattr(sweep_lib, "PATIENCE", 0.0)
   folder = tmp_path / "run" / "trials" / "0002"
   folder.mkdir(parents=True)
   with lock.folder_lock(folder):
@@ -605,16 +610,25 @@ def test_bad_flags_write_nothing(start, tmp_path):
 def test_ray_is_missing(start, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "ray", None)
   error = start(GRID, address="local").error
-  assert "pip install -e '.[sweep]'" in error
+  assert "pip install 'ray>=" in error
   assert "--address=none" in error
   assert not (tmp_path / "run").exists()
   assert start(GRID).code == 0  # The control.
 
 
-def test_optuna_is_missing(monkeypatch):
-  monkeypatch.setitem(sys.modules, "optuna", None)
-  with pytest.raises(SystemExit, match="Optuna, which is not installed: pip"):
-    importlib.reload(sweeping)
+def test_optuna_is_missing(start, tmp_path, monkeypatch):
+  find = sweep_options.importlib.util.find_spec
+  hidden = lambda name: None if name == "optuna" else find(name)
+  monkeypatch.setattr(sweep_options.importlib.util, "find_spec", hidden)
+  error = start(GRID).error
+  assert "Optuna, which is not installed: pip install 'optuna>=5" in error
+  assert not (tmp_path / "run").exists()
+
+
+def test_what_pip_is_told_is_what_the_project_asks_for():
+  text = (ROOT / "pyproject.toml").read_text()
+  asked = tomllib.loads(text)["project"]["optional-dependencies"]["sweep"]
+  assert sorted(asked) == sorted(sweep_options.NEEDED.values())
 
 
 def test_a_workdir_of_another_sweep(start, tmp_path):
@@ -739,7 +753,8 @@ def test_the_share_of_a_machine(monkeypatch):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://x:y"])
 def test_no_cluster_at_an_address(address, start, tmp_path, monkeypatch):
-  monkeypatch.setattr(executors.importlib.util, "find_spec", lambda name: name)
+  found = lambda name: name
+  monkeypatch.setattr(sweep_options.importlib.util, "find_spec", found)
   error = start(GRID, address=address).error
   assert f"Ray cannot be reached (address={address})" in error
   assert not (tmp_path / "run" / "config.json").exists()
@@ -790,7 +805,7 @@ def fake_ray(monkeypatch):
   def put(machines):
     fake = FakeRay(machines)
     find_spec = lambda name: name
-    monkeypatch.setattr(executors.importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(sweep_options.importlib.util, "find_spec", find_spec)
     monkeypatch.setitem(sys.modules, "ray", fake)
     for name in ("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED"):
       monkeypatch.setenv(name, "")  # What the sweep sets is undone.
@@ -871,7 +886,7 @@ def test_a_trial_that_no_machine_can_run(programs, tmp_path):
 
 
 def test_the_executors_are_told_apart(monkeypatch):
-  options = lambda **kw: plan_lib.SweepOptions(grid="head_width=1", **kw)
+  options = lambda **kw: sweep_options.SweepOptions(grid="head_width=1", **kw)
   with executors.choose(options(address="none")) as executor:
     assert executor.room == 1
   with pytest.raises(ValueError, match="Ray, which is not installed"):

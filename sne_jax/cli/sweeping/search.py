@@ -6,29 +6,20 @@ import os
 import pathlib
 import threading
 from concurrent import futures
-from typing import NamedTuple
 
 import optuna
 from absl import logging
 
-from experiments.cli import options as options_lib
-from experiments.sweeping import launch, trials
-from experiments.sweeping.executors import Executor
-from experiments.sweeping.plan import Plan
 from sne_jax import room
 from sne_jax.atomic import write_atomically
+from sne_jax.cli.sweeping import launch, trials
+from sne_jax.cli.sweeping.executors import Executor
+from sne_jax.cli.sweeping.plan import Plan
+from sne_jax.cli.sweeping.subject import Programs, Run
 from sne_jax.learning.training import progress
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS_FILE = "trial.flags"
 LOG_FILE = "log.txt"
-
-
-class Programs(NamedTuple):
-  """Python files that are given `--flagfile=...`; tests put others here."""
-
-  trial: os.PathLike = ROOT / "experiments" / "run.py"
-  prepare: os.PathLike = ROOT / "experiments" / "sweeping" / "prepare.py"
 
 
 def prepare(plan: Plan, executor: Executor, programs: Programs) -> None:
@@ -38,9 +29,11 @@ def prepare(plan: Plan, executor: Executor, programs: Programs) -> None:
     ValueError: what is wrong with it.
   """
   log, flagfile = plan.workdir / "zoo.log", plan.workdir / "zoo.flags"
-  write_atomically(flagfile, options_lib.to_flagfile(plan.base))
+  write_atomically(flagfile, plan.run_flags(plan.base))
   logging.info("preparing the zoo; %s says how far it is", log)
-  ended = executor.run(_job(programs.prepare, flagfile, log), lambda: None)
+  ended = executor.run(
+    _job(plan, programs.prepare, flagfile, log), lambda: None
+  )
   words = launch.last_words(ended, log) if ended.code != 0 else ""
   check_room(ended, words, plan)
   if words:
@@ -125,19 +118,19 @@ class Search:
       self._closing.set()  # Before this thread takes the next.
       raise
 
-  def _attempt(self, trial: optuna.Trial, options: options_lib.Options) -> str:
+  def _attempt(self, trial: optuna.Trial, options: Run) -> str:
     """Runs a trial up to `retries` times more; returns why it has failed."""
     folder = self._plan.folder(trial.number)
     flagfile, log = folder / FLAGS_FILE, folder / LOG_FILE
-    write_atomically(flagfile, options_lib.to_flagfile(options))
-    job = _job(self._programs.trial, flagfile, log)
+    write_atomically(flagfile, self._plan.run_flags(options))
+    job = _job(self._plan, self._programs.trial, flagfile, log)
     job = job._replace(stop=str((folder / trials.STOP).absolute()))
 
     def watch():
       if self._closing.is_set():
         raise futures.CancelledError
       if self._plan.sweep.pruner != "none":
-        trials.watch(self._plan, self._study, trial, options.train.num_steps)
+        trials.watch(self._plan, self._study, trial, options.num_steps)
 
     why = ""
     for left in reversed(range(self._plan.sweep.retries + 1)):
@@ -162,9 +155,10 @@ class Search:
 
 
 def _job(
-  program: os.PathLike, flagfile: pathlib.Path, log: pathlib.Path
+  plan: Plan, program: os.PathLike, flagfile: pathlib.Path, log: pathlib.Path
 ) -> launch.Job:
-  paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+  there = os.environ.get("PYTHONPATH")
+  paths = [str(plan.subject.root), *([there] if there else [])]
   return launch.Job(
     command=(
       launch.__file__,

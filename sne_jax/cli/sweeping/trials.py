@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import optuna
+from optuna.storages import journal
 from optuna.trial import TrialState
 
-from experiments.sweeping.plan import Plan
 from sne_jax import digests
+from sne_jax.cli.sweeping.plan import Plan
 from sne_jax.learning.evaluation import metrics
 from sne_jax.learning.training import workdirs
 from sne_jax.learning.training.records import FILE as METRICS
@@ -104,7 +105,7 @@ def curve(plan: Plan, number: int) -> dict[int, float]:
   It is the loss, with the sign of the metric, where training does not measure
   the metric.
   """
-  folder = plan.folder(number) / f"seed{plan.base.run.first_seed}"
+  folder = plan.folder(number) / f"seed{plan.base.seeds.start}"
   workdirs.verify_seed(folder, (METRICS,))
   records, name, sign = read_metrics(folder), f"val/{plan.sweep.metric}", 1
   if not any(name in record for record in records):
@@ -118,10 +119,10 @@ def study_of(plan: Plan) -> optuna.Study:
   for stale in (path, pathlib.Path(f"{path}.lock")):
     stale.unlink(missing_ok=True)
   optuna.logging.set_verbosity(optuna.logging.ERROR)
-  backend = optuna.storages.journal.JournalFileBackend(str(path))
+  backend = journal.JournalFileBackend(str(path))
   study = optuna.create_study(
     storage=optuna.storages.JournalStorage(backend),
-    study_name=plan.base.run.title,
+    study_name=plan.base.title,
     direction="maximize" if plan.sweep.higher_is_better else "minimize",
     pruner=plan.pruner(),
   )
@@ -200,7 +201,5 @@ def _state(outcome: Outcome) -> TrialState:
 
 def _seeds(plan: Plan, results) -> list[tuple[int, dict[str, Any]]]:
   """Returns the entry of every seed that the trials are asked for."""
-  run = plan.base.run
   known = {entry["seed"]: entry for entry in results["seeds"]}
-  asked = range(run.first_seed, run.first_seed + run.seeds)
-  return [(seed, known.get(seed, {})) for seed in asked]
+  return [(seed, known.get(seed, {})) for seed in plan.base.seeds]

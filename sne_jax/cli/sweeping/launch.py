@@ -1,6 +1,6 @@
 """Starts one program and waits for it, on whatever machine this is called.
 
-  python experiments/sweeping/launch.py PROGRAM [ARGUMENT...]
+  python sne_jax/cli/sweeping/launch.py PROGRAM [ARGUMENT...]
 
 is what it starts: the program, which ends when its starter ends. Its standard
 input is a pipe that only the starter holds open; however that process ends, the
@@ -81,7 +81,7 @@ def run(
       process.wait()
 
 
-def share_of(cpus: int, gpus: float) -> dict[str, str]:
+def share_of(cpus: int, gpus: float | int) -> dict[str, str]:
   """Returns the variables that keep a program to its share of a machine.
 
   Ray itself says which GPUs a program sees. On a GPU that several share, each

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from experiments.reports import sweep_figure
-from sne_jax.cli.reports import drawing
+from sne_jax.cli.reports import drawing, sweep_figure
 
 WORDS = ["a_rather_long_name", "another_long_name", "a_third_long_name", "x"]
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import optuna
 
-from experiments.reports import sweep_figure
-from experiments.sweeping import space, trials
-from experiments.sweeping.plan import Plan
-from experiments.sweeping.trials import Outcome
-from sne_jax.cli.reports import report
+from sne_jax.cli.reports import report, sweep_figure
+from sne_jax.cli.sweeping import space, trials
+from sne_jax.cli.sweeping.plan import Plan
+from sne_jax.cli.sweeping.trials import Outcome
 
 
 def ranked(plan: Plan, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -78,7 +77,7 @@ def results(plan: Plan, order: Sequence[Outcome]) -> dict[str, Any]:
     chosen |= {"test": trials.part(plan, best, "test")}
     chosen |= {key: best.get(key) for key in ("sizes", "environment")}
   return {
-    "title": plan.base.run.title,
+    "title": plan.base.title,
     "metric": plan.sweep.metric,
     "higher_is_better": plan.sweep.higher_is_better,
     "config": plan.identity(),
@@ -164,7 +163,7 @@ def _selection(
     " test networks had no part in the choice.",
     report.markdown_table(["metric", "validation", "test"], rows),
     "Repeat it, with references:",
-    "```\npython experiments/run.py"
+    f"```\n{plan.subject.repeat}"
     f" --flagfile={plan.folder(chosen['trial'])}/trial.flags"
     " --references --workdir=runs/selected\n```",
   ]

@@ -4,7 +4,6 @@ This is the only module that knows Ray.
 """
 
 import contextlib
-import importlib.util
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -12,8 +11,9 @@ from typing import NamedTuple
 
 from absl import logging
 
-from experiments.sweeping import launch
-from experiments.sweeping.plan import SweepOptions
+from sne_jax.cli.sweeping import launch
+from sne_jax.cli.sweeping import options as options_lib
+from sne_jax.cli.sweeping.options import SweepOptions
 
 KNOCK_SECONDS = 10.0
 
@@ -44,11 +44,8 @@ def choose(sweep: SweepOptions) -> contextlib.AbstractContextManager[Executor]:
   if sweep.address == "none":
     whole = lambda job, watch: launch.run(job, {}, watch)
     return contextlib.nullcontext(Executor(whole, 1))
-  if importlib.util.find_spec("ray") is None:
-    raise ValueError(
-      "trials are placed by Ray, which is not installed: pip install -e"
-      " '.[sweep]'; or give --address=none to run them one after another"
-    )
+  one_by_one = "; or give --address=none to run trials one after another"
+  options_lib.need("ray", one_by_one)
   return on_ray(sweep)
 
 
@@ -66,7 +63,7 @@ def on_ray(sweep: SweepOptions) -> Iterator[Executor]:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
   elif sweep.address != "auto":
     _knock(sweep.address)
-  import ray
+  import ray  # pyright: ignore[reportMissingImports]
 
   options = {"include_dashboard": False} if here else {}
   options |= {"configure_logging": False, "log_to_driver": False}

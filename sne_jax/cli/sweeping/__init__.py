@@ -1,0 +1,1 @@
+"""What `sne-jax sweep` and `experiments/sweep.py` are made of."""
