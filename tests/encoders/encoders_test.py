@@ -183,6 +183,8 @@ VARIANTS = (
   ("neural_graph", MIXED, {"reverse": False, "fourier": 3}),
   ("neural_graph", ONE_OUTPUT, {"readout": "last", "norm": "none"}),
   ("neural_graph_transformer", ONE_OUTPUT, {"readout": "last"}),
+  ("gmn", MIXED, {"undirected": True, "readout": "both", "fourier": True}),
+  ("gmn", MIXED, {"readout": "tensors", "norms": True, "aggregation": "sum"}),
 )
 
 
