@@ -16,6 +16,7 @@ from sne_jax.encoders.batches import tied
 from sne_jax.encoders.functionals import dws, nfn, nft
 from sne_jax.encoders.graphs import (
   featuriser,
+  gmn,
   message_passing,
   scale_gmn,
   transformer,
@@ -174,6 +175,7 @@ _ROWS = {
     options=transformer.GraphTransformerOptions,
     prefix="graph_transformer_",
   ),
+  "gmn": gmn.ROW,
   "scale_gmn": scale_gmn.ROW,
   "probe_gen": probing.row(probing.ProbeGenOptions, "probe_gen_"),
   "hidden_probe": probing.row(probing.HiddenProbeOptions, "hidden_probe_"),
