@@ -34,7 +34,7 @@ import jax
 import numpy as np
 from absl import flags, logging
 
-from sne_jax.cli import config, console
+from sne_jax.cli import compiled, config
 from sne_jax.learning.training import progress
 from sne_jax.networks import families
 from sne_jax.networks.checked import Checked, option
@@ -64,14 +64,14 @@ class MakeOptions(Checked):
       last. A zoo that is there is labelled anew, without training; which images
       each network classifies rightly is kept, as bits.
     compilation_cache: folder in which compiled programs are kept for the next
-      start; empty: none.
+      start; auto: one in the user's cache; none: nowhere.
   """
 
   zoo: str = "zoos/digits"
   family: str = option(CLASSIFIER, choices=FAMILIES)
   cpu_devices: int = option(0, least=0)
   label_images: int = option(0, least=0)
-  compilation_cache: str = ""
+  compilation_cache: str = compiled.AUTO
 
   def __post_init__(self):
     super().__post_init__()
@@ -159,7 +159,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """
   del argv
   make, image, zoo, inr, ticket = options_of(flag_values)
-  console.use_compilation_cache(make.compilation_cache)
+  compiled.keep(make.compilation_cache)
   if make.family == INR_IMAGE:
     make_images(make, image, inr)
     return
