@@ -9,8 +9,8 @@ Dimensions: `T` weights of a batch, `N` nodes, `E` edges, `B` networks, `F`
 width.
 
 Reference: Lim et al., Graph Metanetworks for Processing Diverse Neural
-Architectures, ICLR 2024, arXiv:2312.04501, and the authors' code, whose names
-the parameters have.
+Architectures, ICLR 2024, arXiv:2312.04501, and the authors' code. How they
+trained is not released.
 """
 
 import dataclasses
@@ -44,7 +44,10 @@ _FOURIER_SCALE = 3.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GMNOptions(Checked):
-  """Options of gmn. The defaults are the authors', but for what is ours.
+  """Options of gmn.
+
+  The defaults are those of the authors' predictor of accuracies, but for what
+  is ours.
 
   Attributes:
     width: of nodes, edges and the code.

@@ -1,6 +1,7 @@
 """Encoders compared with an equal search: who is chosen, and the table."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -8,6 +9,7 @@ from experiments.comparisons import contest
 from sne_jax.learning.objectives import invariance
 from sne_jax.networks import families
 
+ROOT = pathlib.Path(__file__).parents[3]
 FLAGS = ("--rates=1e-2,1e-3", "--encoders=stat_pool,deep_sets:7")
 LABELS = [
   f"{encoder}, rate {rate}"
@@ -114,6 +116,18 @@ def test_what_is_refused(resolve, flags, words):
 def test_all_names_every_encoder(resolve):
   steps = resolve("--rates=1e-3", "--encoders=all").run.encoder_steps
   assert {"sne", "mlp", "dws", "neural_graph"} < set(steps)
+
+
+@pytest.mark.parametrize(
+  "name", ["inr_encoders", "cnn_encoders", "cross_architecture"]
+)
+def test_tables_have_a_control_without_weights_and_metanetworks(
+  name, resolve, monkeypatch
+):
+  monkeypatch.chdir(ROOT)
+  flagfile = f"--flagfile=experiments/flags/{name}.flags"
+  steps = resolve(flagfile).run.encoder_steps
+  assert {"sne", "architecture", "gmn", "scale_gmn"} <= set(steps)
 
 
 def test_who_cannot_read_the_zoo_is_said_before_the_first_training(
