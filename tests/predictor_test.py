@@ -1,6 +1,7 @@
 """Predictions, codes and gradients of a trained model."""
 
 import dataclasses
+import doctest
 import json
 
 import jax
@@ -428,6 +429,11 @@ def test_public_names_exist():
   assert {"Predictor", "NetworkSpec", "SNE", "Zoo"} <= set(sne_jax.__all__)
   for name in sne_jax.__all__:
     assert hasattr(sne_jax, name), name
+
+
+def test_the_example_of_the_package_runs():
+  done = doctest.testmod(sne_jax)
+  assert done.failed == 0 and done.attempted == 3
 
 
 @pytest.mark.slow

@@ -194,7 +194,7 @@ class Zoo:
     columns = {n: v for n, v in self.members.items() if n != "row"}
     spec = self.members["spec"]
     columns["architecture"] = np.array([s.family for s in self.specs])[spec]
-    sizes = np.array([s.num_weights for s in self.specs], np.int64)
+    sizes = np.array([s.num_parameters for s in self.specs], np.int64)
     columns["parameters"] = sizes[spec]
     for name in self.splits:
       part_of = np.full(len(self), "", object)
