@@ -78,6 +78,7 @@ NOT_IDENTITY = (
   "RunOptions.data_dir",
   "RunOptions.compilation_cache",
   "TrainOptions.keep",
+  "TrainOptions.wandb",
 )
 """Options that may change when a run continues."""
 

@@ -1,4 +1,28 @@
-"""Weight-space learning in JAX: networks in, properties out."""
+"""Weight-space learning in JAX: networks in, properties out.
+
+A trained network is a `NetworkSpec` (its tensors, and which of their axes are
+the same neurons) and one vector of weights; `Networks` are many of them with
+what is known of each, from files, arrays, or a `Zoo` on disk.
+
+- `fit` trains an encoder (`SNE`, or another by name) on networks and targets,
+  and returns a `Predictor`: `predict`, intervals, codes, gradients. `pretrain`
+  trains an encoder without targets, `fit_editor` an `Editor` of networks that
+  are images.
+- `Predictor.from_pretrained` and `Predictor.load` give one that is trained; it
+  takes paths, state dicts, and models of PyTorch, Keras and Flax.
+- `zoo_of_files` makes a zoo of a folder of checkpoints and a table.
+- `SNEOptions`, `ChunkOptions`, `DataOptions`, `TrainOptions` and the other
+  options are frozen dataclasses, and each of their fields is a flag of the
+  command `sne-jax`.
+- `encoder_for` and `register_encoder` are for training loops, and encoders, of
+  one's own; `sne_jax.sklearn` has estimators for scikit-learn.
+
+Example:
+  >>> import sne_jax
+  >>> predictor = sne_jax.Predictor.from_pretrained("sine-frequency")
+  >>> predictor.targets
+  ('frequency',)
+"""
 
 from sne_jax.editing import fit_editor
 from sne_jax.editor import Editor

@@ -22,6 +22,7 @@ from sne_jax.learning.training.workdirs import MODEL_FILE
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.sharing import card, folders, hub, names, runs
 from sne_jax.sharing.runs import PredictorError
+from sne_jax.zoo.store import frames
 
 RUN_AS = (
   "its file does not say how it is run: taken to be run as the training"
@@ -304,6 +305,30 @@ class Predictor:
       is_share=self.description["loss"] == "bce",
     )
     return judged, codes
+
+  def to_frame(
+    self,
+    networks: Any,
+    *,
+    coverage: float = 0.9,
+    library: str = "pandas",
+  ) -> Any:
+    """Returns what `judge` does as a data frame; see `judgement.columns`.
+
+    Args:
+      networks: as for `predict`.
+      coverage: see `interval`.
+      library: pandas, polars, or arrow for a `pyarrow.Table`.
+
+    Raises:
+      ValueError: another library, or one that is not installed.
+    """
+    frames.check(library)
+    pairs = self._given(networks)
+    judged = self.judge(pairs, coverage=coverage)
+    names = inputs.names_of(networks, len(pairs))
+    outputs = self.classes or self.targets
+    return frames.frame(judgement.columns(judged, names, outputs), library)
 
   def remarks(self, networks: Any) -> list[str]:
     """Returns what is to be said of how each network was read; "": nothing.

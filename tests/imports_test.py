@@ -60,6 +60,7 @@ OWNERS = {
   ),
   "huggingface_hub": ("checkpoints/formats/hub.py", "sharing/hub.py"),
   "plotly": ("cli/atlas/packing.py",),
+  "wandb": ("learning/training/wandb_run.py",),
   "tensorboardX": ("learning/training/records.py",),
   "absl": (
     "encoders/",

@@ -1,6 +1,7 @@
 """Predictions, codes and gradients of a trained model."""
 
 import dataclasses
+import doctest
 import json
 
 import jax
@@ -430,6 +431,11 @@ def test_public_names_exist():
     assert hasattr(sne_jax, name), name
 
 
+def test_the_example_of_the_package_runs():
+  done = doctest.testmod(sne_jax)
+  assert done.failed == 0 and done.attempted == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("identifiers", ["content", "random"])
 def test_large_networks_are_predicted_as_small_ones(
@@ -505,3 +511,21 @@ def test_what_takes_long_is_announced_before_and_may_be_refused(
   np.testing.assert_allclose(calm.encode(networks[:1]), codes, rtol=1e-5)
   assert shown[-1] == (100, 100) and shown == sorted(shown)
   assert {50} < {done for done, _ in shown}  # The first seed of two.
+
+
+def test_judgements_as_a_frame(description, params, networks):
+  model = predictor.Predictor(description, params)
+  judged = model.judge(networks)
+  table = model.to_frame(networks, library="arrow").to_pydict()
+  names = [f"network {n}" for n in range(len(networks))]
+  assert table["network"] == names
+  for t, name in enumerate(description["targets"]):
+    for column, values in (
+      (name, judged.predictions),
+      (f"{name} low", judged.low),
+      (f"{name} high", judged.high),
+    ):
+      np.testing.assert_array_equal(table[column], values[:, t])
+  assert table["known"] == judged.known.tolist()
+  with pytest.raises(ValueError, match="library is 'xls'"):
+    model.to_frame(networks, library="xls")

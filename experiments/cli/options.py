@@ -68,7 +68,7 @@ TOPICS = {
     *("weight_decay", "warmup_fraction", "clip_norm", "ema_decay"),
     "probe_rate",
     *("invariance_weight", "monitor", "patience", "micro_batches"),
-    *("log_every", "eval_every", "save_every"),
+    *("log_every", "eval_every", "save_every", "wandb"),
   ),
   "Augmentation": (
     *("augment_permutation", "augment_signs", "augment_scales"),

@@ -7,7 +7,7 @@ together; a further zoo gives a part of its own to be tested on.
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -251,6 +251,27 @@ def resplit(data: Data, seed: int) -> Data:
     parts[part] = pool.take(chosen)
     members[part] = Members(np.zeros(len(chosen), int), rows[chosen])
   return dataclasses.replace(data, parts=parts, members=members)
+
+
+def flagged(names: Sequence[str], zoos: Sequence[Any]) -> list[str]:
+  """Returns how many members of each zoo are flagged, of those where some are.
+
+  Args:
+    names: of the zoos.
+    zoos: the zoos.
+  """
+  lines = []
+  for name, zoo in zip(names, zoos, strict=True):
+    for what, column in (
+      ("not valid", "valid"),
+      ("not converged", "converged"),
+    ):
+      values = zoo.members.get(column)
+      if values is None or values.dtype != bool or values.all():
+        continue
+      count = int(np.sum(~values))
+      lines.append(f"{count} members of {name} are flagged as {what}.")
+  return lines
 
 
 def fingerprint(data: Data) -> dict[str, str]:

@@ -56,12 +56,6 @@ def collect(
     {key: entry[key] for key in OF_SEED if key in entry}
     for entry in common["seeds"]
   ]
-  flagged = {
-    (name, what): int(np.sum(~zoo.members[column]))
-    for name, zoo in zip(data.names, data.zoos, strict=True)
-    for what, column in (("not valid", "valid"), ("not converged", "converged"))
-    if column in zoo.members and zoo.members[column].dtype == bool
-  }
   results = common | {
     "target": ", ".join(targets),
     "zoos": {
@@ -76,10 +70,7 @@ def collect(
       for move in _moves(good)
       for what in ("error", "ratio")
     },
-    "notes": [
-      f"{count} members of {name} are flagged as {what}."
-      for (name, what), count in flagged.items()
-    ]
+    "notes": members.flagged(data.names, data.zoos)
     + [line for zoo in data.zoos for line in folders.remarks(zoo)]
     + (good[0].get("notes", []) if good else []),
   }

@@ -25,9 +25,6 @@ from sne_jax.networks.spec import NetworkSpec
 GROUP_WEIGHTS = 20_000_000
 """Weights of networks that are handed on together."""
 
-RUNNING = ("norm_mean", "norm_var")
-"""Kinds of tensors that PyTorch has as buffers, not as parameters."""
-
 Handler = Callable[[list[checkpoints.FileNetwork], list[Any]], None]
 
 
@@ -184,11 +181,10 @@ def architecture(spec: NetworkSpec) -> str:
 
 def parameters(spec: NetworkSpec) -> str:
   """Returns how many parameters there are, with running statistics or not."""
-  counted = [t.size for t in spec.tensors if t.kind not in RUNNING]
   text = f"{spec.num_weights:,} parameters"
-  if sum(counted) == spec.num_weights:
+  if spec.num_parameters == spec.num_weights:
     return text
-  return f"{text} ({sum(counted):,} without running statistics)"
+  return f"{text} ({spec.num_parameters:,} without running statistics)"
 
 
 def line(error: BaseException) -> str:

@@ -43,6 +43,9 @@ WEIGHT_KINDS = frozenset(
 )
 """Kinds that map an input axis (axis 1) to an output axis (axis 0)."""
 
+RUNNING = frozenset(("norm_mean", "norm_var"))
+"""Kinds of running statistics: PyTorch has them as buffers, no parameters."""
+
 FORMAT_VERSION = 1
 
 
@@ -159,6 +162,11 @@ class NetworkSpec:
   def num_weights(self) -> int:
     """Length `P` of the flat vector."""
     return sum(tensor.size for tensor in self.tensors)
+
+  @functools.cached_property
+  def num_parameters(self) -> int:
+    """Weights that training sets: all but the running statistics of norms."""
+    return sum(t.size for t in self.tensors if t.kind not in RUNNING)
 
   @functools.cached_property
   def num_levels(self) -> int:

@@ -115,7 +115,7 @@ def test_a_training_leaves_a_model_and_a_report(trained, own):
   assert names == {
     *("report.md", "figures", "results.json", "flags.txt", "fit.json"),
     *("report.html", "calibration.json", "strangers.npz", "seed0"),
-    "sha256.json",
+    *("sha256.json", "tensorboard"),
   }
   assert {path.name for path in workdir.parent.iterdir()} == {"run", "run_zoo"}
   title, sentence, *_ = (workdir / "report.md").read_text().split("\n\n")

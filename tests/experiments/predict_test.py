@@ -327,6 +327,16 @@ def test_a_long_encoding_is_asked_about(workdir, tmp_path, start, monkeypatch):
     assert terminal.getvalue().endswith("Go on? [Y/n] ")
 
 
+def test_running_statistics_are_no_parameters():
+  norms = ("norm_scale", "norm_shift", "norm_mean", "norm_var")
+  axes = tuple(spec_lib.plain_axis(size) for size in (3, 2))
+  tensors = [spec_lib.TensorSpec("w", "linear_weight", (3, 2), 0, axes)]
+  tensors += [spec_lib.TensorSpec(k, k, (3,), 0, axes[:1]) for k in norms]
+  spec = spec_lib.NetworkSpec("some", tuple(tensors))
+  assert (spec.num_weights, spec.num_parameters) == (18, 12)
+  assert SPEC.num_weights == SPEC.num_parameters
+
+
 def test_amounts_of_memory_are_read():
   read = {"2GiB": 2**31, "1.5 gb": 1.5e9, "512mib": 2**29, "70000": 7e4}
   for text, wanted in read.items():

@@ -84,6 +84,7 @@ def test_a_run_leaves_what_it_promises(done):
     *("report.md", "figures", "results.json", "flags.txt", "config.json"),
     *("environment.json", "data.json", "calibration.json", "fit.json"),
     *("strangers.npz", "seed0", "seed1", "sha256.json", "report.html"),
+    "tensorboard",
   }
   assert {path.name for path in (workdir / "figures").iterdir()} == {
     *("predicted_frequency.png", "error_frequency.png"),

@@ -156,7 +156,7 @@ def described(
     header["specs"].append(
       {
         "architecture": given_files.architecture(spec),
-        "parameters": spec.num_weights,
+        "parameters": spec.num_parameters,
         "skips": [list(pair) for pair in spec.skips],
         "rows": [
           row._asdict() | {"activation": network_rows.activation(spec, row)}

@@ -19,6 +19,11 @@ zoo.json, with the reason.
                     with splits.json) or of NFN (randinit_smaller_*s).
   --zoo=wild_park   Kofinas et al. 2024: a folder of trials, with
                     cnn_park_splits.json in it or beside it.
+
+The other way round, --to=datasets writes a zoo of ours as Parquet files that
+Hugging Face's `datasets.load_dataset(FOLDER)` reads, one row for each network:
+
+  sne-jax convert --to=datasets --source=zoos/quick --out=hub/quick
 """
 
 import dataclasses
@@ -30,6 +35,7 @@ from sne_jax.learning.training import progress
 from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo.public import options as options_lib
 from sne_jax.zoo.public import table
+from sne_jax.zoo.store import exporting, store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,11 +46,16 @@ class FolderOptions(Checked):
     zoo: which published zoo it is: small_cnn, model_zoos, inrs or wild_park.
     source: unpacked folder of the published zoo; only read.
     out: folder of the new zoo; made if it is not there.
+    to: what is written: zoo, a zoo of ours; or datasets, a data set of Hugging
+      Face's library of that name, of the zoo of ours that is in source.
+    split: of that zoo, whose parts become those of the data set.
   """
 
   zoo: str = option("small_cnn", choices=tuple(table.CONVERT))
   source: str = ""
   out: str = ""
+  to: str = option("zoo", choices=("zoo", "datasets"))
+  split: str = "default"
 
   def __post_init__(self):
     super().__post_init__()
@@ -69,6 +80,14 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
   options = config.from_flags(
     options_lib.ConvertOptions, flag_values=flag_values
   )
+  if folders.to == "datasets":
+    zoo = store.Zoo.open(folders.source)
+    with progress.Progress("writing networks") as shown:
+      exporting.export(
+        zoo, folders.out, split=folders.split, progress=shown.update
+      )
+    print(f"{folders.out} is for datasets.load_dataset({folders.out!r})")
+    return
   with progress.Progress("reading networks") as shown:
     zoo = table.CONVERT[folders.zoo](
       folders.source, folders.out, options, shown.update

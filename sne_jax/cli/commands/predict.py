@@ -174,7 +174,7 @@ class Table:
     row = {
       "file": network.path,
       "architecture": given_files.architecture(network.spec),
-      "parameters": network.spec.num_weights,
+      "parameters": network.spec.num_parameters,
     }
     for t, name in enumerate(self.columns):
       row[name] = float(values[t])

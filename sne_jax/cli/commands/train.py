@@ -97,7 +97,7 @@ TOPICS = {
   "What to learn, and how": (
     *("workdir", "loss", "encoder", "encoder_option", "seeds", "num_steps"),
     *("learning_rate", "batch_size", "width", "eval_every", "patience"),
-    *("references", "devices"),
+    *("references", "devices", "wandb"),
   ),
 }
 POSITIONAL = False

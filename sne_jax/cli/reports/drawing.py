@@ -173,6 +173,9 @@ def log_scale(axes: Axes) -> None:
   low, high = axes.get_ylim()
   if high / low < 30:
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    labels = [y for y in axes.get_yticks() if low <= y <= high]
+    if len(labels) < 3:
+      axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
   axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f"{y:g}"))
 

@@ -166,7 +166,7 @@ def bars_with_intervals(
   with drawing.drawing(path, (5.8, 0.9 + 0.36 * max(len(rows), 2))) as axes:
     for place, (name, (value, low, high)) in enumerate(values.items()):
       if not np.isfinite(value):
-        drawing.note(axes, "missing", base, place)
+        drawing.note(axes, "undefined", base, place)
         continue
       end = max(value, base) if x_log else value
       strong = not highlight or name in highlight

@@ -19,7 +19,7 @@ from sne_jax import digests
 from sne_jax.atomic import write_atomically as write_text
 from sne_jax.cli.atlas import content
 from sne_jax.cli.reports import html_report
-from sne_jax.learning.training import workdirs
+from sne_jax.learning.training import records, workdirs
 
 MISSING = "n/a"
 """What stands in a table for a value that is unknown or undefined."""
@@ -48,16 +48,34 @@ def write_page(
 
   What was run comes last.
   """
-  text = [f"# {results['title']}"]
+  text, drawn = [f"# {results['title']}"], {}
   for block in blocks:
     if isinstance(block, Picture):
       path = workdir / "figures" / f"{block.name}.png"
       block.draw(path)
+      drawn[block.caption] = path
       block = image(block.caption, f"figures/{path.name}")
     text.append(block)
   text += run_sections(results)
+  publish(workdir, results, drawn)
   write_report(workdir, "\n\n".join(text) + "\n")
   write_results(workdir, results)
+
+
+def publish(
+  workdir: pathlib.Path,
+  results: Mapping[str, Any],
+  figures: Mapping[str, str | os.PathLike],
+) -> None:
+  """Gives figures and options of a run to TensorBoard, and others."""
+  options = to_json(results.get("config") or {})
+  records.publish(
+    workdir,
+    title=results["title"],
+    figures=figures,
+    options=options,
+    wandb=(options.get("TrainOptions") or {}).get("wandb") or "",
+  )
 
 
 def write_report(

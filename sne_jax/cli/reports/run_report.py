@@ -74,6 +74,7 @@ def write(
     caption: pathlib.Path(path).relative_to(workdir).as_posix()
     for caption, path in (figures or {}).items()
   }
+  report.publish(workdir, results, figures or {})
   report.write_results(workdir, results)
   return report.write_report(workdir, text(results, links), atlas)
 

@@ -9,8 +9,11 @@ import numpy as np
 from sne_jax.cli.reports import drawing
 from sne_jax.cli.reports.drawing import PathLike
 
-WIDE = 20.0
+WIDE = 8.0
 """Numbers above 0 whose ends are so far apart have a logarithmic axis."""
+
+FEW = 6
+"""So many numbers, at most, have a label each."""
 
 ACROSS = 3
 """Panels beside one another, at most."""
@@ -77,6 +80,17 @@ def _axis(axes: Any, values: Sequence[Any]) -> np.ndarray:
   numbers = np.array(values, float)
   if numbers.min() > 0 and numbers.max() / numbers.min() >= WIDE:
     axes.set_xscale("log")
-  else:
+  each = np.unique(numbers)
+  if len(each) <= FEW and _are_apart(each, axes.get_xscale() == "log"):
+    axes.set_xticks(each, [f"{number:g}" for number in each])
+    axes.minorticks_off()
+  elif axes.get_xscale() != "log":
     axes.locator_params(axis="x", nbins=5)
   return numbers
+
+
+def _are_apart(each: np.ndarray, is_log: bool) -> bool:
+  """Whether labels at some numbers do not lie on one another."""
+  places = np.log(each) if is_log else each
+  width = places[-1] - places[0]
+  return len(each) < 2 or bool(np.diff(places).min() > 0.12 * width)

@@ -161,6 +161,6 @@ SUBJECT = Subject(
   repeat="sne-jax train",
   free=(
     *("LearnOptions.workdir", "LearnOptions.seeds", "LearnOptions.references"),
-    *("OwnOptions.skip_unreadable", "TrainOptions.keep"),
+    *("OwnOptions.skip_unreadable", "TrainOptions.keep", "TrainOptions.wandb"),
   ),
 )

@@ -94,6 +94,23 @@ def networks_of_files(
   return pairs, kept
 
 
+def names_of(given: Any, count: int) -> list[str]:
+  """Returns what networks are called: their file, or `network N`.
+
+  Args:
+    given: as for `networks_of`.
+    count: how many these are.
+  """
+  several = [] if hasattr(given, "pairs") else given
+  several = [given] if is_one(given) else list(several)
+  names = [f"network {n}" for n in range(count)]
+  for n, one in enumerate(several):
+    one = one.path if isinstance(one, checkpoints.FileNetwork) else one
+    if isinstance(one, (str, os.PathLike)):
+      names[n] = os.fspath(one)
+  return names
+
+
 def is_one(given: Any) -> bool:
   """Whether what was given is one network rather than several."""
   if models.kind_of(given) or models.is_traceable(given):

@@ -38,6 +38,29 @@ class Judgement(NamedTuple):
   promised: np.ndarray
 
 
+def columns(
+  of: Judgement, names: Sequence[str], outputs: Sequence[str]
+) -> dict[str, Any]:
+  """Returns a judgement as columns `[B]`, a row for each network.
+
+  These are `network`, each target or class with its `low` and `high`, and
+  `unlike`, `known`, `p_value`, `promised`.
+
+  Args:
+    of: what was judged.
+    names: of the networks `[B]`.
+    outputs: names of the targets `[T]`, or of the classes.
+  """
+  table: dict[str, Any] = {"network": list(names)}
+  for t, name in enumerate(outputs):
+    table[name] = of.predictions[:, t]
+    table[f"{name} low"] = of.low[:, t]
+    table[f"{name} high"] = of.high[:, t]
+  for name in ("unlike", "known", "p_value", "promised"):
+    table[name] = getattr(of, name)
+  return table
+
+
 def judged(
   known: Calibration,
   networks: Sequence[Any],

@@ -29,6 +29,7 @@ from sne_jax.learning.training import (
   optimizers,
   parallel,
   train_state,
+  wandb_run,
 )
 from sne_jax.learning.training import progress as progress_lib
 from sne_jax.learning.training import records as metric_logging
@@ -90,6 +91,8 @@ class TrainOptions(Checked):
     patience: evaluations without a new best before training stops. 0: never.
     monitor: the validation metric that chooses the best parameters, such as
       loss, kendall_tau or accuracy.
+    wandb: name of a project of Weights & Biases, which is written too, offline,
+      into the folder of each seed and of the run; empty: none.
 
   Raises:
     ValueError: a value is out of its range; the message names it.
@@ -102,9 +105,11 @@ class TrainOptions(Checked):
   keep: int = option(2, least=1)
   patience: int = option(0, least=0)
   monitor: str = "loss"
+  wandb: str = ""
 
   def __post_init__(self):
     super().__post_init__()
+    wandb_run.check_installed(self.wandb)
     if self.monitor.startswith("test"):
       raise ValueError(
         f"monitor is {self.monitor!r}: choosing by test metrics spoils them;"
@@ -258,7 +263,10 @@ def fit(
   with contextlib.ExitStack() as stack:
     writer = stack.enter_context(
       metric_logging.MetricWriter(
-        workdir, resume_step=step, num_records=record.num_records
+        workdir,
+        resume_step=step,
+        num_records=record.num_records,
+        wandb=options.wandb,
       )
     )
     progress = stack.enter_context(progress_lib.Progress(title))

@@ -1,8 +1,10 @@
-"""Metrics of a run: one JSON line per record, and TensorBoard events.
+"""Metrics of a run: JSON lines, TensorBoard events, and Weights & Biases.
 
 A record is a step and the scalars measured there. Names have a prefix that
 says where they come from: `train/`, `val/`, `test/`, and `time/` for clocks,
-the only values that a repeated run does not reproduce bit for bit.
+the only values that a repeated run does not reproduce bit for bit. Figures and
+options of a whole run are for TensorBoard and Weights & Biases alone: its
+report has them (`publish`).
 """
 
 import contextlib
@@ -10,18 +12,22 @@ import json
 import math
 import os
 import pathlib
+import struct
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from tensorboardX import event_file_writer, summary
-from tensorboardX.proto import event_pb2
+from tensorboardX.proto import event_pb2, summary_pb2
 
 from sne_jax import room
 from sne_jax.atomic import write_atomically
+from sne_jax.learning.training import wandb_run
 
 # Generated classes, which type checkers do not see.
 _Event = getattr(event_pb2, "Event")  # noqa: B009
+_Summary = getattr(summary_pb2, "Summary")  # noqa: B009
+_Metadata = getattr(summary_pb2, "SummaryMetadata")  # noqa: B009
 _SessionLog = getattr(event_pb2, "SessionLog")  # noqa: B009
 
 FILE = "metrics.jsonl"
@@ -49,6 +55,7 @@ class MetricWriter:
     resume_step: int | None = None,
     num_records: int | None = None,
     tensorboard: bool = True,
+    wandb: str = "",
   ):
     """Opens the files of a work directory, creating them where needed.
 
@@ -58,10 +65,19 @@ class MetricWriter:
         be measured again; None drops nothing.
       num_records: keep at most that many records, the first.
       tensorboard: also write TensorBoard events.
+      wandb: also write an offline run of Weights & Biases, of this project.
+
+    Raises:
+      ValueError: wandb is not installed, or has no folder to write to.
     """
     self.records: list[Record] = []
-    self._file = self._events = None
+    self._file, self._sinks = None, []
     if workdir is None:
+      if wandb:
+        raise ValueError(
+          f"wandb is {wandb!r}, which is written to the work directory, and"
+          " there is none; give workdir"
+        )
       return
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -79,7 +95,12 @@ class MetricWriter:
     if tensorboard:
       purge = None if resume_step is None or not written else resume_step + 1
       with room.writing(workdir / EVENTS, "events for TensorBoard"):
-        self._events = _Events(workdir / EVENTS, purge)
+        self._sinks.append(_Events(workdir / EVENTS, purge))
+    if wandb:
+      name = f"{workdir.parent.name}/{workdir.name}"
+      self._sinks.append(wandb_run.WandbRun(workdir, wandb, name))
+      for record in self.records:
+        self._sinks[-1].scalars(record)
 
   def write(self, step: int, values: Mapping[str, Any], prefix: str = ""):
     """Records scalars of a step, each under `prefix` and its name.
@@ -95,8 +116,8 @@ class MetricWriter:
     with room.writing(self._file.name, f"the metrics of step {step}"):
       self._file.write(_line(record))
       self._file.flush()
-      if self._events is not None:
-        self._events.write(record)
+      for sink in self._sinks:
+        sink.scalars(record)
 
   def sync(self) -> None:
     """Waits until the records are on the disk, as before a checkpoint."""
@@ -106,12 +127,12 @@ class MetricWriter:
 
   def close(self) -> None:
     """Closes the files; `records` stays."""
-    for file in (self._file, self._events):
+    for file in (self._file, *self._sinks):
       if file is not None:
         # What could not be written has already been said in `write`.
         with contextlib.suppress(OSError):
           file.close()
-    self._file = self._events = None
+    self._file, self._sinks = None, []
 
   def __enter__(self):
     """Returns itself."""
@@ -120,6 +141,58 @@ class MetricWriter:
   def __exit__(self, *unused):
     """Closes the files."""
     self.close()
+
+
+def publish(
+  workdir: str | os.PathLike,
+  *,
+  title: str,
+  figures: Mapping[str, str | os.PathLike],
+  options: Mapping[str, Mapping[str, Any]],
+  wandb: str = "",
+) -> None:
+  """Gives figures and options of a whole run to TensorBoard, and others.
+
+  What was given before is replaced.
+
+  Args:
+    workdir: the folder of the run.
+    title: what it is called.
+    figures: PNG files by caption.
+    options: values by class and name.
+    wandb: project of Weights & Biases; empty: none.
+
+  Raises:
+    NoRoom: the disk is full, or read-only.
+    ValueError: wandb is not installed.
+  """
+  workdir = pathlib.Path(workdir)
+  for old in (workdir / EVENTS).glob("events*"):
+    old.unlink()
+  sinks: list[Any] = []
+  with room.writing(workdir / EVENTS, "figures for TensorBoard"):
+    sinks.append(_Events(workdir / EVENTS, None))
+    if wandb:
+      sinks.append(wandb_run.WandbRun(workdir, wandb, title, options))
+    try:
+      for sink in sinks:
+        sink.text("options", f"# {title}\n\n{_table(options)}")
+        for caption, path in figures.items():
+          path = pathlib.Path(path)
+          sink.image(f"figures/{path.stem}", path, caption)
+    finally:
+      for sink in sinks:
+        sink.close()
+
+
+def _table(options: Mapping[str, Mapping[str, Any]]) -> str:
+  """Returns options as a table of markdown, which TensorBoard shows."""
+  lines = ["| option | value |", "|---|---|"]
+  for name, values in options.items():
+    for field, value in values.items():
+      shown = str(value).replace("|", "\\|").replace("\n", " ")
+      lines.append(f"| {name}.{field} | {shown} |")
+  return "\n".join(lines)
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[Record]:
@@ -184,7 +257,24 @@ class _Events:
       self._add(_Event(step=purge_step, session_log=log))
     self._writer.flush()
 
-  def write(self, record: Record) -> None:
+  def text(self, name: str, text: str) -> None:
+    """Adds a text, of markdown."""
+    self._add(_Event(step=0, summary=summary.text(name, text)))
+    self._writer.flush()
+
+  def image(self, name: str, path: pathlib.Path, caption: str) -> None:
+    """Adds a picture, under its caption."""
+    content = path.read_bytes()
+    width, height = struct.unpack(">II", content[16:24])  # Of the PNG's header.
+    picture = _Summary.Image(
+      height=height, width=width, colorspace=4, encoded_image_string=content
+    )
+    about = _Metadata(display_name=name, summary_description=caption)
+    value = _Summary.Value(tag=name, image=picture, metadata=about)
+    self._add(_Event(step=0, summary=_Summary(value=[value])))
+    self._writer.flush()
+
+  def scalars(self, record: Record) -> None:
     """Adds the finite scalars of a record."""
     for name, value in record.items():
       if name != "step" and math.isfinite(value):

@@ -37,7 +37,10 @@ OF_SEED = (
 OF_RUN = ("*.json", calibration.NEWCOMERS_FILE, f"*/{digests.FILE}")
 """Patterns of the files of a run, beside those of its seeds."""
 
-FREE = ("training.log_every", "training.save_every", "training.keep", "devices")
+FREE = (
+  *("training.log_every", "training.save_every", "training.keep"),
+  *("training.wandb", "devices"),
+)
 """Options that may change when a training is resumed."""
 
 

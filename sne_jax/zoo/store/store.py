@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 
 from sne_jax import errors
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo.store import correct, reading
+from sne_jax.zoo.store import correct, frames, reading
 from sne_jax.zoo.store import masks as masks_lib
 
 
@@ -181,6 +181,31 @@ class Zoo:
     for name, value in (where or {}).items():
       keep &= np.isin(self.property(name), value)
     return np.flatnonzero(keep)
+
+  def to_frame(self, library: str = "pandas") -> Any:
+    """Returns the members as a data frame, without their weights.
+
+    Beside `id`, `valid` and the properties there are `spec`, `architecture` (of
+    the spec), `parameters`, and for each split a column `split NAME` with the
+    part of each member, empty where it is in none.
+
+    Args:
+      library: pandas, polars, or arrow for a `pyarrow.Table`.
+
+    Raises:
+      ValueError: another library, or one that is not installed.
+    """
+    columns = {n: v for n, v in self.members.items() if n != "row"}
+    spec = self.members["spec"]
+    columns["architecture"] = np.array([s.family for s in self.specs])[spec]
+    sizes = np.array([s.num_parameters for s in self.specs], np.int64)
+    columns["parameters"] = sizes[spec]
+    for name in self.splits:
+      part_of = np.full(len(self), "", object)
+      for part, numbers in self.split(name, invalid=True).items():
+        part_of[numbers] = part
+      columns[f"split {name}"] = part_of
+    return frames.frame(columns, library)
 
   def _need(self, name, known, what: str, file: str, more: str = "") -> None:
     """Raises `ZooError` unless a name is known."""

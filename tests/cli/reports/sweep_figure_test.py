@@ -67,6 +67,22 @@ def test_rates_are_logarithmic_and_no_label_lies_on_another(seen, tmp_path):
     assert len(labels) < 2 or name == "learning_rate" or apart.min() > size
 
 
+def test_a_few_numbers_have_a_label_each(seen, tmp_path):
+  """Of powers of 2 the axis is logarithmic; close ones are not all named."""
+  lists = {
+    "head_width": [16, 32, 64, 128],
+    "dropout": [0.0, 0.1, 0.3, 0.1],
+    "weight_decay": [0.0, 1e-4, 2e-4, 0.1],
+  }
+  given = [({k: v[n] for k, v in lists.items()}, n / 4) for n in range(4)]
+  sweep_figure.draw(tmp_path / "s", given, list(lists), label="tau")
+  texts = [[t.get_text() for t in a.get_xticklabels()] for a in seen[:3]]
+  assert texts[0] == ["16", "32", "64", "128"]
+  assert texts[1] == ["0", "0.1", "0.3"]
+  assert "0.0001" not in texts[2]
+  assert [axes.get_xscale() for axes in seen[:3]] == ["log"] + ["linear"] * 2
+
+
 def test_a_sweep_without_values_is_drawn(tmp_path):
   sweep_figure.draw(tmp_path / "a", [], ["x"], label="tau")
   sweep_figure.draw(tmp_path / "b", [({"x": 1}, np.nan)], ["x"], label="tau")

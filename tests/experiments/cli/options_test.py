@@ -227,11 +227,14 @@ def test_help_of_other_programs(name, capsys):
         assert f"\n  --{prefixes.get(cls, '')}{field.name}=" in text
 
 
-@pytest.mark.parametrize("name", ("run", "sweep", *SCRIPTS, *main.COMMANDS))
+PROGRAMS = [f"{name}.py" for name in ("run", "sweep", *SCRIPTS)]
+
+
+@pytest.mark.parametrize("name", (*PROGRAMS, *main.COMMANDS))
 def test_examples_of_a_docstring_can_be_pasted(name):
-  program = f"python experiments/{name}.py"
-  module = f"experiments.{name}"
-  if name in main.COMMANDS and name not in SCRIPTS:
+  program = f"python experiments/{name}"
+  module = f"experiments.{name.removesuffix('.py')}"
+  if name in main.COMMANDS:
     program, module = f"sne-jax {name}", f"sne_jax.cli.commands.{name}"
   doc = importlib.import_module(module).__doc__
   start = program.split()[0]

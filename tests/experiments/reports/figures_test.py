@@ -217,3 +217,40 @@ def test_a_class_that_nobody_has(tmp_path, drawn):
   counts = COUNTS * [[1], [0], [1]]
   confusion(tmp_path / "picture", counts)
   assert drawn[0].texts[4].get_text() == "0"
+
+
+@contextlib.contextmanager
+def kept(monkeypatch):
+  """Gives a list that holds the axes that are drawn."""
+  found, drawn = [], drawing.drawn
+
+  @contextlib.contextmanager
+  def keeping(*arguments):
+    with drawn(*arguments) as picture:
+      yield picture
+      picture.canvas.draw()
+      found.extend(picture.axes)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(drawing, "drawn", keeping)
+    yield found
+
+
+def test_a_measured_value_that_is_none_is_undefined(tmp_path, monkeypatch):
+  with kept(monkeypatch) as seen:
+    rows = {"good": ROW, "constant": FAILED}
+    figures.bars_with_intervals(tmp_path / "bars", rows, xlabel="tau")
+  (axes,) = seen
+  texts = [text.get_text() for text in axes.texts]
+  assert texts == ["0.5", "undefined"]
+
+
+@pytest.mark.parametrize("ends", [(0.94, 1.08), (0.3, 4.0), (1e-4, 1.0)])
+def test_an_axis_of_a_loss_has_several_labels(ends, tmp_path, monkeypatch):
+  with kept(monkeypatch) as seen:
+    curve = {"loss": {"seed 0": (np.array([1, 2]), np.array(ends))}}
+    figures.learning_curves(tmp_path / "curves", curve)
+  (axes,) = seen
+  low, high = axes.get_ylim()
+  labels = [t for t in axes.get_yticklabels() if t.get_text()]
+  assert sum(low <= t.get_position()[1] <= high for t in labels) >= 3

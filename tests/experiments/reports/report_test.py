@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sne_jax import digests
-from sne_jax.cli.reports import report, run_report
+from sne_jax.cli.reports import drawing, report, run_report
 
 
 def _row(value, half=0.1):
@@ -209,16 +209,20 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
   assert files == {"results.json", digests.FILE}
 
 
+def picture(path):
+  with drawing.drawn(path, (1.0, 1.0)):
+    return path
+
+
 def test_figures_inside_the_folder_are_linked_relatively(tmp_path):
-  inside = tmp_path / "figures" / "a.png"
+  inside = picture(tmp_path / "figures" / "a.png")
   path = run_report.write(tmp_path, RESULTS, {"A": inside})
   assert path.name == "report.md"
   assert "![A](<figures/a.png>)" in path.read_text()
 
 
 def test_a_page_draws_its_pictures_and_ends_with_what_was_run(tmp_path):
-  draw = lambda path: report.write_text(path, "drawn")
-  blocks = ["A text.", report.Picture("b", "A caption", draw)]
+  blocks = ["A text.", report.Picture("b", "A caption", picture)]
   report.write_page(tmp_path / "run", blocks, RESULTS)
   text = (tmp_path / "run" / "report.md").read_text()
   places = [
@@ -229,7 +233,9 @@ def test_a_page_draws_its_pictures_and_ends_with_what_was_run(tmp_path):
     )
   ]
   assert places == sorted(places)
-  assert (tmp_path / "run" / "figures" / "b.png").read_text() == "drawn"
+  drawn = (tmp_path / "run" / "figures" / "b.png").read_bytes()
+  (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+  assert drawn in events.read_bytes()
   read = json.loads((tmp_path / "run" / "results.json").read_text())
   assert read == RESULTS
 

@@ -1,6 +1,7 @@
 """What the seeds gave, put together: means, failures, figures."""
 
 import math
+import types
 
 import numpy as np
 import pytest
@@ -121,3 +122,17 @@ def test_references_see_the_same_split(run, monkeypatch):
     np.testing.assert_array_equal(targets, networks.targets[:, 0])
     assert len(features) == len(networks.vectors)
   assert results["references"]["oracle"]["test"]["mse"]["value"] == 0.0
+
+
+def test_only_zoos_with_flagged_members_are_named():
+  zoos = [
+    types.SimpleNamespace(members={"valid": np.array([True, False, False])}),
+    types.SimpleNamespace(
+      members={"valid": np.ones(2, bool), "converged": np.array([0, 1]) > 0}
+    ),
+    types.SimpleNamespace(members={"valid": np.ones(2, bool)}),
+  ]
+  assert members.flagged(["a", "b", "c"], zoos) == [
+    "2 members of a are flagged as not valid.",
+    "1 members of b are flagged as not converged.",
+  ]

@@ -1,15 +1,21 @@
 """Metric files: what is written is read, also after a cut or a restart."""
 
 import errno
+import importlib.machinery
 import json
 import math
+import pathlib
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
 from sne_jax import atomic
+from sne_jax.cli.reports import drawing
+from sne_jax.learning.training import loop
 from sne_jax.learning.training import records as logging
 
 
@@ -135,3 +141,100 @@ def test_an_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
     atomic.write_atomically(path, 3)
   assert path.read_text() == "old"
   assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+class FakeWandb(types.ModuleType):
+  """As much of wandb as is used; it writes nothing."""
+
+  def __init__(self):
+    super().__init__("wandb")
+    self.runs, self.logged = [], []
+    self.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+
+  def Settings(self, **options):
+    return options
+
+  def Image(self, path, caption):
+    return pathlib.Path(path).name, caption
+
+  def init(self, **options):
+    self.runs.append(options)
+    logged = []
+    self.logged.append(logged)
+    return types.SimpleNamespace(
+      log=lambda values, step=None: logged.append((step, values)),
+      finish=lambda: logged.append("finished"),
+    )
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch):
+  fake = FakeWandb()
+  monkeypatch.setitem(sys.modules, "wandb", fake)
+  return fake
+
+
+def test_wandb_gets_what_is_recorded_and_is_whole_when_resumed(
+  tmp_path, fake_wandb
+):
+  with logging.MetricWriter(tmp_path / "run/seed0", wandb="zoos") as writer:
+    writer.write(1, {"train/loss": 2.0})
+    writer.write(2, {"train/loss": 1.0})
+  (run,) = fake_wandb.runs
+  assert (run["project"], run["name"]) == ("zoos", "run/seed0")
+  assert run["mode"] == "offline" and run["dir"] == str(tmp_path / "run/seed0")
+  assert fake_wandb.logged[0] == [
+    *((1, {"train/loss": 2.0}), (2, {"train/loss": 1.0})),
+    "finished",
+  ]
+  resumed = logging.MetricWriter(
+    tmp_path / "run/seed0", wandb="zoos", resume_step=1
+  )
+  with resumed as writer:
+    writer.write(2, {"train/loss": 3.0})
+  assert fake_wandb.logged[1] == [
+    *((1, {"train/loss": 2.0}), (2, {"train/loss": 3.0})),
+    "finished",
+  ]
+  with logging.MetricWriter(tmp_path / "other") as writer:
+    writer.write(1, {"train/loss": 2.0})
+  assert len(fake_wandb.runs) == 2  # It was not asked for.
+
+
+def test_wandb_that_is_missing_takes_one_line(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "wandb", None)
+  with pytest.raises(ValueError, match="wandb is 'zoos'.*pip install wandb"):
+    loop.TrainOptions(wandb="zoos")
+  with pytest.raises(ValueError, match="pip install wandb"):
+    logging.MetricWriter(tmp_path, wandb="zoos")
+  with pytest.raises(ValueError, match="give workdir"):
+    logging.MetricWriter(None, wandb="zoos")
+  assert loop.TrainOptions().wandb == ""
+
+
+def test_figures_and_options_are_published_once(tmp_path, fake_wandb):
+  path = drawing.png_path(tmp_path / "figures" / "curve")
+  with drawing.drawn(path, (2.0, 1.0)) as picture:
+    picture.subplots().plot([0, 1])
+  for _ in range(2):  # The second takes the place of the first.
+    logging.publish(
+      tmp_path,
+      title="A run",
+      figures={"How the loss falls": path},
+      options={"TrainOptions": {"num_steps": 7, "monitor": "a|b"}},
+      wandb="zoos",
+    )
+  values = [v for e in events(tmp_path) for v in e.summary.value]
+  text, picture = values
+  assert text.tag == "options/text_summary"
+  shown = text.tensor.string_val[0].decode()
+  assert shown.startswith("# A run\n\n| option | value |")
+  assert "| TrainOptions.num_steps | 7 |" in shown and "a\\|b" in shown
+  assert picture.tag == "figures/curve"
+  assert picture.metadata.summary_description == "How the loss falls"
+  assert picture.image.encoded_image_string == path.read_bytes()
+  width, height = picture.image.width, picture.image.height
+  assert width == pytest.approx(2 * height, rel=0.2) and height > 50
+  run, logged = fake_wandb.runs[-1], fake_wandb.logged[-1]
+  assert run["config"] == {"TrainOptions": {"num_steps": 7, "monitor": "a|b"}}
+  assert logged[0][1]["figures/curve"] == ("curve.png", "How the loss falls")
