@@ -86,7 +86,9 @@ def test_every_page_is_in_a_table_of_contents():
     for block in re.findall(r"```{toctree}\n(.*?)```", page.read_text(), re.S):
       names = [n for n in block.split("\n") if n and not n.startswith(":")]
       listed |= {(page.parent / n).relative_to(DOCS).as_posix() for n in names}
-  missing = {n.removesuffix(".md") for n in NAMES} - listed - {"index"}
+  books = [n.relative_to(DOCS).as_posix() for n in DOCS.rglob("*.ipynb")]
+  pages = {n.rsplit(".", 1)[0] for n in (*NAMES, *books)}
+  missing = pages - listed - {"index"}
   assert not missing
 
 
