@@ -1,6 +1,7 @@
 """The documentation site: complete, its code runs, its commands are known."""
 
 import functools
+import html
 import importlib
 import importlib.util
 import os
@@ -9,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import urllib.parse
 
 import pytest
 from absl import flags
@@ -86,7 +88,9 @@ def test_every_page_is_in_a_table_of_contents():
     for block in re.findall(r"```{toctree}\n(.*?)```", page.read_text(), re.S):
       names = [n for n in block.split("\n") if n and not n.startswith(":")]
       listed |= {(page.parent / n).relative_to(DOCS).as_posix() for n in names}
-  missing = {n.removesuffix(".md") for n in NAMES} - listed - {"index"}
+  books = [n.relative_to(DOCS).as_posix() for n in DOCS.rglob("*.ipynb")]
+  pages = {n.rsplit(".", 1)[0] for n in (*NAMES, *books)}
+  missing = pages - listed - {"index"}
   assert not missing
 
 
@@ -149,6 +153,37 @@ def test_code_runs_as_it_is_printed(name, place, monkeypatch):
     exec(short.replace(", workdir=", ",\n  workdir="), {})
 
 
+def dead_links(site):
+  """Returns links within a site to files or headings that are not there."""
+  texts = {path.resolve(): path.read_text() for path in site.rglob("*.html")}
+  targets = {
+    path: set(re.findall(r'\bid="([^"]+)"', text))
+    for path, text in texts.items()
+  }
+  dead = []
+  for path, text in texts.items():
+    for link in re.findall(r'href="([^"]+)"', text):
+      if re.match(r"\w+:|//", link):
+        continue
+      name, _, heading = html.unescape(link).partition("#")
+      name = urllib.parse.unquote(name.partition("?")[0])
+      to = (path.parent / name).resolve() if name else path
+      there = to.exists() and (not heading or heading in targets.get(to, ()))
+      if not there:
+        dead.append(f"{path.name}: {link}")
+  return dead
+
+
+def test_dead_links_are_found(tmp_path):
+  (tmp_path / "a.html").write_text(
+    '<a href="b.html#one"><a href="b.html#two"><a href="c.html"><a href="#x">'
+    '<a href="https://example.org/gone">'
+  )
+  (tmp_path / "b.html").write_text('<h2 id="one">')
+  dead = dead_links(tmp_path)
+  assert dead == ["a.html: b.html#two", "a.html: c.html", "a.html: #x"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
   importlib.util.find_spec("sphinx") is None,
@@ -163,5 +198,10 @@ def test_the_site_builds_without_a_warning(tmp_path):
     check=False,
   )
   assert done.returncode == 0, done.stderr
+  assert not dead_links(tmp_path / "site")
+  text = (DOCS.parent / "README.md").read_text()
+  for name, heading in re.findall(r"\(docs/([^)#]+)\.md#([^)]+)\)", text):
+    page = (tmp_path / "site" / f"{name}.html").read_text()
+    assert f'id="{heading}"' in page, heading
   api = (tmp_path / "site" / "api" / "training.html").read_text()
   assert 'id="sne_jax.fit"' in api
