@@ -34,7 +34,6 @@ class Editor(model.Model):
     params: parameters of the model.
     results: what is reported of the training.
     spec: the architecture.
-    edit_name: what the images of the training were made by, such as dilate.
   """
 
   FILE = FILE

@@ -33,7 +33,6 @@ class Masker(model.Model):
     params: parameters of the model.
     results: what is reported of the training.
     spec: the architecture.
-    density: share of the weights that the masks of the training keep.
   """
 
   FILE = FILE
