@@ -32,7 +32,7 @@ one zoo, each with the same search; those that are finished are not run again.
 without labels and probes the codes; --probes=all compares such encoders;
 --sample_from=WORKDIR samples networks from what --pretrain has trained there,
 or will train (a flagfile), and fine-tunes them. --edit=dilate trains an
-editor of networks that are images.
+editor of networks that are images, --mask=imp a predictor of winning tickets.
 """
 
 import contextlib
@@ -56,6 +56,7 @@ from experiments.tasks import (
   own_networks,
   pretrain,
   sampling,
+  tickets,
   zoos,
 )
 from experiments.tasks import property as property_lib
@@ -223,6 +224,8 @@ def run(
     task, train = pretrain, pretrain.train
   if options.run.edit:
     task, train, gathered = editing, editing.train, editing.gathered
+  if options.run.mask:
+    task, train, gathered = tickets, tickets.train, tickets.gathered
   data: Any = gathered(options)
   claim(workdir, data.names, members.fingerprint(data))
   seconds = {"loading the networks": time.monotonic() - began}

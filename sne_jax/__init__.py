@@ -38,6 +38,8 @@ from sne_jax.learning.objectives.model import HeadOptions
 from sne_jax.learning.training.loop import TrainOptions
 from sne_jax.learning.training.optimizers import OptimizerOptions
 from sne_jax.learning.training.program import encoder_for
+from sne_jax.masker import Masker
+from sne_jax.masking import fit_masker
 from sne_jax.networks.chunking import ChunkOptions
 from sne_jax.networks.spec import Factor, NetworkSpec, TensorSpec
 from sne_jax.predictor import Predictor
@@ -53,6 +55,7 @@ __all__ = [
   "Factor",
   "HeadOptions",
   "InvarianceOptions",
+  "Masker",
   "NetworkSpec",
   "Networks",
   "OptimizerOptions",
@@ -65,6 +68,7 @@ __all__ = [
   "encoder_for",
   "fit",
   "fit_editor",
+  "fit_masker",
   "pretrain",
   "register_encoder",
   "zoo_of_files",

@@ -28,8 +28,10 @@ FLOORS = {
   "sharing": 4,
   "predictor": 5,
   "editor": 5,
+  "masker": 5,
   "fitting": 6,
   "editing": 6,
+  "masking": 6,
   "unlabelled": 6,
   "sklearn": 7,
   "cli": 8,  # Programs stand on everything.

@@ -20,6 +20,9 @@ from experiments.cli import options
 from experiments.sweeping import runs
 from sne_jax.cli import main
 from sne_jax.cli.commands import zoo as make_zoo
+from sne_jax.zoo.classifiers import images
+from sne_jax.zoo.tickets import options as ticket_options
+from sne_jax.zoo.tickets import ticket_zoo
 from tests import docs_test
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
@@ -27,6 +30,15 @@ PAGES = sorted(
   path
   for path in DOCS.rglob("*.md")
   if path.relative_to(DOCS).parts[0] not in ("results", "design")
+)
+SOME = images.ImageOptions(train_images=60, test_images=20)
+TICKETS = ticket_options.TicketOptions(
+  num_networks=12,
+  rounds=1,
+  epochs=1,
+  validation_images=20,
+  validation_share=0.2,
+  test_share=0.2,
 )
 NAMES = [path.relative_to(DOCS).as_posix() for path in PAGES]
 
@@ -102,7 +114,7 @@ def test_every_public_name_is_documented():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-  """A folder with networks, their table, and a trained model."""
+  """A folder with networks, their table, a trained model, and tickets."""
   folder = tmp_path_factory.mktemp("site")
   docs_test.write_files(folder, 40)
   fit, _ = docs_test.blocks("README.md", "Train from Python")
@@ -110,6 +122,9 @@ def place(tmp_path_factory):
   os.chdir(folder)
   try:
     exec(docs_test.smaller(fit), {})
+    ticket_zoo.generate_ticket_zoo(
+      *("zoos/tickets", TICKETS, images.load_images(SOME)), dataset="digits"
+    )
   finally:
     os.chdir(before)
   return folder

@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 
 from experiments.cli.editing_options import EditingOptions
+from experiments.cli.mask_options import MaskOptions
 from experiments.cli.run_options import RunOptions
 from experiments.cli.sampling_options import SamplingOptions
 from sne_jax.cli import config, encoder_options, help_text
@@ -39,6 +40,7 @@ PREFIXES: dict[type, str] = {
   SamplingOptions: "sample_",
   GenerationOptions: "sample_",
   EditingOptions: "edit_",
+  MaskOptions: "mask_",
 }
 TOPICS = {
   "Networks of your own": (
@@ -91,6 +93,7 @@ TOPICS = {
   "Editing": (
     *("edit", "edit_images", "edit_size", "edit_scale", "edit_floor"),
   ),
+  "Winning tickets": ("mask", "mask_positive_weight"),
 }
 """What `run.py --help` shows; `--helpfull` shows all."""
 
@@ -114,6 +117,7 @@ class Options:
   sampling: SamplingOptions
   generation: GenerationOptions
   editing: EditingOptions
+  masks: MaskOptions
 
   def replaced(self, **changes: Any) -> "Options":
     """Returns the options with some changed, by names of flags.

@@ -61,6 +61,10 @@ class RunOptions(Checked):
       an edit: dilate, erode, gradient or contrast (sne_jax/learning/editing/
       targets.py). --encoder names one that gives a value for every weight.
       Empty: no editor.
+    mask: train a predictor of masks instead: first weights in, those to keep
+      out, so that what is left trains well. imp: the masks of iterative
+      magnitude pruning, of a zoo of make_zoo.py --family=tickets. --encoder
+      names one that gives a value for every weight. Empty: no masks.
     variants: name of a list of variants to compare (see
       experiments/comparisons/variants.py); empty: one run.
     only: names of the variants to run, separated by semicolons; empty: all. A
@@ -152,6 +156,7 @@ class RunOptions(Checked):
   maps: bool = False
   sample_from: str = ""
   edit: str = option("", choices=("", *EDITS))
+  mask: str = option("", choices=("", "imp"))
   title: str = "Properties of networks from their weights"
   compilation_cache: str = compiled.AUTO
 
@@ -175,15 +180,15 @@ class RunOptions(Checked):
       _ = self.rate_values  # Raises.
     self._check_pretraining()
     kinds = ("sample_from", "matrix", "variants", "rates", "probes", "pretrain")
-    kinds += ("edit",)
+    kinds += ("edit", "mask")
     asked = [f"{n} is {getattr(self, n)}" for n in kinds if getattr(self, n)]
-    if (self.sample_from or self.edit) and self.init_from:
+    if (self.sample_from or self.edit or self.mask) and self.init_from:
       asked.append(f"init_from is {self.init_from}")
     if len(asked) > 1:
       raise ValueError(
         f"{' and '.join(asked)}; a run is a matrix, a pretraining, an editor's"
-        " training, samples networks, or compares variants, probes, or encoders"
-        " at several rates: keep one of them"
+        " training, predicts masks, samples networks, or compares variants,"
+        " probes, or encoders at several rates: keep one of them"
       )
     for name in self.encoder_steps if self.matrix or self.rates else ():
       if name not in table.ENCODERS:

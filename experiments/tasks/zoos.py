@@ -78,9 +78,11 @@ class Source:
       )
     image, networks = self.options()
     if not isinstance(networks, image_options.ImageZooOptions):
+      is_ticket = isinstance(networks, ticket_options.TicketOptions)
       raise ValueError(
-        f"the networks of {self.name} are images, or untrained, and classify"
-        " none; leave --image_counts empty"
+        f"the networks of {self.name} are"
+        f" {'untrained' if is_ticket else 'images'} and classify none; leave"
+        " --image_counts empty"
       )
     zoo = store.Zoo.open(self.path)
     self.check_images(zoo)

@@ -48,8 +48,12 @@ def named() -> tuple[str, ...]:
   return tuple(name for name, row in rows if row.per_weight is not None)
 
 
-def of_every_weight(name: str) -> Callable[..., nn.Module]:
+def of_every_weight(name: str, does: str = "edit") -> Callable[..., nn.Module]:
   """Returns `per_weight` of an encoder's row.
+
+  Args:
+    name: of the encoder.
+    does: what it is wanted for, a verb.
 
   Raises:
     ValueError: there is no such encoder, or it has none.
@@ -57,8 +61,8 @@ def of_every_weight(name: str) -> Callable[..., nn.Module]:
   per_weight = table.row(name).per_weight
   if per_weight is None:
     raise ValueError(
-      f"encoder {name} cannot edit: it gives no value for every weight; choose"
-      f" one of {', '.join(named())}"
+      f"encoder {name} cannot {does}: it gives no value for every weight;"
+      f" choose one of {', '.join(named())}"
     )
   return per_weight
 

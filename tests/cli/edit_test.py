@@ -13,6 +13,7 @@ from sne_jax.cli import config
 from sne_jax.cli.commands import edit
 from sne_jax.encoders.functionals import nfn
 from sne_jax.learning.editing import program
+from sne_jax.learning.per_weight import program as per_weight
 from sne_jax.networks import chunking, families
 
 SPEC = families.inr((2, 5, 4, 1), output_offset=0.5)
@@ -23,13 +24,13 @@ RELU = families.mlp((2, 5, 1), "relu")
 def editor(tmp_path_factory):
   """An editor that was not trained, and its folder."""
   folder = tmp_path_factory.mktemp("editor")
-  description = program.describe(
-    "dilate",
+  description = per_weight.describe(
     SPEC,
     np.stack([weights_of(SPEC, seed) for seed in (1, 2)]),
     encoder="nfn_hnp",
     options=nfn.NFNOptions(channels=2, layers=1),
     chunks=chunking.ChunkOptions(),
+    edit="dilate",
     scale=0.1,
   )
   params = jax.jit(program.Program(description).init)(0)

@@ -3,7 +3,6 @@
 Dimensions: `N` networks of `P` weights, in parts of `B`.
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -13,103 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from sne_jax.encoders import editor, table
+from sne_jax.encoders import editor
 from sne_jax.learning.editing import rendering
-from sne_jax.networks import chunking
+from sne_jax.learning.per_weight import program
 from sne_jax.networks.spec import NetworkSpec
 
-AT_ONCE = 32
-"""Networks that are edited at once."""
+AT_ONCE = program.AT_ONCE
 
 
-def describe(
-  edit: str,
-  spec: NetworkSpec,
-  weights: Float[np.ndarray, "N P"],
-  *,
-  encoder: str,
-  options: Any,
-  chunks: chunking.ChunkOptions,
-  scale: float,
-) -> dict[str, Any]:
-  """Returns what `Program` must know: plain values, kept with the parameters.
-
-  Args:
-    edit: what the training's images were made by.
-    spec: of all networks.
-    weights: the training networks, and no others.
-    encoder: its name.
-    options: its options.
-    chunks: how layers are cut into chunks, where the encoder does so.
-    scale: see `encoders.editor`.
-  """
-  networks = [(spec, np.asarray(row, np.float32)) for row in weights]
-  return {
-    "edit": edit,
-    "spec": spec.to_json(),
-    "encoder": encoder,
-    "encoder_options": dataclasses.asdict(options),
-    "chunk_options": dataclasses.asdict(chunking.resolved(chunks, [spec])),
-    "measured": table.measure(encoder, options, networks),
-    "scale": scale,
-  }
-
-
-class Program:
-  """The editor of a description, without parameters.
-
-  Attributes:
-    spec: of the networks.
-    net: maps a packed batch to edited weights `[B, P]`.
-    packer: of such batches.
-
-  Raises:
-    ValueError: the encoder cannot edit.
-  """
+class Program(program.Program):
+  """The editor of a description, without parameters; `run` edits."""
 
   def __init__(self, description: Mapping[str, Any]):
-    self.spec = NetworkSpec.from_json(description["spec"])
-    self.net, self.packer = editor.build(
-      description["encoder"],
-      self.spec,
-      description["encoder_options"],
-      description["chunk_options"],
-      description["measured"],
-      description["scale"],
-    )
-    self._edit = jax.jit(self.applied)
-    self._template = functools.cache(
-      lambda count: jax.device_put(self.packer.template([0] * count))
-    )
+    """Builds the model.
 
-  def init(self, seed: Any) -> Any:
-    """Draws parameters."""
-    zeros = [np.zeros(self.spec.num_weights, np.float32)]
-    key_params, key_ids = jax.random.split(jax.random.key(seed))
-    rngs = {"params": key_params, "identifiers": key_ids}
-    return self.net.init(rngs, self.packer.pack((0,), zeros))
+    Args:
+      description: of `per_weight.program.describe`, with `edit`, what the
+        training's images were made by, and `scale`, of `encoders.editor`.
 
-  def applied(self, params, template, weights, key=None):
-    """Returns edited weights `[B, P]`; with a key as in training."""
-    keys = jax.random.split(jax.random.key(0) if key is None else key)
-    return self.net.apply(
-      params,
-      template._replace(weights=weights.reshape(-1)),
-      key is None,
-      rngs={"identifiers": keys[0], "dropout": keys[1]},
-    )
-
-  def edit(
-    self, params, weights: Float[np.ndarray, "N P"]
-  ) -> Float[np.ndarray, "N P"]:
-    """Edits networks, in parts of one size."""
-    rows = []
-    for first in range(0, len(weights), AT_ONCE):
-      part = np.asarray(weights[first : first + AT_ONCE])
-      filled = part[np.arange(AT_ONCE) % len(part)]
-      edited = self._edit(params, self._template(AT_ONCE), filled)
-      rows.append(np.asarray(edited)[: len(part)])
-    return np.concatenate(rows)
+    Raises:
+      ValueError: the encoder cannot edit.
+    """
+    super().__init__(description, editor.build, description["scale"])
 
 
 def errors(

@@ -28,8 +28,11 @@ PRETRAINED_FILE = "pretrained.json"
 EDITOR_FILE = "editor.json"
 """What describes an editor."""
 
+MASKER_FILE = "masker.json"
+"""What describes what predicts masks."""
+
 OF_SEED = (
-  *(MODEL_FILE, PRETRAINED_FILE, EDITOR_FILE),
+  *(MODEL_FILE, PRETRAINED_FILE, EDITOR_FILE, MASKER_FILE),
   *(calibration.CODES_FILE, records.FILE, RESULT_FILE),
 )
 """Files of a seed that has finished, beside its checkpoints."""
