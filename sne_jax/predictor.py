@@ -6,7 +6,7 @@ one, `T` targets, or instead `K` classes of the only target.
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,13 @@ import numpy as np
 from sne_jax.encoders import table
 from sne_jax.learning.data import inputs
 from sne_jax.learning.data.dataset import Networks
-from sne_jax.learning.evaluation import calibration, judgement
+from sne_jax.learning.evaluation import calibration, judgement, notes
 from sne_jax.learning.training import program
 from sne_jax.learning.training.workdirs import MODEL_FILE
 from sne_jax.networks.spec import NetworkSpec
 from sne_jax.sharing import card, folders, hub, names, runs
 from sne_jax.sharing.runs import PredictorError
 from sne_jax.zoo.store import frames
-
-RUN_AS = (
-  "its file does not say how it is run: taken to be run as the training"
-  " networks of its layers are ({way}); if it is not, the prediction is worth"
-  " nothing"
-)
-"""What is said of a network that is run as those of the training are."""
 
 
 class Predictor:
@@ -342,14 +335,8 @@ class Predictor:
         to do without.
     """
     given = self._read(networks)
-    asked = [(self._as_run(*pair), pair[1]) for pair in given]
-    remarks = self._program.remarks(asked)
-    for place, (before, after) in enumerate(zip(given, asked, strict=True)):
-      if before[0] is not after[0]:
-        acts = dict.fromkeys(after[0].activations)
-        way = ", ".join([after[0].family, *(a for a in acts if a != "none")])
-        remarks[place] = RUN_AS.format(way=way)
-    return remarks
+    asked = self._as_run(given)
+    return notes.of_runs(given, asked, self._program.remarks(asked))
 
   def evaluate(self, networks: Networks) -> dict[str, dict[str, Any]]:
     """Measures predictions: by target, then by metric, with 95 % intervals.
@@ -402,16 +389,11 @@ class Predictor:
 
   def _given(self, networks: Any) -> list:
     """Returns `(spec, weights)` of whatever was given, as they are run."""
-    return [(self._as_run(*pair), pair[1]) for pair in self._read(networks)]
+    return self._as_run(self._read(networks))
 
-  def _as_run(self, spec: NetworkSpec, weights: Any) -> NetworkSpec:
-    """Returns how a network is run, as the training knows where no file says.
-
-    Only a model that runs networks asks.
-    """
-    if isinstance(weights, Mapping) or not self._program.runs_networks:
-      return spec
-    return self.known.as_run(spec)
+  def _as_run(self, pairs: list) -> list:
+    """Returns networks as they are run; only a model that runs them asks."""
+    return self.known.as_run(pairs) if self._program.runs_networks else pairs
 
   def _read(self, networks: Any) -> list:
     """Returns `(spec, weights)` of whatever was given."""

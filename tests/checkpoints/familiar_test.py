@@ -73,9 +73,9 @@ def test_what_a_person_says_comes_first(tmp_path, plain):
 def test_how_networks_are_run_is_known_where_all_are_run_alike():
   sine, relu = (families.inr(WIDTHS), families.mlp(WIDTHS))
   nobody_says = sine.anatomy
-  assert known([sine] * 2).as_run(nobody_says) == sine
-  assert known([relu] * 2).as_run(nobody_says) == relu
-  assert known([sine, relu]).as_run(nobody_says) is nobody_says
-  assert known([sine] * 2).as_run(relu) is relu  # It says it by itself.
+  assert known([sine] * 2).run_of(nobody_says) == sine
+  assert known([relu] * 2).run_of(nobody_says) == relu
+  assert known([sine, relu]).run_of(nobody_says) is nobody_says
+  assert known([sine] * 2).run_of(relu) is relu  # It says it by itself.
   other = families.inr((3, 5, 4, 2)).anatomy
-  assert known([sine] * 2).as_run(other) is other
+  assert known([sine] * 2).run_of(other) is other

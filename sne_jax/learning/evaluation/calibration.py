@@ -74,7 +74,7 @@ class Calibration(NamedTuple):
       return spec.anatomy.digest in self.anatomies
     return novelty.architecture(spec) in self.architectures
 
-  def as_run(self, spec: NetworkSpec) -> NetworkSpec:
+  def run_of(self, spec: NetworkSpec) -> NetworkSpec:
     """Returns a spec that says how it is run, as training networks are.
 
     A file may hold tensors alone. One of the anatomy of training networks that
@@ -83,6 +83,13 @@ class Calibration(NamedTuple):
     if programs.is_runnable(spec) or not self.runs:
       return spec
     return self.runs.get(spec.anatomy.digest, spec)
+
+  def as_run(self, networks: Sequence[Any]) -> list:
+    """Returns `(spec, weights)` by `run_of`, but of tensors given by name."""
+    return [
+      (spec if isinstance(weights, Mapping) else self.run_of(spec), weights)
+      for spec, weights in networks
+    ]
 
   def half_widths(self, targets: Sequence[str], coverage: float) -> np.ndarray:
     """Returns half the width of an interval of each target, `[T]`.

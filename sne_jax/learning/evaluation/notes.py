@@ -5,6 +5,7 @@ do nothing: for the log and the report.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sne_jax.encoders.sne.options import SNEOptions
 from sne_jax.learning.data.dataset import Networks
@@ -25,6 +26,13 @@ _MOVES = {
   "augment_pi_shifts": (augment.shift_groups, "a sine of known frequency"),
 }
 """Augmentations by name: which groups they move, and what these need."""
+
+RUN_AS = (
+  "its file does not say how it is run: taken to be run as the training"
+  " networks of its layers are ({way}); if it is not, the prediction is worth"
+  " nothing"
+)
+"""What is said of a network that is run as those of the training are."""
 
 
 def of_encoder(
@@ -124,6 +132,26 @@ def of_training(
       if value
     ]
   return inexact + lines
+
+
+def of_runs(
+  given: Sequence[Any], asked: Sequence[Any], said: Sequence[str]
+) -> list[str]:
+  """Returns what is said of networks, and which of them are taken for others.
+
+  Args:
+    given: `(spec, weights)` of each, as it was read.
+    asked: as it is run, of `Calibration.as_run`.
+    said: what else is said of each; "": nothing.
+  """
+  lines = []
+  for (before, _), (after, _), line in zip(given, asked, said, strict=True):
+    if before is not after:
+      acts = dict.fromkeys(after.activations)
+      way = ", ".join([after.family, *(a for a in acts if a != "none")])
+      line = RUN_AS.format(way=way)
+    lines.append(line)
+  return lines
 
 
 def _count(networks: Networks, flags: Sequence[bool]) -> int:
