@@ -62,7 +62,7 @@ from experiments.tasks import property as property_lib
 from sne_jax import digests
 from sne_jax.atomic import write_atomically
 from sne_jax.cli import claimed as claimed_lib
-from sne_jax.cli import config, environment
+from sne_jax.cli import compiled, config, environment
 from sne_jax.cli.reports import report
 from sne_jax.learning.training.records import read_json
 
@@ -102,7 +102,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
   for text in words:
     zoos.check_there(*zoos.sources(text, options.run.data_dir))
   if options.run.sample_from:
-    console.use_compilation_cache(options.run.compilation_cache)
+    compiled.keep(options.run.compilation_cache)
     autoencoder = autoencoder_of(options.run.sample_from)
     with claimed(options) as workdir:
       task = sampling.prepared(options, autoencoder)
@@ -112,7 +112,7 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     return
   comparison = comparison_of(options.run)
   chosen = comparison.chosen(options) if comparison else {}
-  console.use_compilation_cache(options.run.compilation_cache)
+  compiled.keep(options.run.compilation_cache)
   with claimed(options) as workdir:
     if not comparison:
       outcomes = {"": run(options)}

@@ -73,14 +73,8 @@ class EditRecipe(Checked):
   def __post_init__(self):
     super().__post_init__()
     editor_model.of_every_weight(self.encoder)  # Raises.
-    wanted = table.row(self.encoder).options
-    if self.options is None:
-      object.__setattr__(self, "options", wanted())
-    if type(self.options) is not wanted:
-      raise ValueError(
-        f"options are {type(self.options).__name__}, but the encoder"
-        f" {self.encoder} takes {wanted.__name__}; give these, or none"
-      )
+    options = table.options_for(self.encoder, self.options)
+    object.__setattr__(self, "options", options)
     if self.training.monitor != "loss":
       raise ValueError(
         f"monitor is {self.training.monitor!r}, but an editor is chosen by the"

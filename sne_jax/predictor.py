@@ -4,9 +4,8 @@ Dimensions: `B` networks, `P` weights of one, `S` seeds, `D` width of a code of
 one, `T` targets, or instead `K` classes of the only target.
 """
 
-import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 
 from sne_jax.encoders import table
-from sne_jax.learning.data import inputs
+from sne_jax.learning.data import inputs, measured
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import calibration, judgement
 from sne_jax.learning.training import program
@@ -23,6 +22,13 @@ from sne_jax.networks.spec import NetworkSpec
 from sne_jax.sharing import card, folders, hub, names, runs
 from sne_jax.sharing.runs import PredictorError
 from sne_jax.zoo.store import frames
+
+RUN_AS = (
+  "its file does not say how it is run: taken to be run as the training"
+  " networks of its layers are ({way}); if it is not, the prediction is worth"
+  " nothing"
+)
+"""What is said of a network that is run as those of the training are."""
 
 
 class Predictor:
@@ -327,13 +333,22 @@ class Predictor:
     """Returns what is to be said of how each network was read; "": nothing.
 
     A model that was trained with `responses` says which networks are read by
-    their weights alone.
+    their weights alone, and which are run as those of the training are, since
+    their files do not say how.
 
     Raises:
       ValueError: a network that cannot be run, and a model that never learned
         to do without.
     """
-    return self._program.remarks(self._given(networks))
+    given = self._read(networks)
+    asked = [(self._as_run(*pair), pair[1]) for pair in given]
+    remarks = self._program.remarks(asked)
+    for place, (before, after) in enumerate(zip(given, asked, strict=True)):
+      if before[0] is not after[0]:
+        acts = dict.fromkeys(after[0].activations)
+        way = ", ".join([after[0].family, *(a for a in acts if a != "none")])
+        remarks[place] = RUN_AS.format(way=way)
+    return remarks
 
   def evaluate(self, networks: Networks) -> dict[str, dict[str, Any]]:
     """Measures predictions: by target, then by metric, with 95 % intervals.
@@ -344,31 +359,7 @@ class Predictor:
     Raises:
       ValueError: they have no targets, or others.
     """
-    if not isinstance(networks, Networks) or not networks.targets.shape[1]:
-      raise ValueError(
-        "evaluate compares predictions with targets, and got"
-        f" {type(networks).__name__} without any; give Networks with the"
-        f" targets {', '.join(self.targets)} (Networks.of, Networks.from_files)"
-      )
-    if networks.targets.shape[1] != len(self.targets):
-      raise ValueError(
-        f"the networks have {networks.targets.shape[1]} targets, and this model"
-        f" predicts {len(self.targets)}: {', '.join(self.targets)}; give these"
-      )
-    if networks.target_names and networks.target_names != self.targets:
-      raise ValueError(
-        f"the targets of the networks are {', '.join(networks.target_names)},"
-        f" and this model predicts {', '.join(self.targets)}; choose these"
-        " columns, in this order"
-      )
-    if self.classes:
-      networks = networks.classified(self.classes)
-    elif networks.targets.dtype.kind == "U":
-      raise ValueError(
-        f"the target {networks.labels[0]!r} is text, and this model predicts"
-        " numbers"
-      )
-    named = dataclasses.replace(networks, target_names=self.targets)
+    named = measured.with_targets(networks, self.targets, self.classes)
     return calibration.evaluate(named, self.predict(networks))
 
   def function(self, spec: NetworkSpec) -> Callable:
@@ -385,6 +376,19 @@ class Predictor:
     return self._program.can_stream
 
   def _given(self, networks: Any) -> list:
+    """Returns `(spec, weights)` of whatever was given, as they are run."""
+    return [(self._as_run(*pair), pair[1]) for pair in self._read(networks)]
+
+  def _as_run(self, spec: NetworkSpec, weights: Any) -> NetworkSpec:
+    """Returns how a network is run, as the training knows where no file says.
+
+    Only a model that runs networks asks.
+    """
+    if isinstance(weights, Mapping) or not self._program.runs_networks:
+      return spec
+    return self.known.as_run(spec)
+
+  def _read(self, networks: Any) -> list:
     """Returns `(spec, weights)` of whatever was given."""
     lazy = float(self._program.stream_above if self.can_stream else "inf")
     return inputs.networks_of(

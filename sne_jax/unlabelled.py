@@ -65,14 +65,10 @@ class PretrainRecipe(Checked):
 
   def __post_init__(self):
     super().__post_init__()
-    wanted = table.row(self.method).options
-    if self.encoder is None:
-      object.__setattr__(self, "encoder", wanted())
-    if type(self.encoder) is not wanted:
-      raise ValueError(
-        f"encoder is {type(self.encoder).__name__}, but the method"
-        f" {self.method} takes {wanted.__name__}; give these, or none"
-      )
+    encoder = table.options_for(
+      self.method, self.encoder, field="encoder", whose="method"
+    )
+    object.__setattr__(self, "encoder", encoder)
     if self.training.monitor != "loss":
       raise ValueError(
         f"monitor is {self.training.monitor!r}, but pretraining knows no labels"

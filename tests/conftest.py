@@ -46,6 +46,7 @@ if FLAG not in os.environ.get("XLA_FLAGS", "") and _knows(FLAG):
   given = os.environ.get("XLA_FLAGS", "")
   os.environ["XLA_FLAGS"] = f"{given} --{FLAG}=false".strip()
 
+os.environ["SNE_JAX_CACHE"] = "none"  # Nothing in the user's own folders.
 matplotlib.use("Agg")  # Figures are drawn without a screen.
 
 # Tracing makes a first example slow, and a test must not depend on luck.

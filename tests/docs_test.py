@@ -103,7 +103,8 @@ def test_the_script_of_the_readme(tmp_path, monkeypatch, capsys):
   assert "'mse'" in capsys.readouterr().out
   path = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
   check_interval(start(sys.executable, path + load, tmp_path))
-  use, _ = blocks("README.md", "Use from Python")
+  (use,) = blocks("docs/how_to/python.md", "Use it")
+  use = use.replace('"trained"', '"model"')
   known: dict = {}
   exec(use, known)
   assert known["gradient"].shape == known["weights"].shape
@@ -212,7 +213,7 @@ def test_a_model_that_ships_needs_the_wheel_alone(wheel, tmp_path):
 def test_the_commands_and_the_script_of_ones_own_folder(
   tmp_path, monkeypatch, capsys
 ):
-  """What the README says of a folder of one's own, with its names."""
+  """What the README and its page say of a folder of one's own."""
   (text,) = re.findall(
     r"## Your own folder\n.*?```\n(.*?)```",
     (ROOT / "README.md").read_text(),
@@ -231,9 +232,10 @@ def test_the_commands_and_the_script_of_ones_own_folder(
     ended = own_test.launched(define, module.main, *arguments, *more)
     assert ended.code == 0, ended
   assert "networks/net0.safetensors" in ended.out
-  (code,) = blocks("README.md", "Your own folder")
+  (code,) = blocks("docs/how_to/own_folder.md")
   assert lines(code) <= 12 and "training=training" in code
-  code = code.replace("num_steps=1500", "num_steps=4").replace(
+  pathlib.Path("labels.csv").rename("table.csv")
+  code = code.replace("num_steps=1000", "num_steps=4").replace(
     "training=training", 'training=training, encoder="stat_pool"'
   )
   before = (tmp_path / "runs" / "own_zoo" / "zoo.json").read_bytes()

@@ -68,12 +68,16 @@ def test_commands_have_flags_that_exist(name):
         assert (DOCS.parent / word.split("=")[1]).is_file(), word
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "../README.md"])
 def test_links_lead_somewhere(name):
   page = DOCS / name
   for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
     if "://" not in link:
       assert (page.parent / link).exists(), link
+
+
+def test_the_readme_is_one_page():
+  assert len((DOCS.parent / "README.md").read_text().splitlines()) <= 130
 
 
 def test_every_page_is_in_a_table_of_contents():
@@ -107,6 +111,28 @@ def place(tmp_path_factory):
   return folder
 
 
+def train_the_autoencoder(place):
+  """Makes what the page on Python draws networks from, in a few steps."""
+  (place / "experiments").symlink_to(DOCS.parent / "experiments")
+  command = (
+    *(sys.executable, "experiments/run.py"),
+    "--flagfile=experiments/flags/selfsup/autoencoder_quick.flags",
+    *("--num_steps=4", "--eval_every=2", "--save_every=2"),
+    *("--sane_width=8", "--sane_hidden=16", "--sane_blocks=1"),
+    *("--sane_heads=2", "--noreferences"),
+  )
+  known = os.environ | {"PYTHONPATH": str(DOCS.parent)}
+  done = subprocess.run(
+    command,
+    cwd=place,
+    env=known | {"JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "name", [n for n in NAMES if "```python" in (DOCS / n).read_text()]
@@ -117,6 +143,8 @@ def test_code_runs_as_it_is_printed(name, place, monkeypatch):
     return  # `docs_test` runs it.
   monkeypatch.chdir(place)
   for code in docs_test.blocks(f"docs/{name}"):
+    if "runs/selfsup/autoencoder_quick" in code:
+      train_the_autoencoder(place)
     short = docs_test.smaller(code) if "training=training" in code else code
     exec(short.replace(", workdir=", ",\n  workdir="), {})
 

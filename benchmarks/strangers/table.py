@@ -85,12 +85,34 @@ def train(args: argparse.Namespace, parts: dict[str, Networks], name: str):
     *(parts["train"], parts["val"]),
     tests={"test": parts["test"]},
     encoder=args.encoder,
+    options=options_of(args),
     loss="bce" if args.kind == "digits" else "mse",
     seeds=(args.seed,),
     data=data,
     training=steps,
-    workdir=args.folder
-    / f"{args.kind} {args.encoder} {name}".replace(" ", "_"),
+    workdir=args.folder / f"{args.kind}_{model_of(args)}_{name}",
+  )
+
+
+def model_of(args: argparse.Namespace) -> str:
+  """Returns what the folders of a model's trainings are called by."""
+  words = (args.encoder, args.responses)
+  return "_".join(word for word in words if word != "none")
+
+
+def options_of(args: argparse.Namespace) -> Any:
+  """Returns the options of the encoder; None: its defaults."""
+  if args.responses == "none":
+    return None
+  # What carries over between data sets: flags/shared/answers_across.flags.
+  return sne_jax.SNEOptions(
+    responses=args.responses,
+    response_source="noise",
+    response_order="pooled",
+    response_map="additive",
+    response_join="apart",
+    response_dropout=0.5,
+    response_inputs=16,
   )
 
 
@@ -152,6 +174,7 @@ def main() -> None:
   parser.add_argument("--folder", type=pathlib.Path, required=True)
   parser.add_argument("--torch", type=pathlib.Path, nargs="*", default=[])
   parser.add_argument("--encoder", default="stat_pool")
+  parser.add_argument("--responses", default="none", help="of --encoder=sne")
   parser.add_argument("--steps", type=int, default=600)
   parser.add_argument("--offset", type=float, default=0.3)
   parser.add_argument("--biases", type=float, default=0.0)
@@ -187,7 +210,7 @@ def main() -> None:
     print(f"without {name}: done", flush=True)  # noqa: T201
   print(as_markdown(table))  # noqa: T201
   if args.out:
-    said = ("encoder", "steps", "seed")
+    said = ("encoder", "responses", "steps", "offset", "biases", "seed")
     content = {"rows": table, **{name: getattr(args, name) for name in said}}
     results.write(args.out, content)
 

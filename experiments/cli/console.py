@@ -7,6 +7,3 @@ from sne_jax.cli import console
 def setup() -> None:
   """Keeps log lines to those of this project, and to warnings of others."""
   console.setup(tuple(experiments.__path__))
-
-
-use_compilation_cache = console.use_compilation_cache

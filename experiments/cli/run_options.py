@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 
-from sne_jax.cli import config
+from sne_jax.cli import compiled, config
 from sne_jax.encoders import table
 from sne_jax.learning.editing.targets import EDITS
 from sne_jax.networks.checked import Checked, option
@@ -111,7 +111,8 @@ class RunOptions(Checked):
       fine-tune them, by the sample_ options. Empty: another run.
     title: heading of the report.
     compilation_cache: folder in which compiled programs are kept, so that the
-      next start with the same options compiles nothing; empty: none.
+      next start with the same options compiles nothing; auto: one in the
+      user's cache; none: nowhere.
   """
 
   workdir: str = "runs/default"
@@ -152,7 +153,7 @@ class RunOptions(Checked):
   sample_from: str = ""
   edit: str = option("", choices=("", *EDITS))
   title: str = "Properties of networks from their weights"
-  compilation_cache: str = ""
+  compilation_cache: str = compiled.AUTO
 
   def __post_init__(self):
     super().__post_init__()

@@ -28,7 +28,10 @@ from sne_jax.learning.training import progress
 from sne_jax.zoo.classifiers import images, labels, properties
 from sne_jax.zoo.classifiers import options as image_options
 from sne_jax.zoo.inrs import generate, image_zoo
+from sne_jax.zoo.inrs import image_options as inr_image_options
 from sne_jax.zoo.store import store
+from sne_jax.zoo.tickets import options as ticket_options
+from sne_jax.zoo.tickets import ticket_zoo
 
 SUFFIX = ".flags"
 SINE = "sine:"
@@ -76,8 +79,8 @@ class Source:
     image, networks = self.options()
     if not isinstance(networks, image_options.ImageZooOptions):
       raise ValueError(
-        f"the networks of {self.name} are images and classify none; leave"
-        " --image_counts empty"
+        f"the networks of {self.name} are images, or untrained, and classify"
+        " none; leave --image_counts empty"
       )
     zoo = store.Zoo.open(self.path)
     self.check_images(zoo)
@@ -143,10 +146,15 @@ class Source:
   def properties(self) -> tuple[str, ...]:
     """Returns the properties that members of its flagfile's zoo have."""
     _, networks = self.options()
-    is_classifier = isinstance(networks, image_options.ImageZooOptions)
-    return tuple(
-      properties.PROPERTIES if is_classifier else image_zoo.PROPERTIES
-    )
+    return tuple(_PROPERTIES[type(networks)])
+
+
+_PROPERTIES = {
+  image_options.ImageZooOptions: properties.PROPERTIES,
+  inr_image_options.ImageInrOptions: image_zoo.PROPERTIES,
+  ticket_options.TicketOptions: ticket_zoo.PROPERTIES,
+}
+"""What members have, by the options of their family."""
 
 
 def sources(text: str, data_dir: str = "") -> tuple[Source, ...]:

@@ -1,4 +1,4 @@
-"""What a program of ours says to its terminal, and how it compiles."""
+"""What a program of ours says to its terminal."""
 
 import contextlib
 import io
@@ -7,9 +7,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import jax
 from absl import logging
-from jax.experimental.compilation_cache import compilation_cache
 
 import sne_jax
 
@@ -38,14 +36,3 @@ def setup(more: Sequence[str] = ()) -> None:
     python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
   )
   handler.addFilter(is_worth_showing)
-
-
-def use_compilation_cache(folder: str) -> None:
-  """Keeps compiled programs in a folder; empty: changes nothing."""
-  if not folder:
-    return
-  path = pathlib.Path(folder).absolute()
-  path.mkdir(parents=True, exist_ok=True)
-  jax.config.update("jax_compilation_cache_dir", str(path))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-  compilation_cache.reset_cache()  # JAX looks at the folder only once.

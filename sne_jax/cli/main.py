@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from absl import flags
 
-from sne_jax.cli import config, console, help_text
+from sne_jax.cli import compiled, config, console, help_text
 from sne_jax.version import VERSION
 
 PROGRAM = "sne-jax"
@@ -84,6 +84,8 @@ def start(
   before = getattr(module, "before", None)
 
   def begin(argv: list[str]) -> int | None:
+    if "compilation_cache" not in flags.FLAGS:
+      compiled.keep()
     if before:
       before(flags.FLAGS)
     return module.main(argv)

@@ -16,6 +16,7 @@ from sne_jax.encoders.batches import tied
 from sne_jax.encoders.functionals import dws, nfn, nft
 from sne_jax.encoders.graphs import (
   featuriser,
+  gmn,
   message_passing,
   scale_gmn,
   transformer,
@@ -174,6 +175,7 @@ _ROWS = {
     options=transformer.GraphTransformerOptions,
     prefix="graph_transformer_",
   ),
+  "gmn": gmn.ROW,
   "scale_gmn": scale_gmn.ROW,
   "probe_gen": probing.row(probing.ProbeGenOptions, "probe_gen_"),
   "hidden_probe": probing.row(probing.HiddenProbeOptions, "hidden_probe_"),
@@ -207,6 +209,31 @@ def row(name: str) -> Row:
       f"no encoder {name!r}; known are {', '.join(sorted(ENCODERS))}"
     )
   return ENCODERS[name]
+
+
+def options_for(
+  name: str, given: Any, *, field: str = "options", whose: str = "encoder"
+) -> Any:
+  """Returns the options of an encoder: those given, or its defaults for None.
+
+  Args:
+    name: of the encoder.
+    given: its options, or None.
+    field: what an error calls them.
+    whose: what an error calls `name`.
+
+  Raises:
+    ValueError: they are options of another encoder.
+  """
+  wanted = row(name).options
+  given = wanted() if given is None else given
+  if type(given) is not wanted:
+    article = "are" if field.endswith("s") else "is"
+    raise ValueError(
+      f"{field} {article} {type(given).__name__}, but the {whose} {name} takes"
+      f" {wanted.__name__}; give these, or none"
+    )
+  return given
 
 
 def measure(

@@ -8,10 +8,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sne_jax.learning.evaluation.headline import REFERENCES
 from sne_jax.version import VERSION
 
 FILE = "card.json"
 PAGE = "README.md"
+SMALL = ("mae",)
+"""Metrics that are good where they are small."""
 SHOWN = ("kendall_tau", "r_squared", "mae", "accuracy", "macro_f1")
 """Metrics that a page shows, where they were measured."""
 
@@ -31,6 +34,7 @@ class Facts:
     version: of the library that has written it.
     metrics: what was measured, by part, then target, then metric: `value`,
       `low` and `high`, the ends of a 95 % interval.
+    references: the same of the best simple reference of each, with its `name`.
     seeds: how many trainings it is the mean of.
   """
 
@@ -43,6 +47,7 @@ class Facts:
   revision: str = ""
   version: str = VERSION
   metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  references: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   seeds: int = 1
 
 
@@ -94,6 +99,35 @@ def metrics_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   return found
 
 
+def references_of(
+  results: Mapping[str, Any], targets: Sequence[str]
+) -> dict[str, Any]:
+  """Returns the best simple reference of each metric, as `Facts.references`.
+
+  Args:
+    results: what `results.json` of a run holds; its `references` have metrics
+      by name and part, and where there are several targets, `TARGET METRIC`.
+    targets: of the model.
+  """
+  found: dict[str, Any] = {}
+  for name, parts in (results.get("references") or {}).items():
+    for part, metrics in parts.items():
+      for key, one in metrics.items():
+        target, _, metric = key.rpartition(" ")
+        target = target or targets[0]
+        if part in ("train", "val") or metric not in SHOWN:
+          continue
+        if not isinstance(one, Mapping) or one.get("value") is None:
+          continue
+        place = found.setdefault(part, {}).setdefault(target, {})
+        best = place.get(metric)
+        sign = -1 if metric in SMALL else 1
+        if best is None or sign * one["value"] > sign * best["value"]:
+          ends = {end: one[end] for end in ("value", "low", "high")}
+          place[metric] = {"name": REFERENCES.get(name, name), **ends}
+  return found
+
+
 def page(
   facts: Facts, description: Mapping[str, Any], architectures: Sequence[str]
 ) -> str:
@@ -127,7 +161,7 @@ def page(
     *("```", "", "## Trained on", "", facts.zoo or unknown, ""),
     f"Kinds of architectures among its training networks: {len(architectures)}"
     " (networks of others are said to be so).",
-    *("", "## Test figures", "", *_table(facts.metrics)),
+    *("", "## Test figures", "", *_table(facts)),
     *("", "## Where it must not be used", "", facts.limits or unknown, ""),
     "A prediction is a guess where the network is unlike those of the training;"
     " `sne-jax predict` and `Predictor.judge` say which are.",
@@ -140,25 +174,41 @@ def page(
   return "\n".join(lines) + "\n"
 
 
-def rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-  """Returns part, target, metric and its value with interval."""
-  return [
-    (
-      *(part, target, metric),
-      f"{one['value']:.3g} [{one['low']:.3g}, {one['high']:.3g}]",
-    )
-    for part, targets in metrics.items()
-    for target, some in targets.items()
-    for metric, one in some.items()
-  ]
+def rows(facts: Facts) -> list[tuple[str, ...]]:
+  """Returns part, target, metric, value with interval, and the reference's.
+
+  The last column is there where the facts have references.
+  """
+  lines = []
+  for part, targets in facts.metrics.items():
+    for target, some in targets.items():
+      for metric, one in some.items():
+        line: tuple[str, ...] = (part, target, metric, _interval(one))
+        if facts.references:
+          other = facts.references.get(part, {}).get(target, {}).get(metric)
+          none = "none"
+          line += (f"{_interval(other)} ({other['name']})" if other else none,)
+        lines.append(line)
+  return lines
 
 
-def _table(metrics: Mapping[str, Any]) -> list[str]:
+def _interval(one: Mapping[str, Any]) -> str:
+  """Returns a value with the ends of its interval, where they are known."""
+  ends = [one["low"], one["high"]]
+  if None in ends:
+    return f"{one['value']:.3g}"
+  return f"{one['value']:.3g} [{ends[0]:.3g}, {ends[1]:.3g}]"
+
+
+def _table(facts: Facts) -> list[str]:
   """Returns a table of what was measured."""
-  if not metrics:
+  if not facts.metrics:
     return ["None were given."]
+  head = ["part", "target", "metric", "value"]
+  if facts.references:
+    head.append("best simple reference")
   return [
     "On networks that took no part in training; in brackets 95 % intervals.",
-    *("", "| part | target | metric | value |", "|---|---|---|---|"),
-    *(f"| {' | '.join(row)} |" for row in rows(metrics)),
+    *("", f"| {' | '.join(head)} |", "|" + "---|" * len(head)),
+    *(f"| {' | '.join(row)} |" for row in rows(facts)),
   ]

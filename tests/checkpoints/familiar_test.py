@@ -68,3 +68,14 @@ def test_what_a_person_says_comes_first(tmp_path, plain):
   familiar = known([plain] * 2).is_familiar
   found = checkpoints.load(path, override=skips, familiar=familiar)
   assert len(found.spec.groups) == 1
+
+
+def test_how_networks_are_run_is_known_where_all_are_run_alike():
+  sine, relu = (families.inr(WIDTHS), families.mlp(WIDTHS))
+  nobody_says = sine.anatomy
+  assert known([sine] * 2).as_run(nobody_says) == sine
+  assert known([relu] * 2).as_run(nobody_says) == relu
+  assert known([sine, relu]).as_run(nobody_says) is nobody_says
+  assert known([sine] * 2).as_run(relu) is relu  # It says it by itself.
+  other = families.inr((3, 5, 4, 2)).anatomy
+  assert known([sine] * 2).as_run(other) is other

@@ -173,6 +173,12 @@ CASES = {
     {},
     (DENSE, MIXED),
   ),
+  "gmn": (
+    "gmn",
+    {"width": 8, "layers": 2, "undirected": True},
+    {},
+    (DENSE, MIXED),
+  ),
   "scale_gmn": (
     "scale_gmn",
     {"width": 8, "layers": 2, "reverse": True},

@@ -21,6 +21,7 @@ SMALL = {
   "nft": {"channels": 4, "heads": 2, "blocks": 1},
   "dws": {"channels": 4, "layers": 1},
   "neural_graph": {"width": 8, "layers": 2},
+  "gmn": {"width": 8, "layers": 3, "undirected": True},
 }
 CHUNKS = {"chunk_size": 128, "linear_rule": "neuron", "conv_rule": "neuron"}
 
@@ -106,6 +107,7 @@ CASES = [
   *[(name, INR, {}) for name in SMALL],
   ("sne", CNN, {}),
   ("neural_graph", CNN, {"reverse": False}),
+  ("gmn", CNN, {"undirected": False}),
   ("nfn_hnp", CNN, {}),
   ("sne", INR, {"responses": "outputs", "response_inputs": 3}),
   ("sne", INR, {"chunk_function": "sab", "weight_scale": "tensor"}),

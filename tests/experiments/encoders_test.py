@@ -23,6 +23,7 @@ ITEMS = (
   *("graph_width=8", "graph_layers=2", "graph_transformer_width=8"),
   *("graph_transformer_edge_width=4", "graph_transformer_layers=2"),
   *("graph_transformer_attention_width=4", "graph_transformer_heads=2"),
+  *("gmn_width=8", "gmn_layers=2", "scale_gmn_width=8", "scale_gmn_layers=2"),
 )
 SMALL = tuple(f"--encoder_option={item}" for item in ITEMS)
 

@@ -127,9 +127,21 @@ IMAGES = ("--family=inr_image", "--inr_hidden=4", "--inr_max_steps=5")
   ids=lambda p: p.stem,
 )
 def test_flagfiles_of_images_are_understood(path):
-  make, image, _, inr = make_zoo.options_of(parsed(f"--flagfile={path}"))
+  make, image, _, inr, _ = make_zoo.options_of(parsed(f"--flagfile={path}"))
   assert make.family == "inr_image" and make.zoo == f"zoos/{path.stem}"
   assert image.dataset and inr.form in ("dws", "nfn")
+
+
+@pytest.mark.parametrize(
+  "path",
+  sorted(FLAGFILES[0].parent.glob("tickets/*.flags")),
+  ids=lambda p: p.stem,
+)
+def test_flagfiles_of_tickets_are_understood(path):
+  make, image, *_, ticket = make_zoo.options_of(parsed(f"--flagfile={path}"))
+  name = path.stem.replace("_", "_tickets_", 1)
+  assert make.family == "tickets" and make.zoo == f"zoos/{name}"
+  assert image.dataset and 0 < ticket.sparsity < 1
 
 
 def test_images_as_networks_are_made_and_opened_again(tmp_path, capsys):
@@ -141,6 +153,24 @@ def test_images_as_networks_are_made_and_opened_again(tmp_path, capsys):
   said = capsys.readouterr().out
   assert "12 members" in said and "PSNR: median" in said
   assert "12 members did not reach 40 dB in 5 steps" in said
+  make_zoo.main([], values)
+  assert capsys.readouterr().out == said
+
+
+TICKETS = ("--family=tickets", "--ticket_rounds=1", "--ticket_epochs=1")
+
+
+def test_tickets_are_made_and_opened_again(tmp_path, capsys):
+  values = parsed(
+    *(*TICKETS, f"--zoo={tmp_path / 'zoo'}", "--ticket_num_networks=4"),
+    *("--train_images=90", "--test_images=20", "--ticket_sparsity=0.5"),
+    *("--ticket_validation_images=20", "--ticket_test_share=0.3"),
+    "--ticket_validation_share=0.3",
+  )
+  make_zoo.main([], values)
+  said = capsys.readouterr().out
+  assert "4 members" in said and "at sparsity 0.5: dense" in said
+  assert store.Zoo.open(tmp_path / "zoo").masks is not None
   make_zoo.main([], values)
   assert capsys.readouterr().out == said
 
@@ -158,6 +188,11 @@ def test_images_as_networks_are_made_and_opened_again(tmp_path, capsys):
       "--label_images is for --family=classifier",
     ),
     ((*IMAGES, "--dataset=absent"), "no images called 'absent'"),
+    ((*TICKETS, "--inr_form=nfn"), "--inr_form is for --family=inr_image"),
+    (("--ticket_epochs=2",), "--ticket_epochs is for --family=tickets"),
+    ((*TICKETS, "--label_images=9"), "untrained networks classify none"),
+    ((*TICKETS, "--ticket_sparsity=1"), "sparsity is 1.0; must be above 0"),
+    ((*TICKETS, "--ticket_num_networks=1"), "of num_networks 1 leave a part"),
   ],
 )
 def test_options_of_the_other_family_are_refused(tmp_path, given, message):

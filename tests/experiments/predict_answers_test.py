@@ -15,6 +15,9 @@ from tests.experiments.predict_test import SPEC, start, written
 __all__ = ["start"]  # A fixture.
 
 
+OTHER = families.inr((1, 5, 5, 1))
+"""No network of the zoo, whose files say how to run it as little."""
+
 KINDS = {
   "never": (),
   "dropped": ("--response_drop=0.5",),
@@ -46,7 +49,7 @@ def test_a_model_that_needs_answers_refuses(
   module, workdirs, start, tmp_path, monkeypatch
 ):
   monkeypatch.chdir(tmp_path)
-  written(tmp_path / "files", 1)
+  written(tmp_path / "files", 1, spec=OTHER)
   code, _, err = start(
     module, f"--workdir={workdirs('never')}", tmp_path / "files"
   )
@@ -62,7 +65,7 @@ def test_a_model_that_needs_answers_refuses(
 def test_weights_alone_are_read_and_that_is_said(
   kind, workdirs, start, tmp_path
 ):
-  vectors = written(tmp_path / "files", 2)
+  vectors = written(tmp_path / "files", 2, spec=OTHER)
   table = tmp_path / "out.csv"
   given = (f"--workdir={workdirs(kind)}", tmp_path / "files")
   code, _, err = start(predict, f"--csv={table}", *given)
@@ -73,6 +76,22 @@ def test_weights_alone_are_read_and_that_is_said(
   assert all("weights alone" in row["warnings"] for row in rows.values())
   code, text, err = start(encode, f"--out={tmp_path / 'codes.npz'}", *given)
   assert code == 0 and (text + err).count("weights alone") >= 1
+
+
+def test_a_file_of_the_layers_of_the_training_is_run_as_these_are(
+  workdirs, start, tmp_path
+):
+  ((path, vector),) = written(tmp_path / "files", 1).items()
+  out = tmp_path / "out.json"
+  code, _, err = start(
+    predict, f"--workdir={workdirs('never')}", f"--json={out}", path
+  )
+  assert code == 0, err
+  (row,) = json.loads(out.read_text())["networks"]
+  assert any("(inr, sine)" in text for text in row["warnings"])
+  model = predictor_lib.Predictor.load(workdirs("never"))
+  wanted = model.predict([(SPEC, vector)])[0, 0]
+  assert row["frequency"] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_settled_family_is_run(workdirs, start, tmp_path):

@@ -41,14 +41,14 @@ def workdir(launch, tiny_zoo, tmp_path_factory):
   return path
 
 
-def written(folder, count=3, seed=0):
-  """Writes networks like those of the zoo under names of their own."""
+def written(folder, count=3, seed=0, spec=SPEC):
+  """Writes networks, like those of the zoo, under names of their own."""
   rng = np.random.default_rng(seed)
   vectors = {}
   folder.mkdir(exist_ok=True)
   for number in range(count):
-    vector = 0.5 * rng.normal(size=SPEC.num_weights).astype(np.float32)
-    arrays = SPEC.unflatten(vector).values()
+    vector = 0.5 * rng.normal(size=spec.num_weights).astype(np.float32)
+    arrays = spec.unflatten(vector).values()
     path = folder / f"net{number}.safetensors"
     safetensors.numpy.save_file(dict(zip(NAMES, arrays, strict=True)), path)
     vectors[str(path)] = vector

@@ -20,6 +20,7 @@ CLASSIFIERS = (
   *("zoos/six_inverted", "zoos/six_noisy"),
 )
 SINES = ("zoos/shipped_sine",)
+IMAGES = ("zoos/digits_inr",)
 
 
 def write(name: str, zoos, targets, dtype) -> None:
@@ -59,3 +60,4 @@ if __name__ == "__main__":
   targets = ("optimizer", "test_accuracy")
   write("classifiers", CLASSIFIERS, targets, np.float16)
   write("sines", SINES, ("frequency",), np.float32)
+  write("images", IMAGES, ("label",), np.float32)

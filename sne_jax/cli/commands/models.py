@@ -100,6 +100,11 @@ def export(
   revision = environment.environment()["revision"]
   given = {"metrics": card.metrics_of(runs.results(run))}
   given |= {"revision": "" if revision is None else str(revision)}
+  try:
+    results = json.loads(pathlib.Path(run, "results.json").read_text())
+  except (OSError, ValueError):  # Of a run without a report.
+    results = {}
+  given["references"] = card.references_of(results, predictor.targets)
   return predictor.save_pretrained(out, **(given | facts))
 
 
@@ -159,7 +164,7 @@ def shown(name: str) -> str:
   }
   lines = [facts.name or name]
   lines += [f"  {key}: {text}" for key, text in said.items() if text]
-  lines += [f"  {' '.join(row)}" for row in card.rows(facts.metrics)]
+  lines += [f"  {' '.join(row)}" for row in card.rows(facts)]
   return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-r"""Makes a zoo of image classifiers, or of networks that are images.
+r"""Makes a zoo: image classifiers, networks that are images, or tickets.
 
   sne-jax zoo --zoo=zoos/quick --num_networks=24 --activation=relu \
     --optimizer=adam --initializer=glorot_normal --snapshots=1,3,6
@@ -19,6 +19,11 @@ same command fills the device.
 
 fits a sine network to every image instead (an implicit representation); what
 can be said of these begins with --inr_.
+
+  sne-jax zoo --family=tickets --zoo=zoos/digits_tickets
+
+draws first weights, and finds by iterative magnitude pruning which of them to
+keep, so that what is left trains well; its options begin with --ticket_.
 """
 
 import dataclasses
@@ -29,14 +34,17 @@ import jax
 import numpy as np
 from absl import flags, logging
 
-from sne_jax.cli import config, console
+from sne_jax.cli import compiled, config
 from sne_jax.learning.training import progress
 from sne_jax.networks import families
 from sne_jax.networks.checked import Checked, option
 from sne_jax.zoo.classifiers import generate, images, labels, options
 from sne_jax.zoo.inrs import image_options, image_zoo
+from sne_jax.zoo.tickets import options as ticket_options
+from sne_jax.zoo.tickets import ticket_zoo
 
-CLASSIFIER, INR_IMAGE = FAMILIES = ("classifier", "inr_image")
+FAMILIES = ("classifier", "inr_image", "tickets")
+CLASSIFIER, INR_IMAGE, TICKETS = FAMILIES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +54,8 @@ class MakeOptions(Checked):
   Attributes:
     zoo: folder of the zoo; made if it is not there.
     family: classifier: networks that are trained on the images; inr_image:
-      sine networks, each fitted to one image.
+      sine networks, each fitted to one image; tickets: first weights of
+      classifiers, and masks of those to keep, by iterative magnitude pruning.
     cpu_devices: devices that a CPU is divided into, each training its own
       networks; 0: one for each core. The same number gives the same bytes.
     label_images: test images that test_accuracy is measured on, at least, where
@@ -55,14 +64,14 @@ class MakeOptions(Checked):
       last. A zoo that is there is labelled anew, without training; which images
       each network classifies rightly is kept, as bits.
     compilation_cache: folder in which compiled programs are kept for the next
-      start; empty: none.
+      start; auto: one in the user's cache; none: nowhere.
   """
 
   zoo: str = "zoos/digits"
   family: str = option(CLASSIFIER, choices=FAMILIES)
   cpu_devices: int = option(0, least=0)
   label_images: int = option(0, least=0)
-  compilation_cache: str = ""
+  compilation_cache: str = compiled.AUTO
 
   def __post_init__(self):
     super().__post_init__()
@@ -76,12 +85,21 @@ MOST_DOUBLINGS = 3
 CLASSES: tuple[type, ...] = (
   *(MakeOptions, images.ImageOptions),
   *(options.ImageZooOptions, image_options.ImageInrOptions),
+  ticket_options.TicketOptions,
 )
-Networks = options.ImageZooOptions | image_options.ImageInrOptions
-PREFIXES: dict[type, str] = {image_options.ImageInrOptions: "inr_"}
+Networks = (
+  options.ImageZooOptions
+  | image_options.ImageInrOptions
+  | ticket_options.TicketOptions
+)
+PREFIXES: dict[type, str] = {
+  image_options.ImageInrOptions: "inr_",
+  ticket_options.TicketOptions: "ticket_",
+}
 OF_FAMILY = {
   CLASSIFIER: options.ImageZooOptions,
   INR_IMAGE: image_options.ImageInrOptions,
+  TICKETS: ticket_options.TicketOptions,
 }
 """The options that are of one family of networks alone."""
 
@@ -120,10 +138,14 @@ def options_of(flag_values: flags.FlagValues) -> tuple:
         f"--{unused[0]} is for --family={other}, and the family is {family};"
         f" leave it out{hint}, or say --family={other}"
       )
-  if family == INR_IMAGE and made[0].label_images:
+  if family != CLASSIFIER and made[0].label_images:
+    why = (
+      "images as networks have the class of their image"
+      if family == INR_IMAGE
+      else "untrained networks classify none"
+    )
     raise ValueError(
-      f"--label_images is for --family={CLASSIFIER}: images as networks have"
-      " the class of their image; leave it out"
+      f"--label_images is for --family={CLASSIFIER}: {why}; leave it out"
     )
   return made
 
@@ -136,10 +158,13 @@ def main(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
       that holds another zoo, or another process at work in it.
   """
   del argv
-  make, image, zoo, inr = options_of(flag_values)
-  console.use_compilation_cache(make.compilation_cache)
+  make, image, zoo, inr, ticket = options_of(flag_values)
+  compiled.keep(make.compilation_cache)
   if make.family == INR_IMAGE:
     make_images(make, image, inr)
+    return
+  if make.family == TICKETS:
+    make_tickets(make, image, ticket)
     return
   data = load_images(image, zoo)
   logging.info(
@@ -205,6 +230,41 @@ def make_images(
   )
 
 
+def make_tickets(
+  make: MakeOptions,
+  image: images.ImageOptions,
+  ticket: ticket_options.TicketOptions,
+) -> None:
+  """Makes a zoo of winning tickets.
+
+  Raises:
+    ZooError, ValueError: of `images.load_images` and
+      `ticket_zoo.generate_ticket_zoo`.
+  """
+  data = load_images(image, ticket)
+  logging.info(
+    "%s: %d networks, each trained %d times on images of %s",
+    *(image.dataset, ticket.num_networks),
+    len(ticket.densities) + len(ticket_zoo.WAYS),
+    "x".join(map(str, data.shape)),
+  )
+  with progress.Progress("finding tickets") as shown:
+    written = ticket_zoo.generate_ticket_zoo(
+      make.zoo, ticket, data, dataset=image.dataset, progress=shown.update
+    )
+  valid = written.members["valid"]
+  means = {
+    way: written.property(f"{way}_test_accuracy")[valid].mean()
+    for way in ticket_zoo.WAYS
+  }
+  print(
+    f"{written}\n  mean test accuracy"
+    f" at sparsity {written.property('sparsity').mean():.4g}:",
+    ", ".join(f"{way} {mean:.3f}" for way, mean in means.items()),
+    f"\n  {(~valid).sum()} members diverged",
+  )
+
+
 def load_images(image: images.ImageOptions, zoo: Networks) -> images.Images:
   """Returns the images of a zoo.
 
@@ -238,7 +298,10 @@ def load_all_images(image: images.ImageOptions, zoo: Networks) -> images.Images:
   return load_images(every, zoo)
 
 
-def _are_taken(zoo: options.ImageZooOptions, shape: tuple[int, ...]) -> bool:
+def _are_taken(
+  zoo: options.ImageZooOptions | ticket_options.TicketOptions,
+  shape: tuple[int, ...],
+) -> bool:
   """Returns whether all architectures of a zoo take images of a shape."""
   try:
     for name in zoo.architecture.split(","):

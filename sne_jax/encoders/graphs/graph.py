@@ -25,10 +25,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sne_jax.encoders.graphs import neurons
 from sne_jax.networks.spec import (
   KINDS,
   WEIGHT_KINDS,
-  Axis,
   NetworkSpec,
   TensorSpec,
 )
@@ -56,17 +56,14 @@ class Graph(NamedTuple):
   part: np.ndarray  # int32 [E], number of a parallel edge
 
 
-class _Builder:
+class _Builder(neurons.Ledger):
   """Collects nodes and edges."""
 
   def __init__(self, spec: NetworkSpec, places: int):
+    super().__init__()
     self.spec, self.places = spec, places
     self.nodes: list[list[int]] = []  # [value, role, number, group]
     self.edges: list[tuple] = []  # (source, target, kind, part, index row)
-    self.latest: dict[Axis, np.ndarray] = {}
-    self.fixed: list[tuple[int, np.ndarray]] = []  # Of no group, by level.
-    self.at: dict[tuple[int, Axis], np.ndarray] = {}
-    self.branches: dict[tuple[int, Axis], np.ndarray] = {}
 
   def add(self, count: int, role: int, first: int = 0, same: bool = False):
     """Adds nodes; numbered from `first`, or all `first` if `same`."""
@@ -74,25 +71,6 @@ class _Builder:
     for place in range(count):
       self.nodes.append([-1, role, first if same else first + place, -1])
     return np.arange(start, start + count)
-
-  def sources(self, level: int, key: Axis, count: int) -> np.ndarray | None:
-    """Returns the nodes that a reader at a level reads; None: none are known.
-
-    Axes without a group are told apart by their levels alone.
-    """
-    nodes = self.latest.get(key)
-    if not key:
-      below = (n for at, n in reversed(self.fixed) if at < level)
-      nodes = next(below, None)
-    return nodes if nodes is not None and len(nodes) == count else None
-
-  def note(self, level: int, key: Axis, nodes: np.ndarray) -> None:
-    """Notes which nodes a level and its readers have."""
-    self.at[level, key] = nodes
-    if key:
-      self.latest[key] = nodes
-    else:
-      self.fixed.append((level, nodes))
 
   def connect(self, source, target, kind: int, rows=None) -> None:
     """Adds edges; `rows [E, places]` of the flat vector, or value 1."""
@@ -147,7 +125,7 @@ def graph_of(spec: NetworkSpec, places: int) -> Graph:
   kinds = (*WEIGHT_KINDS, "embedding")
   first = next((t for t in spec.tensors if t.kind in kinds), None)
   if first is not None and first.kind != "embedding":
-    b.fixed.append((-1, b.add(_neurons(first, 1)[1], INPUT)))
+    b.fixed.append((-1, b.add(neurons.of(first, 1)[1], INPUT)))
   follow: dict[str, np.ndarray] = {}  # Nodes that follow a weight, by its name.
   for t, start in zip(spec.tensors, spec.offsets, strict=True):
     index = np.arange(start, start + t.size).reshape(t.shape)
@@ -165,37 +143,9 @@ def graph_of(spec: NetworkSpec, places: int) -> Graph:
   return b.graph()
 
 
-def _key(axis: Axis) -> Axis:
-  """What names the neurons of an axis: its factors that have groups."""
-  return tuple(f for f in axis if f.group is not None)
-
-
-def _neurons(t: TensorSpec, place: int) -> tuple[Axis, int]:
-  """Returns key and number of the neurons of an axis.
-
-  Fixed factors beside groups are places; a fixed axis is neurons of its own.
-  """
-  key = _key(t.axes[place])
-  if not key:
-    return (), t.shape[place]
-  return key, math.prod(f.size for f in key)
-
-
-def _rows(t: TensorSpec, index: np.ndarray) -> np.ndarray:
-  """Returns `[out, in, places]` of a weight; conv kernels come last."""
-  key, inputs = _neurons(t, 1)
-  shape = (t.shape[0], *(f.size for f in t.axes[1]), *t.shape[2:])
-  cut = index.reshape(shape)
-  if not key:
-    return cut.reshape(t.shape[0], inputs, -1)
-  grouped = [1 + p for p, f in enumerate(t.axes[1]) if f.group is not None]
-  rest = [a for a in range(1, len(shape)) if a not in grouped]
-  return cut.transpose(0, *grouped, *rest).reshape(t.shape[0], inputs, -1)
-
-
 def _weight(b: _Builder, t: TensorSpec, index: np.ndarray) -> np.ndarray:
   """Adds the nodes that a weight makes and its edges."""
-  into, out = _neurons(t, 1)[0], _neurons(t, 0)
+  into, out = neurons.of(t, 1)[0], neurons.of(t, 0)
   is_output = not out[0]
   nodes = b.add(
     out[1],
@@ -207,7 +157,7 @@ def _weight(b: _Builder, t: TensorSpec, index: np.ndarray) -> np.ndarray:
     number = list(b.spec.groups).index(out[0][0].group)
     for node in nodes:
       b.nodes[node][3] = number
-  rows = _rows(t, index)
+  rows = neurons.rows(t, index)
   sources = b.sources(t.level, into, rows.shape[1])
   if sources is None:
     sources = b.add(rows.shape[1], INPUT)  # Nothing is known to make them.
@@ -218,16 +168,8 @@ def _weight(b: _Builder, t: TensorSpec, index: np.ndarray) -> np.ndarray:
     KINDS.index(t.kind),
     rows.reshape(-1, rows.shape[-1]),
   )
-  _register(b, t, out[0], nodes)
+  b.note_made(t, out[0], nodes)
   return nodes
-
-
-def _register(b: _Builder, t: TensorSpec, key: Axis, nodes: np.ndarray):
-  """Notes which nodes a weight makes."""
-  if t.branch and t.kind == "conv_weight":
-    b.branches[t.level, key] = nodes  # A shortcut: read by its skip alone.
-    return
-  b.note(t.level, key, nodes)
 
 
 def _bias(b: _Builder, t: TensorSpec, index, nodes: np.ndarray) -> None:
@@ -238,7 +180,7 @@ def _bias(b: _Builder, t: TensorSpec, index, nodes: np.ndarray) -> None:
 
 def _norm(b: _Builder, t: TensorSpec, index, follow) -> None:
   """Adds a diagonal layer for a scale or variance, values for the others."""
-  key, count = _neurons(t, 0)
+  key, count = neurons.of(t, 0)
   name = t.of if t.of is not None else f"norm {t.level}"
   nodes = follow.get(name)
   if nodes is None:
@@ -269,7 +211,7 @@ def _diagonal(b: _Builder, t: TensorSpec, nodes, rows) -> np.ndarray:
 def _table(b: _Builder, t: TensorSpec, index: np.ndarray) -> None:
   """Adds edges from nodes of their own: class token, positions, vectors."""
   rows = index.reshape(-1, t.shape[-1])
-  key, count = _neurons(t, len(t.shape) - 1)
+  key, count = neurons.of(t, len(t.shape) - 1)
   nodes = b.at.get((t.level, key))
   if nodes is None or len(nodes) != count:
     nodes = b.sources(t.level, key, count)

@@ -45,9 +45,11 @@ class ScaleGMNOptions(Checked):
     width: of nodes, edges and the code.
     layers: rounds of messages.
     reverse: messages against the data too.
-    backward: how. bounded, ours: exactly invariant. published: as the authors'
-      code, which takes a forward edge for its reciprocal: exact under signs
-      alone, and scales change the codes.
+    backward: how. bounded, ours: exactly invariant. For reproduction alone:
+      published, as the authors' code, which takes a forward edge for its
+      reciprocal: exact under signs alone, and scales change the codes;
+      reciprocal, as their paper: exact, but diverges on CNNs, some of whose
+      weights are so near 0 that what is made of 1 / w overflows.
     sign_map: what signs do not change of a vector. symmetrised: a perceptron
       of it and of its negative, added; abs: sizes.
     aggregation: of messages to a node: sum, as published, or mean, for networks
@@ -61,7 +63,9 @@ class ScaleGMNOptions(Checked):
   width: int = option(64, least=1)
   layers: int = option(4, least=1)
   reverse: bool = False
-  backward: str = option("bounded", choices=("bounded", "published"))
+  backward: str = option(
+    "bounded", choices=("bounded", "published", "reciprocal")
+  )
   sign_map: str = option("symmetrised", choices=("symmetrised", "abs"))
   aggregation: str = option("sum", choices=("sum", "mean"))
   readout: str = option("pool", choices=("pool", "full"))
@@ -131,6 +135,11 @@ class Equivariant(nn.Module):
     return linear * phi(inv(x, kind, deterministic), deterministic)
 
 
+def _is_reciprocal(options: ScaleGMNOptions) -> bool:
+  """Whether edges against the data are others than those along it."""
+  return options.reverse and options.backward == "reciprocal"
+
+
 class Layer(nn.Module):
   """One round: messages, nodes, and edges."""
 
@@ -139,11 +148,11 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(self, x, e, links, kind, is_end, deterministic: bool):
-    """Returns new nodes `[N, F]` and edges `[E, F]`.
+    """Returns new nodes `[N, F]` and edges.
 
     Args:
       x: nodes.
-      e: edges.
+      e: edges `[E, F]`, those along the data and those against it.
       links: source and target `[E]`; beyond the last where there is none.
       kind: of the nodes.
       is_end: bool [N], inputs and outputs: they change nothing.
@@ -151,8 +160,9 @@ class Layer(nn.Module):
     """
     o, width, (source, target) = self.options, self.options.width, links
     sizes = (width, width, o.sign_map, o.dropout)
+    along, against = e
     product = nn.Dense(width, use_bias=False, name="value")(x)[source]
-    product = product * nn.Dense(width, use_bias=False, name="edge")(e)
+    product = product * nn.Dense(width, use_bias=False, name="edge")(along)
     message = Equivariant(*sizes, name="message")(
       product, kind[target], deterministic
     )
@@ -162,7 +172,7 @@ class Layer(nn.Module):
     )
     parts = [x, self._pooled(message, target, len(x))]
     if o.reverse:
-      back = self._backward(x, e, links, kind, sizes, deterministic)
+      back = self._backward(x, against, links, kind, sizes, deterministic)
       parts.append(self._pooled(back, source, len(x)))
     joined = jnp.concatenate(parts, axis=-1)
     new = Equivariant(*sizes, name="update")(joined, kind, deterministic)
@@ -172,10 +182,17 @@ class Layer(nn.Module):
       return new, e
     inv = Invariant(width, o.sign_map, o.dropout, name="edge_inv")
     known = inv(new, kind, deterministic)
-    known = jnp.concatenate([known[source], known[target]], axis=-1)
-    phi = Perceptron(width, width, o.dropout, name="edge_phi")
-    linear = nn.Dense(width, use_bias=False, name="edge_linear")(e)
-    return new, linear * phi(known, deterministic)
+
+    def updated(e, name: str, ends):
+      both = jnp.concatenate([known[end] for end in ends], axis=-1)
+      phi = Perceptron(width, width, o.dropout, name=f"{name}phi")
+      linear = nn.Dense(width, use_bias=False, name=f"{name}linear")(e)
+      return linear * phi(both, deterministic)
+
+    along = updated(along, "edge_", (source, target))
+    if not _is_reciprocal(o):
+      return new, (along, along)
+    return new, (along, updated(against, "back_edge_", (target, source)))
 
   def _pooled(self, messages, owner, count: int):
     if self.options.aggregation == "mean":
@@ -187,7 +204,7 @@ class Layer(nn.Module):
     source, target = links
     width = self.options.width
     dense = lambda name: nn.Dense(width, use_bias=False, name=name)
-    if self.options.backward == "published":
+    if self.options.backward != "bounded":
       product = dense("back_value")(x)[target] * dense("back_edge")(e)
       return Equivariant(*sizes, name="back_message")(
         product, kind[source], deterministic
@@ -229,7 +246,10 @@ class ScaleGMN(nn.Module):
     )
 
   def _first(self, batch: joining.Joined):
-    """Returns the first nodes and edges: biases and weights, and marks."""
+    """Returns the first nodes and edges: biases and weights, and marks.
+
+    Edges are those along the data and those against it.
+    """
     m, width = self.measured, self.options.width
     nodes, edges = batch.tables["nodes"], batch.tables["edges"]
     weights = scaling.scaled(batch, m.place_scales)
@@ -241,15 +261,20 @@ class ScaleGMN(nn.Module):
     first = jnp.asarray(np.concatenate([[0], np.cumsum(sizes)[:-1]]))
     last = jnp.asarray(sizes - 1)
     place = first[role] + jnp.minimum(nodes["number"], last[role])
-    marks = nn.Embed(int(sizes.sum()), width, name="place")(place)
+    places = nn.Embed(int(sizes.sum()), width, name="place")(place)
     # A hidden node may only be multiplied; and one without bias begins at 0.
-    x = jnp.where((role == graph.HIDDEN)[:, None], x * marks, x + marks)
+    x = jnp.where((role == graph.HIDDEN)[:, None], x * places, x + places)
     raw = jnp.where(edges["mask"], weights[edges["index"]], 0)
     raw = raw + jnp.asarray(edges["constant"], raw.dtype)
-    e = nn.Dense(width, use_bias=False, name="weight")(raw)
     kinds = nn.Embed(graph.NUM_KINDS, width, name="kind")(edges["kind"])
     part = jnp.minimum(edges["part"], m.parts - 1)
-    return x, e * (1 + kinds + nn.Embed(m.parts, width, name="part")(part))
+    marks = 1 + kinds + nn.Embed(m.parts, width, name="part")(part)
+    dense = lambda name: nn.Dense(width, use_bias=False, name=name)
+    along = dense("weight")(raw) * marks
+    if not _is_reciprocal(self.options):
+      return x, (along, along)
+    inverse = jnp.where(raw == 0, 0, 1 / jnp.where(raw == 0, 1, raw))
+    return x, (along, dense("back_weight")(inverse) * marks)
 
   def _pooled(self, batch: joining.Joined, x, known):
     nodes, count = batch.tables["nodes"], len(batch.tables["networks"]["real"])

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sne_jax import digests
+from sne_jax.encoders.responses import programs
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import (
   classes,
@@ -37,6 +38,9 @@ NEWCOMERS_FILE = "strangers.npz"
 METRICS = ("mse", "r_squared", "kendall_tau", "spearman", "mae")
 """What is measured of targets that are numbers."""
 
+MOST_RUNS = 64
+"""Kinds of networks whose way to be run is kept with a model."""
+
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 
@@ -47,6 +51,8 @@ class Calibration(NamedTuple):
     errors: by target, absolute errors on the validation part, `[N]`.
     architectures: of the training networks; empty: unknown.
     anatomies: digests of their `NetworkSpec.anatomy`; empty: unknown.
+    runs: how training networks of an anatomy are run, by its digest: the spec
+      of one of them, where all of that anatomy are run alike.
     codes: of two parts of networks, `[N, S * D]`: the reference first, then
       the others, whose distances from it are usual. Empty: unknown.
     seeds: whose mean prediction it is about; empty: unknown.
@@ -57,6 +63,7 @@ class Calibration(NamedTuple):
   errors: Mapping[str, np.ndarray] = {}
   architectures: frozenset[str] = frozenset()
   anatomies: frozenset[str] = frozenset()
+  runs: Mapping[str, NetworkSpec] = {}
   codes: Mapping[str, np.ndarray] = {}
   seeds: tuple[int, ...] = ()
   made: newcomers.Newcomers | None = None
@@ -66,6 +73,16 @@ class Calibration(NamedTuple):
     if self.anatomies:
       return spec.anatomy.digest in self.anatomies
     return novelty.architecture(spec) in self.architectures
+
+  def as_run(self, spec: NetworkSpec) -> NetworkSpec:
+    """Returns a spec that says how it is run, as training networks are.
+
+    A file may hold tensors alone. One of the anatomy of training networks that
+    are all run alike is taken for one of these; any other is left as it is.
+    """
+    if programs.is_runnable(spec) or not self.runs:
+      return spec
+    return self.runs.get(spec.anatomy.digest, spec)
 
   def half_widths(self, targets: Sequence[str], coverage: float) -> np.ndarray:
     """Returns half the width of an interval of each target, `[T]`.
@@ -145,6 +162,7 @@ class Calibration(NamedTuple):
       "seeds": list(self.seeds),
       "architectures": sorted(self.architectures),
       "anatomies": sorted(self.anatomies),
+      "runs": _described(self.runs),
       "targets": {
         name: {"errors": errors.tolist()}
         for name, errors in self.errors.items()
@@ -172,6 +190,7 @@ def measure(
     "seeds": list(seeds),
     "architectures": sorted(set(map(novelty.architecture, seen))),
     "anatomies": sorted({spec.anatomy.digest for spec in seen}),
+    "runs": _described(_runs(seen)),
     "targets": {},
   }
   for t, name in enumerate(() if train.classes else train.labels):
@@ -199,6 +218,24 @@ def measure(
   return known
 
 
+def _runs(specs: Sequence[NetworkSpec]) -> dict[str, NetworkSpec]:
+  """Returns `Calibration.runs`; empty of more kinds than are worth keeping."""
+  found: dict[str, NetworkSpec] = {}
+  several = set()
+  for spec in specs:
+    if programs.is_runnable(spec):
+      other = found.setdefault(spec.anatomy.digest, spec)
+      ways = {(s.family, s.options, s.activations) for s in (spec, other)}
+      several |= {spec.anatomy.digest} if len(ways) > 1 else set()
+  found = {key: spec for key, spec in found.items() if key not in several}
+  return found if len(found) <= MOST_RUNS else {}
+
+
+def _described(runs: Mapping[str, NetworkSpec]) -> dict[str, Any]:
+  """Returns specs as plain values."""
+  return {digest: spec.to_json() for digest, spec in runs.items()}
+
+
 def of_measured(
   known: Mapping[str, Any],
   codes: Mapping[str, np.ndarray] | None = None,
@@ -218,6 +255,10 @@ def of_measured(
     {n: np.array(t["errors"], float) for n, t in known["targets"].items()},
     frozenset(known["architectures"]),
     frozenset(known.get("anatomies", ())),
+    {
+      digest: NetworkSpec.from_json(value)
+      for digest, value in known.get("runs", {}).items()
+    },
     codes or {},
     tuple(known.get("seeds", ())),
     made,

@@ -72,6 +72,9 @@ class Program:
     before_long: large.BeforeLong = large.announce,
   ):
     self.description = description
+    self._row = table.row(description["encoder"])
+    given = description["encoder_options"]
+    self._options = checked.rebuilt(self._row.options, given)
     self.classes = classes_of(description)
     self.encoder = build_encoder(description)
     self.net = build_model(description, self.encoder)
@@ -169,9 +172,12 @@ class Program:
     Raises:
       ValueError: such a code would be worth nothing.
     """
-    row = table.row(self.description["encoder"])
-    options = checked.rebuilt(row.options, self.description["encoder_options"])
-    return row.remark(options, self.description, spec, in_parts)
+    return self._row.remark(self._options, self.description, spec, in_parts)
+
+  @property
+  def runs_networks(self) -> bool:
+    """Whether the encoder runs networks on inputs of its own."""
+    return self._row.has_probes(self._options)
 
   def remarks(self, networks: Sequence[Any]) -> list[str]:
     """Returns what the encoder says of each code of `run_networks`, or ""."""
@@ -182,10 +188,8 @@ class Program:
 
   def _is_large(self, spec: NetworkSpec, weights: Any) -> bool:
     """Whether a network is encoded by itself, part by part."""
-    is_given = isinstance(weights, Mapping)
-    return self.can_stream and (
-      is_given or spec.num_weights > self.stream_above
-    )
+    large = isinstance(weights, Mapping) or spec.num_weights > self.stream_above
+    return self.can_stream and large
 
   @property
   def can_stream(self) -> bool:

@@ -55,14 +55,8 @@ class Recipe(Checked):
 
   def __post_init__(self):
     super().__post_init__()
-    wanted = table.row(self.encoder).options
-    if self.options is None:
-      object.__setattr__(self, "options", wanted())
-    if type(self.options) is not wanted:
-      raise ValueError(
-        f"options are {type(self.options).__name__}, but the encoder"
-        f" {self.encoder} takes {wanted.__name__}; give these, or none"
-      )
+    options = table.options_for(self.encoder, self.options)
+    object.__setattr__(self, "options", options)
     known = classes.MONITORS if self.loss == classes.LOSS else MONITORS
     if self.training.monitor not in known:
       raise ValueError(

@@ -10,13 +10,13 @@ Dimensions: `S` networks of `P` weights, `K` epochs, `A` images.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from sne_jax.networks.checked import Checked, option
 from sne_jax.networks.spec import NetworkSpec
@@ -164,6 +164,9 @@ class Tuner:
     keys: UInt32[np.ndarray, "S 2"],
     epochs: int,
     told: Callable[[int], None] = lambda epoch: None,
+    *,
+    masks: Bool[np.ndarray, "S P"] | None = None,
+    looks: Sequence[int] | None = None,
   ) -> Curves:
     """Trains networks, as many as there are slots or fewer.
 
@@ -172,11 +175,20 @@ class Tuner:
       keys: of `image_fit.member_keys`: the order of images, and dropout.
       epochs: `K`; 0 only evaluates.
       told: is called with the epochs that are done.
+      masks: which weights are there: the others are 0, and stay so.
+      looks: epochs after which networks are evaluated, so many columns instead
+        of `K + 1`; None: after each.
 
     Raises:
-      ValueError: more networks than slots, or not a key for each.
+      ValueError: more networks than slots, not a key for each, or masks of
+        other networks.
     """
     weights = np.asarray(weights, np.float32)
+    if masks is not None and masks.shape != weights.shape:
+      raise ValueError(
+        f"masks have shape {masks.shape}, and weights {weights.shape}; give a"
+        " mask of this architecture for each network"
+      )
     count = len(weights)
     if not 0 < count <= self.slots or len(keys) != count:
       raise ValueError(
@@ -188,7 +200,10 @@ class Tuner:
       hyper, jnp.asarray(self._labels[: self.data.sizes[0]])
     )
     view = jax.tree.map(np.asarray, view)
-    state = fit.begin(self.settings.optimizer, self._tensors(weights))
+    mask = None if masks is None else self._tensors(masks)
+    if masks is not None:
+      weights = np.where(masks, weights, np.float32(0))
+    state = fit.begin(self.settings.optimizer, self._tensors(weights), mask)
     state, view, hyper = partial.place((state, view, hyper), self._devices)
     epoch_fn = fit.make_epoch_fn(
       self.spec,
@@ -199,10 +214,12 @@ class Tuner:
       dropout=self.settings.dropout > 0,
       devices=self._devices,
     )
-    rows = [self._evaluated(state.tensors)]
+    looks = range(epochs + 1) if looks is None else looks
+    rows = [self._evaluated(state.tensors)] if 0 in looks else []
     for epoch in range(epochs):
       state = epoch_fn(state, hyper, view, self._held, np.int32(epoch))
-      rows.append(self._evaluated(state.tensors))
+      if epoch + 1 in looks:
+        rows.append(self._evaluated(state.tensors))
       told(epoch + 1)
     curve = lambda part, place: np.stack(
       [np.asarray(row[part][place][:count], np.float32) for row in rows], axis=1

@@ -80,6 +80,7 @@ class FitState(NamedTuple):
 
   tensors: Any  # By name, float [S, ...].
   optimizer: Any
+  mask: Any = None  # Which weights change, as tensors; None: all.
 
 
 class Metrics(NamedTuple):
@@ -165,11 +166,15 @@ def make_epoch_fn(
       else g
       for name, g in gradients.items()
     }
+    if state.mask is not None:  # What is 0, and is left out, stays exactly 0.
+      gradients = {
+        name: jnp.where(state.mask[name], g, 0) for name, g in gradients.items()
+      }
     updates, inner = transform.update(gradients, state.optimizer, state.tensors)
     tensors = jax.tree.map(
       lambda w, u: w - hyper.learning_rate * u, state.tensors, updates
     )
-    return FitState(tensors, inner)
+    return FitState(tensors, inner, state.mask)
 
   def epoch_fn(state, hyper, view, data, number):
     key = _key(hyper.key)
@@ -311,11 +316,13 @@ def same_hyper(
 
 
 def begin(
-  optimizer: str, tensors: dict[str, Float[np.ndarray, "S ..."]]
+  optimizer: str,
+  tensors: dict[str, Float[np.ndarray, "S ..."]],
+  mask: dict[str, Bool[np.ndarray, "S ..."]] | None = None,
 ) -> FitState:
   """Returns networks that have taken no step, on the host."""
   inner = jax.vmap(OPTIMIZERS[optimizer]().init)(tensors)
-  return FitState(tensors, jax.tree.map(np.asarray, inner))
+  return FitState(tensors, jax.tree.map(np.asarray, inner), mask)
 
 
 def member_keys(seed: int, numbers: np.ndarray) -> UInt32[np.ndarray, "S 2"]:

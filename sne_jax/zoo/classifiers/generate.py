@@ -86,7 +86,7 @@ def generate_image_zoo(
   networks = draws.draw_networks(options, data.shape, data.num_classes)
   ids, numbers, epochs = _snapshots(options, dataset)
   provenance = _provenance(options, data, dataset)
-  parts = _split(options, ids, numbers)
+  parts = split(options, ids, numbers)
 
   def make(folder: str, batch_members: int) -> store.Zoo:
     results = _train_all(
@@ -200,7 +200,7 @@ def _snapshots(options, dataset: str):
   return ids, numbers, np.tile(epochs, options.num_networks)
 
 
-def _split(options, ids, numbers) -> dict[str, Any]:
+def split(options, ids, numbers) -> dict[str, Any]:
   """Returns the split: all snapshots of a network are in one part."""
   shares = {"val": options.validation_share, "test": options.test_share}
   shares = {part: share for part, share in shares.items() if share}

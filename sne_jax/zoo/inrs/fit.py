@@ -8,8 +8,9 @@ Dimensions: `S` slots (networks trained together), `P` weights of a network,
 `X` points of a wave.
 """
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +37,39 @@ class Fit(NamedTuple):
   weights: Float[np.ndarray, "S P"]
   error: Float[np.ndarray, "S"]  # Mean squared, of `weights`.
   steps: Int[np.ndarray, "S"]
+
+
+def in_parts(
+  folder: str,
+  total: int,
+  batch: int,
+  num_weights: int,
+  fit: Callable[[int, int], Mapping[str, np.ndarray]],
+  progress: partial.Progress,
+) -> Fit:
+  """Fits the batches that are not there yet; returns all networks.
+
+  Args:
+    folder: of what is not finished.
+    total: number of networks.
+    batch: of one part.
+    num_weights: `P`.
+    fit: from the first network of a part and their number to the fields of
+      `Fit`.
+    progress: told how many are there.
+  """
+  parts = []
+  for first in range(0, total, batch):
+    count = min(batch, total - first)
+    shapes = {"weights": (count, num_weights)}
+    shapes |= {"error": (count,), "steps": (count,)}
+    arrays, there = partial.part(
+      folder, first, shapes, functools.partial(fit, first, count)
+    )
+    if there:
+      progress(first + count, total, "batch was there already")
+    parts.append(Fit(**arrays))
+  return Fit(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 class FitState(NamedTuple):

@@ -277,7 +277,8 @@ def _fit_all(
   key = jax.random.key(options.seed, impl="threefry2x32")
   varied = options.varied
 
-  def fit(first: int, members: np.ndarray) -> dict[str, np.ndarray]:
+  def fit(first: int, count: int) -> dict[str, np.ndarray]:
+    members = np.arange(first, first + count)
     # In float64, then rounded: independent of the device's sine.
     targets = amplitude[members, None] * np.sin(
       frequency[members, None] * x[None, :].astype(np.float64)
@@ -302,19 +303,7 @@ def _fit_all(
     )
     return fitted._asdict()
 
-  parts = []
-  for first in range(0, total, batch):
-    members = np.arange(first, min(first + batch, total))
-    count = len(members)
-    shapes = {"weights": (count, spec.num_weights)}
-    shapes |= {"error": (count,), "steps": (count,)}
-    arrays, there = partial_lib.part(
-      folder, first, shapes, functools.partial(fit, first, members)
-    )
-    if there:
-      progress(first + count, total, "batch was there already")
-    parts.append(inr_fit.Fit(**arrays))
-  return inr_fit.Fit(*map(np.concatenate, zip(*parts, strict=True)))
+  return inr_fit.in_parts(folder, total, batch, spec.num_weights, fit, progress)
 
 
 def free_batch_members(options: InrZooOptions) -> int:

@@ -326,7 +326,8 @@ def _fit_all(
   sizes = [tiles.even_slots(size, tile, len(devices)) for size in sizes]
   sizes = sorted(set(sizes), reverse=True)
 
-  def fit(first: int, some: Fits) -> dict[str, np.ndarray]:
+  def fit(first: int, count: int) -> dict[str, np.ndarray]:
+    some = Fits(*(column[first : first + count] for column in fits))
     chosen = np.where(
       some.is_test[:, None, None, None],
       data.x_test[np.where(some.is_test, some.image, 0)],
@@ -347,19 +348,7 @@ def _fit_all(
     )
     return fitted._asdict()
 
-  parts = []
-  for first in range(0, total, batch):
-    some = Fits(*(column[first : first + batch] for column in fits))
-    count = len(some.image)
-    shapes = {"weights": (count, spec.num_weights)}
-    shapes |= {"error": (count,), "steps": (count,)}
-    arrays, there = partial_lib.part(
-      folder, first, shapes, functools.partial(fit, first, some)
-    )
-    if there:
-      progress(first + count, total, "batch was there already")
-    parts.append(inr_fit.Fit(**arrays))
-  return inr_fit.Fit(*map(np.concatenate, zip(*parts, strict=True)))
+  return inr_fit.in_parts(folder, total, batch, spec.num_weights, fit, progress)
 
 
 def _keys(seed: int, some: Fits):

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from sne_jax import digests, errors
 from sne_jax.networks import spec as spec_lib
-from sne_jax.zoo.store import correct, files, splits, tables
+from sne_jax.zoo.store import correct, files, masks, splits, tables
 
 FORMAT = "sne_jax zoo"
 VERSION = 2
@@ -69,7 +69,8 @@ def read_index(path: str, name: str) -> dict[str, Any]:
     if not isinstance(index.get(key), kind):
       raise bad(f"field {key!r} is missing or no {kind.__name__}")
   counts = [(index["members"], "count")]
-  for key, count in ((correct.KEY, "images"), (SPLITS_KEY, "rows")):
+  optional = {correct.KEY: "images", masks.KEY: "weights", SPLITS_KEY: "rows"}
+  for key, count in optional.items():
     if key in index:
       entry = index[key]
       counts.append((entry if isinstance(entry, dict) else {}, count))

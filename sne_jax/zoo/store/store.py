@@ -11,6 +11,7 @@ A zoo is a folder of plain data, nothing in which can run code:
   member is in which part of which split;
 - `correct-<digest>.safetensors`, of classifiers: which test images each member
   classifies rightly (`correct`). Older zoos have none.
+- `masks-<digest>.safetensors`, of tickets: which weights are kept (`masks`).
 
 Zoos of version 1 are read too; they know no SHA-256 of splits and of `zoo.json`
 itself, until a split is added or they are labelled anew.
@@ -28,6 +29,7 @@ from jaxtyping import Float, Int
 from sne_jax import errors
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.store import correct, frames, reading
+from sne_jax.zoo.store import masks as masks_lib
 
 
 class Zoo:
@@ -45,6 +47,7 @@ class Zoo:
     licence: of the data, as an SPDX identifier or words.
     correct: which test images each member classifies rightly; None where the
       zoo does not say. `make_zoo.py --label_images=N` adds it.
+    masks: which weights of each member are kept; None where there are no masks.
   """
 
   def __init__(self, path: str, index: dict[str, Any]):
@@ -56,6 +59,7 @@ class Zoo:
     self.provenance: dict[str, Any] = index["provenance"]
     self.licence: str = index["licence"]
     self.correct: correct.Correct | None = None
+    self.masks: masks_lib.Masks | None = None
     self._weights: list[np.ndarray] = []
     self._splits: dict[str, dict[str, np.ndarray]] = {}
 
@@ -241,6 +245,11 @@ def _read(path: str, name: str, index: dict[str, Any], verify: bool) -> Zoo:
     entry = index[correct.KEY]
     reading.check_digest(path, name, entry)
     zoo.correct = correct.read(path, name, entry, len(zoo))
+  if masks_lib.KEY in index:
+    entry = index[masks_lib.KEY]
+    reading.check_digest(path, name, entry)
+    shape = (len(zoo), zoo.specs[0].num_weights)
+    zoo.masks = masks_lib.read(path, name, entry, shape)
   zoo._splits = reading.read_splits(path, name, index, zoo.members["id"])
   if verify:
     for number, entry in enumerate(entries):

@@ -15,9 +15,10 @@ import numpy as np
 from sne_jax import atomic, digests, errors, room, version
 from sne_jax.networks import spec as spec_lib
 from sne_jax.zoo.store import correct, files, lock, reading, store, tables
+from sne_jax.zoo.store import masks as masks_lib
 
 _PASSING = re.compile(
-  r"(members|splits)(-\w+)?\.parquet|correct-\w+\.safetensors|\..+\.tmp"
+  r"(members|splits)(-\w+)?\.parquet|(correct|masks)-\w+\.safetensors|\..+\.tmp"
 )
 """Files of which a zoo has only those that its index names."""
 
@@ -44,6 +45,7 @@ def write_zoo(
   provenance: Mapping[str, Any] | None = None,
   licence: str = "unknown",
   right: correct.Correct | None = None,
+  masks: masks_lib.Masks | None = None,
   staging: str | os.PathLike | None = None,
 ) -> store.Zoo:
   """Writes a zoo: all of it, or nothing. Equal inputs give equal bytes.
@@ -68,6 +70,7 @@ def write_zoo(
       it anew gives the same bytes.
     licence: of the data.
     right: which test images each member classifies rightly.
+    masks: which weights of each member are kept; of one spec.
     staging: folder to write in, on the same file system as `path`; what is
       there is removed. Default: a new one.
 
@@ -117,6 +120,8 @@ def write_zoo(
     index["members"] = _write_members(staged, reading.MEMBERS_FILE, columns)
     if right is not None:
       index[correct.KEY] = correct.write(staged, right)
+    if masks is not None:
+      index[masks_lib.KEY] = masks_lib.write(staged, masks)
     numbered = {
       name: reading.check_split(path, name, parts, columns["id"])
       for name, parts in (splits or {}).items()
@@ -356,7 +361,7 @@ def _tidy(path: str, index: dict[str, Any]) -> None:
   """Removes what kills have left, and what the index names no more."""
   if reading.SPLITS_KEY not in index:
     return  # Of version 1: its splits are in use.
-  keys = ("members", reading.SPLITS_KEY, correct.KEY)
+  keys = ("members", reading.SPLITS_KEY, correct.KEY, masks_lib.KEY)
   named = {index[key]["file"] for key in keys if key in index}
   for file in os.listdir(path):
     if file not in named and _PASSING.fullmatch(file):

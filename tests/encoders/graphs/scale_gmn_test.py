@@ -131,6 +131,8 @@ CASES = [
   ("sine", "sign", {"reverse": True}),
   ("sine", "sign", {"reverse": True, "backward": "published"}),
   ("relu", "scale", {"reverse": True}),
+  ("relu", "scale", {"reverse": True, "backward": "reciprocal"}),
+  ("sine", "sign", {"reverse": True, "backward": "reciprocal"}),
   ("relu", "scale", {"aggregation": "mean", "sign_map": "abs"}),
   ("tanh", "sign", {"reverse": True, "sign_map": "abs", "readout": "full"}),
 ]
@@ -224,6 +226,29 @@ def test_published_readout_refuses_networks_of_other_ends():
     ValueError, match="for networks of 2 inputs and 3 outputs"
   ):
     encode.built.make_packer([SPECS["tanh"]])
+
+
+@pytest.mark.parametrize(
+  ("backward", "is_finite"), [("bounded", True), ("reciprocal", False)]
+)
+def test_reciprocals_overflow_where_weights_of_cnns_nearly_vanish(
+  backward, is_finite
+):
+  """In float32, as training has it; the weights are those that others saw."""
+  spec = SPECS["cnn"]
+  encode = Encoder([spec], reverse=True, backward=backward)
+  weights = np.random.default_rng(2).normal(size=spec.num_weights)
+  encode((0,), (weights,))
+  weights[:: len(weights) // 5] = 1e-15
+  params, weights = jax.tree.map(
+    lambda x: np.asarray(x, np.float32), (encode.params, weights)
+  )
+  with jax.enable_x64(False):
+    batch = encode.packer.pack((0,), [weights])
+    loss = lambda params: encode.built.module.apply(params, batch).sum()
+    slope = jax.jit(jax.value_and_grad(loss), compiler_options=FAST)(params)
+  found = all(np.isfinite(value).all() for value in jax.tree.leaves(slope))
+  assert found == is_finite
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Zoos of winning tickets: first weights, and which of them to keep."""
