@@ -4,7 +4,6 @@ Dimensions: `B` networks, `P` weights of one, `S` seeds, `D` width of a code of
 one, `T` targets, or instead `K` classes of the only target.
 """
 
-import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 
 from sne_jax.encoders import table
-from sne_jax.learning.data import inputs
+from sne_jax.learning.data import inputs, measured
 from sne_jax.learning.data.dataset import Networks
 from sne_jax.learning.evaluation import calibration, judgement, notes
 from sne_jax.learning.training import program
@@ -347,31 +346,7 @@ class Predictor:
     Raises:
       ValueError: they have no targets, or others.
     """
-    if not isinstance(networks, Networks) or not networks.targets.shape[1]:
-      raise ValueError(
-        "evaluate compares predictions with targets, and got"
-        f" {type(networks).__name__} without any; give Networks with the"
-        f" targets {', '.join(self.targets)} (Networks.of, Networks.from_files)"
-      )
-    if networks.targets.shape[1] != len(self.targets):
-      raise ValueError(
-        f"the networks have {networks.targets.shape[1]} targets, and this model"
-        f" predicts {len(self.targets)}: {', '.join(self.targets)}; give these"
-      )
-    if networks.target_names and networks.target_names != self.targets:
-      raise ValueError(
-        f"the targets of the networks are {', '.join(networks.target_names)},"
-        f" and this model predicts {', '.join(self.targets)}; choose these"
-        " columns, in this order"
-      )
-    if self.classes:
-      networks = networks.classified(self.classes)
-    elif networks.targets.dtype.kind == "U":
-      raise ValueError(
-        f"the target {networks.labels[0]!r} is text, and this model predicts"
-        " numbers"
-      )
-    named = dataclasses.replace(networks, target_names=self.targets)
+    named = measured.with_targets(networks, self.targets, self.classes)
     return calibration.evaluate(named, self.predict(networks))
 
   def function(self, spec: NetworkSpec) -> Callable:
