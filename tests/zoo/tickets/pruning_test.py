@@ -28,6 +28,12 @@ def test_densities_are_exact_to_one_weight(spec, density):
   assert masks[:, ~pruning.prunable(spec)].all()
 
 
+def test_a_density_that_is_a_difference_is_the_same():
+  for part in (0.05, 0.1, 0.2, 0.3):
+    one, two = (pruning.counts(CNN, d) for d in (part, 1 - (1 - part)))
+    assert (one == two).all()
+
+
 def test_the_largest_are_kept_of_each_tensor():
   scores = np.zeros((1, SPEC.num_weights))
   scores[0, :35] = 10 + np.arange(35)  # All above those of the last layer.
