@@ -148,6 +148,26 @@ def kept(
   return np.stack([masks[:, p].sum(axis=1) for p in places(spec).values()], 1)
 
 
+def rates(
+  spec: spec_lib.NetworkSpec, masks: Bool[np.ndarray, "N P"]
+) -> Float[np.ndarray, "P"]:
+  """Returns how often masks keep a weight of that place.
+
+  Weights that permutations of neurons can exchange have one place: in the first
+  layer it is the input that they read, in the last the output, between these
+  the tensor.
+  """
+  check(spec, masks)
+  mean, found = masks.mean(axis=0), np.ones(spec.num_weights)
+  for name, place in places(spec).items():
+    factors = [factor for axis in spec.tensor(name).axes for factor in axis]
+    shape = [factor.size for factor in factors]
+    moving = tuple(n for n, f in enumerate(factors) if f.group is not None)
+    each = mean[place].reshape(shape).mean(axis=moving, keepdims=True)
+    found[place] = np.broadcast_to(each, shape).reshape(-1)
+  return found
+
+
 def check(spec: spec_lib.NetworkSpec, masks: np.ndarray) -> None:
   """Refuses masks of another architecture, or that are none.
 
