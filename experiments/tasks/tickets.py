@@ -36,6 +36,7 @@ TARGET = "masks"
 ACCURACY, AGREEMENT = "trained_accuracy", "agreement"
 IMP, RANDOM = "iterative magnitude pruning", "random"
 FIRST, SENSITIVE = "largest first weights", "sensitivity"
+PLACES = "largest first weights, times how often their place is kept"
 DENSE = "all weights"
 
 MOVED = 16
@@ -243,13 +244,19 @@ def moved(data: Data, masker: sne_jax.Masker) -> dict[str, dict[str, float]]:
 
 
 def references(data: Data, part: str = "test") -> dict[str, np.ndarray]:
-  """Returns masks that are known without a prediction; all of equal density."""
+  """Returns masks that are known without a model; all of equal density.
+
+  But for that of all weights. The training networks' masks say how often the
+  weights of a place, such as those that read one pixel, are kept.
+  """
   spec, kept = data.spec, data.kept(part)
   first = training.stacked(data.parts[part])
   numbers = data.property(part, members.NETWORK)
+  often = pruning.rates(spec, data.masks["train"])[None]
   return {
     IMP: data.masks[part],
     FIRST: pruning.best(spec, np.abs(first), kept),
+    PLACES: pruning.best(spec, np.abs(first) * often, kept),
     SENSITIVE: pruning.best(spec, data.trials.sensitivity(first), kept),
     RANDOM: ticket_zoo.random_masks(spec, kept, data.how.seed, numbers),
     DENSE: np.ones(first.shape, bool),

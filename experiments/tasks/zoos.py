@@ -299,6 +299,8 @@ def _make(arguments: Sequence[str]) -> None:
   threading.Thread(target=_end_with_parent, daemon=True).start()
   console.setup()
   flags.FLAGS.mark_as_parsed()  # Of absl itself, for its logging.
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.INFO)  # How far it is, as its parent says.
   values = _parsed(arguments)
   make_zoo.use_all_cores(values["cpu_devices"].value)
   sys.exit(

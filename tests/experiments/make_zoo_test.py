@@ -10,6 +10,7 @@ from sne_jax.cli import config
 from sne_jax.cli.commands import zoo as make_zoo
 from sne_jax.zoo.classifiers import images, labels, options
 from sne_jax.zoo.store import store
+from sne_jax.zoo.tickets import pruning
 
 FLAGFILES = sorted(
   (pathlib.Path(experiments.__file__).parent / "flags" / "zoos").glob("*.flags")
@@ -173,6 +174,23 @@ def test_tickets_are_made_and_opened_again(tmp_path, capsys):
   assert store.Zoo.open(tmp_path / "zoo").masks is not None
   make_zoo.main([], values)
   assert capsys.readouterr().out == said
+
+
+@pytest.mark.slow
+def test_tickets_of_a_cnn_are_made_on_images_that_it_takes(tmp_path):
+  values = parsed(
+    *(*TICKETS, f"--zoo={tmp_path / 'zoo'}", "--ticket_num_networks=3"),
+    *("--train_images=90", "--test_images=20", "--ticket_architecture=arch1"),
+    *("--ticket_validation_images=20", "--ticket_sparsity=0.8"),
+    *("--ticket_test_share=0", "--ticket_validation_share=0"),
+  )
+  make_zoo.main([], values)
+  zoo = store.Zoo.open(tmp_path / "zoo")
+  (spec,) = zoo.specs
+  assert spec.option("image_shape") == (1, 16, 16)
+  kept = pruning.kept(spec, zoo.masks.rows(range(3)))
+  assert (kept == pruning.counts(spec, 0.2)).all()
+  assert kept.shape == (3, 4) and kept[0, 0] == 29  # Of 144.
 
 
 @pytest.mark.parametrize(

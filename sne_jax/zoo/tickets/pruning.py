@@ -52,10 +52,10 @@ def counts(spec: spec_lib.NetworkSpec, density: float) -> Int[np.ndarray, "L"]:
   one weight is kept of each.
   """
   sizes = np.array([p.stop - p.start for p in places(spec).values()])
-  exact = sizes * density
+  exact = np.round(sizes * density, 6)  # 1 - 0.8 is a little below 0.2.
   kept = np.floor(exact).astype(np.int64)
   left = max(0, round(sizes.sum() * density) - int(kept.sum()))
-  most = np.argsort(kept - exact, kind="stable")
+  most = np.argsort(np.round(kept - exact, 6), kind="stable")
   kept[most[:left]] += 1
   return np.maximum(kept, 1)
 
@@ -146,6 +146,26 @@ def kept(
   """
   check(spec, masks)
   return np.stack([masks[:, p].sum(axis=1) for p in places(spec).values()], 1)
+
+
+def rates(
+  spec: spec_lib.NetworkSpec, masks: Bool[np.ndarray, "N P"]
+) -> Float[np.ndarray, "P"]:
+  """Returns how often masks keep a weight of that place.
+
+  Weights that permutations of neurons can exchange have one place: in the first
+  layer it is the input that they read, in the last the output, between these
+  the tensor.
+  """
+  check(spec, masks)
+  mean, found = masks.mean(axis=0), np.ones(spec.num_weights)
+  for name, place in places(spec).items():
+    factors = [factor for axis in spec.tensor(name).axes for factor in axis]
+    shape = [factor.size for factor in factors]
+    moving = tuple(n for n, f in enumerate(factors) if f.group is not None)
+    each = mean[place].reshape(shape).mean(axis=moving, keepdims=True)
+    found[place] = np.broadcast_to(each, shape).reshape(-1)
+  return found
 
 
 def check(spec: spec_lib.NetworkSpec, masks: np.ndarray) -> None:

@@ -104,7 +104,7 @@ def test_masks_that_are_compared_are_of_equal_density(zoo, resolve):
   for masks in known.values():
     assert (pruning.kept(data.spec, masks) == counts).all()
   each = [masks.tobytes() for masks in known.values()]
-  assert len(set(each)) == 4
+  assert len(set(each)) == 5
   opened = store.Zoo.open(zoo.with_suffix(""))
   rows = opened.split("default")["test"]
   np.testing.assert_array_equal(known[tickets.IMP], opened.masks.rows(rows))

@@ -291,6 +291,31 @@ def test_the_store_is_read_as_any_other(made):
   assert store.Zoo.open(zoo.path).provenance["generator"].endswith("generate")
 
 
+def test_a_flagfile_of_tickets_is_a_zoo_that_says_how_far_it_is(
+  tmp_path, capfd
+):
+  path = tmp_path / "tickets.flags"
+  text = (
+    f"--zoo={tmp_path / 'z'}\n--family=tickets\n--train_images=70\n"
+    "--test_images=20\n--ticket_num_networks=3\n--ticket_rounds=1\n"
+    "--ticket_epochs=1\n--ticket_validation_images=20\n"
+    "--ticket_validation_share=0\n--ticket_test_share=0\n"
+  )
+  path.write_text(text)
+  (source,) = zoos.sources(str(path))
+  assert "imp_test_accuracy" in source.properties()
+  assert "label" not in source.properties()
+  assert len(zoos.opened(source, INR)) == 3
+  said = capfd.readouterr().err
+  assert "finding tickets 15/15 (100 %), trainings of all networks" in said
+  with pytest.raises(ValueError, match="are untrained and classify none"):
+    source.spare_images()
+  path.write_text(f"{text}--ticket_sparsity=0.5\n")
+  (other,) = zoos.sources(str(path))
+  with pytest.raises(ValueError, match="made with sparsity=0.95"):
+    zoos.opened(other, INR)
+
+
 def test_a_flagfile_of_images_as_networks_is_a_zoo(tmp_path):
   path = tmp_path / "images.flags"
   text = (

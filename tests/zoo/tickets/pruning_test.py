@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sne_jax.networks import families
+from sne_jax.networks import families, symmetry
 from sne_jax.zoo.tickets import options, pruning
 
 SPEC = families.mlp((5, 7, 3), "relu")  # 35 + 7 + 21 + 3 weights.
@@ -26,6 +26,12 @@ def test_densities_are_exact_to_one_weight(spec, density):
   masks = pruning.best(spec, rng.normal(size=(3, spec.num_weights)), counts)
   assert (pruning.kept(spec, masks) == counts).all()
   assert masks[:, ~pruning.prunable(spec)].all()
+
+
+def test_a_density_that_is_a_difference_is_the_same():
+  for part in (0.05, 0.1, 0.2, 0.3):
+    one, two = (pruning.counts(CNN, d) for d in (part, 1 - (1 - part)))
+    assert (one == two).all()
 
 
 def test_the_largest_are_kept_of_each_tensor():
@@ -56,6 +62,25 @@ def test_what_is_pruned_stays_pruned():
   trained[1, 4] = np.inf
   after = pruning.next_masks(SPEC, trained, masks, 0.25, "global")
   assert not after[0, 3] and not after[1, 4]
+
+
+@pytest.mark.parametrize("head", ["pool", "flatten"])
+def test_rates_are_of_places_that_neurons_cannot_leave(head):
+  """Equal for networks that were permuted; per kernel place, and output."""
+  spec = families.cnn((2, 5, 5), (3, 4), 2, num_classes=2, head=head)
+  rng = np.random.default_rng(0)
+  masks = rng.random((6, spec.num_weights)) < 0.4
+  rates = pruning.rates(spec, masks)
+  order = symmetry.draw_permutation(spec, rng)
+  np.testing.assert_allclose(pruning.rates(spec, masks[:, order]), rates)
+  conv, *_, dense = pruning.places(spec).values()
+  first = masks[:, conv].reshape(6, 3, 2, 4).mean(axis=(0, 1))
+  np.testing.assert_allclose(rates[conv].reshape(3, 8)[1], first.reshape(-1))
+  last = masks[:, dense].reshape(6, 2, 4, -1).mean(axis=(0, 2))
+  assert last.shape[1] == (1 if head == "pool" else 9)
+  found = rates[dense].reshape(2, 4, -1)[:, 3]
+  np.testing.assert_allclose(found, last)
+  assert (rates[~pruning.prunable(spec)] == 1).all()
 
 
 def test_rounds_prune_a_fifth_at_most():
