@@ -12,6 +12,8 @@ from sne_jax.learning.training import train_state, workdirs
 from sne_jax.networks import families, symmetry
 from sne_jax.zoo.tickets import pruning
 
+pytestmark = pytest.mark.slow
+
 SPEC = families.mlp((3, 6, 5, 2), "relu")
 RECIPE = {
   "encoder": "nfn_hnp",

@@ -205,6 +205,7 @@ def test_script_command_and_python_are_one(trained, own, tmp_path):
   assert "no column `group`" in report
 
 
+@pytest.mark.slow
 def test_the_script_names_the_zoo_and_repeats(own, tmp_path, monkeypatch):
   workdir, out = tmp_path / "run", tmp_path / "mine"
   given = (*named(own, workdir), f"--zoo_out={out}", "--seeds=1", *QUICK)

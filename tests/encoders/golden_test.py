@@ -341,7 +341,12 @@ def test_every_encoder_has_golden_codes(golden):
 @pytest.mark.parametrize(
   ("case", "names"),
   [
-    pytest.param(case, names, id=f"{case}-{'-'.join(dict.fromkeys(names))}")
+    pytest.param(
+      *(case, names),
+      id=f"{case}-{'-'.join(dict.fromkeys(names))}",
+      # Its other batches and the mixed ones of other cases are fast.
+      marks=[pytest.mark.slow] * (case == "sne_responses" and len(names) > 1),
+    )
     for case, (*_, batches) in CASES.items()
     for names in batches
   ],

@@ -309,6 +309,7 @@ def test_wider_networks_than_any_in_training_look_alike(name, changes):
   assert distance["sum"] > 1.5 * distance["mean"]
 
 
+@pytest.mark.slow
 def test_running_statistics_are_neither_read_nor_edited():
   spec = SPECS["resnet"]
   weights = networks_of(spec, 1)[0]

@@ -228,6 +228,7 @@ def test_published_readout_refuses_networks_of_other_ends():
     encode.built.make_packer([SPECS["tanh"]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("backward", "is_finite"), [("bounded", True), ("reciprocal", False)]
 )

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from sne_jax.encoders.responses import codes as codes_lib
 from tests.encoders.responses import reader_test
@@ -31,6 +32,7 @@ def test_curves_add_up():
   assert np.abs(whole).max() <= 1
 
 
+@pytest.mark.slow
 def test_apart_a_code_is_the_mean_of_that_of_weights_and_of_answers():
   codes, params, specs, weights = reader_test.encoder(**APART)
   bare, _, _, _ = reader_test.encoder()

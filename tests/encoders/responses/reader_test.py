@@ -76,7 +76,12 @@ def test_it_begins_as_the_encoder_without(responses):
 
 
 @pytest.mark.parametrize(
-  "order", [pytest.param("invariant", marks=SLOW), "both", "pooled"]
+  "order",
+  [
+    pytest.param("invariant", marks=SLOW),
+    pytest.param("both", marks=SLOW),
+    "pooled",
+  ],
 )
 def test_codes_are_those_alone_and_keep_the_symmetry(order):
   codes, params, specs, weights = encoder(
@@ -192,6 +197,7 @@ def test_what_is_said_of_networks_without_answers():
   assert "part by part" in remark(drops, only_run, cnn, True)
 
 
+@pytest.mark.slow
 def test_each_reader_has_its_own_inputs_and_error():
   """What one learns does not depend on the other, but units and weights do."""
   options = sne_options.SNEOptions(

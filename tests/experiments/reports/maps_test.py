@@ -45,6 +45,7 @@ def test_what_is_refused(rng):
     maps.mixing(rng.normal(size=(8, 2)), np.repeat(["a", "b"], 4))
 
 
+@pytest.mark.slow
 def test_pictures(rng, tmp_path):
   codes = rng.normal(size=(40, 5))
   colors = {"zoo": np.repeat(["a", "b"], 20), "accuracy": rng.uniform(size=40)}

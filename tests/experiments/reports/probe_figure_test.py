@@ -75,6 +75,7 @@ def renamed(tree):
   return {k.replace("probes", "types"): renamed(v) for k, v in tree.items()}
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_inputs_shows_them(
   launch, tiny_zoo, tmp_path, monkeypatch
 ):

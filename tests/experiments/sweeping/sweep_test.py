@@ -307,6 +307,7 @@ def test_more_trials_and_more_seeds_later(start, tmp_path):
 TPE = ("--random=learning_rate=log:1e-4:1e-2;head_width=4,8", "--sampler=tpe")
 
 
+@pytest.mark.slow
 def test_tpe_learns_and_resumes_as_if_unbroken(start, tmp_path):
   assert start(*TPE, "--num_trials=12").code == 0
   chosen = lambda folder: {
@@ -378,6 +379,7 @@ def test_a_trial_that_falls_behind_is_stopped(metric, start, tmp_path):
   assert results(tmp_path)["trials"] == found["trials"]
 
 
+@pytest.mark.slow
 def test_no_trial_is_stopped_unasked_or_after_its_last_step(start, tmp_path):
   waits = CURVE.replace("STALL", "3")
   assert start(GRID, behaviour=waits).code == 0

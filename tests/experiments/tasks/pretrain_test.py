@@ -73,7 +73,7 @@ def values_of(folder, name):
 @pytest.mark.parametrize(
   "name",
   [
-    "sane",
+    pytest.param("sane", marks=pytest.mark.slow),
     "sne",
     pytest.param("hyper_representation", marks=pytest.mark.slow),
   ],
