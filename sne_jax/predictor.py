@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging as log
 
 from sne_jax.encoders import table
 from sne_jax.learning.data import inputs, measured
@@ -82,6 +83,7 @@ class Predictor:
     self.results = list(results)
     self._program = compiled or program.Program(description, **kwargs)
     self.classes = self._program.classes
+    self._has_said_runs = False
 
   @classmethod
   def load(
@@ -368,7 +370,18 @@ class Predictor:
 
   def _as_run(self, pairs: list) -> list:
     """Returns networks as they are run; only a model that runs them asks."""
-    return self.known.as_run(pairs) if self._program.runs_networks else pairs
+    if not self._program.runs_networks:
+      return pairs
+    asked = self.known.as_run(pairs)
+    taken = sum(a is not b for (a, _), (b, _) in zip(pairs, asked, strict=True))
+    if taken and not self._has_said_runs:
+      self._has_said_runs = True
+      log.warning(
+        "%d of %d networks do not say how they are run, and are taken to be run"
+        " as the training networks of their layers are; remarks() names them",
+        *(taken, len(pairs)),
+      )
+    return asked
 
   def _read(self, networks: Any) -> list:
     """Returns `(spec, weights)` of whatever was given."""

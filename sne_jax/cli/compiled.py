@@ -31,7 +31,7 @@ def keep(folder: str = AUTO) -> None:
       nowhere. A folder of the user's own that cannot be written is no error.
 
   Raises:
-    OSError: another folder cannot be made.
+    ValueError: another folder cannot be made.
   """
   if folder == AUTO:
     if jax.config.values["jax_compilation_cache_dir"]:
@@ -49,7 +49,13 @@ def keep(folder: str = AUTO) -> None:
     return
   else:
     path = pathlib.Path(folder).absolute()
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+      path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise ValueError(
+        f"compilation_cache is {folder}, which cannot be made"
+        f" ({error.strerror}); name another folder, or none"
+      ) from error
   jax.config.update("jax_compilation_cache_dir", str(path))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   compilation_cache.reset_cache()  # JAX looks at the folder only once.

@@ -79,7 +79,7 @@ def test_weights_alone_are_read_and_that_is_said(
 
 
 def test_a_file_of_the_layers_of_the_training_is_run_as_these_are(
-  workdirs, start, tmp_path
+  workdirs, start, tmp_path, caplog
 ):
   ((path, vector),) = written(tmp_path / "files", 1).items()
   out = tmp_path / "out.json"
@@ -92,6 +92,9 @@ def test_a_file_of_the_layers_of_the_training_is_run_as_these_are(
   model = predictor_lib.Predictor.load(workdirs("never"))
   wanted = model.predict([(SPEC, vector)])[0, 0]
   assert row["frequency"] == pytest.approx(wanted, rel=1e-5)
+  caplog.clear()
+  assert model.predict(path)[0, 0] == pytest.approx(wanted, rel=1e-5)
+  assert sum("remarks()" in line for line in caplog.messages) == 1
 
 
 def test_a_settled_family_is_run(workdirs, start, tmp_path):
